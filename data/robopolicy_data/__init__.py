@@ -1,0 +1,1 @@
+"""The zarr dataset: format, writer, reader, windows, converters."""

@@ -1,0 +1,1 @@
+"""What touches an arm: safety, mock, ROS 2."""

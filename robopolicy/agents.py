@@ -1,0 +1,116 @@
+"""Agents: wrappers of ``act`` and ``reset`` that turn a policy into something the loop can run.
+
+``Guarded(Chunked(policy), monitor)`` is a guarded robot.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from robopolicy.chunks import ChunkPlayer
+from robopolicy.interfaces import Agent, Monitor, Policy, Teleop
+from robopolicy.types import ActionChunk, Command, Decision, Observation
+
+
+class Chunked:
+    """Plays a policy's chunks: plans, executes ``spec.n_execute`` rows, plans anew.
+
+    Args:
+        policy: asked for a plan each time the rows to execute have been played.
+        n: candidate chunks to draw a plan (the monitor may need several).
+        generator: makes the random generator of an episode from its seed; None leaves it to the policy.
+    """
+
+    def __init__(self, policy: Policy, *, n: int = 1, generator: Callable[[int], Any] | None = None) -> None:
+        self.decision: Decision | None = None
+        self._policy = policy
+        self._n = n
+        self._make_generator = generator
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the episode; ``seed`` fixes the samples of the next one."""
+        self._policy.reset()
+        self._window: deque[Observation] = deque(maxlen=self._policy.spec.n_obs)
+        self._player = ChunkPlayer(self._policy.spec.period_ns)
+        self._generator = self._make_generator(seed) if self._make_generator else None
+        self._played = 0
+        self._decisions = 0
+        self.decision = None
+
+    def act(self, observation: Observation) -> Command:
+        """Return the row of the running chunk that is due now, planning first if it is time to."""
+        self._window.append(observation)
+        while len(self._window) < self._policy.spec.n_obs:
+            self._window.appendleft(observation)  # before the first step the world stood still
+        self.decision = None
+        if self._played % self._policy.spec.n_execute == 0:
+            self.decision = self._plan(observation)
+        self._played += 1
+        return Command(self._player.at(observation.stamp_ns), "policy")
+
+    def _plan(self, observation: Observation) -> Decision:
+        spec = self._policy.spec
+        previous = self._player.remaining(observation.stamp_ns, spec.horizon)
+        plan = self._policy.plan(list(self._window), n=self._n, previous=previous, generator=self._generator)
+        stamps_ns = observation.stamp_ns + spec.period_ns * np.arange(spec.horizon, dtype=np.int64)
+        self._player.put(ActionChunk(stamps_ns, plan.chunks[0], observation.stamp_ns))
+        decision = Decision(self._decisions, observation.stamp_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
+        self._decisions += 1
+        return decision
+
+
+class Guarded:
+    """Holds the robot from the moment the monitor alarms until the episode is reset.
+
+    Args:
+        agent: decides as long as all is well.
+        monitor: judges each of its decisions *before* the first command of that decision is sent.
+        on_alarm: ``"hold"``, or ``"log"`` to attach the verdict and carry on.
+    """
+
+    def __init__(self, agent: Agent, monitor: Monitor, *, on_alarm: str = "hold") -> None:
+        self.decision: Decision | None = None
+        self._agent = agent
+        self._monitor = monitor
+        self._on_alarm = on_alarm
+        self._held: Command | None = None
+
+    def reset(self, seed: int = 0) -> None:
+        """Re-arm: forget the alarm and the episode."""
+        self._agent.reset(seed)
+        self._monitor.reset()
+        self.decision = None
+        self._held = None
+
+    def act(self, observation: Observation) -> Command:
+        """Return the agent's command with the verdict attached, or a hold once there was an alarm."""
+        self.decision = None
+        if self._held is not None:
+            return self._held
+        command = self._agent.act(observation)
+        self.decision = self._agent.decision
+        if self.decision is None:
+            return command
+        verdict = self._monitor.step(self.decision)
+        if verdict.state == "alarm" and self._on_alarm == "hold":
+            self._held = Command(None, "hold", reason=verdict.reason)
+            return Command(None, "hold", verdict, verdict.reason)
+        return Command(command.values, command.source, verdict, command.reason)
+
+
+class Teleoperated:
+    """A person drives; the loop cannot tell the difference."""
+
+    def __init__(self, teleop: Teleop) -> None:
+        self.decision: Decision | None = None
+        self._teleop = teleop
+
+    def reset(self, seed: int = 0) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: Observation) -> Command:
+        """Return the person's newest command."""
+        return self._teleop.read()

@@ -1,0 +1,49 @@
+"""The chunk player: which row of which chunk is due now."""
+
+import numpy as np
+
+from robopolicy.errors import ContractError
+from robopolicy.types import ActionChunk
+
+
+class ChunkPlayer:
+    """Plays one chunk by its stamps; a newer chunk replaces it; past the last row it holds, never extrapolates.
+
+    Args:
+        period_ns: step between rows, for padding in ``remaining``.
+    """
+
+    def __init__(self, period_ns: int) -> None:
+        self._period_ns = period_ns
+        self._chunk: ActionChunk | None = None
+
+    def put(self, chunk: ActionChunk) -> None:
+        """Play ``chunk`` from now on.
+
+        Raises:
+            ContractError: if it is empty, or answers an older observation than the running one.
+        """
+        if len(chunk.stamps_ns) == 0:
+            raise ContractError("chunk: no rows; want at least one")
+        if self._chunk is not None and chunk.made_ns < self._chunk.made_ns:
+            raise ContractError(f"chunk made at {chunk.made_ns} ns is older than the running {self._chunk.made_ns} ns")
+        self._chunk = chunk
+
+    def at(self, now_ns: int) -> np.ndarray:
+        """Return a copy of the row (A,) in force at ``now_ns``: the last one due, or the first before its time.
+
+        Raises:
+            ContractError: if there is no chunk yet.
+        """
+        if self._chunk is None:
+            raise ContractError("no chunk to play; call put first")
+        row = int(np.searchsorted(self._chunk.stamps_ns, now_ns, side="right")) - 1
+        values: np.ndarray = self._chunk.values[max(row, 0)].copy()
+        return values
+
+    def remaining(self, now_ns: int, horizon: int) -> np.ndarray | None:
+        """Return what is left of the running chunk, row 0 due at ``now_ns``, the last row repeated to (horizon, A)."""
+        if self._chunk is None:
+            return None
+        rows = [self.at(now_ns + i * self._period_ns) for i in range(horizon)]
+        return np.stack(rows)

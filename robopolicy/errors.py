@@ -1,0 +1,79 @@
+"""One tree of errors; each leaf is also the matching builtin and says what would have been right."""
+
+from collections.abc import Iterable
+
+
+class RobopolicyError(Exception):
+    """Root of every error robopolicy raises on purpose; the command line prints its one line."""
+
+
+class UnknownName(RobopolicyError, LookupError):
+    """A name that is not among the valid ones.
+
+    Args:
+        kind: what was being named, e.g. ``"task"``.
+        name: the name that was given.
+        valid: the names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
+        super().__init__(f"no {kind} {name!r}; valid: {', '.join(sorted(valid)) or '(none)'}")
+
+
+class UnknownTask(UnknownName):
+    """A simulated task that does not exist."""
+
+
+class UnknownCamera(UnknownName):
+    """A camera that neither the spec nor the robot has."""
+
+
+class ContractError(RobopolicyError, ValueError):
+    """A value that breaks the contract of its type: wrong shape, dtype, order or a non-finite number."""
+
+
+class SpecMismatch(RobopolicyError, ValueError):
+    """Dataset, checkpoint and robot disagree; the message prints both sides."""
+
+
+class StaleFrame(RobopolicyError, TimeoutError):
+    """A camera frame or state is older than the loop allows."""
+
+
+class UnsafeCommand(RobopolicyError, ValueError):
+    """A command the safety layer refuses outright (non-finite, wrong length, no fresh observation)."""
+
+
+class DatasetError(RobopolicyError, ValueError):
+    """Something on disk is not a readable robopolicy dataset."""
+
+
+class NewerFormat(DatasetError):
+    """The dataset was written by a newer major version of the format."""
+
+
+class DiskFull(RobopolicyError, OSError):
+    """No space is left on the device for what was to be written."""
+
+
+class CheckpointError(RobopolicyError, ValueError):
+    """A folder is not a checkpoint, or one of its files does not fit the others."""
+
+
+class NotEnoughCalibration(RobopolicyError, ValueError):
+    """Too few successful episodes for the asked false-alarm rate."""
+
+
+class NoGLBackend(RobopolicyError, RuntimeError):
+    """Headless rendering is not possible on this machine; the message holds the remedy."""
+
+
+class MissingExtra(RobopolicyError, ImportError):
+    """An optional dependency is absent; the message names the extra that installs it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; install it with: pip install 'robopolicy[{extra}]'")
+
+
+class UsageError(RobopolicyError, ValueError):
+    """A command-line argument that makes no sense; the message says what would."""

@@ -1,0 +1,245 @@
+"""The seams: Protocols of at most five methods. Each has a contract test class in `robopolicy.testing`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from robopolicy.spec import PolicySpec
+from robopolicy.types import Command, Decision, EpisodeMeta, Observation, Plan, Step, Verdict
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """Time as the loop sees it: wall, simulated, ROS or fake."""
+
+    def now_ns(self) -> int:
+        """Return the time in nanoseconds; it never goes back."""
+        ...
+
+    def sleep_until(self, stamp_ns: int) -> None:
+        """Return at ``stamp_ns`` or at once when that is past."""
+        ...
+
+
+@runtime_checkable
+class Robot(Protocol):
+    """An arm, real or simulated. Time passes for it by its clock, never by being called."""
+
+    spec: PolicySpec  # what it observes and what it takes; horizons are 1
+
+    def read(self) -> Observation:
+        """Return the newest observation in fresh arrays.
+
+        Raises:
+            StaleFrame: if a stream is older than the robot allows.
+        """
+        ...
+
+    def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
+        """Take the set-point ``action`` (A,) from ``due_ns`` on; return what was really sent (A,) float32.
+
+        Raises:
+            UnsafeCommand: on a wrong length or a non-finite number; the previous set-point stays.
+        """
+        ...
+
+    def stop(self, reason: str = "") -> np.ndarray:
+        """Hold the present position; idempotent, any number of times. Return the set-point that holds (A,)."""
+        ...
+
+    def close(self) -> None:
+        """Release what the robot holds; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """What a simulated `Robot` has beside: it can be put back to a start and judged."""
+
+    instruction: str  # the task in words
+    max_steps: int  # steps after which an episode has failed
+
+    def reset(self, seed: int) -> None:
+        """Put the world into the start that ``seed`` names: the same seed, the same start."""
+        ...
+
+    def success(self) -> bool:
+        """Whether the task is done, as of the newest ``read``."""
+        ...
+
+    def score(self) -> float:
+        """How far the episode came at its best, 0 to 1, as of the newest ``read``."""
+        ...
+
+    def disturb(self, rng: np.random.Generator) -> str:
+        """Do something to the world that no demonstration holds; return what, in words.
+
+        Raises:
+            UsageError: if this environment has no disturbance.
+        """
+        ...
+
+    def picture(self) -> np.ndarray:
+        """Return a view for people, (H, W, 3) uint8 RGB; raises NoGLBackend if nothing can be drawn."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A MuJoCo task: what is on the table, how it starts and when it is done."""
+
+    instruction: str
+    max_steps: int
+
+    def build(self) -> Any:
+        """Return the task's scene as a ``mujoco.MjSpec``, without the arm."""
+        ...
+
+    def bind(self, model: Any, data: Any) -> None:
+        """Take the compiled ``MjModel`` and ``MjData`` that the queries below look at."""
+        ...
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Place the objects."""
+        ...
+
+    def success(self) -> bool:
+        """Whether the task is done now."""
+        ...
+
+    def queries(self) -> Mapping[str, np.ndarray]:
+        """Return named task states (D,) float32, e.g. ``{"cube_pos": ...}``; they join the observation."""
+        ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Observations in, candidate chunks out; it knows nothing of time, robots or monitors."""
+
+    spec: PolicySpec
+
+    def plan(
+        self,
+        window: Sequence[Observation],
+        *,
+        n: int = 1,
+        previous: np.ndarray | None = None,
+        delay_steps: int = 0,
+        generator: Any = None,
+    ) -> Plan:
+        """Plan from the last ``spec.n_obs`` observations.
+
+        Args:
+            window: ``spec.n_obs`` observations, oldest first.
+            n: number of candidate chunks drawn from one encoding.
+            previous: (H, A) the chunk now being played, row 0 at the newest observation, or None.
+            delay_steps: rows of ``previous`` that will have been executed before this plan arrives.
+            generator: ``torch.Generator`` or ``np.random.Generator`` that the samples are drawn from.
+
+        Returns:
+            chunks (n, H, A) float32 in robot units, and features (E,).
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        ...
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """What sits in the loop: one observation in, one command out. `Chunked`, `Guarded`, `Teleoperated`."""
+
+    decision: Decision | None  # the plan made in the latest ``act``; None if it made none
+
+    def act(self, observation: Observation) -> Command:
+        """Return what to do now."""
+        ...
+
+    def reset(self, seed: int = 0) -> None:
+        """Start a new episode; ``seed`` fixes every sample drawn in it."""
+        ...
+
+
+@runtime_checkable
+class Score(Protocol):
+    """One number a decision, larger is worse."""
+
+    name: str
+
+    def fit(self, episodes: Sequence[Sequence[Decision]]) -> None:
+        """Learn from successful episodes."""
+        ...
+
+    def update(self, decision: Decision) -> float:
+        """Return the score of the newest decision; finite."""
+        ...
+
+    def reset(self) -> None:
+        """Start a new episode."""
+        ...
+
+    def held_out(self, episodes: Sequence[Sequence[Decision]]) -> list[np.ndarray]:
+        """Return each episode's scores (T_i,) as if it had been left out of the fit."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that ``fit`` learnt, for the monitor's directory."""
+        ...
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """Judges each decision of an episode."""
+
+    def step(self, decision: Decision) -> Verdict:
+        """Return the verdict on the episode up to and including ``decision``."""
+        ...
+
+    def reset(self) -> None:
+        """Start a new episode."""
+        ...
+
+
+@runtime_checkable
+class Teleop(Protocol):
+    """A person's hand on the robot."""
+
+    def read(self) -> Command:
+        """Return the newest command, source ``"human"``, or ``"hold"`` when nobody is there."""
+        ...
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Sees every step, changes none: recorder, viewer, logger, publisher."""
+
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """An episode begins."""
+        ...
+
+    def on_step(self, step: Step) -> None:
+        """One tick happened."""
+        ...
+
+    def on_end(self, meta: EpisodeMeta) -> None:
+        """The episode is over; ``meta`` now holds success and what else became known."""
+        ...
+
+
+@runtime_checkable
+class Safety(Protocol):
+    """The last word on a command before it is sent."""
+
+    def limit(self, action: np.ndarray, observation: Observation, now_ns: int) -> np.ndarray:
+        """Return the nearest allowed command (A,).
+
+        Raises:
+            UnsafeCommand: if nothing may be sent (not finite, wrong length, observation too old).
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the previous command; call it at the start of an episode."""
+        ...

@@ -1,0 +1,63 @@
+"""The loop: the same few lines for teleoperation, evaluation, twin and arm."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from robopolicy.interfaces import Agent, Clock, Robot, Safety, Watcher
+from robopolicy.types import EpisodeMeta, Observation, Step
+
+
+def run_episode(
+    robot: Robot,
+    agent: Agent,
+    clock: Clock,
+    safety: Safety,
+    meta: EpisodeMeta,
+    *,
+    max_steps: int,
+    watchers: Sequence[Watcher] = (),
+    done: Callable[[Observation], bool] = lambda observation: False,
+    finish: Callable[[EpisodeMeta], EpisodeMeta] = lambda meta: meta,
+) -> EpisodeMeta:
+    """Run one episode at ``robot.spec.rate_hz`` with absolute deadlines and return its completed meta.
+
+    The robot is stopped however the episode ends, also by an exception or Ctrl-C.
+
+    Args:
+        robot: where observations come from and commands go.
+        agent: decides; reset with ``meta.seed`` before the first step.
+        clock: shared with the robot.
+        safety: limits each command against the newest observation.
+        meta: what is known beforehand.
+        max_steps: commands to send at most.
+        watchers: told of every step, in order.
+        done: asked with each new observation; True ends the episode.
+        finish: completes the meta (success, score) before the watchers hear of the end.
+    """
+    meta = replace(meta, rate_hz=robot.spec.rate_hz)
+    agent.reset(meta.seed or 0)
+    safety.reset()
+    for watcher in watchers:
+        watcher.on_start(meta, robot.spec)
+    start_ns = clock.now_ns()
+    try:
+        for k in range(max_steps + 1):
+            due_ns = start_ns + k * robot.spec.period_ns
+            clock.sleep_until(due_ns)
+            observation = robot.read()
+            if k == max_steps or done(observation):
+                break
+            command = agent.act(observation)
+            if command.source == "hold" or command.values is None:
+                sent = robot.stop(command.reason)
+            else:
+                sent = robot.command(safety.limit(command.values, observation, clock.now_ns()), due_ns)
+            step = Step(observation, sent, due_ns, command.source, command.verdict)
+            for watcher in watchers:
+                watcher.on_step(step)
+    finally:
+        robot.stop("end of episode")
+    meta = finish(meta)
+    for watcher in watchers:
+        watcher.on_end(meta)
+    return meta

@@ -1,0 +1,56 @@
+"""Rotations in numpy: quaternions wxyz, 3x3 matrices, and the continuous 6-D form of Zhou et al. 2019."""
+
+import numpy as np
+
+
+def quat_to_matrix(quat: np.ndarray) -> np.ndarray:
+    """Convert quaternions wxyz (..., 4), of any length but zero, to matrices (..., 3, 3) float64."""
+    quat = np.asarray(quat, dtype=np.float64)
+    w, x, y, z = np.moveaxis(quat / np.linalg.norm(quat, axis=-1, keepdims=True), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def matrix_to_quat(matrix: np.ndarray) -> np.ndarray:
+    """Convert one rotation matrix (3, 3) to a unit quaternion wxyz (4,) float64 with w >= 0.
+
+    The largest of the four components is computed first, so no small number is divided by
+    (Shepperd 1978).
+    """
+    m = np.asarray(matrix, dtype=np.float64)
+    squares = np.array([m.trace(), m[0, 0], m[1, 1], m[2, 2]])
+    k = int(np.argmax(squares))
+    if k == 0:
+        quat = np.array([1 + m.trace(), m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
+    else:
+        i = k - 1
+        j, l = (i + 1) % 3, (i + 2) % 3
+        quat = np.empty(4)
+        quat[0] = m[l, j] - m[j, l]
+        quat[1 + i] = 1 + m[i, i] - m[j, j] - m[l, l]
+        quat[1 + j] = m[i, j] + m[j, i]
+        quat[1 + l] = m[i, l] + m[l, i]
+    quat /= np.linalg.norm(quat)
+    return -quat if quat[0] < 0 else quat
+
+
+def matrix_to_rot6d(matrix: np.ndarray) -> np.ndarray:
+    """Return the first two columns of (..., 3, 3), one after the other: (..., 6)."""
+    matrix = np.asarray(matrix)
+    return np.concatenate([matrix[..., :, 0], matrix[..., :, 1]], axis=-1)
+
+
+def rot6d_to_matrix(rot6d: np.ndarray) -> np.ndarray:
+    """Return the rotation (..., 3, 3) float64 nearest in the Gram-Schmidt sense to two columns (..., 6).
+
+    Zhou et al., On the Continuity of Rotation Representations in Neural Networks, 2019, eq. 15.
+    """
+    rot6d = np.asarray(rot6d, dtype=np.float64)
+    first = rot6d[..., :3] / np.linalg.norm(rot6d[..., :3], axis=-1, keepdims=True)
+    second = rot6d[..., 3:] - np.sum(first * rot6d[..., 3:], axis=-1, keepdims=True) * first
+    second = second / np.linalg.norm(second, axis=-1, keepdims=True)
+    return np.stack([first, second, np.cross(first, second)], axis=-1)

@@ -1,0 +1,1 @@
+"""MuJoCo tasks and twins, experts, adapters to other simulators."""
