@@ -1,0 +1,63 @@
+"""`robopolicy calibrate`: successful rollouts in, a monitor with a valid threshold out."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import UsageError
+
+CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
+
+
+def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser = commands.add_parser("calibrate", parents=[debug], help="calibrate a failure monitor on successes")
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="monitor folder")
+    parser.add_argument("--alpha", type=float, default=0.05, help="false alarms allowed, a fraction of good episodes")
+    parser.add_argument("--rollouts", type=Path, metavar="FOLDER", help="rollouts made before; default: make them")
+    parser.add_argument("--env", metavar="NAME", help="where to make them")
+    parser.add_argument("--seeds", default="10000:10100", help="their seeds; not those you evaluate on")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from robopolicy.cli.progress import say
+
+    if not 0 < args.alpha < 1:
+        raise UsageError(f"--alpha is {args.alpha:g}; it is a fraction between 0 and 1, e.g. 0.05")
+    rollouts = args.rollouts or args.out / "rollouts"
+    if args.rollouts is None:
+        if args.env is None:
+            raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
+        collect(args.checkpoint, args.env, args.seeds, rollouts, jobs=args.jobs)
+    say(calibrate(args.checkpoint, rollouts, args.out, alpha=args.alpha))
+
+
+def collect(checkpoint: Path, env: str, seeds: str, out: Path, *, jobs: int = 2, label: str = "rollouts") -> None:
+    """Roll a checkpoint out over ``seeds`` and keep every decision in ``out``."""
+    from robopolicy.cli.evaluate import evaluate
+
+    evaluate(
+        checkpoint, env, seeds, out, jobs=jobs, videos=0, decisions=True, candidates=CANDIDATES, label=label
+    )
+
+
+def calibrate(checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed: int = 0) -> str:
+    """Fit and calibrate a monitor on the successful episodes of ``rollouts``; return its promise in words.
+
+    Raises:
+        NotEnoughCalibration: naming how many successes there are and how many ``alpha`` needs.
+    """
+    from robopolicy.evaluation.rollouts import load_outcomes
+    from robopolicy.monitor.decisions import load_decisions
+    from robopolicy.monitor.monitor import fit_monitor
+    from robopolicy.training.checkpoint import checkpoint_sha
+
+    good = [outcome for outcome in load_outcomes(rollouts) if outcome.success and outcome.decisions]
+    episodes = [load_decisions(rollouts / outcome.decisions) for outcome in good]
+    monitor = fit_monitor(episodes, alpha=alpha, seed=seed, policy_sha=checkpoint_sha(checkpoint))
+    monitor.save(out)
+    return f"monitor in {out}: {monitor.guarantee()}"

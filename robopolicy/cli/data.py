@@ -1,0 +1,61 @@
+"""`robopolicy data`: look at a dataset, check it, import one."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+FORMATS = ("diffusion-policy",)
+
+
+def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser = commands.add_parser("data", help="look at a dataset, check it, import one")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    info = actions.add_parser("info", parents=[debug], help="what is in a dataset")
+    info.add_argument("path", type=Path, metavar="D.zarr")
+    info.set_defaults(run=run_info)
+    check = actions.add_parser("check", parents=[debug], help="find what is wrong; exit 1 if anything is")
+    check.add_argument("path", type=Path, metavar="D.zarr")
+    check.set_defaults(run=run_check)
+    load = actions.add_parser("import", parents=[debug], help="make a dataset of somebody else's format")
+    load.add_argument("format", choices=FORMATS)
+    load.add_argument("source", type=Path)
+    load.add_argument("destination", type=Path, metavar="D.zarr")
+    load.add_argument("--rate", type=float, default=10.0, help="steps per second of the source (it does not say)")
+    load.set_defaults(run=run_import)
+
+
+def run_info(args: argparse.Namespace) -> None:
+    """Print what is in a dataset."""
+    from robopolicy_data.check import info
+
+    for key, value in info(args.path).items():
+        print(f"{key:<14} {value}")
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Print every problem; 1 if there is an error among them."""
+    from robopolicy_data.check import check
+
+    from robopolicy.cli.progress import say
+
+    problems = check(args.path)
+    for problem in problems:
+        print(problem)
+    errors = sum(problem.severity == "error" for problem in problems)
+    if not problems:
+        say(f"[green]{args.path}: nothing wrong[/green]")
+    return 1 if errors else 0
+
+
+def run_import(args: argparse.Namespace) -> None:
+    """Import and say what came of it."""
+    from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
+
+    from robopolicy.cli.progress import bar, say
+
+    with bar("import", None, "episodes") as progress:
+        count = import_diffusion_policy(
+            args.source, args.destination, rate_hz=args.rate, progress=lambda done, total: progress.at(done, total)
+        )
+    say(f"{args.destination}: {count} episodes. Next: [bold]robopolicy data check {args.destination}[/bold]")

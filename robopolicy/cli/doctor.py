@@ -1,0 +1,173 @@
+"""`robopolicy doctor`: what this machine can do, each problem with its remedy."""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+EXTRAS = {
+    "pusht": ("gymnasium", "gym_pusht"),
+    "robosuite": ("robosuite",),
+    "ros": ("cyclonedds", "rosbags"),
+    "human": ("mediapipe",),
+    "convert": ("h5py", "pyarrow", "av"),
+    "teleop": ("viser", "pygame"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    what: str
+    level: Literal["ok", "note", "problem"]
+    found: str
+    remedy: str = ""
+
+
+def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser = commands.add_parser("doctor", parents=[debug], help="what this machine can do, with remedies")
+    parser.add_argument("--path", type=Path, default=Path("."), help="folder whose disk is measured")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 1 if something the product needs is missing."""
+    from robopolicy.cli.progress import say
+
+    marks = {"ok": "[green]ok  [/green]", "note": "[yellow]note[/yellow]", "problem": "[red]FAIL[/red]"}
+    findings = []
+    for finding in examine(args.path):
+        findings.append(finding)
+        say(f"{marks[finding.level]} {finding.what:<10} {finding.found}")
+        if finding.remedy:
+            say(f"     {'':<10} [bold]{finding.remedy}[/bold]")
+    return int(any(finding.level == "problem" for finding in findings))
+
+
+def examine(path: Path) -> Iterator[Finding]:
+    """Yield one finding after the other; a probe that breaks is itself a finding."""
+    for what, probe in (
+        ("python", _python), ("torch", _torch), ("opencv", _opencv), ("rendering", _rendering),
+        ("extras", _extras), ("ros", _ros), ("disk", lambda: _disk(path)), ("codec", _codec),
+    ):  # fmt: skip
+        yield from _guard(what, probe)
+
+
+def _guard(what: str, probe: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from probe()
+    except Exception as error:  # the doctor reports, whatever it meets
+        yield Finding(what, "problem", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def _python() -> Iterator[Finding]:
+    version = platform.python_version()
+    if sys.version_info < (3, 11):
+        yield Finding("python", "problem", version, "install Python 3.11 or newer")
+    else:
+        yield Finding("python", "ok", f"{version}, {os.cpu_count()} cores, {platform.machine()}")
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name(0)
+        yield Finding("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda} on {name}")
+    else:
+        yield Finding("torch", "ok", f"{torch.__version__}, CPU only ({torch.get_num_threads()} threads)")
+
+
+def _opencv() -> Iterator[Finding]:
+    command = [sys.executable, "-c", "import cv2; print(cv2.__version__)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        yield Finding("opencv", "ok", done.stdout.strip())
+    else:
+        reason = done.stderr.strip().splitlines()[-1]
+        yield Finding("opencv", "problem", reason, "apt-get install -y libgl1 libglib2.0-0")
+
+
+def _rendering() -> Iterator[Finding]:
+    command = [sys.executable, "-c", "from sim_envs.rendering import probe; print(probe())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode == 0:
+        yield Finding("rendering", "ok", done.stdout.strip().splitlines()[-1])
+    else:
+        reason = done.stderr.strip().splitlines()[-1].removeprefix("robopolicy.errors.NoGLBackend: ")
+        yield Finding("rendering", "problem", reason, "apt-get install -y libegl1 libgl1")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            yield Finding(f"[{extra}]", "note", f"without {', '.join(missing)}", f"pip install 'robopolicy[{extra}]'")
+        else:
+            yield Finding(f"[{extra}]", "ok", ", ".join(f"{p} {_version(p)}" for p in packages))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return "(no version)"
+
+
+def _ros() -> Iterator[Finding]:
+    # `import launch` proves nothing: any folder called launch answers to it.
+    command = [sys.executable, "-c", "import rclpy; print(rclpy.__file__)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    distribution = os.environ.get("ROS_DISTRO", "")
+    if done.returncode == 0:
+        yield Finding("ros", "ok", f"{distribution or 'rclpy'}: {done.stdout.strip()}")
+    else:
+        remedy = f"source /opt/ros/{distribution}/setup.bash" if distribution else "source /opt/ros/DISTRO/setup.bash"
+        yield Finding("ros", "note", "no rclpy (needed for --robot ros only)", remedy)
+
+
+def _disk(path: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(path).free / 1e9
+    block = os.urandom(1 << 20)
+    with tempfile.NamedTemporaryFile(dir=path) as file:
+        start = time.perf_counter()
+        for _ in range(64):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        speed = 64 / (time.perf_counter() - start)
+    found = f"{free:.0f} GB free, writes {speed:.0f} MB/s with fsync at {path.resolve()}"
+    if free < 2:
+        yield Finding("disk", "problem", found, "free some space: an hour of two cameras takes about 5 GB")
+    else:
+        yield Finding("disk", "ok", found)
+
+
+def _codec() -> Iterator[Finding]:
+    import numpy as np
+    import simplejpeg
+
+    rows = np.linspace(0, 255, 240)[:, None, None] + np.linspace(0, 64, 320)[None, :, None]
+    frame = np.ascontiguousarray(np.broadcast_to(rows, (240, 320, 3)).astype(np.uint8))
+    start = time.perf_counter()
+    for _ in range(50):
+        code = simplejpeg.encode_jpeg(frame, quality=90)
+    middle = time.perf_counter()
+    for _ in range(50):
+        simplejpeg.decode_jpeg(code)
+    end = time.perf_counter()
+    yield Finding(
+        "codec", "ok", f"JPEG 320x240: encode {(middle - start) * 20:.2f} ms, decode {(end - middle) * 20:.2f} ms a frame"
+    )

@@ -1,0 +1,60 @@
+"""`robopolicy`: parse, run one command, turn an error into one line and a non-zero exit."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from robopolicy import __version__
+from robopolicy.cli import calibrate, data, demo, deploy, doctor, evaluate, record, train
+from robopolicy.errors import RobopolicyError
+
+COMMANDS = (demo, record, train, calibrate, evaluate, deploy, data, doctor)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command; importing it loads nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog="robopolicy", description="One small stack from a demonstration to a guarded robot."
+    )
+    parser.add_argument("--version", action="version", version=f"robopolicy {__version__}")
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        module.add_parser(commands, debug)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 after an error (one line on stderr), 2 after a usage error, 130 after Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        print("robopolicy: interrupted; what was committed is kept, the same command resumes", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed pager is not an error
+        return 0
+    except RobopolicyError as error:
+        return _report(args, str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            where = f" at {error.filename}" if error.filename else ""
+            return _report(args, f"no space left on the disk{where}; what was committed before is intact")
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+            return _report(args, f"{error.strerror}: {error.filename}")
+        raise
+
+
+def _report(args: argparse.Namespace, message: str) -> int:
+    if args.debug:
+        raise  # only called from an except block
+    print(f"robopolicy: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Progress bars with rates and an ETA; plain lines where there is no terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Bar:
+    """One bar: ``advance`` it, and say what is worth knowing beside it."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        """Move on by ``steps``."""
+        self._progress.update(self._task, advance=steps, note=note)
+
+    def at(self, completed: float, total: float | None = None, note: str = "") -> None:
+        """Move to ``completed`` of ``total``."""
+        changes = {"completed": completed, "note": note} | ({} if total is None else {"total": total})
+        self._progress.update(self._task, **changes)
+
+
+@contextmanager
+def bar(label: str, total: float | None, unit: str = "it") -> Iterator[Bar]:
+    """Show a bar while the block runs: count, rate in ``unit`` per second, elapsed time, ETA and a note."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.1f} {unit}/s", style="cyan")
+
+    columns = (
+        TextColumn("[bold]{task.description:<12}"), BarColumn(bar_width=28), MofNCompleteColumn(), Rate(),
+        TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console()) as progress:
+        yield Bar(progress, progress.add_task(label, total=total, note=""))
+
+
+def console() -> Any:
+    """Return the console that bars and messages share."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """Print one line of result, rich markup allowed."""
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=True).print(message)

@@ -1,0 +1,107 @@
+"""`robopolicy record`: demonstrations into a dataset, through the ordinary loop with a recorder as a watcher."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from robopolicy import __version__
+from robopolicy.errors import UsageError
+from robopolicy.types import EpisodeMeta
+
+
+def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser = commands.add_parser("record", parents=[debug], help="record demonstrations into a zarr dataset")
+    parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, e.g. twin:lift")
+    parser.add_argument("--teleop", default="expert", choices=["expert"], help="who drives")
+    parser.add_argument("--data", required=True, type=Path, metavar="D.zarr", help="created, or appended to")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes the dataset shall hold in the end")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
+    parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: all of the robot's")
+    parser.add_argument("--keep-failures", action="store_true", help="keep episodes that did not succeed")
+    parser.add_argument("--operator", default="", help="stored with every episode")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from robopolicy.cli.progress import say
+
+    cameras = None if args.cameras is None else tuple(args.cameras)
+    count = record(
+        args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras,
+        keep_failures=args.keep_failures, operator=args.operator,
+    )  # fmt: skip
+    say(f"{args.data} holds {count} episodes. Next: [bold]robopolicy train --data {args.data} --out runs/first[/bold]")
+
+
+def record(
+    robot_name: str,
+    path: Path,
+    episodes: int,
+    *,
+    seed: int = 0,
+    cameras: tuple[str, ...] | None = None,
+    keep_failures: bool = False,
+    operator: str = "",
+) -> int:
+    """Record until the dataset holds ``episodes`` episodes; return how many it holds.
+
+    Seeds go up from ``seed``, or from the newest recorded one, so an interrupted recording goes on where it was.
+
+    Raises:
+        UsageError: if the robot is no simulation, or its expert fails 20 times running.
+    """
+    from dataclasses import replace
+
+    from robopolicy_data.recorder import Recorder
+    from sim_envs.experts import make_expert
+
+    from robopolicy.cli.progress import bar
+    from robopolicy.cli.worlds import make_safety, make_world
+    from robopolicy.clock import SimClock
+    from robopolicy.loop import run_episode
+
+    if not robot_name.startswith("twin:"):
+        raise UsageError(f"--teleop expert drives twin:TASK only, not {robot_name!r}")
+    clock = SimClock()
+    world = make_world(robot_name, clock, cameras=cameras)
+    task = robot_name.partition(":")[2]
+    expert = make_expert(task, world.spec)
+    held, newest = _recorded(path)
+    seed = max(seed, newest + 1)
+    recorder = Recorder(path, keep=lambda meta: keep_failures or meta.success is True)
+    failures = 0
+    with bar("record", episodes, "episodes") as progress:
+        progress.at(held)
+        while held < episodes:
+            world.reset(seed)
+            calibration = world.camera_calibration() if hasattr(world, "camera_calibration") else {}
+            meta = EpisodeMeta(
+                task=world.instruction, robot=robot_name, seed=seed, operator=operator or "expert",
+                software=f"robopolicy {__version__}", cameras={k: calibration[k] for k in world.spec.cameras},
+            )  # fmt: skip
+            meta = run_episode(
+                world, expert, clock, make_safety(world.spec), meta, max_steps=world.max_steps, watchers=[recorder],
+                done=lambda _: world.success(),
+                finish=lambda meta: replace(meta, success=world.success(), extra={"score": world.score()}),
+            )  # fmt: skip
+            failures = 0 if meta.success else failures + 1
+            if failures == 20 and not keep_failures:
+                raise UsageError(f"the expert of {task} failed 20 times running, last with seed {seed}; nothing to keep")
+            held += bool(meta.success or keep_failures)
+            seed += 1
+            progress.at(held, note=f"seed {seed}")
+    world.close()
+    return held
+
+
+def _recorded(path: Path) -> tuple[int, int]:
+    """Return how many episodes a dataset holds and its newest seed; (0, -1) if there is none."""
+    if not path.exists():
+        return 0, -1
+    from robopolicy_data.reader import Dataset
+
+    dataset = Dataset(path)
+    seeds = [episode.meta.seed for episode in dataset if episode.meta.seed is not None]
+    return len(dataset), max(seeds, default=-1)

@@ -1,0 +1,102 @@
+"""`robopolicy train`: a dataset in, a checkpoint folder out."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import UsageError
+
+
+def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser = commands.add_parser("train", parents=[debug], help="train a diffusion policy from a dataset")
+    parser.add_argument("--data", required=True, type=Path, metavar="D.zarr")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
+    parser.add_argument("--preset", default="mlp", help="network: mlp (CPUs), unet-small, unet")
+    parser.add_argument("--states", nargs="*", metavar="NAME", help="states the policy sees; default: all")
+    parser.add_argument("--cameras", nargs="*", default=[], metavar="CAMERA", help="cameras the policy sees")
+    parser.add_argument("--n-obs", type=int, default=2, help="observations it looks at")
+    parser.add_argument("--horizon", type=int, default=16, help="steps it plans")
+    parser.add_argument("--n-execute", type=int, default=8, help="steps it plays before planning anew")
+    parser.add_argument("--steps", type=int, help="gradient steps")
+    parser.add_argument("--minutes", type=float, help="stop after so long, learning rate annealed to it")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="CPU threads; default: one a core")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest state in --out, exactly")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from robopolicy.cli.progress import say
+
+    given = {
+        "max_steps": args.steps, "max_minutes": args.minutes, "batch_size": args.batch_size, "lr": args.lr,
+        "num_threads": args.threads, "seed": args.seed, "device": None if args.device == "auto" else args.device,
+    }  # fmt: skip
+    train(
+        args.data, args.out, preset=args.preset, states=_tuple(args.states), cameras=_tuple(args.cameras),
+        n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute, resume=args.resume,
+        settings={key: value for key, value in given.items() if value is not None},
+    )  # fmt: skip
+    say(f"checkpoint in {args.out}. Next: [bold]robopolicy eval --checkpoint {args.out} --env twin:TASK[/bold]")
+
+
+def train(
+    data: Path,
+    out: Path,
+    *,
+    preset: str = "mlp",
+    states: tuple[str, ...] | None = None,
+    cameras: tuple[str, ...] = (),
+    n_obs: int = 2,
+    horizon: int = 16,
+    n_execute: int = 8,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Train a policy on the successful episodes of ``data`` with a progress bar; see `TrainConfig` for ``settings``.
+
+    Raises:
+        UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, or nothing succeeded.
+    """
+    from robopolicy_data.reader import Dataset
+    from robopolicy_data.windows import WindowSampler, load_arrays
+
+    from robopolicy.cli.progress import bar
+    from robopolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
+    from robopolicy.training.trainer import TrainConfig
+    from robopolicy.training.trainer import train as fit
+
+    if (out / "weights.safetensors").exists() and not resume:
+        raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
+    dataset = Dataset(data)
+    spec = dataset.spec.select(cameras=cameras, state=states)
+    spec = replace(spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)
+    keep = [i for i, episode in enumerate(dataset) if episode.meta.success is not False]
+    if not keep:
+        raise UsageError(f"{data} holds no episode to train from ({len(dataset)} recorded, all failures)")
+    with bar("load", len(keep), "episodes") as progress:
+        arrays = load_arrays(
+            dataset, cameras=tuple(spec.cameras), states=tuple(spec.state), episodes=keep,
+            progress=lambda done, total: progress.at(done, total),
+        )  # fmt: skip
+    sampler = WindowSampler(arrays, n_obs, horizon, n_execute=n_execute)
+    config = TrainConfig(**(settings or {}))
+    policy = DiffusionPolicy(spec, DiffusionConfig.preset(preset))
+    policy.fit_normaliser(arrays)
+    with bar("train", None, "steps") as progress:
+
+        def show(now: Any) -> None:
+            note = f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_s:.0f}s"
+            progress.at(now.step, now.steps, note=note)
+
+        fit(policy, sampler, out, config, resume=resume, on_progress=show)
+
+
+def _tuple(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)

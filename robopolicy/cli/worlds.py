@@ -1,0 +1,109 @@
+"""Names on the command line become robots, agents and safety layers: one word decides what the loop drives."""
+
+import importlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from robopolicy.clock import SimClock, WallClock
+from robopolicy.errors import UnknownName, UsageError
+from robopolicy.interfaces import Agent, Clock, Robot, Safety
+from robopolicy.spec import PolicySpec
+
+ROBOTS = "twin:TASK, gymnasium:ENV_ID, mock, or your own as package.module:Class"
+
+
+def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = ()) -> Any:
+    """Return the simulated robot called ``name``; picklable under `functools.partial`, for worker processes.
+
+    Args:
+        name: ``twin:lift``, ``gymnasium:gym_pusht/PushT-v0`` or ``package.module:Class``.
+        clock: the world lives by it.
+        cameras: what it renders into observations; None is all of them.
+
+    Raises:
+        UnknownName: naming what is valid.
+    """
+    if name.partition(":")[0] in ("twin", "gymnasium"):
+        from sim_envs.worlds import make_world as make_simulated
+
+        return make_simulated(name, clock, cameras=cameras)
+    return _import_robot(name)(clock)
+
+
+def make_robot(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str, ...] | None = ()) -> Robot:
+    """Return the robot called ``name``; ``mock`` takes its shape from ``spec``.
+
+    Raises:
+        UnknownName: naming what is valid.
+    """
+    if name == "mock":
+        from robopolicy_hardware.mock import MockRobot
+
+        return MockRobot(spec, clock)
+    return make_world(name, clock, cameras=cameras)
+
+
+def make_clock(name: str, *, realtime: bool) -> Clock:
+    """Return a simulated clock for simulated worlds unless ``realtime``, and the wall clock for all others."""
+    simulated = name.partition(":")[0] in ("twin", "gymnasium")
+    return SimClock() if simulated and not realtime else WallClock()
+
+
+def make_safety(spec: PolicySpec) -> Safety:
+    """Return the safety layer with the default limits of the spec's kind of action."""
+    from robopolicy_hardware.safety import SafetyLayer, limits_for
+
+    return SafetyLayer(limits_for(spec), spec)
+
+
+def make_agent(
+    checkpoint: str | Path, *, monitor: str | Path | None = None, on_alarm: str = "hold", candidates: int | None = None
+) -> Agent:
+    """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
+
+    Args:
+        checkpoint: folder written by ``robopolicy train``.
+        monitor: folder written by ``robopolicy calibrate``, or None.
+        on_alarm: ``"hold"`` or ``"log"``.
+        candidates: chunks to draw a plan; None is 1, or what the monitor was calibrated with.
+    """
+    import torch
+
+    from robopolicy.agents import Chunked, Guarded
+    from robopolicy.training.checkpoint import checkpoint_sha, load_policy
+
+    policy = load_policy(checkpoint)
+    watch = None
+    if monitor is not None:
+        from robopolicy.monitor.monitor import load_monitor
+
+        watch = load_monitor(monitor, policy_sha=checkpoint_sha(checkpoint))
+        candidates = candidates or watch.candidates
+
+    def generator(seed: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    agent = Chunked(policy, n=candidates or 1, generator=generator)
+    return agent if watch is None else Guarded(agent, watch, on_alarm=on_alarm)
+
+
+def world_factory(name: str, cameras: Sequence[str] = ()) -> partial:
+    """Return ``make_world`` for one name, to be called with a clock in another process."""
+    return partial(make_world, name, cameras=tuple(cameras))
+
+
+def _import_robot(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        raise UnknownName("robot", name, [ROBOTS])
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise  # their module exists and misses something of its own
+        raise UnknownName("robot", name, [ROBOTS]) from error
+    if not hasattr(found, attribute):
+        raise UsageError(f"module {module} has no {attribute!r}; name the robot's class, as in package.module:Class")
+    return getattr(found, attribute)
