@@ -1,0 +1,29 @@
+"""The scripted experts, by task."""
+
+from collections.abc import Callable
+
+from robopolicy.errors import SpecMismatch, UnknownTask
+from robopolicy.interfaces import Agent
+from robopolicy.spec import TOOL_POSE, PolicySpec
+from sim_envs.lift_expert import LiftExpert
+
+EXPERTS: dict[str, Callable[[], Agent]] = {"lift": LiftExpert}
+NEEDS: dict[str, tuple[str, ...]] = {"lift": ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat")}
+
+
+def make_expert(task_name: str, spec: PolicySpec) -> Agent:
+    """Return a scripted agent that does the task on a robot that offers ``spec``.
+
+    Raises:
+        UnknownTask: naming the tasks that have an expert.
+        SpecMismatch: if the robot does not show what the expert looks at, or does not take tool poses.
+    """
+    if task_name not in EXPERTS:
+        raise UnknownTask("expert for task", task_name, EXPERTS)
+    missing = [name for name in NEEDS[task_name] if name not in spec.state]
+    if missing or spec.action != TOOL_POSE:
+        raise SpecMismatch(
+            f"expert {task_name} needs state {', '.join(NEEDS[task_name])} and action tool_pose; "
+            f"the robot has {', '.join(spec.state)} and {spec.action.kind}"
+        )
+    return EXPERTS[task_name]()

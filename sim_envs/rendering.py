@@ -1,0 +1,141 @@
+"""Headless drawing: which GL backend works here, and one painter a thread that draws every camera."""
+
+import ctypes
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import NoGLBackend
+
+REMEDY = "apt-get install -y libegl1 libgl1"
+OFFSCREEN = (480, 640)  # (H, W) of the one off-screen buffer; every picture is at most this big
+
+
+def choose_backend() -> str:
+    """Return the value of MUJOCO_GL that can work headless here: "egl", "osmesa" or "disable"."""
+    if _loads("libEGL.so.1") and _loads("libGL.so.1"):  # PyOpenGL needs both, libEGL alone fails
+        return "egl"
+    if any(_loads(name) for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")):
+        return "osmesa"
+    return "disable"
+
+
+def probe() -> str:
+    """Draw one small frame and return the GL_RENDERER that drew it, e.g. ``"llvmpipe (LLVM 15.0.6, 256 bits)"``.
+
+    Raises:
+        NoGLBackend: with the one command that installs what is missing.
+    """
+    import mujoco
+
+    spec = mujoco.MjSpec()
+    spec.worldbody.add_light(pos=[0, 0, 2], dir=[0, 0, -1])
+    spec.worldbody.add_camera(name="eye", pos=[0, 0, 1])
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.2, 0, 0], rgba=[1, 0, 0, 1])
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    painter = Painter(model)
+    try:
+        picture = painter.draw(data, "eye", 32, 32)
+        if not picture[16, 16, 0] > picture[0, 0, 0]:
+            raise NoGLBackend(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} drew a black frame; try: {REMEDY}")
+        return painter.gl_renderer
+    finally:
+        painter.close()
+
+
+class Painter:
+    """Draws any camera of a model at any size up to `OFFSCREEN` with one GL context.
+
+    A context costs 0.2 s to make and belongs to the thread that made it, so a world makes one, once.
+
+    Args:
+        model: a compiled ``mujoco.MjModel`` whose ``vis.global_`` off-screen size is at least `OFFSCREEN`'s default.
+
+    Raises:
+        NoGLBackend: if no GL context can be made.
+    """
+
+    def __init__(self, model: Any) -> None:
+        import mujoco
+
+        self._mj = mujoco
+        self._model = model
+        self._thread = threading.get_ident()
+        self._height, self._width = model.vis.global_.offheight, model.vis.global_.offwidth
+        model.vis.quality.offsamples = 0  # multisampling costs more than all else on a software renderer
+        self._gl, self._context = _make_context(mujoco, model, self._width, self._height)
+        self._scene = mujoco.MjvScene(model, maxgeom=max(200, 2 * model.ngeom))
+        self._option = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
+
+    @property
+    def gl_renderer(self) -> str:
+        """What draws: the GL_RENDERER string."""
+        from OpenGL import GL
+
+        self._use()
+        name = GL.glGetString(GL.GL_RENDERER)
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def draw(self, data: Any, camera: str, height: int, width: int, *, shadows: bool = False) -> np.ndarray:
+        """Return what ``camera`` sees of ``data``, a fresh (height, width, 3) uint8 RGB array.
+
+        Raises:
+            NoGLBackend: when called from another thread than the one that made this painter.
+        """
+        self._use()
+        mj, rect = self._mj, self._mj.MjrRect(0, 0, width, height)
+        self._camera.fixedcamid = self._model.camera(camera).id
+        self._scene.flags[mj.mjtRndFlag.mjRND_SHADOW.value] = shadows
+        self._scene.flags[mj.mjtRndFlag.mjRND_REFLECTION.value] = False
+        mj.mjv_updateScene(
+            self._model, data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL.value, self._scene
+        )
+        mj.mjr_render(rect, self._scene, self._context)
+        picture = np.empty((height, width, 3), np.uint8)
+        mj.mjr_readPixels(picture, None, rect, self._context)
+        return picture[::-1].copy()  # GL counts rows from the bottom
+
+    def close(self) -> None:
+        """Free the context; idempotent, and a no-op from a thread that does not own it."""
+        if self._gl is None or threading.get_ident() != self._thread:
+            return
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+        self._gl = None
+
+    def _use(self) -> None:
+        if self._gl is None:
+            raise NoGLBackend("this painter is closed; make a new one")
+        if threading.get_ident() != self._thread:
+            raise NoGLBackend("a GL context belongs to the thread that made it; draw from that one")
+        self._gl.make_current()
+
+
+def _make_context(mujoco: Any, model: Any, width: int, height: int) -> tuple[Any, Any]:
+    backend = os.environ.get("MUJOCO_GL", "")
+    if not hasattr(mujoco, "GLContext"):
+        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}); install a renderer: {REMEDY}")
+    try:
+        gl = mujoco.GLContext(width, height)
+        gl.make_current()
+        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
+    except Exception as error:  # ImportError, EGLError, FatalError, AttributeError: each backend has its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}: {reason}); try: {REMEDY}") from error
+    return gl, context
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

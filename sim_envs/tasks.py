@@ -1,0 +1,19 @@
+"""The tasks a twin can play, by name."""
+
+from robopolicy.errors import UnknownTask
+from robopolicy.interfaces import Task
+from sim_envs.lift import Lift
+
+TASKS: dict[str, type] = {"lift": Lift}
+
+
+def make_task(name: str) -> Task:
+    """Return a new task.
+
+    Raises:
+        UnknownTask: naming the tasks there are.
+    """
+    if name not in TASKS:
+        raise UnknownTask("task", name, TASKS)
+    task: Task = TASKS[name]()
+    return task

@@ -1,0 +1,263 @@
+"""The twin: a MuJoCo arm and a task's world as one `Robot` and `Environment`, driven by any clock."""
+
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from robopolicy.errors import UnknownCamera, UnsafeCommand, UsageError
+from robopolicy.interfaces import Clock, Task
+from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, rot6d_to_matrix
+from robopolicy.spec import TOOL_POSE, CameraSpec, PolicySpec, StateSpec
+from robopolicy.types import Observation
+from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, TOOL, add_arm
+from sim_envs.calibration import calibrate
+from sim_envs.rendering import Painter
+from sim_envs.servo import RATE_HZ, ToolServo
+
+CAMERAS = ("front", "wrist")
+HOME_POSITION = np.array([0.45, 0.0, 0.20])  # m, of the tool
+HOME_QUAT = np.array([0.0, 1.0, 0.0, 0.0])  # the tool points down, its x forward
+START_SPREAD = np.array([0.05, 0.05, 0.03])  # m, +- of the tool at a reset
+START_YAW = 0.25  # rad, +-
+SUBSTEP_NS = 2_000_000
+SUBSTEPS_A_TICK = round(1e9 / RATE_HZ / SUBSTEP_NS)
+PICTURE = (240, 320)  # (H, W), for people
+ARM_STATE = {
+    "q": StateSpec(7, ("rad",)),
+    "dq": StateSpec(7, ("rad/s",)),
+    "tool_pos": StateSpec(3, ("m",)),
+    "tool_quat": StateSpec(4, ("1",)),
+    "gripper": StateSpec(1, ("open",)),
+}
+
+
+class Twin:
+    """A simulated arm at one task.
+
+    Time passes for it by ``clock``: each `read` integrates the physics, 2 ms at a time, up to the clock's now. So it
+    runs in lock-step under a `SimClock` and in real time under a `WallClock`. A set-point takes force at its due time
+    (never before it was given), at the next 10 ms tick of the tool servo.
+
+    The state ``tool_quat`` has the sign that puts it on the side of the home pose (0, 1, 0, 0): the usual w >= 0
+    would flip at random, since w is zero whenever the tool points straight down.
+
+    Args:
+        task: what is on the table.
+        clock: shared with the loop.
+        cameras: names among `CAMERAS` to draw at each read; None is all, () draws nothing and needs no GL.
+        rate_hz: steps a second that the spec offers.
+        size: (H, W) of each camera's picture, pixels.
+
+    Raises:
+        UnknownCamera: naming the ones there are.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        clock: Clock,
+        *,
+        cameras: tuple[str, ...] | None = None,
+        rate_hz: float = 20.0,
+        size: tuple[int, int] = (96, 96),
+    ) -> None:
+        cameras = CAMERAS if cameras is None else tuple(cameras)
+        for name in cameras:
+            if name not in CAMERAS:
+                raise UnknownCamera("camera", name, CAMERAS)
+        self._task, self._clock, self._size = task, clock, size
+        scene = task.build()
+        add_arm(scene, stick=getattr(task, "stick", False))
+        self.model: mujoco.MjModel = scene.compile()
+        self.data = mujoco.MjData(self.model)
+        task.bind(self.model, self.data)
+        self.instruction, self.max_steps = task.instruction, task.max_steps
+        self._servo = ToolServo(self.model)
+        self._painter: Painter | None = None
+        self._find_parts()
+        self.reset(0)
+        units: Any = getattr(task, "units", {})
+        queries = {k: StateSpec(len(v), units.get(k, ("1",))) for k, v in task.queries().items()}
+        self.spec = PolicySpec(
+            cameras={name: CameraSpec(*size) for name in cameras},
+            state={**ARM_STATE, **queries},
+            action=TOOL_POSE,
+            rate_hz=rate_hz,
+        )
+
+    def reset(self, seed: int) -> None:
+        """Put arm and objects into the start that ``seed`` names; time goes on."""
+        rng = np.random.default_rng(seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self._place_arm(rng)
+        self._task.reset(rng)
+        mujoco.mj_forward(self.model, self.data)
+        self._time_ns = self._clock.now_ns()  # of the physics, on the robot's clock
+        self._substeps = 0
+        self._waiting: list[tuple[int, np.ndarray]] = []
+        self._best = 0.0
+        self._set_point = self._present_pose()
+        self._held: np.ndarray | None = self._set_point
+        self._target = _pose(self._set_point)
+
+    def read(self) -> Observation:
+        """Let the physics catch up with the clock and return what the arm and the cameras see now."""
+        self._advance()
+        now_ns = self._time_ns
+        images = {name: self._draw(name, *self._size) for name in self.spec.cameras}
+        return Observation(now_ns, self._state(), images, dict.fromkeys(images, now_ns))
+
+    def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
+        """Take the tool pose ``action`` (10,) from ``due_ns`` on; return it as it was sent (10,) float32.
+
+        Raises:
+            UnsafeCommand: on a wrong length, a non-finite number or two parallel rotation columns.
+        """
+        sent = _checked(action)
+        self._waiting.append((max(due_ns, self._clock.now_ns()), sent))
+        self._waiting.sort(key=lambda item: item[0])
+        self._held = None
+        return sent.copy()
+
+    def stop(self, reason: str = "") -> np.ndarray:
+        """Hold the tool where it is now and keep the grip; a repeated stop holds the same pose. Return it (10,)."""
+        if self._held is None:
+            self._advance()
+            self._waiting.clear()
+            grip = self._set_point[9]
+            self._set_point = self._present_pose()
+            self._set_point[9] = grip
+            self._target = _pose(self._set_point)
+            self._held = self._set_point
+        return self._held.copy()
+
+    def close(self) -> None:
+        """Free the renderer; idempotent."""
+        if self._painter is not None:
+            self._painter.close()
+            self._painter = None
+
+    def success(self) -> bool:
+        """Whether the task is done, as of the newest read."""
+        return self._task.success()
+
+    def score(self) -> float:
+        """How far the episode came at its best, 0 to 1."""
+        return self._best
+
+    def disturb(self, rng: np.random.Generator) -> str:
+        """Do to the task's objects what no demonstration holds; return what, in words.
+
+        Raises:
+            UsageError: if the task has no disturbance.
+        """
+        disturb = getattr(self._task, "disturb", None)
+        if disturb is None:
+            raise UsageError(f"task {type(self._task).__name__} has no disturbance; give it a method disturb(rng)")
+        what: str = disturb(rng)
+        mujoco.mj_forward(self.model, self.data)
+        return what
+
+    def picture(self) -> np.ndarray:
+        """Return a view of the scene for people, (240, 320, 3) uint8 RGB, smoothed and with shadows."""
+        height, width = PICTURE
+        fine = self._draw("view", 2 * height, 2 * width, shadows=True).astype(np.uint16)
+        return (fine.reshape(height, 2, width, 2, 3).sum(axis=(1, 3)) // 4).astype(np.uint8)
+
+    def camera_calibration(self) -> dict[str, dict[str, Any]]:
+        """Return ``{camera: {"K": 3x3, "T_base_cam": 4x4}}`` as lists, as the cameras stand now.
+
+        OpenCV's convention: x right, y down, z into the scene, the centre of the first pixel at (0, 0). What moves
+        with the hand also has the constant ``"T_tool_cam"``.
+        """
+        return {name: calibrate(self.model, self.data, name, *self._size) for name in self.spec.cameras}
+
+    def _advance(self) -> None:
+        left = (self._clock.now_ns() - self._time_ns) // SUBSTEP_NS
+        self._time_ns += left * SUBSTEP_NS
+        tick_ns = self._time_ns - left * SUBSTEP_NS
+        while left > 0:
+            into_tick = self._substeps % SUBSTEPS_A_TICK
+            if into_tick == 0:
+                self._tick(tick_ns)
+            n = min(left, SUBSTEPS_A_TICK - into_tick)
+            mujoco.mj_step(self.model, self.data, n)
+            self._substeps += n
+            left -= n
+            tick_ns += n * SUBSTEP_NS
+        mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves the poses of one substep ago
+        mujoco.mj_camlight(self.model, self.data)
+        progress = getattr(self._task, "progress", self._task.success)
+        self._best = max(self._best, float(progress()))
+
+    def _tick(self, now_ns: int) -> None:
+        while self._waiting and self._waiting[0][0] <= now_ns:
+            self._set_point = self._waiting.pop(0)[1]
+            self._target = _pose(self._set_point)
+        self.data.ctrl[self._arm_actuators] = self._servo.tick(*self._target)
+        self.data.ctrl[self._finger_actuators] = self._set_point[9] * FINGER_TRAVEL
+
+    def _state(self) -> dict[str, np.ndarray]:
+        data = self.data
+        quat = matrix_to_quat(data.site_xmat[self._site].reshape(3, 3))
+        state = {
+            "q": data.qpos[self._qpos],
+            "dq": data.qvel[self._dofs],
+            "tool_pos": data.site_xpos[self._site],
+            "tool_quat": quat if quat @ HOME_QUAT >= 0 else -quat,
+            "gripper": [self._opening()],
+            **self._task.queries(),
+        }
+        return {name: np.array(value, dtype=np.float32) for name, value in state.items()}
+
+    def _opening(self) -> float:
+        return float(np.clip(self.data.qpos[self._finger_qpos].mean() / FINGER_TRAVEL, 0.0, 1.0))
+
+    def _present_pose(self) -> np.ndarray:
+        rotation = self.data.site_xmat[self._site].reshape(3, 3)
+        pose = [self.data.site_xpos[self._site], matrix_to_rot6d(rotation), [self._opening()]]
+        return np.concatenate(pose).astype(np.float32)
+
+    def _place_arm(self, rng: np.random.Generator) -> None:
+        half_yaw = rng.uniform(-START_YAW, START_YAW) / 2
+        position = HOME_POSITION + rng.uniform(-START_SPREAD, START_SPREAD)
+        self._servo.start(self._home_q)
+        self._servo.solve(position, np.array([0, np.cos(half_yaw), np.sin(half_yaw), 0]))
+        opening = 0.0 if getattr(self._task, "stick", False) else FINGER_TRAVEL
+        self.data.qpos[self._qpos] = self._servo.q
+        self.data.qpos[self._finger_qpos] = opening
+        self.data.ctrl[self._arm_actuators] = self._servo.q
+        self.data.ctrl[self._finger_actuators] = opening
+
+    def _find_parts(self) -> None:
+        model = self.model
+        self._site = model.site(TOOL).id
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in JOINTS])
+        self._dofs = np.array([model.joint(name).dofadr[0] for name in JOINTS])
+        self._finger_qpos = np.array([model.joint(name).qposadr[0] for name in FINGERS])
+        self._arm_actuators = np.array([model.actuator(name).id for name in JOINTS])
+        self._finger_actuators = np.array([model.actuator(name).id for name in FINGERS])
+        self._home_q = self._servo.q.copy()
+
+    def _draw(self, camera: str, height: int, width: int, *, shadows: bool = False) -> np.ndarray:
+        if self._painter is None:
+            self._painter = Painter(self.model)
+        return self._painter.draw(self.data, camera, height, width, shadows=shadows)
+
+
+def _checked(action: np.ndarray) -> np.ndarray:
+    sent = np.array(action, dtype=np.float32)
+    if sent.shape != (TOOL_POSE.dim,):
+        raise UnsafeCommand(f"twin: action of shape {sent.shape}; want ({TOOL_POSE.dim},): {' '.join(TOOL_POSE.names)}")
+    if not np.isfinite(sent).all():
+        bad = [name for name, value in zip(TOOL_POSE.names, sent, strict=True) if not np.isfinite(value)]
+        raise UnsafeCommand(f"twin: action is not finite in {', '.join(bad)}; the previous set-point stays")
+    if np.linalg.norm(np.cross(sent[3:6], sent[6:9])) < 1e-3:
+        raise UnsafeCommand("twin: the rotation's two columns are parallel or zero; want two independent columns")
+    sent[9] = np.clip(sent[9], 0.0, 1.0)
+    return sent
+
+
+def _pose(action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return action[:3].astype(np.float64), matrix_to_quat(rot6d_to_matrix(action[3:9]))

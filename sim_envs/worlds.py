@@ -1,0 +1,35 @@
+"""Worlds by name: ``twin:lift``, ``gymnasium:gym_pusht/PushT-v0``."""
+
+from typing import Any
+
+from robopolicy.errors import UnknownName
+from robopolicy.interfaces import Clock
+
+KINDS = ("twin:TASK", "gymnasium:ENV_ID")
+
+
+def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = None) -> Any:
+    """Return the `Robot` and `Environment` that ``name`` names, driven by ``clock``.
+
+    Args:
+        name: ``twin:`` and a task of ours, or ``gymnasium:`` and the id of a Gymnasium environment.
+        clock: shared with the loop.
+        cameras: which cameras to draw; None is the world's default (all of a twin's, none of Gymnasium's).
+
+    Raises:
+        UnknownName: if the kind of world does not exist; the valid ones are listed.
+        UnknownTask: if the kind does and the world does not.
+        UnknownCamera: if it has no such camera.
+        MissingExtra: if a package that it needs is not installed.
+    """
+    kind, _, which = name.partition(":")
+    if kind == "twin" and which:
+        from sim_envs.tasks import make_task
+        from sim_envs.twin import Twin
+
+        return Twin(make_task(which), clock, cameras=cameras)
+    if kind == "gymnasium" and which:
+        from sim_envs.gymnasium_env import GymnasiumEnv
+
+        return GymnasiumEnv(which, clock, cameras=cameras)
+    raise UnknownName("world", name, KINDS)
