@@ -1,0 +1,69 @@
+"""The configuration of a diffusion policy: encoder x network x process x solver, and named presets."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from robopolicy.errors import ContractError, UnknownName
+from robopolicy.policies.nets_mlp import MlpConfig
+from robopolicy.policies.process import ProcessConfig
+from robopolicy.policies.solver import SolverConfig
+from robopolicy.policies.unet1d import UnetConfig
+from robopolicy.policies.vision import VisionConfig
+
+NETS: dict[str, type[MlpConfig] | type[UnetConfig]] = {"mlp": MlpConfig, "unet1d": UnetConfig}
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """One member of each axis. A variant is ``dataclasses.replace(PRESETS["unet"], solver=...)``."""
+
+    net: MlpConfig | UnetConfig = field(default_factory=MlpConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and numbers; the network's kind is ``net.kind``."""
+        kind = next(name for name, cls in NETS.items() if isinstance(self.net, cls))
+        return {**asdict(self), "net": {"kind": kind, **asdict(self.net)}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "DiffusionConfig":
+        """Rebuild what ``to_json`` gave.
+
+        Raises:
+            ContractError: if a key is missing or unknown.
+            UnknownName: on a network, prediction or solver that does not exist.
+        """
+        try:
+            net = dict(data["net"])
+            kind = net.pop("kind")
+            if kind not in NETS:
+                raise UnknownName("network", kind, NETS)
+            return cls(
+                net=NETS[kind](**net),
+                vision=VisionConfig(**data["vision"]),
+                process=ProcessConfig(**data["process"]),
+                solver=SolverConfig(**data["solver"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ContractError(f"not a DiffusionConfig: {error!r} in {sorted(data)}") from error
+
+
+PRESETS: dict[str, DiffusionConfig] = {
+    "mlp": DiffusionConfig(MlpConfig()),
+    "unet-small": DiffusionConfig(UnetConfig((64, 128, 256), step_dim=128)),
+    "unet": DiffusionConfig(UnetConfig((256, 512, 1024), step_dim=256)),
+}
+
+
+def preset(name: str) -> DiffusionConfig:
+    """Return the preset called ``name``.
+
+    Raises:
+        UnknownName: listing the presets.
+    """
+    if name not in PRESETS:
+        raise UnknownName("preset", name, PRESETS)
+    return PRESETS[name]

@@ -1,0 +1,51 @@
+"""A residual MLP over the flattened chunk: the network for machines without a GPU."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robopolicy.policies.steps import StepEmbedding
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """Size of a `ChunkMLP`; ``build`` makes one."""
+
+    width: int = 512
+    depth: int = 3  # residual blocks of two layers
+    expansion: int = 2  # a block's inner width over ``width``
+    step_dim: int = 32  # length of the noise-level embedding
+    dropout: float = 0.0
+
+    def build(self, horizon: int, action_dim: int, cond_dim: int) -> nn.Module:
+        """Return the network for chunks (horizon, action_dim) under a condition (cond_dim,)."""
+        return ChunkMLP(self, horizon, action_dim, cond_dim)
+
+
+class ChunkMLP(nn.Module):
+    """Chunk, noise level and condition are concatenated, then pass through pre-norm residual blocks."""
+
+    def __init__(self, config: MlpConfig, horizon: int, action_dim: int, cond_dim: int) -> None:
+        super().__init__()
+        width = config.width
+        self.step = StepEmbedding(config.step_dim, config.step_dim)
+        self.enter = nn.Linear(horizon * action_dim + config.step_dim + cond_dim, width)
+        self.blocks = nn.ModuleList(
+            _block(width, width * config.expansion, config.dropout) for _ in range(config.depth)
+        )
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, horizon * action_dim))
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """Map a noisy chunk x (B, H, A) at noise level t (B,) under cond (B, C) to (B, H, A)."""
+        hidden = self.enter(torch.cat([x.flatten(1), self.step(t), cond], dim=1))
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return self.leave(hidden).view_as(x)
+
+
+def _block(width: int, inner: int, dropout: float) -> nn.Sequential:
+    layers = [nn.LayerNorm(width), nn.Linear(width, inner), nn.SiLU(), nn.Dropout(dropout), nn.Linear(inner, width)]
+    nn.init.zeros_(layers[-1].weight)  # each block starts as the identity
+    nn.init.zeros_(layers[-1].bias)
+    return nn.Sequential(*layers)

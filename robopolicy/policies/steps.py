@@ -1,0 +1,30 @@
+"""The noise level as a vector, for every network."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Return sines and cosines of t (...,) at ``dim / 2`` geometric frequencies: (..., dim).
+
+    Vaswani et al., Attention Is All You Need, 2017, section 3.5.
+    """
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(max_period) / max(half - 1, 1)))
+    angles = t[..., None].float() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class StepEmbedding(nn.Module):
+    """Sinusoids of the noise level through two layers: t (B,) to (B, out_dim)."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, out_dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed t (B,)."""
+        return self.mlp(sinusoidal(t, self.dim))

@@ -1,0 +1,121 @@
+"""Pictures to features: a ResNet-18 with GroupNorm and a spatial softmax, one for each camera."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Size of a `CameraEncoder`."""
+
+    crop: float = 0.875  # side of the crop over the side of the picture: 84 of 96
+    keypoints: int = 32  # of the spatial softmax
+    feature_dim: int = 64
+    width: int = 64  # channels of the first stage; 64 is ResNet-18
+
+
+class CameraEncoder(nn.Module):
+    """uint8 pictures (B, T, H, W, 3) of one camera to features (B, T, feature_dim).
+
+    Training crops at random (the same place for all T pictures of a sample, or their motion would be lost),
+    otherwise the centre is taken.
+    """
+
+    def __init__(self, config: VisionConfig, height: int, width: int) -> None:
+        super().__init__()
+        self.crop = (round(height * config.crop), round(width * config.crop))
+        self.net = ResNet18(config.width)
+        self.pool = SpatialSoftmax(8 * config.width, config.keypoints)
+        self.head = nn.Linear(2 * config.keypoints, config.feature_dim)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Encode; ``generator``, on the device of the images, places the crops when training."""
+        cut = random_crop(images, self.crop, generator) if self.training else centre_crop(images, self.crop)
+        pixels = cut.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B * T, 3, h, w) in [-1, 1]
+        return self.head(self.pool(self.net(pixels))).unflatten(0, images.shape[:2])
+
+
+def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut the centre (h, w) out of images (B, T, H, W, 3)."""
+    top, left = (images.shape[2] - size[0]) // 2, (images.shape[3] - size[1]) // 2
+    return images[:, :, top : top + size[0], left : left + size[1]]
+
+
+def random_crop(images: Tensor, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+    """Cut one window (h, w) out of each sample of images (B, T, H, W, 3)."""
+    batch, _, height, width, _ = images.shape
+    device = images.device
+    top = torch.randint(height - size[0] + 1, (batch, 1), generator=generator, device=device)
+    left = torch.randint(width - size[1] + 1, (batch, 1), generator=generator, device=device)
+    rows = top + torch.arange(size[0], device=device)  # (B, h)
+    columns = left + torch.arange(size[1], device=device)  # (B, w)
+    sample = torch.arange(batch, device=device)[:, None, None]
+    cut = images.transpose(1, 3)[sample, columns[:, :, None], rows[:, None, :]]  # (B, w, h, T, 3)
+    return cut.permute(0, 3, 2, 1, 4)
+
+
+class SpatialSoftmax(nn.Module):
+    """Feature maps (B, C, h, w) to the expected positions (B, 2 * keypoints) of that many heat maps in [-1, 1].
+
+    Levine et al., End-to-End Training of Deep Visuomotor Policies, 2016, section 6.1.
+    """
+
+    def __init__(self, channels: int, keypoints: int) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(channels, keypoints, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return x then y of each key point."""
+        heat = self.maps(features)
+        height, width = heat.shape[-2:]
+        weight = heat.flatten(2).softmax(-1).unflatten(-1, (height, width))
+        x = (weight.sum(-2) * torch.linspace(-1, 1, width, device=heat.device)).sum(-1)
+        y = (weight.sum(-1) * torch.linspace(-1, 1, height, device=heat.device)).sum(-1)
+        return torch.cat([x, y], dim=-1)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 without its classifier, GroupNorm in place of BatchNorm, under torchvision's parameter names.
+
+    Batch statistics do not survive the averaging of weights over training (EMA); GroupNorm has none.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        dims = [width * 2**i for i in range(4)]
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = _norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(_BasicBlock(dims[0], dims[0], 1), _BasicBlock(dims[0], dims[0], 1))
+        self.layer2 = nn.Sequential(_BasicBlock(dims[0], dims[1], 2), _BasicBlock(dims[1], dims[1], 1))
+        self.layer3 = nn.Sequential(_BasicBlock(dims[1], dims[2], 2), _BasicBlock(dims[2], dims[2], 1))
+        self.layer4 = nn.Sequential(_BasicBlock(dims[2], dims[3], 2), _BasicBlock(dims[3], dims[3], 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures (B, 3, H, W) to features (B, 8 * width, H / 32, W / 32)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = _norm(n_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn2 = _norm(n_out)
+        self.downsample = None
+        if stride != 1 or n_in != n_out:
+            self.downsample = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), _norm(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + skip)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(channels // 16, 1), channels)

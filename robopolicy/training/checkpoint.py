@@ -1,0 +1,141 @@
+"""A checkpoint: a folder of weights.safetensors, spec.json, stats.json and train.json. Never a pickle."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robopolicy.errors import CheckpointError, RobopolicyError
+from robopolicy.policies.config import DiffusionConfig
+from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.spec import PolicySpec
+from robopolicy.training.files import replace_file
+
+FORMAT = 1
+WEIGHTS, SPEC, STATS, TRAIN = "weights.safetensors", "spec.json", "stats.json", "train.json"
+
+
+def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mapping[str, Any]) -> None:
+    """Write ``policy`` as it is (a trainer hands in the averaged one), each file replaced in one stroke.
+
+    Args:
+        folder: created if it does not exist.
+        policy: fitted; its normaliser is part of the weights, and repeated in stats.json for people.
+        train: how it came about, JSON-able.
+
+    Raises:
+        CheckpointError: if its normaliser was never fitted.
+        DiskFull: if there is no room; an older checkpoint in the folder stays whole.
+    """
+    from safetensors.torch import save
+
+    if not policy.action.fitted:
+        raise CheckpointError(f"checkpoint {folder}: the policy's normaliser was never fitted; call fit_normaliser")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {"format": FORMAT, "policy": "diffusion", "spec": policy.spec.to_json(), "config": policy.config.to_json()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
+    replace_file(folder / SPEC, _json(spec))
+    replace_file(folder / STATS, _json(policy.stats()))
+    replace_file(folder / WEIGHTS, save(weights))
+    replace_file(folder / TRAIN, _json(train))
+
+
+def load_policy(folder: str | Path, device: str = "cpu") -> DiffusionPolicy:
+    """Return the policy of a checkpoint on ``device``, ready to plan.
+
+    Raises:
+        CheckpointError: if the folder is not a checkpoint, a file is missing or damaged, or weights do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    spec, config = _read(folder)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint {folder}: {WEIGHTS} is damaged: {error}") from error
+    policy = DiffusionPolicy(spec, config)
+    require_keys(policy.state_dict(), weights, f"checkpoint {folder}: {WEIGHTS}")
+    policy.load_state_dict(weights)
+    return policy.to(device).eval()
+
+
+def read_spec(folder: str | Path) -> PolicySpec:
+    """Return a checkpoint's spec without reading its weights; raises CheckpointError as `load_policy`."""
+    return _read(Path(folder))[0]
+
+
+def read_train(folder: str | Path) -> dict[str, Any]:
+    """Return train.json of a checkpoint: steps, losses, data, versions; raises CheckpointError."""
+    return _read_json(Path(folder), TRAIN)
+
+
+def checkpoint_sha(folder: str | Path) -> str:
+    """Return the sha256 of the weights file, in hex: what a monitor was calibrated for.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    _require_files(Path(folder))
+    with open(Path(folder) / WEIGHTS, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_keys(want: Mapping[str, torch.Tensor], have: Mapping[str, torch.Tensor], where: str) -> None:
+    """Check that two sets of tensors have the same names and shapes.
+
+    Raises:
+        CheckpointError: naming the first few that do not fit.
+    """
+    wrong = [f"{k} is missing" for k in want if k not in have] + [f"{k} is unknown" for k in have if k not in want]
+    wrong += [
+        f"{k} is {tuple(have[k].shape)}, want {tuple(tensor.shape)}"
+        for k, tensor in want.items()
+        if k in have and have[k].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{where} does not fit its spec: {'; '.join(wrong[:3])}{more}")
+
+
+def _read(folder: Path) -> tuple[PolicySpec, DiffusionConfig]:
+    _require_files(folder)
+    data = _read_json(folder, SPEC)
+    if data.get("format") != FORMAT or data.get("policy") != "diffusion":
+        raise CheckpointError(
+            f"checkpoint {folder}: {SPEC} is format {data.get('format')} of policy {data.get('policy')!r}; "
+            f"this version reads format {FORMAT} of 'diffusion'"
+        )
+    try:
+        return PolicySpec.from_json(data["spec"]), DiffusionConfig.from_json(data["config"])
+    except (KeyError, RobopolicyError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {SPEC} is damaged: {error}") from error
+
+
+def _require_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a checkpoint: no such folder")
+    missing = [name for name in (SPEC, WEIGHTS, STATS, TRAIN) if not (folder / name).is_file()]
+    if len(missing) == 4:
+        raise CheckpointError(f"{folder} is not a checkpoint: it has none of {SPEC}, {WEIGHTS}, {STATS}, {TRAIN}")
+    if missing:
+        raise CheckpointError(f"checkpoint {folder} is incomplete: {', '.join(missing)} is missing")
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / name).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {folder}: cannot read {name}: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"checkpoint {folder}: {name} holds no JSON object")
+    return data
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=1) + "\n").encode()

@@ -1,0 +1,257 @@
+"""The trainer: one loop for every policy, with averaged weights, an exact resume and a budget in time or steps."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robopolicy.errors import CheckpointError, ContractError
+from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.training.checkpoint import save_checkpoint
+from robopolicy.training.interrupt import interruptible
+from robopolicy.training.resume import load_state, save_state
+from robopolicy.training.windows import DeviceWindows, Sampler
+
+SCHEDULE = 10_000  # resolution of the learning rate schedule, which runs over the fraction of the budget used
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the run ends when either budget is used up.
+
+    ``steps`` alone makes a run that a resume repeats bit for bit; ``max_minutes`` lets the schedule follow the clock.
+    """
+
+    steps: int | None = None
+    max_minutes: float | None = None
+    batch_size: int = 256
+    lr: float = 3e-4
+    warmup: float = 0.02  # fraction of the budget
+    weight_decay: float = 1e-6
+    ema_power: float = 0.75  # decay 1 - (1 + step)^-power
+    seed: int = 0
+    device: str = "cpu"
+    num_threads: int | None = None  # of torch on the CPU; None leaves it as it is
+    save_every_s: float = 60.0
+    report_every_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.max_minutes is None:
+            raise ContractError("training: give steps, max_minutes or both")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    steps: int  # expected in all; an estimate when the budget is time
+    loss: float  # mean since the last report
+    samples_per_s: float  # since this call of `train` began
+    eta_s: float
+    data_s: float  # gathering batches, since this call began; on a GPU the time to launch, not to run
+    update_s: float  # forward, backward, optimiser and averaging
+
+
+def train(
+    policy: DiffusionPolicy,
+    sampler: Sampler,
+    out: str | Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> DiffusionPolicy:
+    """Train ``policy`` and leave a checkpoint of its averaged weights in ``out``; return them as a policy.
+
+    The checkpoint is renewed every ``save_every_s``, at the end, and on Ctrl-C, each file in one stroke, so it is
+    whole whenever the process dies.
+
+    Args:
+        policy: trained in place; its normaliser is fitted here unless the run resumes.
+        sampler: the windows, as `robopolicy_data.windows.WindowSampler`.
+        out: folder of the checkpoint.
+        config: budgets and optimiser.
+        resume: go on from ``out``; the same seed and batch size are required.
+        on_progress: told every ``report_every_s`` and at the end.
+        about: what is worth knowing of the data, JSON-able, for train.json.
+
+    Raises:
+        CheckpointError: if there is nothing to resume, or it is of another policy, seed or batch size.
+        ContractError: if the windows do not fit the policy, or the loss stops being a number.
+        KeyboardInterrupt: after Ctrl-C, once the checkpoint is saved.
+    """
+    run = _Run(policy, sampler, Path(out), config, on_progress, dict(about or {}))
+    threads = torch.get_num_threads()
+    cuda = [torch.device(config.device)] if config.device.startswith("cuda") else []
+    with torch.random.fork_rng(cuda), interruptible() as interrupted:
+        try:
+            torch.set_num_threads(config.num_threads or threads)
+            torch.manual_seed(config.seed)  # dropout draws from the global generator; forked, so nothing leaks
+            if resume:
+                run.restore()
+            return run.go(interrupted)
+        finally:
+            torch.set_num_threads(threads)
+
+
+class _Run:
+    """The moving parts of one call of `train`."""
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        sampler: Sampler,
+        out: Path,
+        config: TrainConfig,
+        on_progress: Callable[[Progress], None] | None,
+        about: dict[str, Any],
+    ) -> None:
+        from diffusers.optimization import get_scheduler
+        from diffusers.training_utils import EMAModel
+
+        self.config, self.out, self.on_progress, self.about = config, out, on_progress, about
+        self.device = torch.device(config.device)
+        self.windows = DeviceWindows(sampler, policy.spec, self.device)
+        policy.fit_normaliser(sampler.arrays)
+        self.policy = policy.to(self.device)
+        self.cuda = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            policy.parameters(), config.lr, (0.95, 0.999), weight_decay=config.weight_decay, fused=True
+        )
+        warmup = round(config.warmup * SCHEDULE)
+        schedule = get_scheduler("cosine", self.optimizer, num_warmup_steps=warmup, num_training_steps=SCHEDULE)
+        self.lr_factor = schedule.lr_lambdas[0]
+        # use_ema_warmup: without it EMAModel ignores power
+        self.ema = EMAModel(policy.parameters(), use_ema_warmup=True, power=config.ema_power, foreach=True)
+        self.generator = torch.Generator(self.device)
+        self.batch_size = min(config.batch_size, len(self.windows))
+        self.step = self.first_step = 0
+        self.elapsed_before_s = 0.0  # in earlier calls of a resumed run
+        self.data_s = self.update_s = 0.0
+        self.losses: list[tuple[int, float]] = []
+        self.sum, self.count = torch.zeros((), device=self.device), 0
+
+    def restore(self) -> None:
+        """Go back to where the run in ``out`` stopped."""
+        cursor = load_state(self.out, self.policy, self.optimizer, self.ema)
+        for name, now in self._identity().items():
+            if cursor[name] != now:
+                raise CheckpointError(f"cannot resume {self.out}: its {name} was {cursor[name]}, now {now}")
+        self.step = self.first_step = cursor["step"]
+        self.elapsed_before_s = cursor["elapsed_s"]
+        self.losses = [(step, loss) for step, loss in cursor["losses"]]
+
+    def go(self, interrupted: Callable[[], bool]) -> DiffusionPolicy:
+        self.start_s = saved_s = reported_s = time.monotonic()
+        self.policy.train()
+        while (used := self._used()) < 1:
+            self._update(used)
+            now_s = time.monotonic()
+            if now_s - reported_s >= self.config.report_every_s:
+                self._report()
+                reported_s = time.monotonic()
+            if interrupted():
+                self.save()
+                raise KeyboardInterrupt
+            if now_s - saved_s >= self.config.save_every_s:
+                self.save()
+                saved_s = time.monotonic()
+        self._report()
+        return self.save()
+
+    def save(self) -> DiffusionPolicy:
+        """Write the averaged weights and the state to resume from; return the averaged policy."""
+        averaged = copy.deepcopy(self.policy)
+        self.ema.copy_to(averaged.parameters())
+        save_checkpoint(self.out, averaged, train=self._train_json())
+        cursor = {"step": self.step, "elapsed_s": self._elapsed_s(), "losses": self.losses, **self._identity()}
+        save_state(self.out, self.policy, self.optimizer, self.ema, cursor)
+        return averaged.eval()
+
+    def _update(self, used: float) -> None:
+        begin_s = time.perf_counter()
+        batch = self.windows.batch(self.config.seed, self.step, self.batch_size)
+        gathered_s = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * self.lr_factor(used * SCHEDULE)
+        # noise is a function of seed and step alone, so a resumed run draws what an unbroken one would have
+        self.generator.manual_seed(self.config.seed * 1_000_003 + self.step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda):
+            loss = self.policy.loss(batch, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.ema.step(self.policy.parameters())
+        self.sum += loss.detach()
+        self.count += 1
+        self.step += 1
+        self.data_s += gathered_s - begin_s
+        self.update_s += time.perf_counter() - gathered_s
+
+    def _used(self) -> float:
+        """Fraction of the budget that is used up."""
+        steps = self.step / self.config.steps if self.config.steps else 0.0
+        minutes = self._elapsed_s() / 60 / self.config.max_minutes if self.config.max_minutes else 0.0
+        return max(steps, minutes)
+
+    def _elapsed_s(self) -> float:
+        return self.elapsed_before_s + time.monotonic() - self.start_s
+
+    def _report(self) -> None:
+        if not self.count:
+            return
+        loss = float(self.sum) / self.count
+        self.sum.zero_()
+        self.count = 0
+        if not math.isfinite(loss):
+            raise ContractError(
+                f"training: the loss is {loss} at step {self.step}; try a smaller lr than {self.config.lr}"
+            )
+        self.losses.append((self.step, loss))
+        if self.on_progress is None:
+            return
+        used, took_s = self._used(), time.monotonic() - self.start_s
+        eta_s = self._elapsed_s() * (1 / used - 1) if used < 1 else 0.0
+        speed = (self.step - self.first_step) * self.batch_size / took_s
+        steps = max(self.step, round(self.step / used))
+        self.on_progress(Progress(self.step, steps, loss, speed, eta_s, self.data_s, self.update_s))
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change between a run and its resumption."""
+        return {
+            "seed": self.config.seed,
+            "batch_size": self.batch_size,
+            "windows": len(self.windows),
+            "spec": self.policy.spec.to_json(),
+            "config": self.policy.config.to_json(),
+        }
+
+    def _train_json(self) -> dict[str, Any]:
+        import platform
+
+        import robopolicy
+
+        return {
+            "steps": self.step,
+            "finished": self._used() >= 1,
+            "minutes": round(self._elapsed_s() / 60, 3),
+            "samples_per_s": round((self.step - self.first_step) * self.batch_size / (self._elapsed_s() + 1e-9), 1),
+            "data_s": round(self.data_s, 3),
+            "update_s": round(self.update_s, 3),
+            "parameters": sum(p.numel() for p in self.policy.parameters()),
+            "train": asdict(self.config),
+            "data": {**self.about, "windows": len(self.windows)},
+            "versions": {
+                "robopolicy": robopolicy.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "losses": self.losses,
+        }
