@@ -52,6 +52,10 @@ class NewerFormat(DatasetError):
     """The dataset was written by a newer major version of the format."""
 
 
+class DatasetBusy(RobopolicyError, BlockingIOError):
+    """Another process is writing this dataset."""
+
+
 class DiskFull(RobopolicyError, OSError):
     """No space is left on the device for what was to be written."""
 
@@ -60,8 +64,16 @@ class CheckpointError(RobopolicyError, ValueError):
     """A folder is not a checkpoint, or one of its files does not fit the others."""
 
 
+class MonitorError(RobopolicyError, ValueError):
+    """A folder is not a monitor, or what one is made from does not fit together."""
+
+
 class NotEnoughCalibration(RobopolicyError, ValueError):
     """Too few successful episodes for the asked false-alarm rate."""
+
+
+class EvaluationError(RobopolicyError, RuntimeError):
+    """An evaluation could not run: its world or agent cannot be built in a worker process."""
 
 
 class NoGLBackend(RobopolicyError, RuntimeError):

@@ -1,0 +1,118 @@
+"""What came of an episode, one JSON line each, appended as they come, so that an evaluation can be resumed."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One verdict of the monitor, at the step whose decision it judged."""
+
+    step: int
+    statistic: float | None  # None where it was not finite
+    threshold: float
+    p_value: float
+    state: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One episode of an evaluation."""
+
+    seed: int
+    success: bool = False
+    score: float = 0.0  # 0 to 1
+    steps: int = 0  # commands sent
+    alarm_step: int | None = None  # of the first alarm
+    alarm_reason: str = ""
+    disturb_step: int | None = None  # if it was disturbed
+    disturbance: str = ""  # what was done, in words
+    marks: tuple[Mark, ...] = ()
+    decisions: str | None = None  # file of its decisions, relative to the evaluation's folder
+    video: str | None = None  # the same, of its video
+    wall_s: float = 0.0
+    error: str | None = None  # why there is no outcome, in one line
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and finite numbers."""
+        data: dict[str, Any] = _finite(asdict(self))
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Outcome":
+        """Rebuild what ``to_json`` gave; keys of a later version are ignored."""
+        known = {field.name for field in fields(cls)}
+        kept = {name: value for name, value in data.items() if name in known}
+        return cls(**{**kept, "marks": tuple(Mark(**mark) for mark in kept.get("marks", ()))})
+
+
+class OutcomeLog:
+    """The outcomes in ``folder/outcomes.jsonl`` that belong to one identity; other lines are left alone.
+
+    Args:
+        folder: of the evaluation; made if absent.
+        identity: of world, policy, monitor and options: an outcome counts only for the identity it was got with.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._path = folder / "outcomes.jsonl"
+        self._identity = identity
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def finished(self) -> dict[int, Outcome]:
+        """Return the outcomes by seed, the newest of each; those that ended in an error are to be run again."""
+        outcomes = {}
+        for line in _lines(self._path):
+            if line.get("identity") == self._identity and line.get("error") is None:
+                outcome = Outcome.from_json(line)
+                outcomes[outcome.seed] = outcome
+        return outcomes
+
+    def append(self, outcome: Outcome) -> None:
+        """Add one line in one write; after a crash a half line is closed first, and ignored from then on."""
+        line = json.dumps({"identity": self._identity, **outcome.to_json()}) + "\n"
+        with self._path.open("ab") as file:
+            if file.tell() and not self._path.read_bytes().endswith(b"\n"):
+                line = "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def load_outcomes(folder: str | Path) -> list[Outcome]:
+    """Read all outcomes of the newest identity in ``folder``, in order of their seeds; errors are left out.
+
+    Raises:
+        EvaluationError: if the folder holds none.
+    """
+    path = Path(folder) / "outcomes.jsonl"
+    lines = _lines(path)
+    if not lines:
+        raise EvaluationError(f"{folder} holds no outcomes (no {path.name}); is it the folder of an evaluation?")
+    outcomes = OutcomeLog(path.parent, lines[-1]["identity"]).finished()
+    return [outcomes[seed] for seed in sorted(outcomes)]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # the last line of a run that was killed
+            continue
+    return lines
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

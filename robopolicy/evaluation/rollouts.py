@@ -1,0 +1,263 @@
+"""One episode as an evaluation runs it, and the same over many seeds in parallel processes."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopolicy.clock import SimClock
+from robopolicy.errors import ContractError
+from robopolicy.evaluation.outcomes import Mark, Outcome, OutcomeLog, load_outcomes
+from robopolicy.evaluation.workers import run_in_workers
+from robopolicy.interfaces import Agent, Safety
+from robopolicy.loop import run_episode
+from robopolicy.monitor.decisions import save_decisions
+from robopolicy.spec import PolicySpec
+from robopolicy.types import Decision, EpisodeMeta, Observation, Step
+
+__all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_outcomes"]
+
+MakeWorld = Callable[[SimClock], Any]  # a Robot that is an Environment too
+MakeAgent = Callable[[], Agent]
+MakeSafety = Callable[[PolicySpec], Safety]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an evaluation may do beside running episodes."""
+
+    max_steps: int | None = None  # None: the world's own
+    disturb_at: int | None = None  # step before which the world is disturbed
+    decisions: bool = False  # keep every decision in out/decisions
+    video_every: int | None = None  # film every so many steps into out/SEED.webm; `film` does
+
+
+class Rollout:
+    """A world, an agent and a safety layer, built once and run from any number of seeds.
+
+    Args:
+        make_world: called with the simulated clock that the loop shares.
+        make_agent: called once; reset for each episode.
+        make_safety: called with the world's spec.
+        options: see there.
+        out: folder of decisions and videos; None keeps none.
+    """
+
+    def __init__(
+        self,
+        make_world: MakeWorld,
+        make_agent: MakeAgent,
+        make_safety: MakeSafety,
+        options: Options = Options(),
+        out: Path | None = None,
+    ) -> None:
+        self._clock = SimClock()
+        self._world = make_world(self._clock)
+        self._agent = make_agent()
+        self._safety = make_safety(self._world.spec)
+        self._options = options
+        self._out = out
+
+    def run(self, seed: int) -> Outcome:
+        """Run the episode that ``seed`` names: the world's start, the policy's samples, the disturbance."""
+        start_s = time.perf_counter()
+        self._world.reset(seed)
+        witness = Witness(self._world, self._agent, seed, self._options, self._film_path(seed))
+        meta = EpisodeMeta(self._world.instruction, type(self._world).__name__, seed)
+        try:
+            meta = run_episode(
+                self._world,
+                self._agent,
+                self._clock,
+                self._safety,
+                meta,
+                max_steps=self._options.max_steps or self._world.max_steps,
+                watchers=[witness],
+                done=witness.done,
+                finish=lambda meta: replace(meta, success=self._world.success()),
+            )
+        finally:
+            witness.close()
+        outcome = witness.outcome(bool(meta.success), float(self._world.score()), time.perf_counter() - start_s)
+        if self._options.decisions and self._out is not None and witness.decisions:
+            path = save_decisions(self._out / "decisions" / f"{seed:06d}.npz", witness.decisions)
+            outcome = replace(outcome, decisions=str(path.relative_to(self._out)))
+        return outcome
+
+    def close(self) -> None:
+        """Close the world."""
+        self._world.close()
+
+    def _film_path(self, seed: int) -> Path | None:
+        if self._options.video_every is None or self._out is None:
+            return None
+        return self._out / f"{seed:06d}.webm"
+
+
+class Witness:
+    """Watches one episode: counts, keeps verdicts and decisions, disturbs and films when asked to."""
+
+    def __init__(self, world: Any, agent: Agent, seed: int, options: Options, film_path: Path | None) -> None:
+        self.decisions: list[Decision] = []
+        self._world, self._agent, self._seed, self._options = world, agent, seed, options
+        self._marks: list[Mark] = []
+        self._steps = 0
+        self._alarm: tuple[int, str] | None = None
+        self._disturbance: tuple[int, str] | None = None
+        self._film = None
+        self._film_path = film_path
+        if film_path is not None:
+            from robopolicy.evaluation.video import VideoWriter
+
+            rate_hz = world.spec.rate_hz / (options.video_every or 1)
+            self._film = VideoWriter(film_path, rate_hz=rate_hz)
+
+    def done(self, observation: Observation) -> bool:
+        """Whether the task is done; disturbs the world first if it is time to."""
+        if self._steps == self._options.disturb_at and self._disturbance is None:
+            what = self._world.disturb(np.random.default_rng((self._seed, 1)))
+            self._disturbance = (self._steps, what)
+        return bool(self._world.success())
+
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """Nothing is known yet."""
+
+    def on_step(self, step: Step) -> None:
+        """Keep what this step tells."""
+        if self._options.decisions and self._agent.decision is not None:
+            self.decisions.append(self._agent.decision)
+        if (verdict := step.verdict) is not None:
+            p, threshold = float(verdict.p_value), float(verdict.threshold)
+            self._marks.append(Mark(self._steps, float(verdict.statistic), threshold, p, verdict.state))
+            if verdict.state == "alarm" and self._alarm is None:
+                self._alarm = (self._steps, verdict.reason)
+        if self._film is not None and self._steps % (self._options.video_every or 1) == 0:
+            self._film.add(self._world.picture(), alarm=self._alarm is not None)
+        self._steps += 1
+
+    def on_end(self, meta: EpisodeMeta) -> None:
+        """Film the last moment."""
+        if self._film is not None:
+            self._film.add(self._world.picture(), alarm=self._alarm is not None)
+
+    def close(self) -> None:
+        """Finish the video."""
+        if self._film is not None:
+            self._film.close()
+
+    def outcome(self, success: bool, score: float, wall_s: float) -> Outcome:
+        """Return the episode in numbers."""
+        alarm, disturbance = self._alarm or (None, ""), self._disturbance or (None, "")
+        return Outcome(
+            seed=self._seed,
+            success=success,
+            score=score,
+            steps=self._steps,
+            alarm_step=alarm[0],
+            alarm_reason=alarm[1],
+            disturb_step=disturbance[0],
+            disturbance=disturbance[1],
+            marks=tuple(self._marks),
+            video=self._film_path.name if self._film_path is not None else None,
+            wall_s=round(wall_s, 3),
+        )
+
+
+def evaluate(
+    make_world: MakeWorld,
+    make_agent: MakeAgent,
+    seeds: Sequence[int],
+    *,
+    make_safety: MakeSafety,
+    jobs: int = 2,
+    out: str | Path | None = None,
+    identity: str = "",
+    options: Options = Options(),
+    on_progress: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Run one episode a seed and return the outcomes in the order of ``seeds``.
+
+    Each worker is a fresh process (spawned: a forked child of a process with a GL context hangs) with one thread,
+    which builds world, agent and safety once. A worker that dies costs its one episode, whose outcome says so.
+    With ``out``, outcomes are appended to ``out/outcomes.jsonl`` as they come, and seeds found there under the
+    same identity and options are not run again.
+
+    Args:
+        make_world: picklable, e.g. ``partial(make_world, "twin:lift")``; called with a clock.
+        make_agent: picklable; called without arguments.
+        seeds: no seed twice.
+        make_safety: picklable; called with the world's spec.
+        jobs: worker processes.
+        out: folder of outcomes, decisions and videos.
+        identity: names world, policy and monitor (their hashes), so that other outcomes in ``out`` are not taken
+            for these; needed with ``out``.
+        options: length, disturbance, what is kept.
+        on_progress: called with each outcome, at once with those found in ``out``.
+
+    Raises:
+        EvaluationError: if the world or the agent cannot be built in a worker.
+        ContractError: if a seed comes twice, or ``out`` comes without ``identity``.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise ContractError("evaluate: a seed appears twice")
+    if out is not None and not identity:
+        raise ContractError("evaluate: out needs an identity, or outcomes of another policy could be taken for these")
+    folder = Path(out) if out is not None else None
+    log = OutcomeLog(folder, _identity(identity, options)) if folder is not None else None
+    found = log.finished() if log is not None else {}
+    outcomes = {seed: found[seed] for seed in seeds if seed in found and _has_files(found[seed], folder)}
+    for outcome in outcomes.values():
+        on_progress(outcome)
+    build = partial(Rollout, make_world, make_agent, make_safety, options, folder)
+    for outcome in run_in_workers(build, [seed for seed in seeds if seed not in outcomes], jobs=jobs):
+        outcomes[outcome.seed] = outcome
+        if log is not None:
+            log.append(outcome)
+        on_progress(outcome)
+    return [outcomes[seed] for seed in seeds]
+
+
+def film(
+    make_world: MakeWorld,
+    make_agent: MakeAgent,
+    seeds: Sequence[int],
+    folder: str | Path,
+    *,
+    make_safety: MakeSafety,
+    identity: str,
+    jobs: int = 2,
+    options: Options = Options(video_every=2),
+    on_progress: Callable[[Outcome], None] = lambda outcome: None,
+) -> dict[int, Outcome]:
+    """Run ``seeds`` once more with the camera on: ``folder/SEED.webm``, made only once; return the outcomes by seed.
+
+    Episodes repeat exactly, so filming every one would only cost time; the report compares what was filmed with
+    what was counted. ``Outcome.video`` is the path, or None with the reason in ``Outcome.error``.
+    """
+    folder = Path(folder)
+    outcomes = evaluate(
+        make_world,
+        make_agent,
+        seeds,
+        make_safety=make_safety,
+        jobs=jobs,
+        out=folder,
+        identity=identity,
+        options=replace(options, video_every=options.video_every or 2),
+        on_progress=on_progress,
+    )
+    return {o.seed: replace(o, video=str(folder / o.video)) if o.video else o for o in outcomes}
+
+
+def _has_files(outcome: Outcome, folder: Path | None) -> bool:
+    names = [name for name in (outcome.decisions, outcome.video) if name]
+    return all(folder is not None and (folder / name).exists() for name in names)
+
+
+def _identity(identity: str, options: Options) -> str:
+    return hashlib.sha256(repr((identity, astuple(options))).encode()).hexdigest()[:16]

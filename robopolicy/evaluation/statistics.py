@@ -1,0 +1,103 @@
+"""Success with its interval, the mean score with its own, and the seeds both were measured on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from robopolicy.errors import ContractError, UsageError
+
+Method = Literal["clopper-pearson", "wilson"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """k of n with a confidence interval."""
+
+    successes: int
+    n: int
+    low: float
+    high: float
+    confidence: float = 0.95
+    method: Method = "clopper-pearson"
+
+    @property
+    def value(self) -> float:
+        """The rate itself."""
+        return self.successes / self.n
+
+    def __str__(self) -> str:
+        return f"{self.successes}/{self.n} = {self.value:.0%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of n numbers with a confidence interval (Student's t); None where n < 2 gives none."""
+
+    value: float
+    n: int
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.low is not None else "")
+
+
+def success_rate(successes: int, n: int, *, confidence: float = 0.95, method: Method = "clopper-pearson") -> Rate:
+    """Return the rate with an exact (Clopper and Pearson 1934) or a Wilson score (1927) interval.
+
+    The exact one covers at least ``confidence`` for every true rate; Wilson's is shorter and covers it on average.
+
+    Raises:
+        ContractError: if there are no trials, or more successes than trials.
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= successes <= n or n == 0:
+        raise ContractError(f"{successes} successes of {n}; want 0 <= successes <= n and n >= 1")
+    interval = binomtest(successes, n).proportion_ci(confidence, "exact" if method == "clopper-pearson" else "wilson")
+    return Rate(successes, n, float(interval.low), float(interval.high), confidence, method)
+
+
+def mean_score(scores: Sequence[float], *, confidence: float = 0.95) -> Mean:
+    """Return the mean of ``scores`` with Student's t interval, cut to [0, 1] if all scores lie there.
+
+    Raises:
+        ContractError: if there are none, or one is not finite.
+    """
+    from scipy.stats import t
+
+    x = np.asarray(scores, dtype=np.float64)
+    if x.size == 0 or not np.all(np.isfinite(x)):
+        raise ContractError(f"{x.size} scores; want at least one, all finite")
+    if x.size == 1:
+        return Mean(float(x[0]), 1, None, None, confidence)
+    half = float(t.ppf(0.5 + confidence / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
+    low, high = float(x.mean()) - half, float(x.mean()) + half
+    if x.min() >= 0 and x.max() <= 1:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Mean(float(x.mean()), x.size, low, high, confidence)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``"100000:100050"`` (the last one excluded), ``"0,3,7"``, or both: ``"0:3,10"``.
+
+    Raises:
+        UsageError: saying what is wrong with which part.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, colon, last = (piece.strip() for piece in part.partition(":"))
+        if not first.isdecimal() or (colon and not last.isdecimal()):
+            raise UsageError(
+                f"seeds {text!r}: {part.strip()!r} is neither a number nor FIRST:LAST+1, e.g. 0:50 or 0,3,7"
+            )
+        chosen = range(int(first), int(last)) if colon else [int(first)]
+        if not chosen:
+            raise UsageError(f"seeds {text!r}: {part.strip()!r} is empty; FIRST:LAST+1 needs LAST+1 > FIRST")
+        seeds.extend(chosen)
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds {text!r}: a seed appears twice; it would count twice")
+    return seeds

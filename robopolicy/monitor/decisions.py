@@ -1,0 +1,80 @@
+"""Policy decisions, collected while a robot runs and kept in one npz an episode, never a pickle."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from robopolicy.errors import MonitorError
+from robopolicy.types import Decision, Verdict
+
+
+class DecisionLog:
+    """A monitor that finds everything nominal and keeps what it saw, to calibrate a real one from.
+
+    ``Guarded(Chunked(policy), log)`` gathers calibration episodes through the very loop that will be guarded.
+    """
+
+    def __init__(self) -> None:
+        self.episodes: list[list[Decision]] = []
+
+    def step(self, decision: Decision) -> Verdict:
+        """Keep the decision."""
+        if not self.episodes:
+            self.reset()
+        self.episodes[-1].append(decision)
+        return Verdict(decision.stamp_ns, {}, 0.0, np.inf, 1.0, "uncalibrated", reason="collecting calibration data")
+
+    def reset(self) -> None:
+        """Start a new episode; one without decisions is not kept."""
+        if not self.episodes or self.episodes[-1]:
+            self.episodes.append([])
+
+
+def save_decisions(path: str | Path, decisions: Sequence[Decision]) -> Path:
+    """Write one episode's decisions, T of them with equal shapes, to ``path`` (.npz) and return it.
+
+    Raises:
+        MonitorError: if there are none.
+    """
+    if not decisions:
+        raise MonitorError(f"{path}: an episode without decisions cannot be saved")
+    arrays = {
+        "index": np.array([d.index for d in decisions], dtype=np.int64),
+        "stamp_ns": np.array([d.stamp_ns for d in decisions], dtype=np.int64),
+        "n_execute": np.array([d.n_execute for d in decisions], dtype=np.int64),
+        "embedding": np.stack([d.embedding for d in decisions]).astype(np.float32),
+        "chunks": np.stack([d.chunks for d in decisions]).astype(np.float32),
+    }
+    for name in decisions[0].aux:
+        arrays[f"aux/{name}"] = np.stack([d.aux[name] for d in decisions])
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp.npz")
+    np.savez(scratch, **arrays)  # type: ignore[arg-type]
+    return scratch.replace(path)
+
+
+def load_decisions(path: str | Path) -> list[Decision]:
+    """Read what ``save_decisions`` wrote.
+
+    Raises:
+        MonitorError: if the file is not one of ours.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        aux = {name.removeprefix("aux/"): a for name, a in arrays.items() if name.startswith("aux/")}
+        return [
+            Decision(
+                int(arrays["index"][t]),
+                int(arrays["stamp_ns"][t]),
+                arrays["embedding"][t],
+                arrays["chunks"][t],
+                int(arrays["n_execute"][t]),
+                {name: a[t] for name, a in aux.items()},
+            )
+            for t in range(len(arrays["index"]))
+        ]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise MonitorError(f"{path} does not hold an episode's decisions: {error}") from error

@@ -1,0 +1,227 @@
+"""Scores: one number a decision, larger is worse; what they learn, they learn from successful episodes."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from robopolicy.errors import ContractError
+from robopolicy.interfaces import Score
+from robopolicy.types import Decision
+
+Episodes = Sequence[Sequence[Decision]]
+
+
+class KernelDensity:
+    """How far the policy's embedding lies from those of successful episodes.
+
+    The posterior variance of a Gaussian process, s(x) = k(x,x) - k_x^T (K + m lam I)^-1 k_x, with an RBF kernel
+    as wide as the median distance (Rasmussen and Williams 2006, eq. 2.26). It lies in [0, 1] and saturates at 1
+    far from all data.
+
+    An embedding element that never moved in the fit is dropped (it has no scale to be judged by), and no scale is
+    smaller than 5 % of the median one. More than ``max_points`` embeddings are thinned evenly in time, so every
+    episode keeps its share: 1000 keep ``update`` below a millisecond.
+    """
+
+    name = "kernel_density"
+
+    def __init__(self, *, lam: float = 1e-5, max_points: int = 1000) -> None:
+        self._lam = lam
+        self._max_points = max_points
+
+    def fit(self, episodes: Episodes) -> None:
+        """Learn from the embeddings (E,) of successful episodes.
+
+        Raises:
+            ContractError: if there is nothing to learn from, or an embedding is not finite.
+        """
+        x = np.stack([d.embedding for episode in episodes for d in episode]).astype(np.float64)  # (M, E)
+        owner = np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes])  # (M,)
+        if not np.all(np.isfinite(x)):
+            raise ContractError("an embedding is not finite; the monitor cannot learn from it")
+        std = x.std(axis=0)
+        alive = std > 1e-6
+        if not alive.any():
+            raise ContractError(f"the {x.shape[1]} elements of the embedding never change over {len(x)} decisions")
+        if len(x) > self._max_points:
+            rows = np.linspace(0, len(x) - 1, self._max_points).round().astype(int)
+            x, owner = x[rows], owner[rows]
+        scale = np.maximum(std[alive], 0.05 * np.median(std[alive]))
+        mean = x[:, alive].mean(axis=0)
+        points = (x[:, alive] - mean) / scale
+        self._set(points, owner, mean, scale, alive, _median_distance(points))
+
+    def update(self, decision: Decision) -> float:
+        """Return the score of this decision, 0 to 1."""
+        return float(self._variance(self._standardise(decision.embedding[None]), self._points, self._inverse)[0])
+
+    def reset(self) -> None:
+        """Nothing is carried from one decision to the next."""
+
+    def held_out(self, episodes: Episodes) -> list[np.ndarray]:
+        """Return each fitted episode's scores (T_i,), its own points left out of K (scale and width are kept).
+
+        Raises:
+            ContractError: if these are not as many episodes as were fitted.
+        """
+        if len(episodes) != int(self._owner.max()) + 1:
+            raise ContractError(f"held_out got {len(episodes)} episodes; it was fitted on {int(self._owner.max()) + 1}")
+        scores = []
+        for i, episode in enumerate(episodes):
+            others = self._points[self._owner != i]  # (m_i, D)
+            queries = self._standardise(np.stack([d.embedding for d in episode]))
+            scores.append(self._variance(queries, others, self._invert(others)))
+        return scores
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the points, their scaling and the kernel width; the inverse is cheap to make again."""
+        return {
+            "points": self._points,  # (m, D) float64, standardised
+            "owner": self._owner,  # (m,) int64, episode of each point
+            "mean": self._mean,  # (D,)
+            "scale": self._scale,  # (D,)
+            "alive": self._alive,  # (E,) bool
+            "settings": np.array([self._width, self._lam]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "KernelDensity":
+        """Rebuild what ``arrays`` gave."""
+        width, lam = arrays["settings"]
+        score = cls(lam=float(lam))
+        points, owner, mean, scale, alive = (arrays[k] for k in ("points", "owner", "mean", "scale", "alive"))
+        score._set(points, owner, mean, scale, alive, float(width))
+        return score
+
+    def _set(
+        self,
+        points: np.ndarray,
+        owner: np.ndarray,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        alive: np.ndarray,
+        width: float,
+    ) -> None:
+        self._points, self._owner, self._mean, self._scale, self._alive = points, owner, mean, scale, alive
+        self._width = width
+        self._inverse = self._invert(points)
+
+    def _standardise(self, x: np.ndarray) -> np.ndarray:
+        standard: np.ndarray = (x[:, self._alive].astype(np.float64) - self._mean) / self._scale
+        return standard
+
+    def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        kernel: np.ndarray = np.exp(-0.5 * _squared_distances(a, b) / self._width**2)  # (len(a), len(b))
+        return kernel
+
+    def _invert(self, points: np.ndarray) -> np.ndarray:
+        k = self._kernel(points, points)
+        return np.linalg.inv(k + len(points) * self._lam * np.eye(len(points)))
+
+    def _variance(self, queries: np.ndarray, points: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+        k = self._kernel(queries, points)  # (Q, m)
+        variance: np.ndarray = np.clip(1.0 - np.einsum("qm,qm->q", k @ inverse, k), 0.0, 1.0)
+        return variance
+
+
+class ChunkOverlap:
+    """How much the policy changed its mind: mean squared difference of two successive chunks where they overlap.
+
+    Each action element is divided by its spread in the fit. It needs one sample a decision (the temporal
+    consistency error); the first decision of an episode scores 0.
+    """
+
+    name = "chunk_overlap"
+
+    def __init__(self) -> None:
+        self._previous: Decision | None = None
+
+    def fit(self, episodes: Episodes) -> None:
+        """Learn the spread of each action element (A,)."""
+        rows = np.concatenate([d.chunks[0] for episode in episodes for d in episode])
+        std = rows.std(axis=0, dtype=np.float64)
+        if not np.any(std > 1e-6):
+            raise ContractError("the actions never change; there is no spread to compare chunks by")
+        self._scale = np.where(std > 1e-6, std, np.inf)  # an element that never moved cannot disagree
+
+    def update(self, decision: Decision) -> float:
+        """Return the disagreement with the previous decision's chunk, in squared spreads."""
+        previous, self._previous = self._previous, decision
+        if previous is None or previous.n_execute >= len(previous.chunks[0]):
+            return 0.0
+        left = previous.chunks[0][previous.n_execute :]
+        gap = (decision.chunks[0][: len(left)] - left).astype(np.float64) / self._scale
+        return float(np.mean(gap**2))
+
+    def reset(self) -> None:
+        """Forget the previous chunk."""
+        self._previous = None
+
+    def held_out(self, episodes: Episodes) -> list[np.ndarray]:
+        """Return each episode's scores (T_i,); one spread an element is too little to have learnt an episode by."""
+        return [score_episode(self, episode) for episode in episodes]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the spread of each action element."""
+        return {"scale": self._scale}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ChunkOverlap":
+        """Rebuild what ``arrays`` gave."""
+        score = cls()
+        score._scale = arrays["scale"]
+        return score
+
+
+class Clock:
+    """The stopwatch: a decision's index. Failures are often time-outs, so any other score has to beat this one."""
+
+    name = "clock"
+
+    def fit(self, episodes: Episodes) -> None:
+        """There is nothing to learn; calibration finds how long a success takes."""
+
+    def update(self, decision: Decision) -> float:
+        """Return the number of decisions before this one."""
+        return float(decision.index)
+
+    def reset(self) -> None:
+        """The index starts anew with the episode."""
+
+    def held_out(self, episodes: Episodes) -> list[np.ndarray]:
+        """Return each episode's scores (T_i,)."""
+        return [score_episode(self, episode) for episode in episodes]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return nothing."""
+        return {}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Clock":
+        """Return a new one."""
+        return cls()
+
+
+SCORES: dict[str, Callable[[], Score]] = {
+    "kernel_density": KernelDensity,
+    "chunk_overlap": ChunkOverlap,
+    "clock": Clock,
+}
+
+
+def score_episode(score: Score, episode: Sequence[Decision]) -> np.ndarray:
+    """Return the scores (T,) of one episode, as they would have been given while it ran."""
+    score.reset()
+    return np.array([score.update(decision) for decision in episode])
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    squares: np.ndarray = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * a @ b.T
+    squares[squares < 0] = 0.0  # rounding
+    return squares
+
+
+def _median_distance(points: np.ndarray) -> float:
+    distances = np.sqrt(_squared_distances(points, points)[np.triu_indices(len(points), k=1)])
+    median = float(np.median(distances)) if len(distances) else 0.0
+    return median if median > 0 else 1.0

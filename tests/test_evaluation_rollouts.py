@@ -1,0 +1,108 @@
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from robopolicy.errors import ContractError, EvaluationError
+from robopolicy.evaluation.outcomes import Outcome
+from robopolicy.evaluation.rollouts import Options, evaluate, load_outcomes
+from robopolicy.monitor.decisions import load_decisions
+from robopolicy.monitor.monitor import fit_monitor
+
+sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes, which import what they run
+import tiny_worlds as tiny
+
+
+def run(seeds, **options):
+    return evaluate(tiny.PointWorld, tiny.make_agent, seeds, make_safety=tiny.AnythingGoes, **options)
+
+
+def timeless(outcomes):
+    return [{**outcome.to_json(), "wall_s": 0} for outcome in outcomes]
+
+
+def test_outcomes_come_in_the_order_of_the_seeds_and_repeat():
+    first = run([5, 3, 4], jobs=2)
+    assert [outcome.seed for outcome in first] == [5, 3, 4]
+    assert all(outcome.success and outcome.score > 0.9 and outcome.error is None for outcome in first)
+    assert len({outcome.score for outcome in first}) == 3, "each seed is its own start"
+    assert timeless(run([4, 5, 3], jobs=1)) == timeless([first[2], first[0], first[1]]), "order does not matter"
+
+
+def test_one_crash_and_one_error_cost_one_episode_each(tmp_path):
+    outcomes = {o.seed: o for o in run([12, 13, 14, 17, 18], jobs=2, out=tmp_path, identity="a")}
+    assert "exit code 3" in outcomes[13].error
+    assert outcomes[17].error.startswith("RuntimeError: the world broke")
+    assert "\n" not in outcomes[17].error
+    assert all(outcomes[seed].success for seed in (12, 14, 18))
+    assert [outcome.seed for outcome in load_outcomes(tmp_path)] == [12, 14, 18]
+
+
+def test_a_dead_world_is_one_clear_error():
+    with pytest.raises(EvaluationError, match="ValueError: there is no such world"):
+        evaluate(tiny.make_nothing, tiny.make_agent, [1, 2], make_safety=tiny.AnythingGoes)
+    with pytest.raises(EvaluationError, match=r"died while it built .* \(exit code 4\)"):
+        evaluate(tiny.PointWorld, tiny.make_death, [1], make_safety=tiny.AnythingGoes)
+
+
+def test_resume_runs_only_what_is_missing(tmp_path):
+    run([1, 2], out=tmp_path, identity="a", jobs=1)
+    path = tmp_path / "outcomes.jsonl"
+    before = path.read_text()
+    path.write_text(before + '{"identity": "half a li')  # killed while writing
+    seen = []
+    outcomes = run([1, 2, 3], out=tmp_path, identity="a", jobs=1, on_progress=seen.append)
+    assert path.read_text().startswith(before)
+    assert [json.loads(line)["seed"] for line in path.read_text().splitlines() if "half" not in line] == [1, 2, 3]
+    assert seen == outcomes
+    assert load_outcomes(tmp_path) == outcomes
+    assert run([1, 2, 3], out=tmp_path, identity="a", jobs=1) == outcomes, "nothing is run again, wall time included"
+
+
+def test_another_identity_is_another_evaluation(tmp_path):
+    run([1], out=tmp_path, identity="a", jobs=1)
+    run([1], out=tmp_path, identity="b", jobs=1, options=Options(max_steps=3))
+    assert len((tmp_path / "outcomes.jsonl").read_text().splitlines()) == 2
+    assert [outcome.steps for outcome in load_outcomes(tmp_path)] == [3], "the newest counts"
+    with pytest.raises(ContractError, match="identity"):
+        run([1], out=tmp_path)
+    with pytest.raises(ContractError, match="twice"):
+        run([1, 1])
+
+
+def test_not_an_evaluation(tmp_path):
+    with pytest.raises(EvaluationError, match=r"outcomes\.jsonl"):
+        load_outcomes(tmp_path)
+
+
+def test_decisions_are_kept_and_make_a_monitor_that_sees_the_disturbance(tmp_path):
+    good = run(range(100, 130), out=tmp_path / "calm", identity="a", options=Options(decisions=True))
+    episodes = [load_decisions(tmp_path / "calm" / outcome.decisions) for outcome in good]
+    assert episodes[0][0].chunks.shape == (2, 4, 2)
+    assert [decision.index for decision in episodes[0]] == list(range(len(episodes[0])))
+    folder = fit_monitor(episodes, alpha=0.1).save(tmp_path / "monitor")
+
+    agent = partial(tiny.make_guarded, folder, on_alarm="hold")
+    options = Options(disturb_at=3)
+    thrown = evaluate(tiny.PointWorld, agent, [200, 201], make_safety=tiny.AnythingGoes, jobs=1, options=options)
+    for outcome in thrown:
+        assert outcome.disturb_step == 3
+        assert outcome.disturbance == "the point was thrown far away"
+        assert outcome.alarm_step == 4, "the next decision after the disturbance"
+        assert "kernel_density" in outcome.alarm_reason
+        assert not outcome.success
+        assert outcome.marks[0].state == "nominal"
+        assert outcome.marks[-1].state == "alarm"
+        assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+def test_workers_use_one_thread_and_leave_the_environment_alone(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("LP_NUM_THREADS", raising=False)
+    import os
+
+    run([1], jobs=1)
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "LP_NUM_THREADS" not in os.environ
