@@ -1,0 +1,101 @@
+"""Writing so that what was written stays: whole appends, durable files, one clear line when the disk is full."""
+
+import errno
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import google_crc32c
+
+from robopolicy.errors import DiskFull
+
+_FLUSHES = 16  # at once
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def disk_full_as(message: str) -> Iterator[None]:
+    """Turn "no space left", "quota exceeded" and "file too large" into `DiskFull` saying ``message``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise DiskFull(f"{os.strerror(error.errno)}: {message}") from error
+
+
+def crc32c(*parts: bytes) -> bytes:
+    """Return the CRC-32C of the concatenated parts as the 4 little-endian bytes that zarr's codec appends."""
+    value = 0
+    for part in parts:
+        value = google_crc32c.extend(value, part)
+    return value.to_bytes(4, "little")
+
+
+class AppendFile:
+    """A file that only grows, by whole appends: one that fails half-way is taken back."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self.size = 0  # bytes
+
+    def append(self, *parts: bytes) -> int:
+        """Write the parts at the end, without a flush to the disk; return the offset of the first byte."""
+        start, whole = self.size, b"".join(parts)
+        try:
+            write_all(self._fd, whole)
+        except OSError:
+            os.ftruncate(self._fd, start)
+            os.lseek(self._fd, start, os.SEEK_SET)
+            raise
+        self.size = start + len(whole)
+        return start
+
+    def close(self) -> None:
+        """Close; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte: ``os.write`` alone may stop early, as it does when the disk fills."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_file(path: Path, *parts: bytes) -> None:
+    """Write a whole new file, without a flush to the disk."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(fd, b"".join(parts))
+    finally:
+        os.close(fd)
+
+
+def replace_durable(path: Path, data: bytes) -> None:
+    """Write ``path`` so that at every instant it is either absent (or old) or whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    write_file(partial, data)
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's entries, are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder and all in it are on the disk; threaded, since many flushes at once cost little more."""
+    paths = [Path(where) / name for where, _, files in os.walk(folder) for name in (*files, ".")]
+    with ThreadPoolExecutor(_FLUSHES) as pool:
+        list(pool.map(sync, paths))

@@ -1,0 +1,90 @@
+"""How one camera frame becomes bytes: JPEG by default, zstd where every bit counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import ContractError, DatasetError
+
+JPEG_NAME = "imagecodecs_jpeg"  # the name under which imagecodecs-zarr registers the same bytes
+
+
+@dataclass(frozen=True)
+class JpegFrames:
+    """Baseline JPEG with 4:2:0 chroma.
+
+    Raises:
+        ContractError: if the quality is not in 1..100.
+    """
+
+    quality: int = 90
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ContractError(f"JPEG quality is {self.quality}; want 1 to 100")
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Encode (H, W, 3) uint8 RGB."""
+        import simplejpeg
+
+        data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(image), self.quality, "RGB", "420")
+        return data
+
+    def decode(self, data: bytes, out: np.ndarray) -> None:
+        """Decode into ``out`` (H, W, 3) uint8 RGB; ValueError if the bytes are not such a picture."""
+        import simplejpeg
+
+        if simplejpeg.decode_jpeg_header(data)[:2] != out.shape[:2]:
+            raise ValueError(f"JPEG is {simplejpeg.decode_jpeg_header(data)[:2]}, want {out.shape[:2]}")
+        simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the zarr codecs, array to bytes."""
+        return [{"name": JPEG_NAME, "configuration": {"level": self.quality}}]
+
+
+@dataclass(frozen=True)
+class ZstdFrames:
+    """Raw bytes through zstd: lossless, and on flat simulated pictures smaller than JPEG."""
+
+    level: int = 3
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Encode (H, W, 3) uint8 RGB."""
+        from numcodecs.zstd import Zstd
+
+        data: bytes = Zstd(self.level).encode(np.ascontiguousarray(image))
+        return data
+
+    def decode(self, data: bytes, out: np.ndarray) -> None:
+        """Decode into ``out`` (H, W, 3) uint8 RGB; ValueError if the bytes are not such a picture."""
+        from numcodecs.zstd import Zstd
+
+        try:
+            raw = Zstd(self.level).decode(data)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        out[...] = np.frombuffer(raw, np.uint8).reshape(out.shape)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the zarr codecs, array to bytes."""
+        return [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": self.level, "checksum": False}}]
+
+
+FrameCodec = JpegFrames | ZstdFrames
+
+
+def frame_codec(codecs: Sequence[Mapping[str, Any]]) -> FrameCodec:
+    """Return the codec whose ``to_json`` gave ``codecs``.
+
+    Raises:
+        DatasetError: naming what this version decodes.
+    """
+    match codecs:
+        case [{"name": "imagecodecs_jpeg", "configuration": {"level": int(quality)}}]:
+            return JpegFrames(quality)
+        case [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": int(level)}}]:
+            return ZstdFrames(level)
+    raise DatasetError(f"frames are coded by {[c.get('name') for c in codecs]}; want [{JPEG_NAME}] or [bytes, zstd]")

@@ -1,0 +1,1 @@
+"""Readers of other projects' datasets; each writes a dataset of ours."""

@@ -1,0 +1,98 @@
+"""Where things lie in a dataset: names, paths, dtypes and units of every stream, given the spec."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import ContractError
+from robopolicy.spec import PolicySpec
+
+SOURCES = ("policy", "human", "hold")  # what the numbers in action/source mean
+MONITOR_STATES = ("none", "nominal", "alarm", "uncalibrated")  # what the numbers in derived/monitor@1/state mean
+MONITOR = "derived/monitor@1"
+LOCK, WIP, TRASH, EPISODES = ".lock", ".wip", ".trash", "episodes"
+_OWN_TIMES = ("step", "action")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One low-dimensional array of an episode."""
+
+    path: str  # below the episode's folder
+    dtype: str  # zarr data_type
+    dim: int | None = None  # (T, dim), or (T,) when None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def shape(self, length: int) -> tuple[int, ...]:
+        """Return (T,) or (T, dim)."""
+        return (length,) if self.dim is None else (length, self.dim)
+
+    @property
+    def chunk(self) -> str:
+        """Name of the one file that holds the numbers."""
+        return "c.0" if self.dim is None else "c.0.0"
+
+
+def state_path(name: str) -> str:
+    """Return where a state lies."""
+    return f"obs/state/{name}"
+
+
+def camera_path(name: str) -> str:
+    """Return where a camera's pictures lie."""
+    return f"obs/cam/{name}"
+
+
+def time_path(name: str) -> str:
+    """Return where the stamps of ``step``, ``action`` or a camera lie."""
+    return f"time/{name}"
+
+
+def streams(spec: PolicySpec) -> tuple[Stream, ...]:
+    """Return every low-dimensional stream that an episode of this spec has."""
+    action = {"kind": spec.action.kind, "names": list(spec.action.names), "units": list(spec.action.units)}
+    return (
+        *(Stream(state_path(k), "float32", s.dim, {"units": list(s.units)}) for k, s in spec.state.items()),
+        Stream("action/command", "float32", spec.action.dim, action),
+        Stream("action/source", "uint8", None, {"meanings": list(SOURCES)}),
+        *(Stream(time_path(k), "int64", None, {"units": ["ns"]}) for k in (*_OWN_TIMES, *spec.cameras)),
+    )
+
+
+def monitor_streams() -> tuple[Stream, ...]:
+    """Return the streams of the failure monitor's verdicts; NaN and state 0 where a step has none."""
+    numbers = (Stream(f"{MONITOR}/{k}", "float64") for k in ("statistic", "threshold", "p_value"))
+    return (*numbers, Stream(f"{MONITOR}/state", "uint8", None, {"meanings": list(MONITOR_STATES)}))
+
+
+def groups(paths: Iterable[str]) -> list[str]:
+    """Return every folder above the given arrays, the episode's own ("") first."""
+    parents = {str(parent) for path in paths for parent in Path(path).parents}
+    return sorted("" if parent == "." else parent for parent in parents)
+
+
+def row_dtype(spec: PolicySpec) -> np.dtype:
+    """Return one journal record: a row of every stream, where each frame lies in its shard, a CRC-32C."""
+    rows = [(s.path, np.dtype(s.dtype).newbyteorder("<"), s.shape(0)[1:]) for s in (*streams(spec), *monitor_streams())]
+    frames = [(camera_path(k), np.dtype("<u8"), (2,)) for k in spec.cameras]  # offset, bytes
+    return np.dtype([*rows, *frames, ("crc32c", np.dtype("<u4"))])
+
+
+def require_names(spec: PolicySpec) -> None:
+    """Refuse names that cannot be folders.
+
+    Raises:
+        ContractError: naming the bad one.
+    """
+    for kind, names in (("camera", spec.cameras), ("state", spec.state)):
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise ContractError(f"{kind} {name!r} cannot be a folder's name; use letters, digits, _ . -")
+    for name in _OWN_TIMES:
+        if name in spec.cameras:
+            raise ContractError(f"camera {name!r}: time/{name} is taken; give the camera another name")

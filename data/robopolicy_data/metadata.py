@@ -1,0 +1,171 @@
+"""The zarr.json files: groups, arrays, the dataset's and the episode's attributes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import robopolicy
+from robopolicy.errors import ContractError, DatasetError, NewerFormat
+from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta
+from robopolicy_data.frames import FrameCodec
+from robopolicy_data.layout import Stream
+
+FORMAT = "robopolicy-dataset"
+VERSION = "1.0"  # major.minor: a reader takes its own major and ignores keys it does not know
+KEY = "robopolicy"
+_CRC: dict[str, Any] = {"name": "crc32c"}
+_LITTLE: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def software() -> str:
+    """Return this software and its version."""
+    return f"robopolicy {robopolicy.__version__}"
+
+
+def dataset_attributes(spec: PolicySpec) -> dict[str, Any]:
+    """Return the attributes of a new dataset's root group."""
+    return {
+        KEY: {"format": FORMAT, "version": VERSION, "spec": spec.to_json(), "created": now(), "software": software()}
+    }
+
+
+def episode_attributes(meta: EpisodeMeta, length: int, uuid: str, recorded: str) -> dict[str, Any]:
+    """Return the attributes of an episode's group."""
+    described = {f.name: getattr(meta, f.name) for f in fields(meta)}
+    return {KEY: {"length": length, "uuid": uuid, "recorded": recorded, **described}}
+
+
+def meta_from_json(data: Mapping[str, Any]) -> EpisodeMeta:
+    """Rebuild the meta of an episode; keys of a later minor version are ignored."""
+    known = {f.name for f in fields(EpisodeMeta)}
+    return EpisodeMeta(**{k: v for k, v in data.items() if k in known})
+
+
+def group_json(attributes: Mapping[str, Any] | None = None) -> bytes:
+    """Return a group's zarr.json.
+
+    Raises:
+        ContractError: if an attribute is neither JSON nor an array.
+    """
+    return to_bytes({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})})
+
+
+def array_dict(stream: Stream, length: int) -> dict[str, Any]:
+    """Return the zarr.json of a low-dimensional array: one block, little-endian, CRC-32C at its end."""
+    dtype = np.dtype(stream.dtype)
+    codecs = [{"name": "bytes"} if dtype.itemsize == 1 else _LITTLE, _CRC]
+    shape = list(stream.shape(length))
+    return _array(shape, stream.dtype, codecs, dict(stream.attributes), ["time", "element"][: len(shape)])
+
+
+def images_dict(codec: FrameCodec, shape: tuple[int, int, int, int]) -> dict[str, Any]:
+    """Return the zarr.json of one camera (T, H, W, 3): one shard, one frame a chunk, index at the end."""
+    sharding = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [1, *shape[1:]],
+            "codecs": [*codec.to_json(), _CRC],
+            "index_codecs": [_LITTLE, _CRC],
+            "index_location": "end",
+        },
+    }
+    return _array(list(shape), "uint8", [sharding], {"colour": "RGB"}, ["time", "row", "column", "channel"])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one zarr.json.
+
+    Raises:
+        DatasetError: if it is missing or not a JSON object.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetError(f"{path} is missing") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise DatasetError(f"{path} is not a JSON object")
+    return data
+
+
+def read_root(path: Path) -> dict[str, Any]:
+    """Return the dataset's own attributes.
+
+    Raises:
+        DatasetError: if the folder is not a dataset, naming what was expected.
+        NewerFormat: if its major version is beyond this reader's, naming both.
+    """
+    expected = f"expected a folder with a zarr.json whose attributes.{KEY}.format is {FORMAT!r}"
+    if not (path / "zarr.json").is_file():
+        old = (path / ".zgroup").is_file()
+        hint = "; it is a zarr v2 store: try robopolicy data import diffusion-policy" if old else ""
+        raise DatasetError(f"{path} is not a robopolicy dataset: {expected}{hint}")
+    own = (read_json(path / "zarr.json").get("attributes") or {}).get(KEY)
+    if not isinstance(own, dict) or own.get("format") != FORMAT:
+        raise DatasetError(f"{path} is not a robopolicy dataset: {expected}")
+    require_readable(str(own.get("version")), path)
+    return own
+
+
+def require_readable(version: str, path: Path) -> None:
+    """Compare the major versions."""
+    major, dot, minor = version.partition(".")
+    if not (dot and major.isdigit() and minor.isdigit()):
+        raise DatasetError(f"{path}: format version is {version!r}; want major.minor such as {VERSION!r}")
+    if int(major) > int(VERSION.partition(".")[0]):
+        raise NewerFormat(
+            f"{path} has format {version}, {software()} reads up to {VERSION}; install a newer robopolicy"
+        )
+
+
+def to_bytes(data: Any) -> bytes:
+    """Encode as JSON; arrays and numpy numbers become lists and numbers.
+
+    Raises:
+        ContractError: on anything else, or a number that is not finite.
+    """
+    try:
+        return json.dumps(data, indent=1, default=_plain, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"cannot be stored as JSON: {error}") from error
+
+
+def now() -> str:
+    """Return the wall time, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _array(
+    shape: list[int],
+    dtype: str,
+    codecs: list[dict[str, Any]],
+    attributes: dict[str, Any],
+    dimensions: list[str],
+) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": 0,
+        "codecs": codecs,
+        "dimension_names": dimensions,
+        "attributes": attributes,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} {value!r}")

@@ -1,0 +1,157 @@
+"""The append-only writer: an episode is committed whole or stays invisible, and nothing committed is opened again."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from robopolicy.errors import ContractError, DatasetError
+from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta
+from robopolicy_data.episode_writer import EpisodeWriter, remove_folder
+from robopolicy_data.files import disk_full_as, replace_durable, sync
+from robopolicy_data.frames import JpegFrames, ZstdFrames
+from robopolicy_data.journal import read_journal
+from robopolicy_data.layout import EPISODES, LOCK, TRASH, WIP, require_names
+from robopolicy_data.lock import WriterLock
+from robopolicy_data.metadata import dataset_attributes, group_json, read_root
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A recording that was never committed, found when the dataset was opened for writing."""
+
+    folder: Path  # where it lies now, below .trash
+    steps: int  # whole ones in its journal
+    task: str
+
+
+class DatasetWriter:
+    """Opens or creates a dataset for appending; the only one to do so until closed.
+
+    Args:
+        path: the dataset's folder; made if absent.
+        spec: what every episode holds; horizons do not matter.
+        quality: of the JPEG frames, 1 to 100.
+        lossless: store frames bit for bit instead.
+
+    Attributes:
+        interrupted: recordings that died before their commit, put aside into ``.trash`` just now.
+
+    Raises:
+        DatasetError: if the folder holds something else.
+        NewerFormat: if it was made by a newer major version.
+        SpecMismatch: if it holds another spec; both are printed.
+        DatasetBusy: if another writer has it open.
+        DiskFull: if there is no room even to begin.
+    """
+
+    def __init__(self, path: Path | str, spec: PolicySpec, *, quality: int = 90, lossless: bool = False) -> None:
+        self.path = Path(path)
+        self.spec = replace(spec, n_obs=1, horizon=1, n_execute=1)
+        require_names(self.spec)
+        self._codec = ZstdFrames() if lossless else JpegFrames(quality)
+        self._episode: EpisodeWriter | None = None
+        _require_ours(self.path)
+        with disk_full_as(f"cannot write to {self.path}; its committed episodes are untouched"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = WriterLock(self.path / LOCK)
+            try:
+                self._open_or_create()
+                self.interrupted = _put_aside(self.path)
+            except BaseException:
+                self._lock.close()
+                raise
+
+    def require(self, spec: PolicySpec) -> None:
+        """Compare ``spec`` with the dataset's, horizons aside; raises SpecMismatch, both sides printed."""
+        here, there = f"dataset {self.path}", "this recording"
+        self.spec.require_from(spec, needs=here, offers=there)
+        spec.require_from(self.spec, needs=there, offers=here)
+
+    def begin(self, meta: EpisodeMeta) -> EpisodeWriter:
+        """Begin an episode.
+
+        Raises:
+            ContractError: if one is still open, the writer is closed, or ``meta`` is not JSON.
+            DiskFull: if there is no room.
+        """
+        if self._lock.closed:
+            raise ContractError(f"the writer of {self.path} is closed")
+        if self._episode is not None:
+            raise ContractError("an episode is still open; commit or discard it first")
+        self._episode = EpisodeWriter(self.path / WIP, self.spec, meta, self._codec, self._publish, self._forget)
+        return self._episode
+
+    def close(self) -> None:
+        """Let the dataset go; an episode still open is left unfinished; idempotent."""
+        if self._episode is not None:
+            self._episode.abandon()
+        if not self._lock.closed:
+            with suppress(OSError):
+                (self.path / WIP).rmdir()  # unless something unfinished is in it
+            self._lock.close()
+
+    def __enter__(self) -> "DatasetWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_or_create(self) -> None:
+        if (self.path / "zarr.json").exists():
+            wanted, self.spec = self.spec, PolicySpec.from_json(read_root(self.path)["spec"])
+            self.require(wanted)
+        (self.path / EPISODES).mkdir(exist_ok=True)
+        if not (self.path / EPISODES / "zarr.json").exists():
+            replace_durable(self.path / EPISODES / "zarr.json", group_json())
+        if not (self.path / "zarr.json").exists():  # last: with it the folder becomes a dataset
+            replace_durable(self.path / "zarr.json", group_json(dataset_attributes(self.spec)))
+
+    def _publish(self, episode: Path) -> int:
+        """Rename a finished episode to its number: the one instant at which it becomes visible."""
+        episodes = self.path / EPISODES
+        number = max([self._lock.next_number, *(int(name) + 1 for name in os.listdir(episodes) if name.isdigit())])
+        self._lock.remember(number + 1)
+        os.rename(episode, episodes / f"{number:06d}")
+        sync(episodes)
+        return number
+
+    def _forget(self) -> None:
+        self._episode = None
+
+
+def _require_ours(path: Path) -> None:
+    """Refuse to turn a folder of other things into a dataset.
+
+    Raises:
+        DatasetError: naming what is in the way.
+    """
+    if path.exists() and not path.is_dir():
+        raise DatasetError(f"{path} is a file; a dataset is a folder")
+    if not path.exists() or (path / "zarr.json").exists():
+        return
+    other = sorted(set(os.listdir(path)) - {LOCK, WIP, TRASH, EPISODES, "zarr.json.partial"})
+    if other:
+        raise DatasetError(f"{path} is neither empty nor a robopolicy dataset: it holds {', '.join(other[:5])}")
+
+
+def _put_aside(path: Path) -> tuple[Interrupted, ...]:
+    """Move what earlier processes left in ``.wip`` into ``.trash``; what is left of a commit is deleted."""
+    found = []
+    for folder in sorted((path / WIP).glob("*")):
+        if not (folder / "episode").is_dir():  # killed between the rename and the deletion of the journal
+            remove_folder(folder)
+            continue
+        place = path / TRASH / folder.name
+        place.parent.mkdir(exist_ok=True)
+        os.rename(folder, place)
+        try:
+            journal = read_journal(place / "journal")
+            found.append(Interrupted(place, len(journal.rows), journal.header["robopolicy"]["task"]))
+        except DatasetError:
+            found.append(Interrupted(place, 0, "unknown"))
+    return tuple(found)
