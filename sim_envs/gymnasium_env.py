@@ -191,8 +191,9 @@ def _make(env_id: str, known: KnownEnv) -> Any:
     try:
         entry = gymnasium.spec(env_id).entry_point  # a class, or where to import it from
         creator = entry if callable(entry) else gymnasium.envs.registration.load_env_creator(entry)
-        mode = "rgb_array" if "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ()) else None
-        return gymnasium.make(env_id, render_mode=mode, disable_env_checker=True, **known.options)
+        draws = "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())
+        options = {**known.options, "render_mode": "rgb_array"} if draws else known.options
+        return gymnasium.make(env_id, disable_env_checker=True, **options)
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise UsageError(f"{env_id} cannot be made here: {error}") from error
 

@@ -6,7 +6,7 @@ from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.types import Command, Decision, Observation
 
 LEAD = 0.007  # m, how far ahead of the tool the command runs: 0.12 m/s
-TURN_LEAD = 0.15  # rad
+TURN_LEAD = 0.06  # rad: 1 rad/s
 HOVER = 0.08  # m above the cube where the tool waits until it is over it
 CLEARANCE = 0.045  # m above the cube below which the tool must not travel sideways
 FUNNEL = (0.004, 0.025)  # m beside the cube: within the first go all the way down, beyond the second hover

@@ -161,7 +161,7 @@ def test_dictionaries_become_streams_and_cameras(gymnasium):
         def step(self, action):
             return self.reset()[0], 3.0, True, False, {}
 
-    gymnasium.register("robopolicy_tests/Both-v0", entry_point=lambda: Both())
+    gymnasium.register("robopolicy_tests/Both-v0", entry_point=Both)
     clock = SimClock()
     world = make_world("gymnasium:robopolicy_tests/Both-v0", clock, cameras=("eye",))
     assert world.spec.cameras == {"eye": CameraSpec(6, 8)}
