@@ -128,10 +128,9 @@ class GymnasiumEnv:
         Raises:
             UsageError: if it renders nothing.
         """
-        picture = self._env.render()
-        if not isinstance(picture, np.ndarray):
+        if self._env.render_mode != "rgb_array":
             raise UsageError(f"{self.instruction} draws no pictures (no render mode rgb_array)")
-        return np.array(picture, dtype=np.uint8)
+        return np.array(self._env.render(), dtype=np.uint8)
 
     def _play(self, begins_ns: int) -> None:
         while self._waiting and self._waiting[0][0] <= begins_ns:
