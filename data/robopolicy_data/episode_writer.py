@@ -17,18 +17,14 @@ from robopolicy_data.frames import FrameCodec
 from robopolicy_data.journal import JournalWriter
 from robopolicy_data.layout import (
     MONITOR,
-    MONITOR_STATES,
-    SOURCES,
     Stream,
     camera_path,
     groups,
     monitor_streams,
-    row_dtype,
-    state_path,
     streams,
-    time_path,
 )
 from robopolicy_data.metadata import array_dict, episode_attributes, group_json, images_dict, now, software, to_bytes
+from robopolicy_data.rows import picture, record, row_dtype
 from robopolicy_data.shard import SHARD_FILE, ShardWriter
 
 
@@ -82,8 +78,8 @@ class EpisodeWriter:
             DiskFull: the steps before this one stay, and `commit` may be tried once there is room.
         """
         self._require_open()
-        row = self._row(step)
-        frames = {name: self._codec.encode(self._image(step, name)) for name in self._shards}
+        row = record(step, self._spec, self._dtype)
+        frames = {name: self._codec.encode(picture(step, self._spec, name)) for name in self._shards}
         with disk_full_as(self._story()):
             for name, frame in frames.items():
                 row[camera_path(name)] = self._shards[name].append(frame)
@@ -134,34 +130,6 @@ class EpisodeWriter:
             self._shards[camera] = ShardWriter(episode / camera_path(camera) / SHARD_FILE)
         self._journal = JournalWriter(self._folder / "journal", header)
 
-    def _row(self, step: Step) -> np.ndarray:
-        """Return one record of `layout.row_dtype` with everything but the places of the frames."""
-        seen, verdict = step.observation, step.verdict
-        row = np.zeros((), self._dtype)
-        for name, state in self._spec.state.items():
-            if name not in seen.state:
-                raise ContractError(f"state {name!r} is not in the observation; it has {sorted(seen.state)}")
-            row[state_path(name)] = _vector(f"state {name!r}", seen.state[name], state.dim)
-        for name in self._spec.cameras:
-            row[time_path(name)] = seen.image_stamps_ns.get(name, seen.stamp_ns)
-        row["action/command"] = _vector("action", step.sent, self._spec.action.dim)
-        row["action/source"] = SOURCES.index(step.source)
-        row["time/step"], row["time/action"] = seen.stamp_ns, step.due_ns
-        numbers = (verdict.statistic, verdict.threshold, verdict.p_value) if verdict else (np.nan, np.nan, np.nan)
-        row[f"{MONITOR}/statistic"], row[f"{MONITOR}/threshold"], row[f"{MONITOR}/p_value"] = numbers
-        row[f"{MONITOR}/state"] = MONITOR_STATES.index(verdict.state if verdict else "none")
-        return row
-
-    def _image(self, step: Step, name: str) -> np.ndarray:
-        if name not in step.observation.images:
-            raise ContractError(f"camera {name!r} is not in the observation; it has {sorted(step.observation.images)}")
-        image, size = step.observation.images[name], self._spec.cameras[name]
-        if image.shape != (size.height, size.width, 3) or image.dtype != np.uint8:
-            raise ContractError(
-                f"camera {name!r}: picture is {image.dtype} {image.shape}, want uint8 {(size.height, size.width, 3)}"
-            )
-        return image
-
     def _write(self, episode: Path, attributes: bytes) -> None:
         """Finish the shards, write every other file of the episode, wait until all is on the disk."""
         table = np.frombuffer(b"".join(self._rows), self._dtype)  # (T,)
@@ -201,13 +169,6 @@ class EpisodeWriter:
 def remove_folder(folder: Path) -> None:
     """Delete a folder and all in it; what is already gone is fine."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _vector(what: str, value: np.ndarray, dim: int) -> np.ndarray:
-    vector = np.asarray(value)
-    if vector.shape != (dim,):
-        raise ContractError(f"{what}: shape {vector.shape}, want ({dim},)")
-    return vector
 
 
 def _write_array(folder: Path, stream: Stream, rows: np.ndarray) -> None:

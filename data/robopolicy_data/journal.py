@@ -11,12 +11,12 @@ import numpy as np
 from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import PolicySpec
 from robopolicy_data.files import AppendFile, crc32c
-from robopolicy_data.layout import row_dtype
 from robopolicy_data.metadata import to_bytes
+from robopolicy_data.rows import row_dtype
 
 
 class JournalWriter:
-    """One line of JSON (spec, meta), then one fixed-size record (`layout.row_dtype`) a step."""
+    """One line of JSON (spec, meta), then one fixed-size record (`rows.row_dtype`) a step."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self._file = AppendFile(path)
@@ -37,7 +37,7 @@ class Journal:
     """What a journal holds up to its first damaged record."""
 
     header: Mapping[str, Any]
-    rows: np.ndarray  # (T,) of layout.row_dtype
+    rows: np.ndarray  # (T,) of rows.row_dtype
 
 
 def read_journal(path: Path) -> Journal:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 
@@ -74,13 +72,6 @@ def groups(paths: Iterable[str]) -> list[str]:
     """Return every folder above the given arrays, the episode's own ("") first."""
     parents = {str(parent) for path in paths for parent in Path(path).parents}
     return sorted("" if parent == "." else parent for parent in parents)
-
-
-def row_dtype(spec: PolicySpec) -> np.dtype:
-    """Return one journal record: a row of every stream, where each frame lies in its shard, a CRC-32C."""
-    rows = [(s.path, np.dtype(s.dtype).newbyteorder("<"), s.shape(0)[1:]) for s in (*streams(spec), *monitor_streams())]
-    frames = [(camera_path(k), np.dtype("<u8"), (2,)) for k in spec.cameras]  # offset, bytes
-    return np.dtype([*rows, *frames, ("crc32c", np.dtype("<u4"))])
 
 
 def require_names(spec: PolicySpec) -> None:

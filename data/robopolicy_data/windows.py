@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from robopolicy.errors import ContractError, DatasetError
-from robopolicy_data.reader import Dataset, Episode
+from robopolicy_data.episode import Episode
+from robopolicy_data.reader import Dataset
 
 
 @dataclass(frozen=True)
