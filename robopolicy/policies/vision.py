@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robopolicy.errors import ContractError
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -21,11 +23,19 @@ class CameraEncoder(nn.Module):
 
     Training crops at random (the same place for all T pictures of a sample, or their motion would be lost),
     otherwise the centre is taken.
+
+    Raises:
+        ContractError: if the pictures are too small for a network that shrinks them 32 times.
     """
 
     def __init__(self, config: VisionConfig, height: int, width: int) -> None:
         super().__init__()
         self.crop = (round(height * config.crop), round(width * config.crop))
+        if min(self.crop) <= 32:
+            raise ContractError(
+                f"vision: a crop of {self.crop[0]}x{self.crop[1]} px shrinks to one row or column, which has no "
+                "position to tell; want pictures of at least 40x40"
+            )
         self.net = ResNet18(config.width)
         self.pool = SpatialSoftmax(8 * config.width, config.keypoints)
         self.head = nn.Linear(2 * config.keypoints, config.feature_dim)

@@ -1,6 +1,7 @@
 """The trainer: one loop for every policy, with averaged weights, an exact resume and a budget in time or steps."""
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -225,13 +226,14 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
-        return {
+        identity = {
             "seed": self.config.seed,
             "batch_size": self.batch_size,
             "windows": len(self.windows),
             "spec": self.policy.spec.to_json(),
             "config": self.policy.config.to_json(),
         }
+        return json.loads(json.dumps(identity))  # tuples as they will read back: lists
 
     def _train_json(self) -> dict[str, Any]:
         import platform

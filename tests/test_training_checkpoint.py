@@ -1,0 +1,133 @@
+import hashlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from robopolicy.errors import CheckpointError, DiskFull
+from robopolicy.policies.config import DiffusionConfig
+from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.policies.nets_mlp import MlpConfig
+from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.training.checkpoint import checkpoint_sha, load_policy, read_spec, read_train, save_checkpoint
+from robopolicy.training.files import replace_file
+from robopolicy.types import Observation
+
+SPEC = PolicySpec(
+    state={"angle": StateSpec(2, ("m", "rad_wrapped"))}, action=ActionSpec("vector", ("x",), ("m",)), horizon=4
+)
+CONFIG = DiffusionConfig(MlpConfig(width=16, depth=1))
+FILES = ("weights.safetensors", "spec.json", "stats.json", "train.json")
+
+
+@pytest.fixture
+def policy():
+    made = DiffusionPolicy(SPEC, CONFIG)
+    rng = np.random.default_rng(0)
+    angle = rng.random((20, 2), dtype=np.float32)
+    made.fit_normaliser(SimpleNamespace(state={"angle": angle}, action=angle[:, :1] * 6))
+    return made.eval()
+
+
+@pytest.fixture
+def folder(tmp_path, policy):
+    save_checkpoint(tmp_path / "c", policy, train={"steps": 3})
+    return tmp_path / "c"
+
+
+def test_what_is_loaded_plans_as_what_was_saved(folder, policy):
+    window = [Observation(0, {"angle": np.array([0.3, 2.0], np.float32)})]
+    loaded = load_policy(folder)
+    want, got = (p.plan(window, n=3, generator=torch.Generator().manual_seed(1)) for p in (policy, loaded))
+    assert np.array_equal(want.chunks, got.chunks)
+    assert np.array_equal(want.features, got.features)
+    assert not loaded.training
+    assert loaded.spec == read_spec(folder) == SPEC
+    assert loaded.config == CONFIG
+
+
+def test_folder_is_four_readable_files(folder):
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    stats = json.loads((folder / "stats.json").read_text())
+    assert len(stats["action"]["center"]) == 1
+    assert len(stats["state"]["angle"]["half_range"]) == 2
+    assert read_train(folder) == {"steps": 3}
+
+
+def test_sha_is_that_of_the_weights(folder, policy):
+    assert checkpoint_sha(folder) == hashlib.sha256((folder / FILES[0]).read_bytes()).hexdigest()
+    before = checkpoint_sha(folder)
+    save_checkpoint(folder, policy, train={"steps": 4})
+    assert checkpoint_sha(folder) == before
+    with torch.no_grad():
+        next(policy.net.parameters()).add_(1)
+    save_checkpoint(folder, policy, train={})
+    assert checkpoint_sha(folder) != before
+
+
+def test_not_a_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a checkpoint: no such folder"):
+        load_policy(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="is not a checkpoint: it has none of"):
+        load_policy(tmp_path)
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
+        checkpoint_sha(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"incomplete: {name} is missing"):
+        load_policy(folder)
+
+
+def test_weights_that_do_not_fit(folder):
+    spec = json.loads((folder / "spec.json").read_text())
+    spec["config"]["net"]["width"] = 24
+    (folder / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(CheckpointError, match=r"does not fit its spec: .* and \d+ more"):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot read spec.json"),
+        ("[]", "holds no JSON object"),
+        ('{"format": 7, "policy": "diffusion"}', "format 7 of policy 'diffusion'; this version reads format 1"),
+        ('{"format": 1, "policy": "diffusion", "spec": {}}', "spec.json is damaged"),
+    ],
+)
+def test_a_damaged_spec(folder, content, message):
+    (folder / "spec.json").write_text(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_spec(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_weights(folder):
+    (folder / FILES[0]).write_bytes(b"\x00" * 100)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is damaged"):
+        load_policy(folder)
+
+
+def test_an_unfitted_policy_is_not_saved(tmp_path):
+    with pytest.raises(CheckpointError, match="never fitted"):
+        save_checkpoint(tmp_path / "c", DiffusionPolicy(SPEC, CONFIG), train={})
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    replace_file(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskFull, match="no space left for"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from robopolicy.errors import CheckpointError, ContractError
+from robopolicy.policies.config import DiffusionConfig
+from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.policies.nets_mlp import MlpConfig
+from robopolicy.policies.vision import VisionConfig
+from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
+from robopolicy.training.checkpoint import load_policy, read_train
+from robopolicy.training.trainer import Progress, TrainConfig, train
+from robopolicy.training.windows import DeviceWindows
+
+SPEC = PolicySpec(
+    cameras={"front": CameraSpec(40, 40)},
+    state={"pos": StateSpec(2, ("m",))},
+    action=ActionSpec("vector", ("x", "y"), ("m",)),
+    n_obs=2,
+    horizon=4,
+)
+# dropout draws from the global generator, crops and noise from the trainer's own: both must survive a resume
+SMALL = DiffusionConfig(MlpConfig(width=16, depth=1, dropout=0.2), VisionConfig(width=16, keypoints=4, feature_dim=4))
+CONFIG = TrainConfig(steps=12, batch_size=8, lr=1e-3, report_every_s=0.0, save_every_s=1e9)
+
+
+def sampler(steps: int = 30) -> SimpleNamespace:
+    """One episode of a point that moves to where it looks; windows as robopolicy_data makes them."""
+    rng = np.random.default_rng(0)
+    pos = rng.random((steps, 2), dtype=np.float32)
+    images = rng.integers(0, 256, (steps, 40, 40, 3), dtype=np.uint8)
+    t = np.arange(steps)[:, None]
+    return SimpleNamespace(
+        arrays=SimpleNamespace(state={"pos": pos}, action=2 * pos - 1, images={"front": images}),
+        obs_rows=np.clip(t + np.arange(-1, 1), 0, steps - 1),
+        action_rows=np.clip(t + np.arange(4), 0, steps - 1),
+    )
+
+
+def make(spec: PolicySpec = SPEC, config: DiffusionConfig = SMALL) -> DiffusionPolicy:
+    torch.manual_seed(0)
+    return DiffusionPolicy(spec, config)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+class StopAt:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_resume_is_bit_exact(tmp_path):
+    whole = train(make(), sampler(), tmp_path / "whole", CONFIG)
+    raw = make()
+    with pytest.raises(KeyboardInterrupt):
+        train(raw, sampler(), tmp_path / "broken", CONFIG, on_progress=StopAt(6))
+    assert read_train(tmp_path / "broken")["steps"] == 6
+    torch.manual_seed(99)  # the state of the world must not matter
+    resumed = train(make(), sampler(), tmp_path / "broken", CONFIG, resume=True)
+    assert same(whole, resumed)
+    assert not same(resumed, load_from_raw(tmp_path / "broken"))
+
+
+def load_from_raw(folder: Path) -> DiffusionPolicy:
+    from safetensors.torch import load_file
+
+    policy = make()
+    tensors = load_file(folder / "resume.safetensors")
+    policy.load_state_dict({k.removeprefix("raw."): v for k, v in tensors.items() if k.startswith("raw.")})
+    return policy
+
+
+def test_the_checkpoint_holds_the_averaged_weights(tmp_path):
+    policy = make()
+    averaged = train(policy, sampler(), tmp_path, replace(CONFIG, steps=3))
+    assert same(load_policy(tmp_path), averaged)
+    assert not same(load_policy(tmp_path), policy)
+    assert same(load_from_raw(tmp_path), policy)
+
+
+def test_average_is_the_published_recursion(tmp_path):
+    raw = make()
+    seen = []
+
+    def record(progress: Progress) -> None:
+        seen.append({k: v.detach().clone() for k, v in raw.named_parameters()})
+
+    shadow = train(raw, sampler(), tmp_path, replace(CONFIG, steps=5), on_progress=record)
+    want = seen[0]
+    for n, now in enumerate(seen[1:5], start=1):
+        decay = 1 - (1 + n) ** -0.75
+        want = {k: decay * want[k] + (1 - decay) * now[k] for k in want}
+    for name, value in shadow.named_parameters():
+        assert torch.allclose(value, want[name], atol=1e-6)
+
+
+def test_learns(tmp_path):
+    spec = replace(SPEC, cameras={})
+    config = DiffusionConfig(MlpConfig(width=64, depth=1))
+    losses = []
+    train(
+        make(spec, config), sampler(), tmp_path, replace(CONFIG, steps=150, lr=3e-3, batch_size=30),
+        on_progress=lambda p: losses.append(p.loss),
+    )  # fmt: skip
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_progress_and_train_json_say_where_the_run_stands(tmp_path):
+    told: list[Progress] = []
+    train(make(), sampler(), tmp_path, replace(CONFIG, steps=4), on_progress=told.append, about={"path": "d.zarr"})
+    assert [p.step for p in told] == [1, 2, 3, 4]
+    assert told[-1].steps == 4
+    assert told[-1].eta_s == 0
+    assert all(p.samples_per_s > 0 and p.update_s > p.data_s > 0 for p in told)
+    written = json.loads((tmp_path / "train.json").read_text())
+    assert written["finished"] is True
+    assert written["data"] == {"path": "d.zarr", "windows": 30}
+    assert written["train"]["batch_size"] == 8
+    assert [step for step, _ in written["losses"]] == [1, 2, 3, 4]
+    assert "torch" in written["versions"]
+
+
+def test_time_is_a_budget(tmp_path):
+    told: list[Progress] = []
+    train(make(), sampler(), tmp_path, replace(CONFIG, steps=None, max_minutes=0.01), on_progress=told.append)
+    assert read_train(tmp_path)["finished"] is True
+    assert told[-1].step > 1
+    with pytest.raises(ContractError, match="give steps, max_minutes or both"):
+        TrainConfig()
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    policy = make()
+    before = torch.get_rng_state()
+    train(policy, sampler(), tmp_path, replace(CONFIG, steps=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_window_comes_once_an_epoch_and_order_is_a_function_of_seed_and_step():
+    windows = DeviceWindows(sampler(32), SPEC, torch.device("cpu"))
+    epoch = [windows.batch(0, step, 8)["action"] for step in range(4)]
+    assert len(torch.cat(epoch).flatten(1).unique(dim=0)) == 32
+    again = DeviceWindows(sampler(32), SPEC, torch.device("cpu"))
+    assert torch.equal(again.batch(0, 3, 8)["action"], epoch[3])
+    assert not torch.equal(again.batch(0, 7, 8)["action"], epoch[3])
+    assert not torch.equal(again.batch(1, 3, 8)["action"], epoch[3])
+
+
+def test_gathered_rows_are_those_of_the_tables():
+    data = sampler()
+    batch = DeviceWindows(data, SPEC, torch.device("cpu")).gather(torch.tensor([0, 29]))
+    assert np.array_equal(batch["state"]["pos"], data.arrays.state["pos"][[[0, 0], [28, 29]]])
+    assert np.array_equal(batch["images"]["front"], data.arrays.images["front"][[[0, 0], [28, 29]]])
+    assert batch["images"]["front"].dtype == torch.uint8
+    assert np.array_equal(batch["action"], data.arrays.action[[[0, 1, 2, 3], [29, 29, 29, 29]]])
+
+
+def test_a_run_cannot_resume_as_another(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train(make(), sampler(), tmp_path, CONFIG, resume=True)
+    train(make(), sampler(), tmp_path, replace(CONFIG, steps=2))
+    with pytest.raises(CheckpointError, match="its batch_size was 8, now 4"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, batch_size=4), resume=True)
+    with pytest.raises(CheckpointError, match="its seed was 0, now 1"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, seed=1), resume=True)
+    with pytest.raises(CheckpointError, match="does not fit its spec"):
+        train(make(config=replace(SMALL, net=MlpConfig(width=8))), sampler(), tmp_path, CONFIG, resume=True)
+    (tmp_path / "resume.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(make(), sampler(), tmp_path, CONFIG, resume=True)
+
+
+def test_windows_that_do_not_fit_the_policy_are_refused(tmp_path):
+    with pytest.raises(ContractError, match=r"windows have .* \(2, 4, 2\), the policy's spec has \(2, 8, 2\)"):
+        train(make(replace(SPEC, horizon=8)), sampler(), tmp_path, CONFIG)
+    spec = replace(SPEC, cameras={}, state={"pose": StateSpec(2, ("m",))})
+    with pytest.raises(ContractError, match=r"no state \['pose'\] in the data; it has \['pos'\]"):
+        train(make(spec), sampler(), tmp_path, CONFIG)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    with pytest.raises(ContractError, match="the loss is nan at step"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, lr=1e30, warmup=0.0, steps=30))
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_leaves_a_whole_checkpoint(tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from test_training_trainer import *\n"
+        "train(make(), sampler(), sys.argv[1], replace(CONFIG, steps=10**6, save_every_s=0.0))\n"
+    )
+    for pause_s in (0.05, 0.3, 0.7):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)])
+        while not (tmp_path / "resume.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(pause_s)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        load_policy(tmp_path)
+        resumed = train(make(), sampler(), tmp_path, replace(CONFIG, steps=1), resume=True)
+        assert resumed.action.fitted
