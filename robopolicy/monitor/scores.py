@@ -15,8 +15,8 @@ class KernelDensity:
     """How far the policy's embedding lies from those of successful episodes.
 
     The posterior variance of a Gaussian process, s(x) = k(x,x) - k_x^T (K + m lam I)^-1 k_x, with an RBF kernel
-    as wide as the median distance (Rasmussen and Williams 2006, eq. 2.26). It lies in [0, 1] and saturates at 1
-    far from all data.
+    as wide as the median distance (Rasmussen and Williams 2006, eq. 2.26), given as -log(1 - s): the same order,
+    but it keeps growing far from all data, where s itself rounds to 1 and a threshold of 1 could never be exceeded.
 
     An embedding element that never moved in the fit is dropped (it has no scale to be judged by), and no scale is
     smaller than 5 % of the median one. More than ``max_points`` embeddings are thinned evenly in time, so every
@@ -52,8 +52,8 @@ class KernelDensity:
         self._set(points, owner, mean, scale, alive, _median_distance(points))
 
     def update(self, decision: Decision) -> float:
-        """Return the score of this decision, 0 to 1."""
-        return float(self._variance(self._standardise(decision.embedding[None]), self._points, self._inverse)[0])
+        """Return the score of this decision, 0 or more."""
+        return float(self._novelty(self._standardise(decision.embedding[None]), self._points, self._inverse)[0])
 
     def reset(self) -> None:
         """Nothing is carried from one decision to the next."""
@@ -70,7 +70,7 @@ class KernelDensity:
         for i, episode in enumerate(episodes):
             others = self._points[self._owner != i]  # (m_i, D)
             queries = self._standardise(np.stack([d.embedding for d in episode]))
-            scores.append(self._variance(queries, others, self._invert(others)))
+            scores.append(self._novelty(queries, others, self._invert(others)))
         return scores
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -110,18 +110,20 @@ class KernelDensity:
         standard: np.ndarray = (x[:, self._alive].astype(np.float64) - self._mean) / self._scale
         return standard
 
-    def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        kernel: np.ndarray = np.exp(-0.5 * _squared_distances(a, b) / self._width**2)  # (len(a), len(b))
-        return kernel
-
     def _invert(self, points: np.ndarray) -> np.ndarray:
-        k = self._kernel(points, points)
+        k = np.exp(self._log_kernel(points, points))
         return np.linalg.inv(k + len(points) * self._lam * np.eye(len(points)))
 
-    def _variance(self, queries: np.ndarray, points: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-        k = self._kernel(queries, points)  # (Q, m)
-        variance: np.ndarray = np.clip(1.0 - np.einsum("qm,qm->q", k @ inverse, k), 0.0, 1.0)
-        return variance
+    def _log_kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return -0.5 * _squared_distances(a, b) / self._width**2  # (len(a), len(b))
+
+    def _novelty(self, queries: np.ndarray, points: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+        log_k = self._log_kernel(queries, points)  # (Q, m)
+        nearest = log_k.max(axis=1, keepdims=True)  # taken out of k_x, so that nothing underflows
+        k = np.exp(log_k - nearest)
+        explained = np.einsum("qm,qm->q", k @ inverse, k)  # 1 - s, but for exp(2 * nearest)
+        novelty: np.ndarray = np.maximum(-2.0 * nearest[:, 0] - np.log(explained), 0.0)
+        return novelty
 
 
 class ChunkOverlap:

@@ -1,0 +1,236 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from robopolicy_hardware.mock import ARM, MockRobot
+from robopolicy_hardware.safety import SafetyLayer, SafetyLimits, limits_for
+
+from robopolicy.clock import SimClock
+from robopolicy.errors import ContractError, UnsafeCommand
+from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, quat_to_matrix, rot6d_to_matrix
+from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.testing import SafetyContract
+from robopolicy.types import Observation
+
+ROTATION = matrix_to_rot6d(np.eye(3))
+JOINTS = PolicySpec(
+    state={"q": StateSpec(2, ("rad",)), "gripper": StateSpec(1, ("open",))},
+    action=ActionSpec("joint", ("j1", "j2", "gripper"), ("rad", "rad", "open")),
+    rate_hz=10.0,
+)
+VECTOR = replace(JOINTS, state={}, action=ActionSpec("vector", ("a", "b"), ("px",)))
+
+
+def pose(position, rotation=ROTATION, gripper=1.0):
+    return np.concatenate([position, rotation, [gripper]]).astype(np.float32)
+
+
+def seen(stamp_ns=0, position=(0.4, 0.0, 0.3), quat=(1.0, 0.0, 0.0, 0.0)):
+    state = {"tool_pos": np.float32(position), "tool_quat": np.float32(quat), "gripper": np.float32([1.0])}
+    return Observation(stamp_ns, state)
+
+
+def angle(a, b):
+    """Between two rot6d, rad."""
+    relative = rot6d_to_matrix(a).T @ rot6d_to_matrix(b)
+    return np.arccos(np.clip((np.trace(relative) - 1) / 2, -1, 1))
+
+
+def random_rotation(rng):
+    return quat_to_matrix(rng.normal(size=4))
+
+
+class TestSafetyLayer(SafetyContract):
+    def make(self):
+        return SafetyLayer(limits_for(ARM), ARM), ARM, pose([0.5, 0.0, 0.3])
+
+
+def test_what_is_allowed_passes_unchanged():
+    layer = SafetyLayer(limits_for(ARM), ARM)
+    rng = np.random.default_rng(0)
+    position, rotation = np.array([0.4, 0.0, 0.3]), np.eye(3)
+    for k in range(50):
+        position = position + rng.uniform(-0.01, 0.01, 3)  # at most 0.35 m/s
+        tilt = np.concatenate([[1.0], rng.uniform(-0.01, 0.01, 3)])
+        rotation = rotation @ quat_to_matrix(tilt)
+        action = pose(position, matrix_to_rot6d(rotation), rng.uniform())
+        sent = layer.limit(action, seen(k * ARM.period_ns, position), k * ARM.period_ns)
+        np.testing.assert_allclose(sent, action, atol=1e-6)
+        assert sent.dtype == np.float32
+    assert not any(layer.counts.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_commands_never_break_a_limit(seed):
+    rng = np.random.default_rng(seed)
+    limits = SafetyLimits(low=(0.2, -0.3, 0.0), high=(0.6, 0.3, 0.5), max_speed_m_s=0.4, max_turn_rad_s=1.0,
+                          max_step=(0.015,))  # fmt: skip
+    layer = SafetyLayer(limits, ARM)
+    start = rng.uniform([0.2, -0.3, 0.0], [0.6, 0.3, 0.5])
+    quat = rng.normal(size=4)
+    quat /= np.linalg.norm(quat)
+    previous = pose(start, matrix_to_rot6d(quat_to_matrix(quat))).astype(float)
+    period_s = ARM.period_ns / 1e9
+    now_ns, waited_s = 0, period_s
+    for _ in range(40):
+        elapsed_s = min(waited_s, period_s)
+        columns = rng.normal(size=6)  # neither unit nor orthogonal, as a network gives them
+        wanted = pose(rng.normal([0.4, 0.0, 0.2], 0.4), columns, rng.normal(0.5, 1.0)).astype(np.float64)
+        sent = layer.limit(wanted, seen(now_ns, start, quat), now_ns).astype(np.float64)
+        step = sent[:3] - previous[:3]
+        assert np.linalg.norm(step) <= min(0.4 * elapsed_s, 0.015) + 1e-6
+        assert angle(previous[3:9], sent[3:9]) <= 1.0 * elapsed_s + 1e-5
+        assert np.all(sent[:3] >= np.array(limits.low) - 1e-6)
+        assert np.all(sent[:3] <= np.array(limits.high) + 1e-6)
+        assert 0.0 <= sent[9] <= 1.0
+        matrix = np.stack([sent[3:6], sent[6:9]], axis=1)
+        np.testing.assert_allclose(matrix.T @ matrix, np.eye(2), atol=1e-6)
+        boxed = np.clip(wanted[:3], limits.low, limits.high)
+        toward = boxed - previous[:3]
+        cosine = step @ toward / (np.linalg.norm(step) * np.linalg.norm(toward) + 1e-12)
+        assert cosine > 0.999 or np.linalg.norm(step) < 1e-5, "direction is kept"
+        previous = sent
+        wait_ns = int(ARM.period_ns * rng.choice([0.5, 1.0, 1.7]))
+        now_ns, waited_s = now_ns + wait_ns, wait_ns / 1e9
+    assert layer.counts["speed"] > 0
+    assert layer.counts["box"] > 0
+    assert layer.counts["refused"] == 0
+
+
+def test_rotation_arrives_along_the_shortest_way():
+    layer = SafetyLayer(SafetyLimits(max_turn_rad_s=1.0), ARM)
+    rng = np.random.default_rng(3)
+    goal = random_rotation(rng)
+    target = pose([0.4, 0.0, 0.3], matrix_to_rot6d(goal))
+    before = angle(ROTATION, target[3:9])
+    for k in range(int(np.ceil(before / (1.0 * ARM.period_ns / 1e9)))):
+        sent = layer.limit(target, seen(k * ARM.period_ns), k * ARM.period_ns)
+        left = angle(sent[3:9].astype(float), target[3:9])
+        assert left == pytest.approx(max(before - 0.05, 0), abs=2e-3)
+        before = left
+    np.testing.assert_allclose(sent, target, atol=1e-5)
+
+
+def test_one_factor_slows_the_whole_step():
+    limits = SafetyLimits(max_speed_m_s=0.2, max_turn_rad_s=10.0)
+    layer = SafetyLayer(limits, ARM)
+    quarter = quat_to_matrix(np.array([np.cos(np.pi / 8), 0, 0, np.sin(np.pi / 8)]))
+    sent = layer.limit(pose([0.5, 0.0, 0.3], matrix_to_rot6d(quarter)), seen(), 0)
+    assert sent[0] == pytest.approx(0.41), "0.2 m/s for 0.05 s, a tenth of the way"
+    assert angle(ROTATION, sent[3:9].astype(float)) == pytest.approx(np.pi / 4 / 10, abs=1e-5)
+
+
+def test_first_command_starts_from_the_measured_pose_and_so_does_one_after_a_pause():
+    layer = SafetyLayer(SafetyLimits(max_speed_m_s=0.5), ARM)
+    target = pose([0.9, 0.0, 0.3])
+    assert layer.limit(target, seen(position=(0.4, 0, 0.3)), 0)[0] == pytest.approx(0.425)
+    assert layer.limit(target, seen(ARM.period_ns), ARM.period_ns)[0] == pytest.approx(0.45), "from what was sent"
+    later_ns = 10 * ARM.period_ns  # the loop held, the arm was moved by hand
+    assert layer.limit(target, seen(later_ns, (0.2, 0, 0.3)), later_ns)[0] == pytest.approx(0.225)
+    layer.reset()
+    assert layer.limit(target, seen(later_ns, (0.6, 0, 0.3)), later_ns)[0] == pytest.approx(0.625)
+
+
+def test_from_outside_the_box_it_comes_back_slowly():
+    layer = SafetyLayer(SafetyLimits(low=(0.2, -1, 0), high=(0.8, 1, 1), max_speed_m_s=0.5), ARM)
+    sent = layer.limit(pose([0.9, 0.0, 0.3]), seen(position=(1.0, 0, 0.3)), 0)
+    assert sent[0] == pytest.approx(0.975)
+
+
+def test_called_twice_at_one_time_moves_once():
+    layer = SafetyLayer(SafetyLimits(max_speed_m_s=0.5), ARM)
+    first = layer.limit(pose([0.9, 0.0, 0.3]), seen(), 0)
+    np.testing.assert_allclose(layer.limit(pose([0.9, 0.0, 0.3]), seen(), 0), first, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("action", "stamp_ns", "says"),
+    [
+        (pose([0.4, np.nan, 0.3]), 0, "not finite: y"),
+        (pose([0.4, 0.0, np.inf]), 0, "not finite: z"),
+        (np.zeros(9, np.float32), 0, r"shape \(9,\); want \(10,\)"),
+        (np.zeros((1, 10), np.float32), 0, r"want \(10,\)"),
+        (pose([0.4, 0, 0.3], np.zeros(6)), 0, "degenerate"),
+        (pose([0.4, 0, 0.3], [1, 0, 0, 2, 0, 0]), 0, "degenerate"),
+        (pose([0.4, 0, 0.3]), -300_000_000, "0.300 s old; at most 0.2 s"),
+        (pose([0.4, 0, 0.3]), 300_000_000, "-0.300 s old"),
+    ],
+)
+def test_refused_outright_and_the_next_one_is_not_moved_by_it(action, stamp_ns, says):
+    layer = SafetyLayer(limits_for(ARM), ARM)
+    with pytest.raises(UnsafeCommand, match=says):
+        layer.limit(action, seen(stamp_ns), 0)
+    assert layer.counts == {"refused": 1}
+    assert layer.limit(pose([0.9, 0.0, 0.3]), seen(), 0)[0] == pytest.approx(0.425)
+
+
+def test_joints_are_limited_in_their_own_units_about_where_they_are():
+    limits = SafetyLimits(low=(-1, -1, 0), high=(1, 1, 1), max_rate=(1.0, 2.0, 10.0), max_step=(0.5, 0.5, 0.5))
+    layer = SafetyLayer(limits, JOINTS)
+    observation = Observation(0, {"q": np.float32([0.2, 0.2]), "gripper": np.float32([0.0])})
+    sent = layer.limit(np.float32([0.6, 0.4, 0.0]), observation, 0)
+    np.testing.assert_allclose(sent, [0.3, 0.25, 0.0], atol=1e-6)  # joint 1 may go .1: a quarter of the step
+    np.testing.assert_allclose(SafetyLayer(SafetyLimits(low=(-1,) * 3, high=(1,) * 3), JOINTS).limit(
+        np.float32([5, -5, 0.5]), observation, 0), [1, -1, 0.5])  # fmt: skip
+
+
+def test_unknown_units_are_only_checked():
+    layer = SafetyLayer(limits_for(VECTOR), VECTOR)
+    np.testing.assert_array_equal(layer.limit(np.float32([500, 3]), Observation(0, {}), 0), [500, 3])
+    with pytest.raises(UnsafeCommand, match="not finite: b"):
+        layer.limit(np.float32([500, np.nan]), Observation(0, {}), 0)
+    limited = SafetyLayer(SafetyLimits(max_step=(10.0, 10.0)), VECTOR)
+    limited.limit(np.float32([500, 3]), Observation(0, {}), 0)
+    tick_ns = VECTOR.period_ns
+    np.testing.assert_allclose(limited.limit(np.float32([540, 3]), Observation(tick_ns, {}), tick_ns), [510, 3])
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"max_speed_m_s": np.nan}, "max_speed_m_s is nan"),
+        ({"max_speed_m_s": 0.0}, "must be positive"),
+        ({"max_age_s": np.inf}, "max_age_s"),
+        ({"low": (0, 0, 0)}, "both low and high"),
+        ({"low": (0, 0, 1), "high": (1, 1, 1)}, "not below"),
+        ({"low": (0, 0), "high": (1, 1, 1)}, "not below"),
+        ({"max_rate": (1.0, -1.0)}, "max_rate"),
+        ({"max_step": (1.0, np.nan)}, "finite"),
+    ],
+)
+def test_bad_limits_are_refused_at_once(limits, says):
+    with pytest.raises(ContractError, match=says):
+        SafetyLimits(**limits)
+
+
+@pytest.mark.parametrize(
+    ("limits", "spec", "says"),
+    [
+        ({"low": (0, 0), "high": (1, 1)}, ARM, "low has 2 numbers; want 3"),
+        ({"max_step": (1.0, 1.0)}, ARM, "want 1"),
+        ({"max_rate": (1.0,) * 10}, ARM, "max_speed_m_s"),
+        ({"max_rate": (1.0,)}, JOINTS, "want 3"),
+        ({"max_turn_rad_s": 1.0}, JOINTS, "max_rate"),
+        ({}, replace(ARM, state={}), "tool_pos"),
+        ({"max_rate": (1.0,) * 3}, replace(JOINTS, state={"q": StateSpec(9, ("rad",))}), r"'q \(9,\)'"),
+    ],
+)
+def test_limits_that_do_not_fit_the_robot(limits, spec, says):
+    with pytest.raises(ContractError, match=says):
+        SafetyLayer(SafetyLimits(**limits), spec)
+
+
+def test_a_wild_policy_moves_a_robot_no_faster_than_allowed():
+    clock = SimClock()
+    robot = MockRobot(None, clock)
+    layer = SafetyLayer(limits_for(robot.spec), robot.spec)
+    rng = np.random.default_rng(0)
+    before = robot.read()
+    for _ in range(100):
+        action = pose(rng.normal(0, 3, 3), rng.normal(size=6), rng.normal())
+        robot.command(layer.limit(action, before, clock.now_ns()), clock.now_ns())
+        clock.sleep_until(clock.now_ns() + robot.spec.period_ns)
+        now = robot.read()
+        assert np.linalg.norm(now.state["tool_pos"] - before.state["tool_pos"]) <= 0.5 * 0.05 + 1e-6
+        before = now
+    assert matrix_to_quat(quat_to_matrix(before.state["tool_quat"])).shape == (4,)
