@@ -1,8 +1,10 @@
 """Headless drawing: which GL backend works here, and one painter a thread that draws every camera."""
 
+import atexit
 import ctypes
 import os
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,9 @@ class Painter:
         self._height, self._width = model.vis.global_.offheight, model.vis.global_.offwidth
         model.vis.quality.offsamples = 0  # multisampling costs more than all else on a software renderer
         self._gl, self._context = _make_context(mujoco, model, self._width, self._height)
+        self._free = weakref.finalize(self, _free, self._gl, self._context, self._thread)
+        self._free.atexit = False  # it would come after the display is gone; atexit runs the newest first
+        atexit.register(self._free)
         self._scene = mujoco.MjvScene(model, maxgeom=max(200, 2 * model.ngeom))
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
@@ -102,20 +107,29 @@ class Painter:
         return picture[::-1].copy()  # GL counts rows from the bottom
 
     def close(self) -> None:
-        """Free the context; idempotent, and a no-op from a thread that does not own it."""
-        if self._gl is None or threading.get_ident() != self._thread:
-            return
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
-        self._gl = None
+        """Free the context; idempotent. It happens too when the painter is collected, but later."""
+        self._free()
+        atexit.unregister(self._free)
 
     def _use(self) -> None:
-        if self._gl is None:
+        if not self._free.alive:
             raise NoGLBackend("this painter is closed; make a new one")
         if threading.get_ident() != self._thread:
             raise NoGLBackend("a GL context belongs to the thread that made it; draw from that one")
         self._gl.make_current()
+
+
+_ORPHANS: list[Any] = []
+
+
+def _free(gl: Any, context: Any, thread: int) -> None:
+    """Free in the context's own name: left to the collector, it would delete the objects of whichever is current."""
+    if threading.get_ident() != thread:
+        _ORPHANS.append((gl, context))  # only its own thread could free it, so keep it until the process ends
+        return
+    gl.make_current()
+    context.free()
+    gl.free()
 
 
 def _make_context(mujoco: Any, model: Any, width: int, height: int) -> tuple[Any, Any]:

@@ -1,0 +1,109 @@
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from robopolicy.clock import SimClock
+from robopolicy.errors import NoGLBackend
+from sim_envs.lift import Lift
+from sim_envs.rendering import choose_backend, probe
+from sim_envs.twin import Twin
+
+LAST_LINE = """
+import numpy as np
+from robopolicy.clock import SimClock
+from robopolicy.errors import NoGLBackend
+from sim_envs.worlds import make_world
+clock = SimClock()
+world = make_world("twin:lift", clock, cameras=())
+clock.sleep_until(50_000_000)
+assert world.read().state["tool_pos"].shape == (3,)
+try:
+    world.picture()
+except NoGLBackend as error:
+    print(error)
+try:
+    make_world("twin:lift", clock).read()
+except NoGLBackend as error:
+    print(error)
+"""
+
+
+def python(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def needs_gl():
+    try:
+        return probe()
+    except NoGLBackend as error:
+        pytest.skip(str(error))
+
+
+def test_without_gl_the_state_works_and_pictures_say_what_to_install():
+    lines = python(LAST_LINE, MUJOCO_GL="disable").stdout.splitlines()
+    assert len(lines) == 2
+    assert all("apt-get install -y libegl1 libgl1" in line for line in lines)
+
+
+def test_backend_is_chosen_before_mujoco_and_kept_if_given():
+    code = "import os, sys, sim_envs; print(os.environ['MUJOCO_GL'], 'mujoco' in sys.modules)"
+    environment = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == [choose_backend(), "False"]
+    assert python(code, MUJOCO_GL="osmesa").stdout.split() == ["osmesa", "False"]
+
+
+def test_probe_names_what_draws():
+    assert needs_gl()
+
+
+def test_process_ends_quietly_with_open_painters():
+    needs_gl()
+    code = """
+from robopolicy.clock import SimClock
+from sim_envs.worlds import make_world
+worlds = [make_world("twin:lift", SimClock()) for _ in range(2)]
+assert all(world.read().images["front"].std() > 5 for world in worlds)
+"""
+    assert python(code).stderr == ""
+
+
+def test_a_collected_painter_does_not_spoil_the_others():
+    needs_gl()
+    first = Twin(Lift(), SimClock(), cameras=("front",))
+    want = first.read().images["front"]
+    for _ in range(3):
+        Twin(Lift(), SimClock(), cameras=("front",)).read()  # collected at once
+    np.testing.assert_array_equal(first.read().images["front"], want)
+    first.close()
+
+
+def test_another_thread_is_told_so():
+    needs_gl()
+    twin = Twin(Lift(), SimClock(), cameras=("front",))
+    twin.read()
+    caught = []
+
+    def draw():
+        try:
+            twin.read()
+        except NoGLBackend as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    thread.join()
+    assert "thread" in caught[0]
+    twin.close()

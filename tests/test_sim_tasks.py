@@ -1,0 +1,180 @@
+"""One walk over every task there is."""
+
+import numpy as np
+import pytest
+
+from robopolicy.clock import SimClock
+from robopolicy.errors import SpecMismatch, UnknownTask
+from robopolicy.interfaces import Environment, Robot, Task
+from robopolicy.loop import run_episode
+from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta
+from sim_envs.experts import make_expert
+from sim_envs.tasks import TASKS, make_task
+from sim_envs.worlds import make_world
+
+# What stands still in an expert's episode, and why.
+STILL = {"pusht": {"gripper"}}  # the fingers hold a stick
+SEEDS = {"lift": 6, "pusht": 2}
+
+
+class Watch:
+    def __init__(self):
+        self.steps = []
+
+    def on_start(self, meta, spec):
+        pass
+
+    def on_step(self, step):
+        self.steps.append(step)
+
+    def on_end(self, meta):
+        pass
+
+
+class NoSafety:
+    def limit(self, action, observation, now_ns):
+        return action
+
+    def reset(self):
+        pass
+
+
+def play(name, seed, max_steps=None):
+    clock = SimClock()
+    world = make_world(f"twin:{name}", clock, cameras=())
+    world.reset(seed)
+    watch, expert = Watch(), make_expert(name, world.spec)
+    run_episode(
+        world,
+        expert,
+        clock,
+        NoSafety(),
+        EpisodeMeta(name, "twin", seed=seed),
+        max_steps=max_steps or world.max_steps,
+        watchers=[watch],
+        done=lambda observation: world.success(),
+    )
+    return world, watch.steps
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_task_and_world_keep_the_interfaces(name):
+    world = make_world(f"twin:{name}", SimClock(), cameras=())
+    assert isinstance(make_task(name), Task)
+    assert isinstance(world, Robot)
+    assert isinstance(world, Environment)
+    observation = world.read()
+    assert {k: v.dim for k, v in world.spec.state.items()} == {k: len(v) for k, v in observation.state.items()}
+    assert all(v.dtype == np.float32 for v in observation.state.values())
+    assert not world.success()
+    assert world.score() < 0.5
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_same_seed_same_episode_to_the_bit(name):
+    first, second, other = (play(name, seed, 25)[1] for seed in (3, 3, 4))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.sent, b.sent)
+        for key in a.observation.state:
+            np.testing.assert_array_equal(a.observation.state[key], b.observation.state[key])
+    same = [
+        key
+        for key, value in first[0].observation.state.items()
+        if np.array_equal(value, other[0].observation.state[key])
+    ]
+    assert set(same) <= {"gripper", "dq"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_used_world_resets_as_a_new_one(name):
+    world, _ = play(name, 1, 30)
+    world.reset(9)
+    used = world.read().state
+    fresh = make_world(f"twin:{name}", SimClock(), cameras=())
+    fresh.reset(9)
+    for key, value in fresh.read().state.items():
+        np.testing.assert_array_equal(value, used[key])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_expert_succeeds_and_everything_it_sees_moves(name):
+    won, still = 0, None
+    for seed in range(SEEDS[name]):
+        world, steps = play(name, seed)
+        won += world.success()
+        constant = {
+            key for key in world.spec.state if (np.ptp([s.observation.state[key] for s in steps], axis=0) == 0).any()
+        }
+        still = constant if still is None else still & constant
+        sent = np.array([s.sent for s in steps])
+        assert np.linalg.norm(np.diff(sent[:, :3], axis=0), axis=1).max() <= 0.5 * 0.05  # m a step
+        assert world.score() <= 1.0
+    assert won == SEEDS[name]
+    assert still <= STILL.get(name, set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_expert_over_many_seeds(name):
+    count, least = {"lift": (100, 0.98), "pusht": (20, 0.8)}[name]
+    won = sum(play(name, seed)[0].success() for seed in range(1000, 1000 + count))
+    assert won / count >= least
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_observations_are_fresh_arrays(name):
+    clock = SimClock()
+    world = make_world(f"twin:{name}", clock, cameras=())
+    first = world.read()
+    kept = {key: value.copy() for key, value in first.state.items()}
+    for value in world.read().state.values():
+        value[:] = np.nan
+    play_on = world.stop()
+    play_on[:3] += 0.02
+    sent = world.command(play_on, clock.now_ns())
+    sent[:] = np.nan
+    play_on[:] = np.nan
+    clock.sleep_until(200_000_000)
+    assert np.isfinite(np.concatenate(list(world.read().state.values()))).all()
+    for key, value in kept.items():
+        np.testing.assert_array_equal(first.state[key], value)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_disturb_moves_what_the_task_is_about(name):
+    world, _ = play(name, 2, 20)
+    before = world.read().state
+    assert "m" in world.disturb(np.random.default_rng(0))
+    after = world.read().state
+    np.testing.assert_array_equal(before["tool_pos"], after["tool_pos"])
+    moved = [key for key in after if not np.array_equal(before[key], after[key])]
+    assert moved
+    assert all(key not in ("q", "dq", "tool_pos", "tool_quat", "gripper") for key in moved)
+    assert not world.success()
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(UnknownTask, match="lift"):
+        make_task("lfit")
+    with pytest.raises(UnknownTask, match="lift"):
+        make_expert("lfit", PolicySpec())
+    with pytest.raises(LookupError, match="twin:TASK"):
+        make_world("lift", SimClock())
+    with pytest.raises(SpecMismatch, match="cube_pos"):
+        make_expert("lift", PolicySpec())
+
+
+def test_lift_expert_recovers_a_cube_that_was_taken_away():
+    clock = SimClock()
+    world = make_world("twin:lift", clock, cameras=())
+    world.reset(5)
+    expert = make_expert("lift", world.spec)
+    expert.reset(5)
+    for k in range(160):
+        clock.sleep_until(k * world.spec.period_ns)
+        observation = world.read()
+        if k == 35:
+            world.disturb(np.random.default_rng(1))
+        world.command(expert.act(observation).values, k * world.spec.period_ns)
+    assert world.success()
