@@ -23,7 +23,8 @@ class StateSpec:
     """One low-dimensional stream: its length and the unit of each element.
 
     The unit ``"rad"`` is a number to a policy; ``"rad_wrapped"`` is an angle modulo 2 pi, which a policy
-    sees as (sin, cos).
+    sees as (sin, cos); ``"quat"`` is part of a unit quaternion, which a policy sees unscaled: scaled to the range of
+    the demonstrations, a tilt that is nearly constant there would be blown up to pure noise.
     """
 
     dim: int
@@ -36,8 +37,15 @@ class StateSpec:
     @property
     def wrapped(self) -> tuple[bool, ...]:
         """Which of the ``dim`` elements are angles modulo 2 pi."""
-        units = self.units * self.dim if len(self.units) == 1 else self.units
-        return tuple(unit == "rad_wrapped" for unit in units)
+        return tuple(unit == "rad_wrapped" for unit in self._each())
+
+    @property
+    def unscaled(self) -> tuple[bool, ...]:
+        """Which of the ``dim`` elements belong to a unit quaternion."""
+        return tuple(unit == "quat" for unit in self._each())
+
+    def _each(self) -> tuple[str, ...]:
+        return self.units * self.dim if len(self.units) == 1 else self.units
 
 
 @dataclass(frozen=True)

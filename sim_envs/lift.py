@@ -20,7 +20,7 @@ class Lift:
     instruction = "lift the red cube"
     max_steps = 120
     stick = False
-    units: Mapping[str, tuple[str, ...]] = {"cube_pos": ("m",), "cube_quat": ("1",)}
+    units: Mapping[str, tuple[str, ...]] = {"cube_pos": ("m",), "cube_quat": ("quat",)}
 
     def build(self) -> mujoco.MjSpec:
         """Return the table with the cube on it."""

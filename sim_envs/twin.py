@@ -27,7 +27,7 @@ ARM_STATE = {
     "q": StateSpec(7, ("rad",)),
     "dq": StateSpec(7, ("rad/s",)),
     "tool_pos": StateSpec(3, ("m",)),
-    "tool_quat": StateSpec(4, ("1",)),
+    "tool_quat": StateSpec(4, ("quat",)),
     "gripper": StateSpec(1, ("open",)),
 }
 

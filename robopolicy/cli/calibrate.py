@@ -40,9 +40,7 @@ def collect(checkpoint: Path, env: str, seeds: str, out: Path, *, jobs: int = 2,
     """Roll a checkpoint out over ``seeds`` and keep every decision in ``out``."""
     from robopolicy.cli.evaluate import evaluate
 
-    evaluate(
-        checkpoint, env, seeds, out, jobs=jobs, videos=0, decisions=True, candidates=CANDIDATES, label=label
-    )
+    evaluate(checkpoint, env, seeds, out, jobs=jobs, videos=0, decisions=True, candidates=CANDIDATES, label=label)
 
 
 def calibrate(checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed: int = 0) -> str:

@@ -1,9 +1,13 @@
 """`robopolicy demo`: record, train, calibrate, evaluate and deploy, in one go on a laptop."""
 
 import argparse
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from robopolicy.errors import UsageError
 
 ROBOT = "twin:lift"
 ALPHA = 0.05

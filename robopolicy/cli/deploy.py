@@ -1,19 +1,22 @@
 """`robopolicy deploy`: one policy, one robot, one loop, guarded."""
 
 import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
 from robopolicy.errors import UsageError
-from robopolicy.types import EpisodeMeta
+from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta, Step
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("deploy", parents=[debug], help="run a policy on a robot or its twin, guarded")
-    parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, gymnasium:ENV_ID, mock, module:Class")
+    parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, gymnasium:ID, mock, module:Class")
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="failure monitor; none: unguarded")
     parser.add_argument("--on-alarm", choices=["hold", "log"], default="hold")
@@ -30,12 +33,12 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    report = deploy(
+    outcome = deploy(
         args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
         max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, video=args.video,
         realtime=args.realtime,
     )  # fmt: skip
-    say(report["sentence"])
+    say(tell(outcome, args.robot))
 
 
 def deploy(
@@ -50,8 +53,8 @@ def deploy(
     record: Path | None = None,
     video: Path | None = None,
     realtime: bool = False,
-) -> dict[str, Any]:
-    """Run one guarded episode; return what happened, JSON-able: success, alarm step, verdicts and a sentence.
+) -> Any:
+    """Run one guarded episode and return its `Outcome`.
 
     Raises:
         SpecMismatch: if the checkpoint does not fit the robot; both sides printed.
@@ -59,6 +62,7 @@ def deploy(
     """
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_agent, make_clock, make_robot, make_safety
+    from robopolicy.evaluation.rollouts import Options, Witness
     from robopolicy.interfaces import Environment
     from robopolicy.loop import run_episode
     from robopolicy.training.checkpoint import read_spec
@@ -66,85 +70,60 @@ def deploy(
     spec = read_spec(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
     robot = make_robot(robot_name, clock, spec, cameras=tuple(spec.cameras))
-    spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
     world = robot if isinstance(robot, Environment) else None
     if world is None and (disturb_at is not None or video is not None):
         raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
+    spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
     agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm)
     steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
-    with bar("deploy", steps, "steps") as progress:
-        story = Story(world, disturb_at=disturb_at, seed=seed, film=video is not None, on_step=progress.advance)
-        watchers: list[Any] = [story]
+    options = Options(disturb_at=disturb_at, video_every=2 if video else None)
+    with ExitStack() as stack:
+        stack.callback(robot.close)
+        if world is not None:
+            world.reset(seed)
+        witness = Witness(robot, agent, seed, options, video)
+        stack.callback(witness.close)
+        progress = stack.enter_context(bar("deploy", steps, "steps"))
+        watchers: list[Any] = [witness, Ticker(progress.advance)]
         if record is not None:
             from robopolicy_data.recorder import Recorder
 
-            watchers.append(Recorder(record))
-        if world is not None:
-            world.reset(seed)
-        meta = EpisodeMeta(
-            task=world.instruction if world else "", robot=robot_name, seed=seed, software=f"robopolicy {__version__}"
-        )
-        try:
-            meta = run_episode(
-                robot, agent, clock, make_safety(robot.spec), meta, max_steps=steps, watchers=watchers,
-                done=lambda _: world is not None and world.success(),
-                finish=lambda meta: replace(meta, success=world.success() if world else None),
-            )  # fmt: skip
-        finally:
-            robot.close()
-    if video is not None:
-        from robopolicy.evaluation.video import write_video
-
-        write_video(video, story.frames, rate_hz=robot.spec.rate_hz / 2)
-    return story.tell(meta)
+            watchers.append(stack.enter_context(Recorder(record)))
+        instruction = world.instruction if world else ""
+        meta = run_episode(
+            robot, agent, clock, make_safety(robot.spec),
+            EpisodeMeta(instruction, robot_name, seed, software=f"robopolicy {__version__}"),
+            max_steps=steps, watchers=watchers,
+            done=witness.done if world else lambda _: False,
+            finish=lambda meta: replace(meta, success=world.success() if world else None),
+        )  # fmt: skip
+        return witness.outcome(bool(meta.success), world.score() if world else 0.0, 0.0)
 
 
-class Story:
-    """A watcher that remembers what an episode was like, and disturbs it when told to."""
+class Ticker:
+    """A watcher that moves a progress bar."""
 
-    def __init__(self, world: Any, *, disturb_at: int | None, seed: int, film: bool, on_step: Any) -> None:
-        self.frames: list[Any] = []
-        self._world, self._disturb_at, self._seed, self._film, self._on_step = world, disturb_at, seed, film, on_step
-        self._verdicts: list[dict[str, Any]] = []
-        self._steps = 0
-        self._alarm: int | None = None
-        self._disturbance = ""
+    def __init__(self, advance: Callable[[], None]) -> None:
+        self._advance = advance
 
-    def on_start(self, meta: Any, spec: Any) -> None:
-        """Nothing yet."""
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """Nothing to show yet."""
 
-    def on_step(self, step: Any) -> None:
-        """Remember the verdict, film every second step, disturb once."""
-        if step.verdict is not None:
-            verdict = step.verdict
-            self._verdicts.append(
-                {"step": self._steps, "statistic": verdict.statistic, "threshold": verdict.threshold,
-                 "p_value": verdict.p_value, "state": verdict.state, "latency_s": verdict.latency_s}
-            )  # fmt: skip
-            if verdict.state == "alarm" and self._alarm is None:
-                self._alarm = self._steps
-        if self._film and self._steps % 2 == 0:
-            self.frames.append(self._world.picture())
-        if self._steps == self._disturb_at:
-            import numpy as np
+    def on_step(self, step: Step) -> None:
+        """One step on, the monitor's state beside it."""
+        self._advance()
 
-            self._disturbance = self._world.disturb(np.random.default_rng(self._seed))
-        self._steps += 1
-        self._on_step()
+    def on_end(self, meta: EpisodeMeta) -> None:
+        """Nothing more to show."""
 
-    def on_end(self, meta: Any) -> None:
-        """Nothing more."""
 
-    def tell(self, meta: EpisodeMeta) -> dict[str, Any]:
-        """Return the episode in numbers and in one sentence."""
-        outcome = {True: "success", False: "no success", None: "outcome unknown"}[meta.success]
-        parts = [f"{meta.robot}, seed {meta.seed}: {outcome} after {self._steps} steps"]
-        if self._disturbance:
-            parts.append(f"disturbed at step {self._disturb_at} ({self._disturbance})")
-        if self._verdicts:
-            parts.append("no alarm" if self._alarm is None else f"alarm at step {self._alarm}")
-        return {
-            "robot": meta.robot, "seed": meta.seed, "success": meta.success, "steps": self._steps,
-            "disturb_at": self._disturb_at if self._disturbance else None, "disturbance": self._disturbance,
-            "alarm_step": self._alarm, "verdicts": self._verdicts, "sentence": "; ".join(parts),
-        }  # fmt: skip
+def tell(outcome: Any, robot_name: str) -> str:
+    """Return what happened in one sentence."""
+    parts = [f"{robot_name}, seed {outcome.seed}: {'success' if outcome.success else 'no success'}"]
+    parts[0] += f" after {outcome.steps} steps"
+    if outcome.disturb_step is not None:
+        parts.append(f"disturbed at step {outcome.disturb_step} ({outcome.disturbance})")
+    if outcome.marks:
+        held = f"alarm at step {outcome.alarm_step}"
+        parts.append("no alarm" if outcome.alarm_step is None else held)
+    return "; ".join(parts)

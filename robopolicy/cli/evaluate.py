@@ -64,10 +64,10 @@ def evaluate(
         The headline in words.
     """
     from robopolicy.cli.progress import bar
-    from robopolicy.cli.worlds import make_agent, world_factory
+    from robopolicy.cli.worlds import make_agent, make_safety, world_factory
     from robopolicy.evaluation.report import write_report
+    from robopolicy.evaluation.rollouts import Options, film
     from robopolicy.evaluation.rollouts import evaluate as roll
-    from robopolicy.evaluation.rollouts import film
     from robopolicy.evaluation.statistics import parse_seeds, summarise
     from robopolicy.training.checkpoint import checkpoint_sha
 
@@ -85,13 +85,16 @@ def evaluate(
             progress.at(good[1], note=f"{good[0]}/{good[1]} succeeded")
 
         outcomes = roll(
-            world, agent, numbers, jobs=jobs, out=out, identity=identity, decisions=decisions, on_progress=show
-        )
+            world, agent, numbers, make_safety=make_safety, jobs=jobs, out=out, identity=identity,
+            options=Options(decisions=decisions), on_progress=show,
+        )  # fmt: skip
     if videos:
         shown = sorted(outcomes, key=lambda outcome: (bool(outcome.success), outcome.seed))[:videos]
         with bar("film", len(shown), "videos") as progress:
-            films = film(world, agent, [outcome.seed for outcome in shown], out / "videos", jobs=jobs,
-                         on_progress=lambda _: progress.advance())  # fmt: skip
+            films = film(
+                world, agent, [outcome.seed for outcome in shown], out / "videos", make_safety=make_safety,
+                identity=identity, jobs=jobs, on_progress=lambda _: progress.advance(),
+            )  # fmt: skip
     else:
         films = {}
     summary = summarise(outcomes)

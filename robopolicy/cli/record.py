@@ -55,12 +55,12 @@ def record(
     from dataclasses import replace
 
     from robopolicy_data.recorder import Recorder
-    from sim_envs.experts import make_expert
 
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_safety, make_world
     from robopolicy.clock import SimClock
     from robopolicy.loop import run_episode
+    from sim_envs.experts import make_expert
 
     if not robot_name.startswith("twin:"):
         raise UsageError(f"--teleop expert drives twin:TASK only, not {robot_name!r}")
@@ -72,7 +72,7 @@ def record(
     seed = max(seed, newest + 1)
     recorder = Recorder(path, keep=lambda meta: keep_failures or meta.success is True)
     failures = 0
-    with bar("record", episodes, "episodes") as progress:
+    with recorder, bar("record", episodes, "episodes") as progress:
         progress.at(held)
         while held < episodes:
             world.reset(seed)
@@ -88,7 +88,7 @@ def record(
             )  # fmt: skip
             failures = 0 if meta.success else failures + 1
             if failures == 20 and not keep_failures:
-                raise UsageError(f"the expert of {task} failed 20 times running, last with seed {seed}; nothing to keep")
+                raise UsageError(f"the expert of {task} failed 20 times running, last with seed {seed}")
             held += bool(meta.success or keep_failures)
             seed += 1
             progress.at(held, note=f"seed {seed}")

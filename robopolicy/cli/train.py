@@ -19,8 +19,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-obs", type=int, default=2, help="observations it looks at")
     parser.add_argument("--horizon", type=int, default=16, help="steps it plans")
     parser.add_argument("--n-execute", type=int, default=8, help="steps it plays before planning anew")
-    parser.add_argument("--steps", type=int, help="gradient steps")
-    parser.add_argument("--minutes", type=float, help="stop after so long, learning rate annealed to it")
+    parser.add_argument("--steps", type=int, help="gradient steps; a run of steps repeats bit for bit (default 20000)")
+    parser.add_argument("--minutes", type=float, help="budget in time instead, learning rate annealed to it")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -35,9 +35,11 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
 
     given = {
-        "max_steps": args.steps, "max_minutes": args.minutes, "batch_size": args.batch_size, "lr": args.lr,
-        "num_threads": args.threads, "seed": args.seed, "device": None if args.device == "auto" else args.device,
+        "steps": args.steps, "max_minutes": args.minutes, "batch_size": args.batch_size, "lr": args.lr,
+        "num_threads": args.threads, "seed": args.seed, "device": args.device,
     }  # fmt: skip
+    if args.steps is None and args.minutes is None:
+        given["steps"] = 20_000
     train(
         args.data, args.out, preset=args.preset, states=_tuple(args.states), cameras=_tuple(args.cameras),
         n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute, resume=args.resume,
@@ -64,16 +66,19 @@ def train(
     Raises:
         UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, or nothing succeeded.
     """
+    import torch
     from robopolicy_data.reader import Dataset
     from robopolicy_data.windows import WindowSampler, load_arrays
 
     from robopolicy.cli.progress import bar
-    from robopolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
+    from robopolicy.policies.config import preset as find_preset
+    from robopolicy.policies.diffusion import DiffusionPolicy
     from robopolicy.training.trainer import TrainConfig
     from robopolicy.training.trainer import train as fit
 
     if (out / "weights.safetensors").exists() and not resume:
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
+    net = find_preset(preset)
     dataset = Dataset(data)
     spec = dataset.spec.select(cameras=cameras, state=states)
     spec = replace(spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)
@@ -86,16 +91,19 @@ def train(
             progress=lambda done, total: progress.at(done, total),
         )  # fmt: skip
     sampler = WindowSampler(arrays, n_obs, horizon, n_execute=n_execute)
-    config = TrainConfig(**(settings or {}))
-    policy = DiffusionPolicy(spec, DiffusionConfig.preset(preset))
-    policy.fit_normaliser(arrays)
+    settings = dict(settings or {})
+    if settings.get("device", "auto") == "auto":
+        settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(settings.get("seed", 0))  # of the first weights
+    policy = DiffusionPolicy(spec, net)
+    about = {"path": str(data), "episodes": len(keep)}
     with bar("train", None, "steps") as progress:
 
         def show(now: Any) -> None:
             note = f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_s:.0f}s"
             progress.at(now.step, now.steps, note=note)
 
-        fit(policy, sampler, out, config, resume=resume, on_progress=show)
+        fit(policy, sampler, out, TrainConfig(**settings), resume=resume, on_progress=show, about=about)
 
 
 def _tuple(names: list[str] | None) -> tuple[str, ...] | None:

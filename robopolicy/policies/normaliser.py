@@ -44,8 +44,8 @@ class Normaliser(nn.Module):
 
     @classmethod
     def of_state(cls, spec: StateSpec) -> "Normaliser":
-        """Return the normaliser of a state stream; units ``rad_wrapped`` become (sin, cos)."""
-        return cls(spec.dim, wrapped=spec.wrapped)
+        """Return the normaliser of a state stream; ``rad_wrapped`` becomes (sin, cos), ``quat`` is left as it is."""
+        return cls(spec.dim, wrapped=spec.wrapped, untouched=spec.unscaled)
 
     @classmethod
     def of_action(cls, spec: ActionSpec) -> "Normaliser":
