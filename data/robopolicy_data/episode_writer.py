@@ -50,7 +50,7 @@ class EpisodeWriter:
         on_close: Callable[[], None],
     ) -> None:
         self._spec, self._codec, self._publish, self._on_close = spec, codec, publish, on_close
-        self._meta = replace(meta, rate_hz=meta.rate_hz or spec.rate_hz, software=meta.software or software())
+        self._meta = self._filled(meta)
         self._uuid, self._recorded, self._dtype = uuid4().hex, now(), row_dtype(spec)
         self._rows: list[bytes] = []
         self._folder = wip / self._uuid  # holds `journal` and `episode`, which is what will be renamed
@@ -100,12 +100,9 @@ class EpisodeWriter:
         self._require_open()
         if not self._rows:
             raise ContractError("an episode of no steps cannot be committed; discard it")
-        if meta is not None:
-            self._meta = replace(
-                meta, rate_hz=meta.rate_hz or self._meta.rate_hz, software=meta.software or self._meta.software
-            )
+        known = self._meta if meta is None else self._filled(meta)
+        attributes = group_json(episode_attributes(known, len(self), self._uuid, self._recorded))
         episode = self._folder / "episode"
-        attributes = group_json(episode_attributes(self._meta, len(self), self._uuid, self._recorded))
         with disk_full_as(self._story()):
             self._write(episode, attributes)
             number = self._publish(episode)
@@ -121,6 +118,9 @@ class EpisodeWriter:
         """Close without deleting: the next `DatasetWriter` puts it aside; idempotent."""
         if self._open:
             self._close(keep=True)
+
+    def _filled(self, meta: EpisodeMeta) -> EpisodeMeta:
+        return replace(meta, rate_hz=meta.rate_hz or self._spec.rate_hz, software=meta.software or software())
 
     def _create(self, header: dict[str, Any]) -> None:
         episode = self._folder / "episode"

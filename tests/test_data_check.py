@@ -1,0 +1,157 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recordings import META, SPEC, make_steps, record
+from robopolicy_data.check import check, info
+from robopolicy_data.writer import DatasetWriter
+
+from robopolicy.errors import DatasetError
+
+
+@pytest.fixture
+def path(tmp_path):
+    with DatasetWriter(tmp_path, SPEC) as writer:
+        for seed, success in enumerate((True, False, None)):
+            record(writer, seed, 20, success=success)
+    return tmp_path
+
+
+def recorded(path, change):
+    """Record one episode whose steps went through ``change(k, step)`` and return what check says of it."""
+    with DatasetWriter(path, SPEC) as writer:
+        episode = writer.begin(META)
+        for k, step in enumerate(make_steps(4, 30)):
+            episode.add(change(k, step))
+        number = episode.commit()
+    return [str(problem) for problem in check(path) if f"episode {number}" in problem.where]
+
+
+def seen(step, **changes):
+    return replace(step, observation=replace(step.observation, **changes))
+
+
+def stretched(step, k, period_ns):
+    shift = k * (period_ns - SPEC.period_ns)
+    stamps = {name: ns + shift for name, ns in step.observation.image_stamps_ns.items()}
+    changed = seen(step, stamp_ns=step.observation.stamp_ns + shift, image_stamps_ns=stamps)
+    return replace(changed, due_ns=step.due_ns + shift)
+
+
+def test_a_good_dataset_has_no_problems(path):
+    told = []
+    assert check(path, progress=lambda done, total: told.append((done, total))) == []
+    assert told[-1] == (3, 3)
+
+
+def test_an_empty_one_is_odd_and_none_is_an_error(tmp_path):
+    with DatasetWriter(tmp_path / "d", SPEC):
+        pass
+    assert [str(p) for p in check(tmp_path / "d")] == ["warning: there are no episodes"]
+    with pytest.raises(DatasetError, match="not a robopolicy dataset"):
+        check(tmp_path)
+
+
+def test_nan(path):
+    def change(k, step):
+        return replace(step, sent=step.sent * np.nan) if k in (7, 9) else step
+
+    assert recorded(path, change) == [
+        "error: episode 3, action/command: 2 of 30 steps hold NaN or infinity, the first at step 7"
+    ]
+
+
+def test_time_that_stands_still(path):
+    problems = recorded(path, lambda k, step: stretched(step, min(k, 1), 2 * SPEC.period_ns) if k < 3 else step)
+    assert any("time/step: time does not go on at 1 of 30 steps, the first after step 2" in p for p in problems)
+
+
+def test_a_rate_that_is_not_the_label(path):
+    problems = recorded(path, lambda k, step: stretched(step, k, 60_000_000))
+    assert problems == ["warning: episode 3, time/step: labelled 20 Hz, recorded at 16.67 Hz"]
+
+
+def test_jitter(path):
+    problems = recorded(path, lambda k, step: stretched(step, k % 2, SPEC.period_ns + 9_000_000))
+    assert any("jitter" in p for p in problems)
+
+
+def test_an_old_camera(path):
+    def change(k, step):
+        stamps = {**step.observation.image_stamps_ns, "wrist": step.observation.stamp_ns - 400_000_000}
+        return seen(step, image_stamps_ns=stamps)
+
+    assert recorded(path, change) == [
+        "warning: episode 3, obs/cam/wrist: frames are up to 400 ms older than their step"
+    ]
+
+
+def test_black_and_frozen_frames(path):
+    first = make_steps(4, 1)[0].observation.images["front"]
+
+    def change(k, step):
+        wrist = step.observation.images["wrist"] * (k != 5)
+        return seen(step, images={"front": first if k < 10 else step.observation.images["front"], "wrist": wrist})
+
+    assert recorded(path, change) == [
+        "warning: episode 3, obs/cam/front: 9 of 30 frames repeat the one before while the state moves",
+        "warning: episode 3, obs/cam/wrist: 1 of 30 frames are black, the first at step 5",
+    ]
+
+
+def test_an_element_that_never_changes(tmp_path):
+    with DatasetWriter(tmp_path, SPEC) as writer:
+        for seed in (1, 2):
+            episode = writer.begin(META)
+            for step in make_steps(seed, 20):
+                episode.add(replace(step, sent=step.sent * np.float32([1, 0])))
+            episode.commit()
+    assert [str(p) for p in check(tmp_path)] == ["warning: action/command: element(s) [1] never change in 2 episode(s)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("obs/cam/front/c.0.0.0.0", "frame 0: frame 0 is damaged"),
+        ("obs/state/q/c.0.0", "c.0.0 is damaged"),
+        ("time/wrist/c.0", "c.0 is damaged"),
+        ("action/source/zarr.json", "is not JSON"),
+        ("zarr.json", "is not JSON"),
+    ],
+)
+def test_damage_is_an_error_and_the_rest_is_still_checked(path, name, said):
+    file = path / "episodes/000001" / name
+    data = file.read_bytes()
+    file.write_bytes(bytes([data[0] ^ 0x80]) + data[1:])
+    (problem,) = check(path)
+    assert problem.severity == "error"
+    assert said in problem.message
+    assert "episode 1" in problem.where
+
+
+def test_an_unfinished_recording_is_mentioned(path):
+    with DatasetWriter(path, SPEC) as writer:
+        writer.begin(META).add(make_steps(1)[0])
+    assert [p.severity for p in check(path)] == ["warning"]
+    assert "unfinished" in check(path)[0].message
+    with DatasetWriter(path, SPEC):
+        pass
+    assert check(path) == []
+    assert info(path)["set_aside"] == 1
+
+
+def test_info(path):
+    told = info(path)
+    assert (told["episodes"], told["steps"], told["rate_hz"]) == (3, 60, 20.0)
+    assert told["seconds"] == pytest.approx(3.0)
+    assert told["success"] == {"true": 1, "false": 1, "unknown": 1}
+    assert told["cameras"] == {"front": (24, 32), "wrist": (16, 16)}
+    assert told["state"] == {"q": (3, ("rad",)), "gripper": (1, ("open",))}
+    assert told["action"] == {"kind": "vector", "names": ("x", "y")}
+    assert told["tasks"] == {"lift": 3}
+    assert 0.01 < told["megabytes"] < 1
+    assert told["unfinished"] == told["set_aside"] == 0

@@ -1,0 +1,223 @@
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recordings import META, SPEC, make_steps, record, require_intact
+from robopolicy_data.journal import read_journal
+from robopolicy_data.reader import Dataset
+from robopolicy_data.writer import DatasetWriter
+
+from robopolicy.errors import ContractError, DatasetError, NewerFormat, SpecMismatch
+from robopolicy.spec import CameraSpec
+from robopolicy.types import EpisodeMeta
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "deep" / "d"
+
+
+def begun(writer, steps=5, seed=3):
+    episode = writer.begin(META)
+    for step in make_steps(seed, steps):
+        episode.add(step)
+    return episode
+
+
+def test_lossless_is_bit_for_bit(path):
+    with DatasetWriter(path, SPEC, lossless=True) as writer:
+        assert [record(writer, seed) for seed in (4, 5)] == [0, 1]
+    for episode in Dataset(path):
+        require_intact(episode)
+
+
+def test_jpeg_changes_only_the_pictures_and_those_little(path):
+    with DatasetWriter(path, SPEC) as writer:
+        record(writer, 4, 40)
+    episode, steps = Dataset(path)[0], make_steps(4, 40)
+    assert np.array_equal(episode.action(), np.stack([step.sent for step in steps]))
+    for camera in SPEC.cameras:
+        truth = np.stack([step.observation.images[camera] for step in steps]).astype(float)
+        error = episode.images(camera) - truth
+        assert 0 < np.sqrt(np.mean(error**2)) < 12  # of 255; the test's pictures are hard on 4:2:0
+    assert episode.frame_sizes("front").mean() < 24 * 32 * 3
+
+
+def test_meta_comes_back_as_it_was(path):
+    meta = EpisodeMeta(
+        "lift", "mock", 7, "ana", "human", True, 20.0, "software 1",
+        {"front": {"K": np.eye(3), "T_base_cam": np.eye(4)}}, "a note", {"score": np.float32(0.5)},
+    )  # fmt: skip
+    with DatasetWriter(path, SPEC) as writer:
+        begun(writer).commit(meta)
+    back = Dataset(path)[0].meta
+    assert replace(back, cameras={}, extra={}) == replace(meta, cameras={}, extra={})
+    assert back.cameras["front"]["K"] == np.eye(3).tolist()
+    assert back.extra == {"score": 0.5}
+
+
+def test_rate_and_software_are_filled_in(path):
+    with DatasetWriter(path, SPEC) as writer:
+        begun(writer).commit()
+    meta = Dataset(path)[0].meta
+    assert meta.rate_hz == SPEC.rate_hz
+    assert meta.software.startswith("robopolicy ")
+
+
+def test_an_episode_is_invisible_until_committed(path):
+    with DatasetWriter(path, SPEC) as writer:
+        episode = begun(writer)
+        assert len(Dataset(path)) == 0
+        episode.commit()
+        assert len(Dataset(path)) == 1
+        with pytest.raises(ContractError, match="over"):
+            episode.add(make_steps(1)[0])
+
+
+def test_discard_leaves_nothing(path):
+    with DatasetWriter(path, SPEC) as writer:
+        episode = begun(writer)
+        episode.discard()
+        episode.discard()
+        assert record(writer, 1) == 0
+    assert sorted(p.name for p in path.iterdir()) == [".lock", "episodes", "zarr.json"]
+
+
+def test_numbers_are_never_used_twice(path):
+    with DatasetWriter(path, SPEC) as writer:
+        assert [record(writer, seed) for seed in range(3)] == [0, 1, 2]
+    shutil.rmtree(path / "episodes" / "000002")
+    with DatasetWriter(path, SPEC) as writer:
+        assert record(writer, 9) == 3
+    (path / ".lock").unlink()
+    with DatasetWriter(path, SPEC) as writer:
+        assert record(writer, 9) == 4
+
+
+def test_one_episode_at_a_time(path):
+    with DatasetWriter(path, SPEC) as writer:
+        begun(writer)
+        with pytest.raises(ContractError, match="still open"):
+            writer.begin(META)
+    with pytest.raises(ContractError, match="closed"):
+        writer.begin(META)
+
+
+def test_a_bad_step_costs_only_itself(path):
+    good = make_steps(3, 6)
+    seen = good[5].observation
+    bad = [
+        (replace(good[5], sent=np.zeros(3, np.float32)), "action: shape"),
+        (replace(good[5], observation=replace(seen, state={"q": seen.state["q"]})), "'gripper' is not in the obs"),
+        (replace(good[5], observation=replace(seen, images={})), "camera 'front' is not in the observation"),
+        (
+            replace(good[5], observation=replace(seen, images={**seen.images, "wrist": np.zeros((2, 2, 3))})),
+            "want uint8",
+        ),
+    ]
+    with DatasetWriter(path, SPEC, lossless=True) as writer:
+        episode = writer.begin(META)
+        for step, (wrong, message) in zip(good, [*bad, *bad], strict=False):
+            episode.add(step)
+            with pytest.raises(ContractError, match=message):
+                episode.add(wrong)
+        assert episode.commit() == 0
+    require_intact(Dataset(path)[0], seed=3)
+
+
+def test_an_empty_episode_cannot_be_committed(path):
+    with DatasetWriter(path, SPEC) as writer:
+        episode = writer.begin(META)
+        with pytest.raises(ContractError, match="no steps"):
+            episode.commit()
+
+
+def test_meta_that_is_not_json_leaves_the_episode_open(path):
+    with DatasetWriter(path, SPEC) as writer:
+        for wrong in ({"f": print}, {"x": float("nan")}):
+            with pytest.raises(ContractError, match="JSON"):
+                writer.begin(replace(META, extra=wrong))
+        episode = begun(writer)
+        with pytest.raises(ContractError, match="JSON"):
+            episode.commit(replace(META, extra={"f": print}))
+        assert episode.commit() == 0
+
+
+def test_an_unfinished_episode_is_put_aside_with_its_journal(path):
+    with DatasetWriter(path, SPEC) as writer:
+        record(writer, 1)
+        begun(writer, steps=5)
+    assert len(Dataset(path)) == 1
+    with DatasetWriter(path, SPEC) as writer:
+        (left,) = writer.interrupted
+        assert (left.steps, left.task) == (5, "lift")
+        journal = read_journal(left.folder / "journal")
+        assert record(writer, 2) == 1
+    steps = make_steps(3, 5)
+    assert np.array_equal(journal.rows["action/command"], np.stack([step.sent for step in steps]))
+    assert np.array_equal(journal.rows["obs/state/q"], np.stack([step.observation.state["q"] for step in steps]))
+    with DatasetWriter(path, SPEC) as writer:
+        assert writer.interrupted == ()
+
+
+def test_a_torn_journal_is_read_up_to_the_tear(path):
+    with DatasetWriter(path, SPEC) as writer:
+        begun(writer, steps=5)
+    (journal,) = (path / ".wip").glob("*/journal")
+    data = journal.read_bytes()
+    journal.write_bytes(data[:-3])
+    assert len(read_journal(journal).rows) == 4
+    journal.write_bytes(data[:9])
+    with pytest.raises(DatasetError, match="not a journal"):
+        read_journal(journal)
+    with DatasetWriter(path, SPEC) as writer:
+        assert writer.interrupted[0].steps == 0
+
+
+def test_another_spec_is_refused_and_both_are_printed(path):
+    with DatasetWriter(path, SPEC):
+        pass
+    other = replace(SPEC, cameras={**SPEC.cameras, "front": CameraSpec(48, 64)}, rate_hz=50.0)
+    with pytest.raises(SpecMismatch, match=r"24x32.*48x64.*20 Hz.*50 Hz"):
+        DatasetWriter(path, other)
+    with pytest.raises(SpecMismatch, match="wrist"):
+        DatasetWriter(path, SPEC.select(cameras=("front",)))
+    with DatasetWriter(path, replace(SPEC, n_obs=2, horizon=16, n_execute=8)) as writer:
+        assert record(writer, 1) == 0
+
+
+def test_a_newer_format_is_refused(path):
+    with DatasetWriter(path, SPEC):
+        pass
+    root = json.loads((path / "zarr.json").read_text())
+    root["attributes"]["robopolicy"]["version"] = "2.0"
+    (path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(NewerFormat, match=r"has format 2\.0, robopolicy .* reads up to 1\.0"):
+        DatasetWriter(path, SPEC)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(DatasetError, match=r"neither empty nor a robopolicy dataset: it holds thesis\.tex"):
+        DatasetWriter(tmp_path, SPEC)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(DatasetError, match="is a file"):
+        DatasetWriter(tmp_path / "thesis.tex", SPEC)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [replace(SPEC, cameras={name: CameraSpec(2, 2)}) for name in ("a/b", "..", "", "step", "action")]
+    + [replace(SPEC, state={"a b": SPEC.state["q"]})],
+    ids=lambda spec: repr(next(iter(spec.cameras))),
+)
+def test_names_that_cannot_be_folders_are_refused(path, spec):
+    with pytest.raises(ContractError, match=r"folder|taken"):
+        DatasetWriter(path, spec)
+    assert not path.exists()
