@@ -78,10 +78,11 @@ class OutcomeLog:
     def append(self, outcome: Outcome) -> None:
         """Add one line in one write; after a crash a half line is closed first, and ignored from then on."""
         line = json.dumps({"identity": self._identity, **outcome.to_json()}) + "\n"
-        with self._path.open("ab") as file:
-            if file.tell() and not self._path.read_bytes().endswith(b"\n"):
-                line = "\n" + line
-            file.write(line.encode())
+        with self._path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())  # appended, wherever the file was read
             file.flush()
             os.fsync(file.fileno())
 

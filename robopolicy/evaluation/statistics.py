@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from robopolicy.errors import ContractError, UsageError
+from robopolicy.errors import ContractError, EvaluationError, UsageError
+from robopolicy.evaluation.outcomes import Outcome
 
 Method = Literal["clopper-pearson", "wilson"]
 
@@ -33,7 +34,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of n numbers with a confidence interval (Student's t); None where n < 2 gives none."""
+    """The mean of n numbers with Student's t interval; None where they do not spread, and so tell nothing of it."""
 
     value: float
     n: int
@@ -72,13 +73,61 @@ def mean_score(scores: Sequence[float], *, confidence: float = 0.95) -> Mean:
     x = np.asarray(scores, dtype=np.float64)
     if x.size == 0 or not np.all(np.isfinite(x)):
         raise ContractError(f"{x.size} scores; want at least one, all finite")
-    if x.size == 1:
-        return Mean(float(x[0]), 1, None, None, confidence)
+    if x.min() == x.max():
+        return Mean(float(x[0]), x.size, None, None, confidence)
     half = float(t.ppf(0.5 + confidence / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
     low, high = float(x.mean()) - half, float(x.mean()) + half
     if x.min() >= 0 and x.max() <= 1:
         low, high = max(low, 0.0), min(high, 1.0)
     return Mean(float(x.mean()), x.size, low, high, confidence)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An evaluation in a few numbers; episodes that ended in an error are counted apart, not as failures."""
+
+    success: Rate
+    score: Mean
+    errors: int  # episodes without an outcome
+    false_alarms: Rate | None  # alarms among successful episodes; None without a monitor
+    caught: Rate | None  # alarms among failed ones; None without a monitor, or without a failure
+
+    def headline(self) -> str:
+        """Return one line for people."""
+        parts = [f"success {self.success}", f"mean score {self.score}"]
+        if self.false_alarms is not None:
+            parts.append(f"false alarms in {self.false_alarms.successes} of {self.false_alarms.n} successes")
+        if self.caught is not None:
+            parts.append(f"alarms in {self.caught.successes} of {self.caught.n} failures")
+        if self.errors:
+            parts.append(f"{self.errors} episodes ended in an error and are not counted")
+        return "; ".join(parts)
+
+
+def summarise(outcomes: Sequence[Outcome], *, confidence: float = 0.95) -> Summary:
+    """Return success, score and alarms over ``outcomes``.
+
+    Raises:
+        EvaluationError: if no episode has an outcome; with the first error.
+    """
+    valid = [outcome for outcome in outcomes if outcome.error is None]
+    if not valid:
+        first = f"; seed {outcomes[0].seed}: {outcomes[0].error}" if outcomes else ""
+        raise EvaluationError(f"none of {len(outcomes)} episodes has an outcome{first}")
+    good = [outcome for outcome in valid if outcome.success]
+    bad = [outcome for outcome in valid if not outcome.success]
+    watched = any(outcome.marks for outcome in valid)
+    return Summary(
+        success=success_rate(len(good), len(valid), confidence=confidence),
+        score=mean_score([outcome.score for outcome in valid], confidence=confidence),
+        errors=len(outcomes) - len(valid),
+        false_alarms=_alarm_rate(good, confidence) if watched and good else None,
+        caught=_alarm_rate(bad, confidence) if watched and bad else None,
+    )
+
+
+def _alarm_rate(outcomes: Sequence[Outcome], confidence: float) -> Rate:
+    return success_rate(sum(o.alarm_step is not None for o in outcomes), len(outcomes), confidence=confidence)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -92,7 +141,7 @@ def parse_seeds(text: str) -> list[int]:
         first, colon, last = (piece.strip() for piece in part.partition(":"))
         if not first.isdecimal() or (colon and not last.isdecimal()):
             raise UsageError(
-                f"seeds {text!r}: {part.strip()!r} is neither a number nor FIRST:LAST+1, e.g. 0:50 or 0,3,7"
+                f"seeds {text!r}: {part.strip()!r} is neither a number nor FIRST:LAST+1, such as 0:50 or 0,3,7"
             )
         chosen = range(int(first), int(last)) if colon else [int(first)]
         if not chosen:
