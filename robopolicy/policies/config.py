@@ -52,7 +52,7 @@ class DiffusionConfig:
 
 
 PRESETS: dict[str, DiffusionConfig] = {
-    "mlp": DiffusionConfig(MlpConfig()),
+    "mlp": DiffusionConfig(MlpConfig(), process=ProcessConfig(prediction="x0")),
     "unet-small": DiffusionConfig(UnetConfig((64, 128, 256), step_dim=128)),
     "unet": DiffusionConfig(UnetConfig((256, 512, 1024), step_dim=256)),
 }
