@@ -34,7 +34,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.links += [value for name, value in attrs if name in ("src", "href", "data", "action")]
+        self.links += [value for name, value in attrs if name in ("src", "href", "data", "action", "poster")]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -91,6 +91,17 @@ def test_alarm_is_framed_in_red(tmp_path):
     assert np.all(edge[17:, 0] - edge[17:, 2] > 100)
 
 
+def test_poster_is_the_last_picture(tmp_path):
+    frames = moving()
+    frames[-1] = (20, 200, 20)
+    path = write_video(tmp_path / "v.webm", frames, rate_hz=10)
+    cv2 = video.load_cv2()
+    picture = cv2.imdecode(np.frombuffer(video.last_picture(path), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_allclose(picture.mean(axis=(0, 1)), [20, 200, 20], atol=6)
+    (tmp_path / "broken.webm").write_bytes(b"\x1a\x45\xdf\xa3")
+    assert video.last_picture(tmp_path / "broken.webm") is None
+
+
 def test_missing_system_library_names_the_command(monkeypatch):
     class Broken:
         def find_spec(self, name, path=None, target=None):
@@ -99,7 +110,7 @@ def test_missing_system_library_names_the_command(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "cv2", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(EvaluationError, match="apt-get install -y libgl1 libglib2.0-0"):
+    with pytest.raises(EvaluationError, match=r"apt-get install -y libgl1 libglib2\.0-0"):
         video.load_cv2()
 
 
@@ -141,15 +152,16 @@ def test_page_is_whole_honest_and_self_contained(tmp_path):
     held = Outcome(
         7, False, 0.3, 40, 12, "far out", 10, "tossed <away>", marks([0.1] * 5 + [200.0]), None, films[0].video
     )
+    promise = {"guarantee": "at most 5 %", "score": "kernel", "alpha": 0.05, "threshold": 1.0, "k": 19}
     path = write_report(
         tmp_path, outcomes, summarise(outcomes), films, title="Policy & world",
         facts={"command": "robopolicy eval --seeds 0:20", "env": "tiny", "seeds": "0:20", "sha": "abc"},
         deployed=[("Disturbed", held)],
-        monitor={"guarantee": "at most 5 %", "score": "kernel", "alpha": 0.05, "threshold": 1.0, "k": 19, "n_calibration": 19},
+        monitor=promise | {"n_calibration": 19},
     )  # fmt: skip
     page = Page(path.read_text())
     assert page.counts["video"] == 3
-    assert all(link.startswith("data:video/webm;base64,") for link in page.links), "asks nothing of any network"
+    assert all(link.startswith(("data:video/webm;base64,", "data:image/jpeg;base64,")) for link in page.links)
     assert "http" not in path.read_text()
     assert "script" not in page.counts
     for words in ("Policy & world", "16 of 19 episodes", "1 errors", "tossed <away>", "robopolicy eval --seeds 0:20",

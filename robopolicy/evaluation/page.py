@@ -9,6 +9,7 @@ from typing import Any
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.plots import rate_plot, score_plot, trace_plot
 from robopolicy.evaluation.statistics import Rate, Summary
+from robopolicy.evaluation.video import last_picture
 
 TABLE_ROWS = 12  # shown at once; the others are behind a click
 
@@ -167,5 +168,11 @@ def _badge(outcome: Outcome) -> str:
 def _video(path: str | None) -> str:
     if path is None or not Path(path).exists():
         return ""
-    data = base64.b64encode(Path(path).read_bytes()).decode()
-    return f'<video controls loop muted playsinline preload="metadata" src="data:video/webm;base64,{data}"></video>'
+    picture = last_picture(path)
+    poster = f'poster="data:image/jpeg;base64,{_base64(picture)}" ' if picture else ""
+    source = f'src="data:video/webm;base64,{_base64(Path(path).read_bytes())}"'
+    return f'<video controls loop muted playsinline preload="metadata" {poster}{source}></video>'
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -77,6 +77,20 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, rate_hz: floa
     return Path(path)
 
 
+def last_picture(path: str | Path) -> bytes | None:
+    """Return the last picture of a video as JPEG, to stand for it until it is played; None if it holds none."""
+    cv2 = load_cv2()
+    with _silent_stderr():  # a damaged file is said to be one by returning None
+        capture = cv2.VideoCapture(str(path))
+        image = None
+        while (got := capture.read())[0]:
+            image = got[1]
+        capture.release()
+    if image is None:
+        return None
+    return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
+
+
 def load_cv2() -> Any:
     """Import OpenCV.
 
