@@ -10,6 +10,8 @@ FINGERS = ("finger_left", "finger_right")
 FINGER_TRAVEL = 0.04  # m, each finger; the opening between them is twice that
 TOOL = "tool"  # the site between the finger tips: x forward, y the way the fingers open, z out of the hand
 FLANGE_TO_TOOL = 0.1034  # m
+STICK_RADIUS = 0.0146  # m: 15 px of the published Push-T world
+STICK_LENGTH = 0.06  # m, beyond the finger tips
 
 # Pose of each link in its parent's frame: position (m) and the turn about x (quarter turns); joints turn about z.
 # Source: the modified Denavit-Hartenberg table published by Franka Robotics (d1 .333, d3 .316, a4 .0825,
@@ -47,7 +49,7 @@ SHAPES: tuple[tuple[tuple[Any, ...], ...], ...] = (
         ("cylinder", (0, -0.072, 0), (0, 0.072, 0), 0.056, JOINT),
     ),
     (
-        ("capsule", (0, 0, 0), (0, -0.13, 0), 0.058, SHELL),
+        ("capsule", (0, 0, 0), (0, -0.13, 0), 0.055, SHELL),
         ("cylinder", (0, 0, -0.082), (0, 0, 0.082), 0.05, SHELL),
         ("cylinder", (0, -0.12, 0), (0, -0.205, 0), 0.058, SHELL),
     ),
@@ -92,7 +94,7 @@ def add_arm(spec: mujoco.MjSpec, *, stick: bool = False) -> None:
 
     Args:
         spec: the scene; it gets the materials, bodies, joints, actuators and the wrist camera.
-        stick: the closed fingers hold a round stick, whose tip is then the tool point.
+        stick: the fingers hold a round stick, whose tip is then the tool point.
     """
     _add_materials(spec)
     body = spec.worldbody.add_body(name="base")
@@ -130,14 +132,13 @@ def _add_hand(spec: mujoco.MjSpec, link7: Any, stick: bool) -> None:
     equality = spec.add_equality(type=mujoco.mjtEq.mjEQ_JOINT, name1=FINGERS[0], name2=FINGERS[1])
     equality.objtype = mujoco.mjtObj.mjOBJ_JOINT
     equality.data[:5] = [0, 1, 0, 0, 0]
-    length = 0.06 if stick else 0.0
+    length = STICK_LENGTH if stick else 0.0
     if stick:
-        tip = (0, 0, FLANGE_TO_TOOL + length)
         hand.add_geom(
             name="stick",
-            type=_KINDS["capsule"],
-            fromto=[0, 0, 0.08, *tip[:2], tip[2] - 0.0146],
-            size=[0.0146, 0, 0],
+            type=_KINDS["cylinder"],
+            fromto=[0, 0, 0.08, 0, 0, FLANGE_TO_TOOL + length],
+            size=[STICK_RADIUS, 0, 0],
             material=ACCENT,
             mass=0.05,
             friction=[0.3, 0.005, 0.0001],

@@ -6,9 +6,13 @@ from robopolicy.errors import SpecMismatch, UnknownTask
 from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
 from sim_envs.lift_expert import LiftExpert
+from sim_envs.pusht_expert import PushTExpert
 
-EXPERTS: dict[str, Callable[[], Agent]] = {"lift": LiftExpert}
-NEEDS: dict[str, tuple[str, ...]] = {"lift": ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat")}
+EXPERTS: dict[str, Callable[[], Agent]] = {"lift": LiftExpert, "pusht": PushTExpert}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "lift": ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat"),
+    "pusht": ("tool_pos", "block"),
+}
 
 
 def make_expert(task_name: str, spec: PolicySpec) -> Agent:

@@ -64,8 +64,8 @@ class ToolServo:
         mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], self._site)
         self._measure(position, quat)
         move = GAIN * self._error  # (6,) m and rad
-        move[:3] *= min(1.0, MAX_SPEED / RATE_HZ / (np.linalg.norm(move[:3]) + 1e-12))
-        move[3:] *= min(1.0, MAX_TURN / RATE_HZ / (np.linalg.norm(move[3:]) + 1e-12))
+        move[:3] *= min(1.0, MAX_SPEED / RATE_HZ / (float(np.linalg.norm(move[:3])) + 1e-12))
+        move[3:] *= min(1.0, MAX_TURN / RATE_HZ / (float(np.linalg.norm(move[3:])) + 1e-12))
         j = jacobian[:, self._dofs]
         posture = POSTURE_GAIN * (np.asarray(HOME) - self.q)
         wanted = move - j @ posture

@@ -3,8 +3,9 @@
 from robopolicy.errors import UnknownTask
 from robopolicy.interfaces import Task
 from sim_envs.lift import Lift
+from sim_envs.pusht import PushT
 
-TASKS: dict[str, type] = {"lift": Lift}
+TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT}
 
 
 def make_task(name: str) -> Task:

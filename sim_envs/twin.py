@@ -10,7 +10,7 @@ from robopolicy.interfaces import Clock, Task
 from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, rot6d_to_matrix
 from robopolicy.spec import TOOL_POSE, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation
-from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, TOOL, add_arm
+from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, STICK_RADIUS, TOOL, add_arm
 from sim_envs.calibration import calibrate
 from sim_envs.rendering import Painter
 from sim_envs.servo import RATE_HZ, ToolServo
@@ -68,7 +68,8 @@ class Twin:
                 raise UnknownCamera("camera", name, CAMERAS)
         self._task, self._clock, self._size = task, clock, size
         scene = task.build()
-        add_arm(scene, stick=getattr(task, "stick", False))
+        self._stick = bool(getattr(task, "stick", False))  # then the gripper holds it, whatever is commanded
+        add_arm(scene, stick=self._stick)
         self.model: mujoco.MjModel = scene.compile()
         self.data = mujoco.MjData(self.model)
         task.bind(self.model, self.data)
@@ -196,7 +197,7 @@ class Twin:
             self._set_point = self._waiting.pop(0)[1]
             self._target = _pose(self._set_point)
         self.data.ctrl[self._arm_actuators] = self._servo.tick(*self._target)
-        self.data.ctrl[self._finger_actuators] = self._set_point[9] * FINGER_TRAVEL
+        self.data.ctrl[self._finger_actuators] = STICK_RADIUS if self._stick else self._set_point[9] * FINGER_TRAVEL
 
     def _state(self) -> dict[str, np.ndarray]:
         data = self.data
@@ -224,7 +225,7 @@ class Twin:
         position = HOME_POSITION + rng.uniform(-START_SPREAD, START_SPREAD)
         self._servo.start(self._home_q)
         self._servo.solve(position, np.array([0, np.cos(half_yaw), np.sin(half_yaw), 0]))
-        opening = 0.0 if getattr(self._task, "stick", False) else FINGER_TRAVEL
+        opening = STICK_RADIUS if self._stick else FINGER_TRAVEL
         self.data.qpos[self._qpos] = self._servo.q
         self.data.qpos[self._finger_qpos] = opening
         self.data.ctrl[self._arm_actuators] = self._servo.q
