@@ -59,7 +59,7 @@ class EpisodeWriter:
         self._open = True
         header = {**episode_attributes(self._meta, 0, self._uuid, self._recorded), "spec": spec.to_json()}
         try:
-            with disk_full_as(f"cannot begin an episode in {wip.parent}; its committed episodes are untouched"):
+            with disk_full_as(lambda: f"cannot begin an episode in {wip.parent}; its committed episodes are untouched"):
                 self._create(header)
         except BaseException:
             self._close_files()
@@ -80,7 +80,7 @@ class EpisodeWriter:
         self._require_open()
         row = record(step, self._spec, self._dtype)
         frames = {name: self._codec.encode(picture(step, self._spec, name)) for name in self._shards}
-        with disk_full_as(self._story()):
+        with disk_full_as(self._story):
             for name, frame in frames.items():
                 row[camera_path(name)] = self._shards[name].append(frame)
             assert self._journal is not None
@@ -103,7 +103,7 @@ class EpisodeWriter:
         known = self._meta if meta is None else self._filled(meta)
         attributes = group_json(episode_attributes(known, len(self), self._uuid, self._recorded))
         episode = self._folder / "episode"
-        with disk_full_as(self._story()):
+        with disk_full_as(self._story):
             self._write(episode, attributes)
             number = self._publish(episode)
         self._close()

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +16,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def disk_full_as(message: str) -> Iterator[None]:
-    """Turn "no space left", "quota exceeded" and "file too large" into `DiskFull` saying ``message``."""
+def disk_full_as(message: Callable[[], str]) -> Iterator[None]:
+    """Turn "no space left", "quota exceeded" and "file too large" into `DiskFull` saying ``message()``."""
     try:
         yield
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise DiskFull(f"{os.strerror(error.errno)}: {message}") from error
+        raise DiskFull(f"{os.strerror(error.errno)}: {message()}") from error
 
 
 def crc32c(*parts: bytes) -> bytes:

@@ -54,7 +54,7 @@ class DatasetWriter:
         self._codec = ZstdFrames() if lossless else JpegFrames(quality)
         self._episode: EpisodeWriter | None = None
         _require_ours(self.path)
-        with disk_full_as(f"cannot write to {self.path}; its committed episodes are untouched"):
+        with disk_full_as(lambda: f"cannot write to {self.path}; its committed episodes are untouched"):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.path / LOCK)
             try:

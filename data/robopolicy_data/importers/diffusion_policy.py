@@ -192,7 +192,8 @@ def _float32(name: str, array: Any, rows: slice, rounding: bool) -> np.ndarray:
 def _uint8(name: str, array: Any, rows: slice) -> np.ndarray:
     """Return (T, H, W, 3) uint8, equal to the source."""
     values = np.asarray(array[rows])
-    exact = values if values.dtype == np.uint8 else np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # what does not fit becomes something else, and differs below
+        exact = values.astype(np.uint8, copy=False)
     if not np.array_equal(exact, values):
         low, high = float(np.min(values)), float(np.max(values))
         raise DatasetError(
