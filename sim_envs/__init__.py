@@ -5,5 +5,5 @@ import os
 from sim_envs.rendering import choose_backend
 
 # Both are read once, by `import mujoco` and by the first GL context, so they are set before either.
-os.environ.setdefault("MUJOCO_GL", choose_backend())
+os.environ["MUJOCO_GL"] = choose_backend(os.environ.get("MUJOCO_GL", ""))
 os.environ.setdefault("LP_NUM_THREADS", "1")  # llvmpipe would start a thread a core in every worker process

@@ -15,13 +15,19 @@ REMEDY = "apt-get install -y libegl1 libgl1"
 OFFSCREEN = (480, 640)  # (H, W) of the one off-screen buffer; every picture is at most this big
 
 
-def choose_backend() -> str:
-    """Return the value of MUJOCO_GL that can work headless here: "egl", "osmesa" or "disable"."""
-    if _loads("libEGL.so.1") and _loads("libGL.so.1"):  # PyOpenGL needs both, libEGL alone fails
-        return "egl"
-    if any(_loads(name) for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")):
-        return "osmesa"
-    return "disable"
+def choose_backend(wanted: str = "") -> str:
+    """Return the value of MUJOCO_GL that can work headless here: "egl", "osmesa" or "disable".
+
+    Args:
+        wanted: what the user set. It is kept, unless its library is missing: then `import mujoco` itself would fail.
+    """
+    works = {
+        "egl": _loads("libEGL.so.1") and _loads("libGL.so.1"),  # PyOpenGL needs both, libEGL alone fails
+        "osmesa": any(_loads(name) for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")),
+    }
+    if wanted and works.get(wanted.strip().lower(), True):
+        return wanted
+    return next((name for name, found in works.items() if found), "disable")
 
 
 def probe() -> str:

@@ -9,7 +9,7 @@ from sim_envs.rendering import OFFSCREEN
 TABLE_CENTRE = (0.38, 0.0)  # m
 TABLE_HALF = (0.58, 0.62)  # m
 FRONT_EYE, FRONT_TARGET = (1.08, 0.0, 0.58), (0.43, 0.0, 0.03)  # m, the policies' camera
-VIEW_EYE, VIEW_TARGET = (1.42, 0.98, 0.82), (0.27, 0.0, 0.22)  # m, the people's camera
+VIEW_EYE, VIEW_TARGET = (1.28, 0.90, 0.88), (0.27, 0.0, 0.27)  # m, the people's camera
 
 
 def make_scene() -> mujoco.MjSpec:
@@ -33,7 +33,7 @@ def make_scene() -> mujoco.MjSpec:
     _add_surroundings(spec)
     world = spec.worldbody
     world.add_camera(name="front", pos=FRONT_EYE, quat=look(FRONT_EYE, FRONT_TARGET), fovy=45)
-    world.add_camera(name="view", pos=VIEW_EYE, quat=look(VIEW_EYE, VIEW_TARGET), fovy=40)
+    world.add_camera(name="view", pos=VIEW_EYE, quat=look(VIEW_EYE, VIEW_TARGET), fovy=38)
     return spec
 
 
@@ -63,8 +63,8 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     _add_textured(spec, "table", "wood", (1, 1))
     world, geom = spec.worldbody, mujoco.mjtGeom
     world.add_light(
-        pos=[0.2, 0.9, 1.9],
-        dir=[0.15, -0.6, -1.3],
+        pos=[0.95, 0.6, 1.9],
+        dir=[-0.45, -0.45, -1.3],
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         diffuse=[0.55, 0.54, 0.52],
         specular=[0.2, 0.2, 0.2],

@@ -62,7 +62,15 @@ def test_backend_is_chosen_before_mujoco_and_kept_if_given():
     environment = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert out.stdout.split() == [choose_backend(), "False"]
-    assert python(code, MUJOCO_GL="osmesa").stdout.split() == ["osmesa", "False"]
+    assert python(code, MUJOCO_GL="disable").stdout.split() == ["disable", "False"]
+
+
+def test_a_backend_without_its_library_is_not_chosen(monkeypatch):
+    monkeypatch.setattr("sim_envs.rendering._loads", lambda library: library.startswith("libOSMesa"))
+    assert choose_backend("egl") == "osmesa"
+    assert choose_backend("glfw") == "glfw"  # somebody's own screen
+    monkeypatch.setattr("sim_envs.rendering._loads", lambda library: library == "libEGL.so.1")
+    assert choose_backend() == "disable"
 
 
 def test_probe_names_what_draws():
