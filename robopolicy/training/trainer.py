@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -37,6 +37,7 @@ class TrainConfig:
     ema_power: float = 0.75  # decay 1 - (1 + step)^-power
     seed: int = 0
     device: str = "cpu"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; weights stay float32
     num_threads: int | None = None  # of torch on the CPU; None leaves it as it is
     save_every_s: float = 60.0
     report_every_s: float = 0.5
@@ -122,7 +123,7 @@ class _Run:
         self.windows = DeviceWindows(sampler, policy.spec, self.device)
         policy.fit_normaliser(sampler.arrays)
         self.policy = policy.to(self.device)
-        self.cuda = self.device.type == "cuda"
+        self.half = _half(config.precision, self.device)
         self.optimizer = torch.optim.AdamW(
             policy.parameters(), config.lr, (0.95, 0.999), weight_decay=config.weight_decay, fused=True
         )
@@ -184,7 +185,7 @@ class _Run:
             group["lr"] = self.config.lr * self.lr_factor(used * SCHEDULE)
         # noise is a function of seed and step alone, so a resumed run draws what an unbroken one would have
         self.generator.manual_seed(self.config.seed * 1_000_003 + self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             loss = self.policy.loss(batch, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -257,3 +258,17 @@ class _Run:
             },
             "losses": self.losses,
         }
+
+
+def _half(precision: str, device: torch.device) -> bool:
+    """Whether to run the networks in bfloat16: by default where the hardware multiplies it natively."""
+    if precision == "auto":
+        return device.type == "cuda" or _cpu_has_bfloat16()
+    return precision == "bfloat16"
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    except (AttributeError, RuntimeError):  # older torch, other processors
+        return False
