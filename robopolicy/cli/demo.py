@@ -15,7 +15,8 @@ DEMO_SEEDS = 0  # demonstrations count up from here; the other seeds are far awa
 CALIBRATION_SEEDS = "10000:10100"
 EVALUATION_SEEDS = "100000:100050"
 DEPLOY_SEED = 200_000
-DISTURB_AT = 20
+STEPS = 4000
+DEPLOYMENTS = {"calm": None, "disturbed": 20}  # step at which somebody snatches the cube
 STATES = ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat")
 
 
@@ -24,13 +25,15 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("demo", parents=[debug], help="the whole product in one go, minutes on two cores")
     parser.add_argument("--out", type=Path, default=Path("robopolicy-demo"), help="folder; what is there is resumed")
     parser.add_argument("--episodes", type=int, default=100, help="demonstrations to record")
-    parser.add_argument("--minutes", type=float, default=3.0, help="training time")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     parser.add_argument("--jobs", type=int, default=2, help="processes for rollouts")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run what is not done yet, stage by stage."""
+    from robopolicy.cli.deploy import tell
+    from robopolicy.cli.evaluate import evaluate
     from robopolicy.cli.progress import say
     from sim_envs.rendering import probe
 
@@ -38,21 +41,24 @@ def run(args: argparse.Namespace) -> None:
     say(f"rendering with {probe()}")  # fails now, with the remedy, rather than after the training
     out = args.out
     out.mkdir(parents=True, exist_ok=True)
-    _same_settings(out, {"episodes": args.episodes, "minutes": args.minutes})
+    _same_settings(out, {"episodes": args.episodes, "steps": args.steps})
     data, checkpoint, monitor = out / "lift.zarr", out / "policy", out / "monitor"
     _record(data, args.episodes)
-    _stage("2/5 train", out / "policy" / "train.json", lambda: _train(data, checkpoint, args.minutes))
-    promise = _stage("3/5 calibrate", monitor / "monitor.json", lambda: _calibrate(checkpoint, monitor, args.jobs))
-    headline = _evaluate(checkpoint, monitor, out / "evaluation", args.jobs)
-    stories = _deploy(checkpoint, monitor, out)
-    report = _report(out, headline, promise, stories, time.perf_counter() - start)
+    _stage("2/5 train", lambda: _trained(checkpoint), lambda: _train(data, checkpoint, args.steps))
+    _stage("3/5 calibrate", (monitor / "monitor.json").exists, lambda: _calibrate(checkpoint, monitor, args.jobs))
+    episodes = [_deploy(checkpoint, monitor, out, label) for label in DEPLOYMENTS]
+    say("[bold]5/5 evaluate[/bold] over 50 fresh starts")
+    headline = evaluate(
+        checkpoint, ROBOT, EVALUATION_SEEDS, out / "evaluation", monitor=monitor, jobs=args.jobs,
+        deployed=list(zip(DEPLOYMENTS, episodes, strict=True)),
+    )  # fmt: skip
     say(f"\n[bold green]done[/bold green] in {(time.perf_counter() - start) / 60:.1f} min: {headline}")
-    for story in stories:
-        say(f"  {story['sentence']}")
-    say(f"\nreport: [bold]{report}[/bold]\n\ntry next:")
-    say(f"  robopolicy eval --checkpoint {checkpoint} --env {ROBOT} --seeds 300000:300200")
-    say(f"  robopolicy deploy --robot {ROBOT} --checkpoint {checkpoint} --monitor {monitor} --disturb-at 30")
+    for label, episode in zip(DEPLOYMENTS, episodes, strict=True):
+        say(f"  {label}: {tell(episode, ROBOT)}")
+    say(f"\nreport: [bold]{out / 'evaluation' / 'report.html'}[/bold]\n\ntry next:")
     say(f"  robopolicy data check {data}")
+    say(f"  robopolicy eval --checkpoint {checkpoint} --env {ROBOT} --seeds 300000:300200 --monitor {monitor}")
+    say(f"  robopolicy deploy --robot {ROBOT} --checkpoint {checkpoint} --monitor {monitor} --disturb-at 30")
 
 
 def _record(data: Path, episodes: int) -> None:
@@ -63,10 +69,16 @@ def _record(data: Path, episodes: int) -> None:
     record(ROBOT, data, episodes, seed=DEMO_SEEDS)
 
 
-def _train(data: Path, checkpoint: Path, minutes: float) -> None:
+def _trained(checkpoint: Path) -> bool:
+    file = checkpoint / "train.json"
+    return file.exists() and json.loads(file.read_text())["finished"]
+
+
+def _train(data: Path, checkpoint: Path, steps: int) -> None:
     from robopolicy.cli.train import train
 
-    train(data, checkpoint, states=STATES, settings={"max_minutes": minutes}, resume=checkpoint.exists())
+    resume = (checkpoint / "train.json").exists()
+    train(data, checkpoint, states=STATES, settings={"steps": steps}, resume=resume)
 
 
 def _calibrate(checkpoint: Path, monitor: Path, jobs: int) -> None:
@@ -77,31 +89,30 @@ def _calibrate(checkpoint: Path, monitor: Path, jobs: int) -> None:
     calibrate(checkpoint, rollouts, monitor, alpha=ALPHA)
 
 
-def _deploy(checkpoint: Path, monitor: Path, out: Path) -> list[dict[str, Any]]:
-    """Run the same episode twice, calm and disturbed; return both stories."""
+def _deploy(checkpoint: Path, monitor: Path, out: Path, label: str) -> Any:
+    """Run one guarded episode unless its outcome is there; return the outcome."""
     from robopolicy.cli.deploy import deploy
+    from robopolicy.evaluation.outcomes import Outcome
 
-    stories = []
-    for name, disturb_at in (("calm", None), ("disturbed", DISTURB_AT)):
-        file = out / f"{name}.json"
+    file = out / f"deployed-{label}.json"
 
-        def run(name: str = name, disturb_at: int | None = disturb_at, file: Path = file) -> None:
-            story = deploy(
-                ROBOT, checkpoint, monitor=monitor, seed=DEPLOY_SEED, disturb_at=disturb_at, video=out / f"{name}.webm"
-            )
-            file.write_text(json.dumps(story, indent=1))
+    def run() -> None:
+        outcome = deploy(
+            ROBOT, checkpoint, monitor=monitor, seed=DEPLOY_SEED, disturb_at=DEPLOYMENTS[label],
+            video=file.with_suffix(".webm"),
+        )  # fmt: skip
+        file.write_text(json.dumps(outcome.to_json(), indent=1))
 
-        _stage(f"5/5 deploy ({name})", file, run)
-        stories.append(json.loads(file.read_text()) | {"name": name, "video": str(out / f"{name}.webm")})
-    return stories
+    _stage(f"4/5 deploy, {label}", file.exists, run)
+    return Outcome.from_json(json.loads(file.read_text()))
 
 
-def _stage(title: str, done: Path, run: Callable[[], None]) -> None:
-    """Run a stage unless the file it ends with is there."""
+def _stage(title: str, is_done: Callable[[], bool], run: Callable[[], None]) -> None:
+    """Run a stage unless it is done."""
     from robopolicy.cli.progress import say
 
-    if done.exists():
-        say(f"[bold]{title}[/bold] is done already ({done})")
+    if is_done():
+        say(f"[bold]{title}[/bold] is done already")
         return
     say(f"[bold]{title}[/bold]")
     run()

@@ -97,7 +97,8 @@ def deploy(
             done=witness.done if world else lambda _: False,
             finish=lambda meta: replace(meta, success=world.success() if world else None),
         )  # fmt: skip
-        return witness.outcome(bool(meta.success), world.score() if world else 0.0, 0.0)
+        outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, 0.0)
+    return replace(outcome, video=None if video is None else str(video))
 
 
 class Ticker:

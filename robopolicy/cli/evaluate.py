@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def evaluate(
     decisions: bool = False,
     candidates: int | None = None,
     label: str = "evaluate",
+    deployed: Sequence[tuple[str, Any]] = (),
 ) -> str:
     """Roll a checkpoint out over ``seeds``, resuming what ``out`` already holds; write results.json and report.html.
 
@@ -59,12 +61,14 @@ def evaluate(
         decisions: also keep every decision of every episode in ``out/decisions``, to calibrate from.
         candidates: chunks drawn a plan.
         label: what the progress bar says.
+        deployed: single episodes to show at the top of the report, each with a label.
 
     Returns:
         The headline in words.
     """
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_agent, make_safety, world_factory
+    from robopolicy.evaluation.page import failures_first
     from robopolicy.evaluation.report import write_report
     from robopolicy.evaluation.rollouts import Options, film
     from robopolicy.evaluation.rollouts import evaluate as roll
@@ -75,7 +79,14 @@ def evaluate(
     spec = check_fit(checkpoint, env)
     world = world_factory(env, tuple(spec.cameras))
     agent = partial(make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates)
-    identity = f"{checkpoint_sha(checkpoint)}|{env}|{monitor or ''}|{candidates or ''}"
+    described, guard = {}, ""
+    if monitor is not None:
+        from robopolicy.monitor.monitor import load_monitor
+        from robopolicy.monitor.runtime import file_sha
+
+        described = load_monitor(monitor, policy_sha=checkpoint_sha(checkpoint)).describe()
+        guard = file_sha(monitor / "monitor.json")
+    identity = f"{checkpoint_sha(checkpoint)}|{env}|{guard}|{candidates or ''}"
     with bar(label, len(numbers), "episodes") as progress:
         good = [0, 0]
 
@@ -88,8 +99,9 @@ def evaluate(
             world, agent, numbers, make_safety=make_safety, jobs=jobs, out=out, identity=identity,
             options=Options(decisions=decisions), on_progress=show,
         )  # fmt: skip
+    summary = summarise(outcomes)
     if videos:
-        shown = sorted(outcomes, key=lambda outcome: (bool(outcome.success), outcome.seed))[:videos]
+        shown = failures_first(outcomes)[:videos]
         with bar("film", len(shown), "videos") as progress:
             films = film(
                 world, agent, [outcome.seed for outcome in shown], out / "videos", make_safety=make_safety,
@@ -97,9 +109,9 @@ def evaluate(
             )  # fmt: skip
     else:
         films = {}
-    summary = summarise(outcomes)
     write_report(
-        out, outcomes, summary, films, title=f"{checkpoint.name} in {env}",
+        out, outcomes, summary, films, monitor=described or None, deployed=deployed,
+        title=f"{checkpoint.name} in {env}",
         facts={"checkpoint": str(checkpoint), "sha": checkpoint_sha(checkpoint), "env": env, "seeds": seeds,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
