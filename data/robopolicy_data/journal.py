@@ -20,7 +20,7 @@ class JournalWriter:
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self._file = AppendFile(path)
-        self._file.append(b" ".join(to_bytes(header).splitlines()) + b"\n")
+        self._file.append(to_bytes(header), b"\n")
 
     def append(self, row: np.ndarray) -> None:
         """Append one record, its ``crc32c`` filled in here."""

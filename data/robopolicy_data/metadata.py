@@ -53,7 +53,7 @@ def group_json(attributes: Mapping[str, Any] | None = None) -> bytes:
     Raises:
         ContractError: if an attribute is neither JSON nor an array.
     """
-    return to_bytes({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})})
+    return to_bytes({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}, indent=1)
 
 
 def array_dict(stream: Stream, length: int) -> dict[str, Any]:
@@ -125,14 +125,14 @@ def require_readable(version: str, path: Path) -> None:
         )
 
 
-def to_bytes(data: Any) -> bytes:
+def to_bytes(data: Any, *, indent: int | None = None) -> bytes:
     """Encode as JSON; arrays and numpy numbers become lists and numbers.
 
     Raises:
         ContractError: on anything else, or a number that is not finite.
     """
     try:
-        return json.dumps(data, indent=1, default=_plain, allow_nan=False).encode()
+        return json.dumps(data, indent=indent, default=_plain, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise ContractError(f"cannot be stored as JSON: {error}") from error
 

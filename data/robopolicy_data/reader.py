@@ -1,5 +1,6 @@
 """The read-only reader: plain file reads, every block verified, fresh arrays; nothing here can write."""
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ class Dataset(Sequence[Episode]):
     @property
     def attrs(self) -> dict[str, Any]:
         """A copy of the dataset's own attributes: format, version, spec, created, software."""
-        return read_root(self.path)
+        return copy.deepcopy(self._attributes)
 
     def __len__(self) -> int:
         return len(self._episodes)
