@@ -141,7 +141,8 @@ def _free(gl: Any, context: Any, thread: int) -> None:
 def _make_context(mujoco: Any, model: Any, width: int, height: int) -> tuple[Any, Any]:
     backend = os.environ.get("MUJOCO_GL", "")
     if not hasattr(mujoco, "GLContext"):
-        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}); install a renderer: {REMEDY}")
+        undo = "unset MUJOCO_GL, or " if choose_backend() != "disable" else ""
+        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}); {undo}install a renderer: {REMEDY}")
     try:
         gl = mujoco.GLContext(width, height)
         gl.make_current()
