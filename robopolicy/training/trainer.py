@@ -5,59 +5,21 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from robopolicy.errors import CheckpointError, ContractError
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.training.checkpoint import save_checkpoint
+from robopolicy.training.config import Progress, TrainConfig, wants_bfloat16
 from robopolicy.training.interrupt import interruptible
 from robopolicy.training.resume import load_state, save_state
 from robopolicy.training.windows import DeviceWindows, Sampler
 
 SCHEDULE = 10_000  # resolution of the learning rate schedule, which runs over the fraction of the budget used
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the run ends when either budget is used up.
-
-    ``steps`` alone makes a run that a resume repeats bit for bit; ``max_minutes`` lets the schedule follow the clock.
-    """
-
-    steps: int | None = None
-    max_minutes: float | None = None
-    batch_size: int = 256
-    lr: float = 3e-4
-    warmup: float = 0.02  # fraction of the budget
-    weight_decay: float = 1e-6
-    ema_power: float = 0.75  # decay 1 - (1 + step)^-power
-    seed: int = 0
-    device: str = "cpu"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; weights stay float32
-    num_threads: int | None = None  # of torch on the CPU; None leaves it as it is
-    save_every_s: float = 60.0
-    report_every_s: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.steps is None and self.max_minutes is None:
-            raise ContractError("training: give steps, max_minutes or both")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands."""
-
-    step: int
-    steps: int  # expected in all; an estimate when the budget is time
-    loss: float  # mean since the last report
-    samples_per_s: float  # since this call of `train` began
-    eta_s: float
-    data_s: float  # gathering batches, since this call began; on a GPU the time to launch, not to run
-    update_s: float  # forward, backward, optimiser and averaging
 
 
 def train(
@@ -123,7 +85,7 @@ class _Run:
         self.windows = DeviceWindows(sampler, policy.spec, self.device)
         policy.fit_normaliser(sampler.arrays)
         self.policy = policy.to(self.device)
-        self.half = _half(config.precision, self.device)
+        self.half = wants_bfloat16(config.precision, self.device)
         self.optimizer = torch.optim.AdamW(
             policy.parameters(), config.lr, (0.95, 0.999), weight_decay=config.weight_decay, fused=True
         )
@@ -206,6 +168,10 @@ class _Run:
     def _elapsed_s(self) -> float:
         return self.elapsed_before_s + time.monotonic() - self.start_s
 
+    def _speed(self) -> float:
+        """Samples per second since this call began."""
+        return (self.step - self.first_step) * self.batch_size / (time.monotonic() - self.start_s)
+
     def _report(self) -> None:
         if not self.count:
             return
@@ -219,11 +185,10 @@ class _Run:
         self.losses.append((self.step, loss))
         if self.on_progress is None:
             return
-        used, took_s = self._used(), time.monotonic() - self.start_s
+        used = self._used()
         eta_s = self._elapsed_s() * (1 / used - 1) if used < 1 else 0.0
-        speed = (self.step - self.first_step) * self.batch_size / took_s
         steps = max(self.step, round(self.step / used))
-        self.on_progress(Progress(self.step, steps, loss, speed, eta_s, self.data_s, self.update_s))
+        self.on_progress(Progress(self.step, steps, loss, self._speed(), eta_s, self.data_s, self.update_s))
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
@@ -245,7 +210,7 @@ class _Run:
             "steps": self.step,
             "finished": self._used() >= 1,
             "minutes": round(self._elapsed_s() / 60, 3),
-            "samples_per_s": round((self.step - self.first_step) * self.batch_size / (self._elapsed_s() + 1e-9), 1),
+            "samples_per_s": round(self._speed(), 1),
             "data_s": round(self.data_s, 3),
             "update_s": round(self.update_s, 3),
             "parameters": sum(p.numel() for p in self.policy.parameters()),
@@ -256,19 +221,5 @@ class _Run:
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
-            "losses": self.losses,
+            "losses": self.losses[:: 1 + len(self.losses) // 300],
         }
-
-
-def _half(precision: str, device: torch.device) -> bool:
-    """Whether to run the networks in bfloat16: by default where the hardware multiplies it natively."""
-    if precision == "auto":
-        return device.type == "cuda" or _cpu_has_bfloat16()
-    return precision == "bfloat16"
-
-
-def _cpu_has_bfloat16() -> bool:
-    try:
-        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    except (AttributeError, RuntimeError):  # older torch, other processors
-        return False

@@ -1,0 +1,61 @@
+"""How to train, and what a run tells of itself while it goes on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from robopolicy.errors import ContractError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the run ends when either budget is used up.
+
+    ``steps`` alone makes a run that a resume repeats bit for bit; ``max_minutes`` lets the schedule follow the clock.
+    """
+
+    steps: int | None = None
+    max_minutes: float | None = None
+    batch_size: int = 256
+    lr: float = 3e-4
+    warmup: float = 0.02  # fraction of the budget
+    weight_decay: float = 1e-6
+    ema_power: float = 0.75  # decay 1 - (1 + step)^-power
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; weights stay float32
+    num_threads: int | None = None  # of torch on the CPU; None leaves it as it is
+    save_every_s: float = 60.0
+    report_every_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.max_minutes is None:
+            raise ContractError("training: give steps, max_minutes or both")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    steps: int  # expected in all; an estimate when the budget is time
+    loss: float  # mean since the last report
+    samples_per_s: float  # since this call of `train` began
+    eta_s: float
+    data_s: float  # gathering batches, since this call began; on a GPU the time to launch, not to run
+    update_s: float  # forward, backward, optimiser and averaging
+
+
+def wants_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to run the networks in bfloat16: by default where the hardware multiplies it natively."""
+    if precision == "auto":
+        return device.type == "cuda" or _cpu_has_bfloat16()
+    return precision == "bfloat16"
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    except (AttributeError, RuntimeError):  # older torch, other processors
+        return False
