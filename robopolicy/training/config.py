@@ -18,7 +18,7 @@ class TrainConfig:
     steps: int | None = None
     max_minutes: float | None = None
     batch_size: int = 256
-    lr: float = 3e-4
+    lr: float | None = None  # peak; None takes the one of the policy's configuration
     warmup: float = 0.02  # fraction of the budget
     weight_decay: float = 1e-6
     ema_power: float = 0.75  # decay 1 - (1 + step)^-power

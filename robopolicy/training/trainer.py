@@ -86,8 +86,9 @@ class _Run:
         policy.fit_normaliser(sampler.arrays)
         self.policy = policy.to(self.device)
         self.half = wants_bfloat16(config.precision, self.device)
+        self.lr = policy.config.lr if config.lr is None else config.lr
         self.optimizer = torch.optim.AdamW(
-            policy.parameters(), config.lr, (0.95, 0.999), weight_decay=config.weight_decay, fused=True
+            policy.parameters(), self.lr, (0.95, 0.999), weight_decay=config.weight_decay, fused=True
         )
         warmup = round(config.warmup * SCHEDULE)
         schedule = get_scheduler("cosine", self.optimizer, num_warmup_steps=warmup, num_training_steps=SCHEDULE)
@@ -144,7 +145,7 @@ class _Run:
         batch = self.windows.batch(self.config.seed, self.step, self.batch_size)
         gathered_s = time.perf_counter()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * self.lr_factor(used * SCHEDULE)
+            group["lr"] = self.lr * self.lr_factor(used * SCHEDULE)
         # noise is a function of seed and step alone, so a resumed run draws what an unbroken one would have
         self.generator.manual_seed(self.config.seed * 1_000_003 + self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -179,9 +180,7 @@ class _Run:
         self.sum.zero_()
         self.count = 0
         if not math.isfinite(loss):
-            raise ContractError(
-                f"training: the loss is {loss} at step {self.step}; try a smaller lr than {self.config.lr}"
-            )
+            raise ContractError(f"training: the loss is {loss} at step {self.step}; try a smaller lr than {self.lr}")
         self.losses.append((self.step, loss))
         if self.on_progress is None:
             return
@@ -214,7 +213,7 @@ class _Run:
             "data_s": round(self.data_s, 3),
             "update_s": round(self.update_s, 3),
             "parameters": sum(p.numel() for p in self.policy.parameters()),
-            "train": asdict(self.config),
+            "train": {**asdict(self.config), "lr": self.lr},
             "data": {**self.about, "windows": len(self.windows)},
             "versions": {
                 "robopolicy": robopolicy.__version__,
