@@ -6,10 +6,10 @@ Run as a program it records episodes until it is killed, and prints each number 
 import sys
 
 import numpy as np
-from robopolicy_data.writer import DatasetWriter
 
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import EpisodeMeta, Observation, Step, Verdict
+from robopolicy_data.writer import DatasetWriter
 
 SPEC = PolicySpec(
     cameras={"front": CameraSpec(24, 32), "wrist": CameraSpec(16, 16)},

@@ -7,10 +7,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record
-from robopolicy_data.check import check, info
-from robopolicy_data.writer import DatasetWriter
 
 from robopolicy.errors import DatasetError
+from robopolicy_data.check import check, info
+from robopolicy_data.writer import DatasetWriter
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import recordings
+
+from robopolicy.errors import DatasetBusy
 from robopolicy_data.check import check
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
-
-from robopolicy.errors import DatasetBusy
 
 KILLS = 50
 

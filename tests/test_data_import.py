@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+
+from robopolicy.errors import DatasetError
+from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy_data.check import check
 from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
 from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import load_arrays
-
-from robopolicy.errors import DatasetError
-from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 
 SHARED = Path(__file__).parents[2] / "shared" / "datasets"
 

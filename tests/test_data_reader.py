@@ -9,11 +9,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record
+
+from robopolicy.errors import DatasetError, NewerFormat, UnknownCamera, UnknownName
 from robopolicy_data.layout import streams
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
-
-from robopolicy.errors import DatasetError, NewerFormat, UnknownCamera, UnknownName
 
 
 @pytest.fixture(params=[False, True], ids=["jpeg", "lossless"])
@@ -35,8 +35,9 @@ def edit_root(path, **changes):
 
 
 def test_stock_zarr_reads_the_same(path):
-    import robopolicy_data.zarr_codec  # noqa: F401  registers the JPEG codec
     import zarr
+
+    import robopolicy_data.zarr_codec  # noqa: F401  registers the JPEG codec
 
     group = zarr.open_group(str(path), mode="r")
     for episode in Dataset(path):
@@ -57,6 +58,7 @@ def test_stock_zarr_reads_the_same(path):
 
 def test_the_jpeg_codec_writes_what_it_reads(tmp_path):
     import zarr
+
     from robopolicy_data.zarr_codec import JpegCodec
 
     images = np.stack([step.observation.images["front"] for step in make_steps(1, 3)])

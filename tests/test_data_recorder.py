@@ -7,9 +7,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, require_intact
-from robopolicy_data.reader import Dataset
-from robopolicy_data.recorder import Recorder
-from robopolicy_hardware.mock import MockRobot
 
 from robopolicy.clock import SimClock
 from robopolicy.errors import ContractError, SpecMismatch
@@ -17,6 +14,9 @@ from robopolicy.loop import run_episode
 from robopolicy.spec import CameraSpec
 from robopolicy.testing import WatcherContract
 from robopolicy.types import Command
+from robopolicy_data.reader import Dataset
+from robopolicy_data.recorder import Recorder
+from robopolicy_hardware.mock import MockRobot
 
 
 class TestRecorder(WatcherContract):

@@ -6,11 +6,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import SPEC, length, record
+
+from robopolicy.errors import ContractError, DatasetError, UnknownCamera, UnknownName
 from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import Arrays, WindowSampler, load_arrays
 from robopolicy_data.writer import DatasetWriter
-
-from robopolicy.errors import ContractError, DatasetError, UnknownCamera, UnknownName
 
 SEEDS = (0, 3, 5)
 

@@ -9,13 +9,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record, require_intact
-from robopolicy_data.journal import read_journal
-from robopolicy_data.reader import Dataset
-from robopolicy_data.writer import DatasetWriter
 
 from robopolicy.errors import ContractError, DatasetError, NewerFormat, SpecMismatch
 from robopolicy.spec import CameraSpec
 from robopolicy.types import EpisodeMeta
+from robopolicy_data.journal import read_journal
+from robopolicy_data.reader import Dataset
+from robopolicy_data.writer import DatasetWriter
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from robopolicy_hardware.mock import ARM, HOME, MockRobot
 
 from robopolicy.clock import SimClock
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.testing import RobotContract
+from robopolicy_hardware.mock import ARM, HOME, MockRobot
 
 JOINTS = PolicySpec(
     cameras={"a": CameraSpec(24, 32), "b": CameraSpec(16, 16)},

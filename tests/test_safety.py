@@ -2,8 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from robopolicy_hardware.mock import ARM, MockRobot
-from robopolicy_hardware.safety import SafetyLayer, SafetyLimits, limits_for
 
 from robopolicy.clock import SimClock
 from robopolicy.errors import ContractError, UnsafeCommand
@@ -11,6 +9,8 @@ from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.testing import SafetyContract
 from robopolicy.types import Observation
+from robopolicy_hardware.mock import ARM, MockRobot
+from robopolicy_hardware.safety import SafetyLayer, SafetyLimits, limits_for
 
 ROTATION = matrix_to_rot6d(np.eye(3))
 JOINTS = PolicySpec(

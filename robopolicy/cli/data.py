@@ -22,6 +22,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     load.add_argument("source", type=Path)
     load.add_argument("destination", type=Path, metavar="D.zarr")
     load.add_argument("--rate", type=float, default=10.0, help="steps per second of the source (it does not say)")
+    load.add_argument("--round", action="store_true", help="accept numbers that float32 cannot hold exactly")
     load.set_defaults(run=run_import)
 
 
@@ -30,14 +31,13 @@ def run_info(args: argparse.Namespace) -> None:
     from robopolicy_data.check import info
 
     for key, value in info(args.path).items():
-        print(f"{key:<14} {value}")
+        print(f"{key:<20} {_words(value)}")
 
 
 def run_check(args: argparse.Namespace) -> int:
     """Print every problem; 1 if there is an error among them."""
-    from robopolicy_data.check import check
-
     from robopolicy.cli.progress import say
+    from robopolicy_data.check import check
 
     problems = check(args.path)
     for problem in problems:
@@ -50,12 +50,25 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_import(args: argparse.Namespace) -> None:
     """Import and say what came of it."""
-    from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
-
     from robopolicy.cli.progress import bar, say
+    from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
 
     with bar("import", None, "episodes") as progress:
         count = import_diffusion_policy(
-            args.source, args.destination, rate_hz=args.rate, progress=lambda done, total: progress.at(done, total)
-        )
+            args.source, args.destination, rate_hz=args.rate, round_to_float32=args.round,
+            progress=lambda done, total: progress.at(done, total),
+        )  # fmt: skip
     say(f"{args.destination}: {count} episodes. Next: [bold]robopolicy data check {args.destination}[/bold]")
+
+
+def _words(value: Any) -> str:
+    """Return a value of ``info`` as a person would write it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key or '(none)'} {_words(part)}" for key, part in value.items()) or "none"
+    if isinstance(value, tuple | list):
+        if all(isinstance(part, int) for part in value):
+            return "x".join(map(str, value))
+        return " ".join(_words(part) for part in value)
+    return str(value)

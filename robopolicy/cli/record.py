@@ -54,18 +54,18 @@ def record(
     """
     from dataclasses import replace
 
-    from robopolicy_data.recorder import Recorder
-
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_safety, make_world
     from robopolicy.clock import SimClock
     from robopolicy.loop import run_episode
+    from robopolicy_data.recorder import Recorder
     from sim_envs.experts import make_expert
 
     if not robot_name.startswith("twin:"):
         raise UsageError(f"--teleop expert drives twin:TASK only, not {robot_name!r}")
     clock = SimClock()
     world = make_world(robot_name, clock, cameras=cameras)
+    world.read()  # what cannot be drawn fails here, before there is a dataset
     task = robot_name.partition(":")[2]
     expert = make_expert(task, world.spec)
     held, newest = _recorded(path)

@@ -67,14 +67,14 @@ def train(
         UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, or nothing succeeded.
     """
     import torch
-    from robopolicy_data.reader import Dataset
-    from robopolicy_data.windows import WindowSampler, load_arrays
 
     from robopolicy.cli.progress import bar
     from robopolicy.policies.config import preset as find_preset
     from robopolicy.policies.diffusion import DiffusionPolicy
     from robopolicy.training.trainer import TrainConfig
     from robopolicy.training.trainer import train as fit
+    from robopolicy_data.reader import Dataset
+    from robopolicy_data.windows import WindowSampler, load_arrays
 
     if (out / "weights.safetensors").exists() and not resume:
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")

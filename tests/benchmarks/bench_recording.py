@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from robopolicy_data.reader import Dataset
-from robopolicy_data.writer import DatasetWriter
-from robopolicy_data.zarr_codec import JpegCodec
 from zarr.codecs import Crc32cCodec
 
 from robopolicy.spec import CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import EpisodeMeta, Observation, Step
+from robopolicy_data.reader import Dataset
+from robopolicy_data.writer import DatasetWriter
+from robopolicy_data.zarr_codec import JpegCodec
 
 HEIGHT, WIDTH = 240, 320
 SPEC = PolicySpec(cameras={"front": CameraSpec(HEIGHT, WIDTH)}, state={"q": StateSpec(7, ("rad",))}, rate_hz=30.0)

@@ -1,0 +1,250 @@
+"""The command line as a person uses it: real processes, one clear line for each kind of bad input, nothing lost."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robopolicy.clock import SimClock
+from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.spec import CameraSpec, PolicySpec
+from robopolicy.training.checkpoint import save_checkpoint
+from robopolicy_data.reader import Dataset
+from sim_envs.worlds import make_world
+
+STATES = ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat")
+REMEDY = "apt-get install -y libegl1 libgl1"
+
+
+def robopolicy(*words: object, env: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "robopolicy.cli.main", *map(str, words)],
+        capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def complaint(*words: object, env: dict[str, str] | None = None, code: int = 1) -> str:
+    """Run what must fail; return its one line."""
+    done = robopolicy(*words, env=env)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("robopolicy: ")]
+    assert len(lines) == 1, done.stderr
+    assert done.stderr.strip().splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+def lift_spec() -> PolicySpec:
+    world = make_world("twin:lift", SimClock(), cameras=())
+    world.close()
+    return replace(world.spec.select(state=STATES), n_obs=2, horizon=16, n_execute=8)
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """Makes a checkpoint of random weights for a spec."""
+
+    def make(folder: Path, spec: PolicySpec) -> Path:
+        torch.manual_seed(0)
+        policy = DiffusionPolicy(spec)
+        rng = np.random.default_rng(0)
+        policy.fit_normaliser(
+            type("Arrays", (), {
+                "state": {k: rng.uniform(-1, 1, (9, v.dim)).astype(np.float32) for k, v in spec.state.items()},
+                "action": rng.uniform(-1, 1, (9, spec.action.dim)).astype(np.float32),
+            })
+        )  # fmt: skip
+        save_checkpoint(folder, policy, train={"steps": 0})
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def lift(tmp_path_factory, untrained) -> Path:
+    return untrained(tmp_path_factory.mktemp("lift") / "policy", lift_spec())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "lift.zarr"
+    done = robopolicy("record", "--robot", "twin:lift", "--data", path, "--episodes", 2, "--cameras")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_help_names_every_command():
+    done = robopolicy("--help")
+    assert done.returncode == 0
+    for command in ("demo", "record", "train", "calibrate", "eval", "deploy", "data", "doctor"):
+        assert command in done.stdout
+
+
+def test_no_command_is_a_usage_error():
+    assert robopolicy().returncode == 2
+
+
+def test_not_a_dataset(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "nothing", tmp_path / "folder", Path(__file__)):
+        for words in (
+            ("data", "info", path),
+            ("data", "check", path),
+            ("train", "--data", path, "--out", tmp_path / "o"),
+        ):
+            assert str(path) in complaint(*words)
+    assert not (tmp_path / "o").exists()
+
+
+def test_dataset_of_a_newer_format(tmp_path, dataset):
+    import shutil
+
+    newer = tmp_path / "newer.zarr"
+    shutil.copytree(dataset, newer)
+    text = json.loads((newer / "zarr.json").read_text())
+    text["attributes"]["robopolicy"]["version"] = "2.0"
+    (newer / "zarr.json").write_text(json.dumps(text))
+    for words in (("data", "info", newer), ("train", "--data", newer, "--out", tmp_path / "o")):
+        line = complaint(*words)
+        assert "2.0" in line
+        assert "1." in line  # what this version reads
+    before = sorted(newer.rglob("*"))
+    complaint("record", "--robot", "twin:lift", "--data", newer, "--episodes", 3, "--cameras")
+    assert sorted(newer.rglob("*")) == before
+
+
+def test_checkpoint_that_does_not_fit_the_robot_prints_both(tmp_path, untrained):
+    spec = lift_spec()
+    other = untrained(tmp_path / "other", replace(spec, rate_hz=10.0, state={"tool_pos": spec.state["tool_pos"]}))
+    for words in (
+        ("eval", "--checkpoint", other, "--env", "twin:lift"),
+        ("deploy", "--checkpoint", other, "--robot", "twin:lift"),
+    ):
+        line = complaint(*words)
+        assert "10 Hz" in line
+        assert "20 Hz" in line
+    missing = untrained(tmp_path / "missing", lift_spec())
+    line = complaint("deploy", "--checkpoint", missing, "--robot", "twin:pusht")
+    assert "cube_pos" in line
+    assert "none" in line
+
+
+def test_unknown_names_list_the_valid_ones(tmp_path, lift, dataset, untrained):
+    assert "lift" in complaint("eval", "--checkpoint", lift, "--env", "twin:lfit")
+    assert "twin:TASK" in complaint("deploy", "--checkpoint", lift, "--robot", "lift")
+    assert "front" in complaint("record", "--robot", "twin:lift", "--data", tmp_path / "d.zarr", "--cameras", "fornt")
+    assert not (tmp_path / "d.zarr").exists()
+    assert "cube_pos" in complaint("train", "--data", dataset, "--out", tmp_path / "o", "--states", "cube")
+    assert "mlp" in complaint("train", "--data", dataset, "--out", tmp_path / "o", "--preset", "mpl")
+    spec = replace(lift_spec(), cameras={"wrist2": CameraSpec(96, 96)})
+    eye = untrained(tmp_path / "eye", spec)
+    assert "wrist" in complaint("eval", "--checkpoint", eye, "--env", "twin:lift")
+
+
+def test_not_a_checkpoint_and_not_a_monitor(tmp_path, lift):
+    assert str(tmp_path) in complaint("eval", "--checkpoint", tmp_path, "--env", "twin:lift")
+    assert str(tmp_path) in complaint("deploy", "--checkpoint", lift, "--robot", "twin:lift", "--monitor", tmp_path)
+
+
+def test_no_gl_backend_names_the_one_command(tmp_path):
+    no_gl = {"MUJOCO_GL": "disable"}
+    assert REMEDY in complaint("demo", "--out", tmp_path / "demo", env=no_gl)
+    line = complaint("record", "--robot", "twin:lift", "--data", tmp_path / "d.zarr", "--episodes", 1, env=no_gl)
+    assert REMEDY in line
+    done = robopolicy(
+        "record", "--robot", "twin:lift", "--data", tmp_path / "d.zarr", "--episodes", 1, "--cameras", env=no_gl
+    )
+    assert done.returncode == 0, done.stderr  # without pictures, nothing is needed
+
+
+def test_seeds_and_alpha_that_make_no_sense(lift, tmp_path):
+    assert "100:50" in complaint("eval", "--checkpoint", lift, "--env", "twin:lift", "--seeds", "100:50")
+    line = complaint("calibrate", "--checkpoint", lift, "--out", tmp_path / "m", "--env", "twin:lift", "--alpha", "5")
+    assert "0.05" in line
+
+
+def test_a_folder_that_holds_a_checkpoint_is_not_overwritten(lift, dataset):
+    before = (lift / "weights.safetensors").read_bytes()
+    assert "--resume" in complaint("train", "--data", dataset, "--out", lift)
+    assert (lift / "weights.safetensors").read_bytes() == before
+
+
+def test_too_few_rollouts_to_calibrate_says_how_many_it_takes(lift, tmp_path):
+    line = complaint(
+        "calibrate", "--checkpoint", lift, "--out", tmp_path / "m", "--env", "twin:lift", "--seeds", "0:2", "--jobs", 1
+    )
+    assert "0 successful" in line
+    assert "19" in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_no_space_on_the_disk_loses_nothing(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", small], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        path = small / "d.zarr"
+        words = ("record", "--robot", "twin:lift", "--data", path, "--episodes", 50, "--cameras")
+        assert "space" in complaint(*words)
+        kept = len(Dataset(path))
+        assert kept >= 1
+        assert all(np.isfinite(episode.action()).all() for episode in Dataset(path))
+        assert robopolicy("data", "check", path).returncode == 0
+        subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
+        done = robopolicy("record", "--robot", "twin:lift", "--data", path, "--episodes", kept + 1, "--cameras")
+        assert done.returncode == 0, done.stderr
+        assert len(Dataset(path)) == kept + 1
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_doctor_reports_every_part():
+    done = robopolicy("doctor")
+    for part in ("python", "torch", "opencv", "rendering", "[robosuite]", "ros", "disk", "codec"):
+        assert part in done.stdout
+    broken = robopolicy("doctor", env={"MUJOCO_GL": "disable"})
+    assert broken.returncode == 1
+    assert REMEDY in broken.stdout
+
+
+def test_mock_robot_runs_the_same_loop(lift, tmp_path):
+    done = robopolicy(
+        "deploy", "--robot", "mock", "--checkpoint", lift, "--max-steps", 20, "--record", tmp_path / "m.zarr"
+    )
+    assert done.returncode == 0, done.stderr
+    assert Dataset(tmp_path / "m.zarr")[0].length == 20
+    assert "simulated" in complaint("deploy", "--robot", "mock", "--checkpoint", lift, "--disturb-at", 3)
+
+
+def test_own_robot_by_module_and_class(lift):
+    assert "nowhere" in complaint("deploy", "--robot", "nowhere.arms:XArm", "--checkpoint", lift)
+    assert "XArm" in complaint("deploy", "--robot", "json:XArm", "--checkpoint", lift)
+
+
+@pytest.mark.slow
+def test_the_spine_end_to_end_and_again(tmp_path):
+    """A small demo: every stage runs, its report exists; a second run finds everything done and changes nothing."""
+    words = ("demo", "--out", tmp_path / "demo", "--episodes", 40, "--steps", 1200)
+    first = robopolicy(*words, timeout=900)
+    out = tmp_path / "demo"
+    assert first.returncode == 0, first.stdout + first.stderr
+    results = json.loads((out / "evaluation" / "results.json").read_text())
+    assert results["summary"]["success"]["n"] == 50
+    assert len(results["outcomes"]) == 50
+    disturbed = next(item for item in results["deployed"] if item["label"] == "disturbed")
+    assert disturbed["alarm_step"] > disturbed["disturb_step"]
+    assert (out / "evaluation" / "report.html").stat().st_size > 100_000
+    weights = (out / "policy" / "weights.safetensors").read_bytes()
+    second = robopolicy(*words, timeout=300)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("done already") >= 4
+    assert (out / "policy" / "weights.safetensors").read_bytes() == weights
+    assert json.loads((out / "evaluation" / "results.json").read_text())["outcomes"] == results["outcomes"]
