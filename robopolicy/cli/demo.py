@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         checkpoint, ROBOT, EVALUATION_SEEDS, out / "evaluation", monitor=monitor, jobs=args.jobs,
         deployed=list(zip(DEPLOYMENTS, episodes, strict=True)),
     )  # fmt: skip
+    _strip(out / "demo.png", episodes[-1])
     say(f"\n[bold green]done[/bold green] in {(time.perf_counter() - start) / 60:.1f} min: {headline}")
     for label, episode in zip(DEPLOYMENTS, episodes, strict=True):
         say(f"  {label}: {tell(episode, ROBOT)}")
@@ -105,6 +106,16 @@ def _deploy(checkpoint: Path, monitor: Path, out: Path, label: str) -> Any:
 
     _stage(f"4/5 deploy, {label}", file.exists, run)
     return Outcome.from_json(json.loads(file.read_text()))
+
+
+def _strip(path: Path, episode: Any) -> None:
+    """Draw the disturbed episode in one picture; it has its moments only if there was an alarm."""
+    from robopolicy.evaluation.strip import write_strip
+
+    moments = [(0, "start"), (episode.disturb_step or 0, "the cube is snatched")]
+    if episode.alarm_step is not None:
+        moments.append((episode.alarm_step, "alarm: the arm holds"))
+    write_strip(path, episode, [*moments, (episode.steps, "still holding" if len(moments) == 3 else "end")])
 
 
 def _stage(title: str, is_done: Callable[[], bool], run: Callable[[], None]) -> None:

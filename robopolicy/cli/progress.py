@@ -1,5 +1,6 @@
 """Progress bars with rates and an ETA; plain lines where there is no terminal."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,9 +43,11 @@ def bar(label: str, total: float | None, unit: str = "it") -> Iterator[Bar]:
             return Text("" if speed is None else f"{speed:,.1f} {unit}/s", style="cyan")
 
     columns = (
-        TextColumn("[bold]{task.description:<12}"), BarColumn(bar_width=28), MofNCompleteColumn(), Rate(),
+        TextColumn("[bold]{task.description:<10}"), BarColumn(bar_width=16), MofNCompleteColumn(), Rate(),
         TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
+    for column in columns:
+        column.get_table_column().no_wrap = True
     with Progress(*columns, console=console()) as progress:
         yield Bar(progress, progress.add_task(label, total=total, note=""))
 
@@ -53,7 +56,8 @@ def console() -> Any:
     """Return the console that bars and messages share."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    plain = not sys.stderr.isatty()  # a log file has no width of its own
+    return Console(stderr=True, highlight=False, width=140 if plain else None)
 
 
 def say(message: str) -> None:
