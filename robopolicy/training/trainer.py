@@ -135,9 +135,10 @@ class _Run:
         """Write the averaged weights and the state to resume from; return the averaged policy."""
         averaged = copy.deepcopy(self.policy)
         self.ema.copy_to(averaged.parameters())
-        save_checkpoint(self.out, averaged, train=self._train_json())
         cursor = {"step": self.step, "elapsed_s": self._elapsed_s(), "losses": self.losses, **self._identity()}
-        save_state(self.out, self.policy, self.optimizer, self.ema, cursor)
+        self.out.mkdir(parents=True, exist_ok=True)
+        save_state(self.out, self.policy, self.optimizer, self.ema, cursor)  # first: a train.json can be resumed
+        save_checkpoint(self.out, averaged, train=self._train_json())
         return averaged.eval()
 
     def _update(self, used: float) -> None:
