@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+# What a bare Debian or Ubuntu lacks: GL for drawing, glib for OpenCV. One command for all of it.
+SYSTEM_LIBRARIES = "apt-get install -y libegl1 libgl1 libglib2.0-0"
+
 
 class RobopolicyError(Exception):
     """Root of every error robopolicy raises on purpose; the command line prints its one line."""

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import NoGLBackend
+from robopolicy.errors import SYSTEM_LIBRARIES, NoGLBackend
 
-REMEDY = "apt-get install -y libegl1 libgl1"
 OFFSCREEN = (480, 640)  # (H, W) of the one off-screen buffer; every picture is at most this big
 
 
@@ -49,7 +48,7 @@ def probe() -> str:
     try:
         picture = painter.draw(data, "eye", 32, 32)
         if not picture[16, 16, 0] > picture[0, 0, 0]:
-            raise NoGLBackend(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} drew a black frame; try: {REMEDY}")
+            raise NoGLBackend(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} drew a black frame; try: {SYSTEM_LIBRARIES}")
         return painter.gl_renderer
     finally:
         painter.close()
@@ -142,7 +141,7 @@ def _make_context(mujoco: Any, model: Any, width: int, height: int) -> tuple[Any
     backend = os.environ.get("MUJOCO_GL", "")
     if not hasattr(mujoco, "GLContext"):
         undo = "unset MUJOCO_GL, or " if choose_backend() != "disable" else ""
-        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}); {undo}install a renderer: {REMEDY}")
+        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}); {undo}install a renderer: {SYSTEM_LIBRARIES}")
     try:
         gl = mujoco.GLContext(width, height)
         gl.make_current()
@@ -150,7 +149,7 @@ def _make_context(mujoco: Any, model: Any, width: int, height: int) -> tuple[Any
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
     except Exception as error:  # ImportError, EGLError, FatalError, AttributeError: each backend has its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}: {reason}); try: {REMEDY}") from error
+        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}: {reason}); try: {SYSTEM_LIBRARIES}") from error
     return gl, context
 
 

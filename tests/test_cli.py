@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from robopolicy.clock import SimClock
+from robopolicy.errors import SYSTEM_LIBRARIES
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy.training.checkpoint import save_checkpoint
@@ -19,7 +20,6 @@ from robopolicy_data.reader import Dataset
 from sim_envs.worlds import make_world
 
 STATES = ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat")
-REMEDY = "apt-get install -y libegl1 libgl1"
 
 
 def robopolicy(*words: object, env: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess:
@@ -154,9 +154,9 @@ def test_not_a_checkpoint_and_not_a_monitor(tmp_path, lift):
 
 def test_no_gl_backend_names_the_one_command(tmp_path):
     no_gl = {"MUJOCO_GL": "disable"}
-    assert REMEDY in complaint("demo", "--out", tmp_path / "demo", env=no_gl)
+    assert SYSTEM_LIBRARIES in complaint("demo", "--out", tmp_path / "demo", env=no_gl)
     line = complaint("record", "--robot", "twin:lift", "--data", tmp_path / "d.zarr", "--episodes", 1, env=no_gl)
-    assert REMEDY in line
+    assert SYSTEM_LIBRARIES in line
     done = robopolicy(
         "record", "--robot", "twin:lift", "--data", tmp_path / "d.zarr", "--episodes", 1, "--cameras", env=no_gl
     )
@@ -212,7 +212,7 @@ def test_doctor_reports_every_part():
         assert part in done.stdout
     broken = robopolicy("doctor", env={"MUJOCO_GL": "disable"})
     assert broken.returncode == 1
-    assert REMEDY in broken.stdout
+    assert SYSTEM_LIBRARIES in broken.stdout
 
 
 def test_mock_robot_runs_the_same_loop(lift, tmp_path):

@@ -110,7 +110,7 @@ def test_missing_system_library_names_the_command(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "cv2", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(EvaluationError, match=r"apt-get install -y libgl1 libglib2\.0-0"):
+    with pytest.raises(EvaluationError, match="libglib2"):
         video.load_cv2()
 
 

@@ -35,10 +35,11 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.deploy import tell
     from robopolicy.cli.evaluate import evaluate
     from robopolicy.cli.progress import say
+    from robopolicy.evaluation.video import load_cv2
     from sim_envs.rendering import probe
 
     start = time.perf_counter()
-    say(f"rendering with {probe()}")  # fails now, with the remedy, rather than after the training
+    say(f"drawing with {probe()}, OpenCV {load_cv2().__version__}")  # fails now, not after the training
     out = args.out
     out.mkdir(parents=True, exist_ok=True)
     _same_settings(out, {"episodes": args.episodes, "steps": args.steps})

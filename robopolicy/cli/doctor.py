@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from robopolicy.errors import SYSTEM_LIBRARIES
+
 EXTRAS = {
     "pusht": ("gymnasium", "gym_pusht"),
     "robosuite": ("robosuite",),
@@ -95,7 +97,7 @@ def _opencv() -> Iterator[Finding]:
         yield Finding("opencv", "ok", done.stdout.strip())
     else:
         reason = done.stderr.strip().splitlines()[-1]
-        yield Finding("opencv", "problem", reason, "apt-get install -y libgl1 libglib2.0-0")
+        yield Finding("opencv", "problem", reason, SYSTEM_LIBRARIES)
 
 
 def _rendering() -> Iterator[Finding]:
@@ -104,8 +106,9 @@ def _rendering() -> Iterator[Finding]:
     if done.returncode == 0:
         yield Finding("rendering", "ok", done.stdout.strip().splitlines()[-1])
     else:
-        reason = done.stderr.strip().splitlines()[-1].removeprefix("robopolicy.errors.NoGLBackend: ")
-        yield Finding("rendering", "problem", reason, "apt-get install -y libegl1 libgl1")
+        last = done.stderr.strip().splitlines()[-1].removeprefix("robopolicy.errors.NoGLBackend: ")
+        reason = last.removesuffix(SYSTEM_LIBRARIES).rstrip(" :;")
+        yield Finding("rendering", "problem", reason, SYSTEM_LIBRARIES)
 
 
 def _extras() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import EvaluationError
+from robopolicy.errors import SYSTEM_LIBRARIES, EvaluationError
 
 ALARM = (220, 60, 40)  # RGB of the frame around a picture while the monitor alarms
 
@@ -100,10 +100,7 @@ def load_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        if "libGL" in str(error) or "libgthread" in str(error):
-            remedy = "apt-get install -y libgl1 libglib2.0-0"
-        else:
-            remedy = "pip install opencv-python"
+        remedy = SYSTEM_LIBRARIES if ".so" in str(error) else "pip install opencv-python"
         raise EvaluationError(f"OpenCV cannot be loaded ({error}); install it with: {remedy}") from error
     return cv2
 
