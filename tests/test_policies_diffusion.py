@@ -14,6 +14,7 @@ from robopolicy.policies.solver import SolverConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig, centre_crop, random_crop
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
+from robopolicy.testing import PolicyContract
 from robopolicy.types import Observation
 
 SMALL = DiffusionConfig(MlpConfig(width=32, depth=1), VisionConfig(width=16, keypoints=8, feature_dim=8))
@@ -44,6 +45,19 @@ def make(spec: PolicySpec = SPEC, config: DiffusionConfig = SMALL) -> DiffusionP
 def plan(policy: DiffusionPolicy, **arguments):
     rng = np.random.default_rng(7)
     return policy.plan([observation(rng) for _ in range(policy.spec.n_obs)], **arguments)
+
+
+class TestFromStates(PolicyContract):
+    def make(self):
+        return make()
+
+    def generator(self, seed):
+        return torch.Generator().manual_seed(seed)
+
+
+class TestFromImages(PolicyContract):
+    def make(self):
+        return make(replace(SPEC, cameras=CAMERAS, state={}), replace(SMALL, solver=SolverConfig("ddpm", 4)))
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])

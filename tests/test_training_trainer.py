@@ -136,6 +136,25 @@ def test_progress_and_train_json_say_where_the_run_stands(tmp_path):
     assert "torch" in written["versions"]
 
 
+def test_learning_rate_is_the_policys_own_unless_given(tmp_path):
+    for given, want in ((None, 7e-4), (2e-3, 2e-3)):
+        config = replace(CONFIG, steps=1, lr=given)
+        train(make(config=replace(SMALL, lr=7e-4)), sampler(), tmp_path / str(given), config)
+        assert read_train(tmp_path / str(given))["train"]["lr"] == want
+
+
+def test_bfloat16_changes_the_arithmetic_and_not_the_weights_type(tmp_path):
+    short = replace(CONFIG, steps=3)
+    full, half = (
+        train(make(), sampler(), tmp_path / precision, replace(short, precision=precision))
+        for precision in ("float32", "bfloat16")
+    )
+    assert not same(full, half)
+    for name, value in half.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, full.state_dict()[name], atol=0.01)
+
+
 def test_time_is_a_budget(tmp_path):
     told: list[Progress] = []
     train(make(), sampler(), tmp_path, replace(CONFIG, steps=None, max_minutes=0.01), on_progress=told.append)
