@@ -104,3 +104,18 @@ def test_summary_counts_alarms_among_successes_and_failures():
     assert calm.caught is None
     with pytest.raises(EvaluationError, match="none of 1 episodes has an outcome; seed 4: it broke"):
         summarise(outcomes[3:])
+
+
+def test_disturbed_episodes_are_counted_apart_and_an_alarm_before_the_disturbance_is_no_notice():
+    disturbed = {"disturb_step": 5, "disturbance": "pushed"}
+    outcomes = [
+        Outcome(1, True, 1.0, 10, alarm_step=7, marks=mark("alarm"), **disturbed),
+        Outcome(2, False, 0.2, 40, alarm_step=4, marks=mark("alarm"), **disturbed),
+        Outcome(3, False, 0.2, 40, marks=mark(), **disturbed),
+        Outcome(4, True, 1.0, 10, marks=mark()),
+    ]
+    summary = summarise(outcomes)
+    assert (summary.noticed.successes, summary.noticed.n) == (1, 3)
+    assert (summary.false_alarms.successes, summary.false_alarms.n) == (0, 1)
+    assert summary.caught is None
+    assert "alarms after the disturbance in 1 of 3 episodes" in summary.headline()

@@ -18,6 +18,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="also count its alarms, without acting on them")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: CHECKPOINT/eval-ENV")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--disturb-at", type=int, metavar="STEP", help="disturb every episode at this step")
     parser.add_argument("--videos", type=int, default=8, help="videos in the report, failures first")
     parser.set_defaults(run=run)
 
@@ -26,10 +27,12 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    out = args.out or args.checkpoint / f"eval-{args.env.replace(':', '-').replace('/', '-')}"
+    where = args.env.replace(":", "-").replace("/", "-") + ("" if args.disturb_at is None else "-disturbed")
+    out = args.out or args.checkpoint / f"eval-{where}"
     summary = evaluate(
-        args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos
-    )
+        args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
+        disturb_at=args.disturb_at,
+    )  # fmt: skip
     say(summary)
     say(f"report: [bold]{out / 'report.html'}[/bold]")
 
@@ -43,6 +46,7 @@ def evaluate(
     monitor: Path | None = None,
     jobs: int = 2,
     videos: int = 8,
+    disturb_at: int | None = None,
     decisions: bool = False,
     candidates: int | None = None,
     label: str = "evaluate",
@@ -58,6 +62,7 @@ def evaluate(
         monitor: folder of a monitor whose alarms are logged, not acted upon.
         jobs: worker processes.
         videos: how many episodes to show, failures first.
+        disturb_at: step at which every episode is disturbed, or None.
         decisions: also keep every decision of every episode in ``out/decisions``, to calibrate from.
         candidates: chunks drawn a plan.
         label: what the progress bar says.
@@ -97,7 +102,7 @@ def evaluate(
 
         outcomes = roll(
             world, agent, numbers, make_safety=make_safety, jobs=jobs, out=out, identity=identity,
-            options=Options(decisions=decisions), on_progress=show,
+            options=Options(decisions=decisions, disturb_at=disturb_at), on_progress=show,
         )  # fmt: skip
     summary = summarise(outcomes)
     if videos:
@@ -105,7 +110,8 @@ def evaluate(
         with bar("film", len(shown), "videos") as progress:
             films = film(
                 world, agent, [outcome.seed for outcome in shown], out / "videos", make_safety=make_safety,
-                identity=identity, jobs=jobs, on_progress=lambda _: progress.advance(),
+                identity=identity, jobs=jobs, options=Options(disturb_at=disturb_at, video_every=2),
+                on_progress=lambda _: progress.advance(),
             )  # fmt: skip
     else:
         films = {}

@@ -41,6 +41,8 @@ def header(title: str, facts: Mapping[str, str], summary: Summary, outcomes: Seq
         tiles.append(_rate_tile("False alarms", summary.false_alarms, "successful episodes"))
     if summary.caught is not None:
         tiles.append(_rate_tile("Failures with an alarm", summary.caught, "failed episodes"))
+    if summary.noticed is not None:
+        tiles.append(_rate_tile("Disturbances noticed", summary.noticed, "disturbed episodes"))
     errors = (
         f'<p><span class="badge bad">{summary.errors} errors</span> These episodes have no outcome and are not '
         "counted; the table says why.</p>"

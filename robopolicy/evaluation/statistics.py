@@ -89,8 +89,9 @@ class Summary:
     success: Rate
     score: Mean
     errors: int  # episodes without an outcome
-    false_alarms: Rate | None  # alarms among successful episodes; None without a monitor
-    caught: Rate | None  # alarms among failed ones; None without a monitor, or without a failure
+    false_alarms: Rate | None  # alarms among calm successful episodes; None without a monitor
+    caught: Rate | None  # alarms among calm failed ones; None without a monitor, or without a failure
+    noticed: Rate | None = None  # alarms after the disturbance among disturbed episodes; None without either
 
     def headline(self) -> str:
         """Return one line for people."""
@@ -99,6 +100,8 @@ class Summary:
             parts.append(f"false alarms in {self.false_alarms.successes} of {self.false_alarms.n} successes")
         if self.caught is not None:
             parts.append(f"alarms in {self.caught.successes} of {self.caught.n} failures")
+        if self.noticed is not None:
+            parts.append(f"alarms after the disturbance in {self.noticed.successes} of {self.noticed.n} episodes")
         if self.errors:
             parts.append(f"{self.errors} episodes ended in an error and are not counted")
         return "; ".join(parts)
@@ -115,19 +118,23 @@ def summarise(outcomes: Sequence[Outcome], *, confidence: float = 0.95) -> Summa
         first = f"; seed {outcomes[0].seed}: {outcomes[0].error}" if outcomes else ""
         raise EvaluationError(f"none of {len(outcomes)} episodes has an outcome{first}")
     good = [outcome for outcome in valid if outcome.success]
-    bad = [outcome for outcome in valid if not outcome.success]
+    disturbed = [outcome for outcome in valid if outcome.disturb_step is not None]
+    calm_good = [outcome for outcome in good if outcome.disturb_step is None]
+    calm_bad = [outcome for outcome in valid if not outcome.success and outcome.disturb_step is None]
     watched = any(outcome.marks for outcome in valid)
     return Summary(
         success=success_rate(len(good), len(valid), confidence=confidence),
         score=mean_score([outcome.score for outcome in valid], confidence=confidence),
         errors=len(outcomes) - len(valid),
-        false_alarms=_alarm_rate(good, confidence) if watched and good else None,
-        caught=_alarm_rate(bad, confidence) if watched and bad else None,
+        false_alarms=_alarm_rate(calm_good, confidence) if watched and calm_good else None,
+        caught=_alarm_rate(calm_bad, confidence) if watched and calm_bad else None,
+        noticed=_alarm_rate(disturbed, confidence) if watched and disturbed else None,
     )
 
 
 def _alarm_rate(outcomes: Sequence[Outcome], confidence: float) -> Rate:
-    return success_rate(sum(o.alarm_step is not None for o in outcomes), len(outcomes), confidence=confidence)
+    alarms = sum(o.alarm_step is not None and o.alarm_step >= (o.disturb_step or 0) for o in outcomes)
+    return success_rate(alarms, len(outcomes), confidence=confidence)
 
 
 def parse_seeds(text: str) -> list[int]:
