@@ -21,7 +21,8 @@ def run_episode(
 ) -> EpisodeMeta:
     """Run one episode at ``robot.spec.rate_hz`` with absolute deadlines and return its completed meta.
 
-    The robot is stopped however the episode ends, also by an exception or Ctrl-C.
+    However the episode ends, also by an exception or Ctrl-C, the robot is stopped and the watchers hear of the end,
+    so that nothing recorded is lost; after an exception ``success`` is False and ``notes`` says why.
 
     Args:
         robot: where observations come from and commands go.
@@ -55,9 +56,22 @@ def run_episode(
             step = Step(observation, sent, due_ns, command.source, command.verdict)
             for watcher in watchers:
                 watcher.on_step(step)
-    finally:
-        robot.stop("end of episode")
+    except BaseException as error:
+        reason = f"ended by {type(error).__name__}: {error}"
+        robot.stop(reason)
+        _end_all(watchers, replace(meta, success=False, notes=f"{meta.notes} {reason}".strip()), error)
+        raise
+    robot.stop("end of episode")
     meta = finish(meta)
     for watcher in watchers:
         watcher.on_end(meta)
     return meta
+
+
+def _end_all(watchers: Sequence[Watcher], meta: EpisodeMeta, error: BaseException) -> None:
+    """Tell every watcher of the end; one that cannot take it is named in a note to the first error."""
+    for watcher in watchers:
+        try:
+            watcher.on_end(meta)
+        except Exception as second:
+            error.add_note(f"{type(watcher).__name__} could not end the episode: {second}")

@@ -25,6 +25,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--disturb-at", type=int, metavar="STEP", help="disturb the simulated world at this step")
     parser.add_argument("--record", type=Path, metavar="D.zarr", help="record the episode")
     parser.add_argument("--video", type=Path, metavar="V.webm", help="film the episode")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the policy; one is the steadiest")
     parser.add_argument("--realtime", action="store_true", help="run a simulated world at the pace of the wall clock")
     parser.set_defaults(run=run)
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     outcome = deploy(
         args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
         max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, video=args.video,
-        realtime=args.realtime,
+        realtime=args.realtime, threads=args.threads,
     )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -53,6 +54,7 @@ def deploy(
     record: Path | None = None,
     video: Path | None = None,
     realtime: bool = False,
+    threads: int = 1,
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
 
@@ -60,6 +62,8 @@ def deploy(
         SpecMismatch: if the checkpoint does not fit the robot; both sides printed.
         UsageError: if a disturbance or a video is asked of a robot that is no simulation.
     """
+    import torch
+
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_agent, make_clock, make_robot, make_safety
     from robopolicy.evaluation.rollouts import Options, Witness
@@ -74,11 +78,13 @@ def deploy(
     if world is None and (disturb_at is not None or video is not None):
         raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
     spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
+    torch.set_num_threads(threads)
     agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm)
     steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
     options = Options(disturb_at=disturb_at, video_every=2 if video else None)
     with ExitStack() as stack:
         stack.callback(robot.close)
+        agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
         if world is not None:
             world.reset(seed)
         witness = Witness(robot, agent, seed, options, video)
