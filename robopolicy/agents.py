@@ -49,11 +49,15 @@ class Chunked:
         if self._played % self._policy.spec.n_execute == 0:
             self.decision = self._plan(observation)
         self._played += 1
-        return Command(self._player.at(observation.stamp_ns), "policy")
+        return Command(self._player.at(self._middle_ns(observation)), "policy")
+
+    def _middle_ns(self, observation: Observation) -> int:
+        """Half a period on: so a stamp a little before its tick does not play the row before."""
+        return observation.stamp_ns + self._policy.spec.period_ns // 2
 
     def _plan(self, observation: Observation) -> Decision:
         spec = self._policy.spec
-        previous = self._player.remaining(observation.stamp_ns, spec.horizon)
+        previous = self._player.remaining(self._middle_ns(observation), spec.horizon)
         plan = self._policy.plan(list(self._window), n=self._n, previous=previous, generator=self._generator)
         stamps_ns = observation.stamp_ns + spec.period_ns * np.arange(spec.horizon, dtype=np.int64)
         self._player.put(ActionChunk(stamps_ns, plan.chunks[0], observation.stamp_ns))

@@ -22,7 +22,8 @@ def run_episode(
     """Run one episode at ``robot.spec.rate_hz`` with absolute deadlines and return its completed meta.
 
     However the episode ends, also by an exception or Ctrl-C, the robot is stopped and the watchers hear of the end,
-    so that nothing recorded is lost; after an exception ``success`` is False and ``notes`` says why.
+    so that nothing recorded is lost; after an exception ``success`` is False and ``notes`` says why. Ticks that a
+    stall swallowed are skipped, and counted in ``extra["skipped_ticks"]``.
 
     Args:
         robot: where observations come from and commands go.
@@ -40,13 +41,13 @@ def run_episode(
     safety.reset()
     for watcher in watchers:
         watcher.on_start(meta, robot.spec)
-    start_ns = clock.now_ns()
+    start_ns, k, skipped = clock.now_ns(), 0, 0
     try:
-        for k in range(max_steps + 1):
+        for sent_before in range(max_steps + 1):
             due_ns = start_ns + k * robot.spec.period_ns
             clock.sleep_until(due_ns)
             observation = robot.read()
-            if k == max_steps or done(observation):
+            if sent_before == max_steps or done(observation):
                 break
             command = agent.act(observation)
             if command.source == "hold" or command.values is None:
@@ -56,6 +57,9 @@ def run_episode(
             step = Step(observation, sent, due_ns, command.source, command.verdict)
             for watcher in watchers:
                 watcher.on_step(step)
+            now = (clock.now_ns() - start_ns) // robot.spec.period_ns
+            skipped += max(now - (k + 1), 0)
+            k = max(now, k + 1)  # after a stall, on with the present tick: no burst of those that were missed
     except BaseException as error:
         reason = f"ended by {type(error).__name__}: {error}"
         robot.stop(reason)
@@ -63,6 +67,8 @@ def run_episode(
         raise
     robot.stop("end of episode")
     meta = finish(meta)
+    if skipped:
+        meta = replace(meta, extra={**meta.extra, "skipped_ticks": skipped})
     for watcher in watchers:
         watcher.on_end(meta)
     return meta

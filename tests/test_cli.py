@@ -224,7 +224,17 @@ def test_mock_robot_runs_the_same_loop(lift, tmp_path):
     assert "simulated" in complaint("deploy", "--robot", "mock", "--checkpoint", lift, "--disturb-at", 3)
 
 
-def test_own_robot_by_module_and_class(lift):
+def test_own_robot_by_module_and_class(lift, tmp_path, monkeypatch):
+    (tmp_path / "my_arms.py").write_text(
+        "from robopolicy_hardware.mock import MockRobot\n"
+        "from robopolicy.training.checkpoint import read_spec\n"
+        f"class XArm(MockRobot):\n    def __init__(self, clock): super().__init__(read_spec({str(lift)!r}), clock)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    installed = Path(sys.executable).with_name("robopolicy")  # whose sys.path lacks the working directory
+    words = [installed, "deploy", "--robot", "my_arms:XArm", "--checkpoint", lift, "--max-steps", "3"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "after 3 steps" in done.stdout, done.stderr
     assert "nowhere" in complaint("deploy", "--robot", "nowhere.arms:XArm", "--checkpoint", lift)
     assert "XArm" in complaint("deploy", "--robot", "json:XArm", "--checkpoint", lift)
 

@@ -78,6 +78,16 @@ def test_chunked_plays_n_execute_rows_then_plans_anew():
     assert rows == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
 
 
+@pytest.mark.parametrize("early_ns", [1, 2_000_000, -2_000_000])
+def test_chunked_plays_each_row_once_though_stamps_jitter(early_ns):
+    agent = Chunked(Counting(SPEC))
+    rows = []
+    for k in range(6):
+        shaken = replace(observation(k), stamp_ns=k * SPEC.period_ns + (early_ns if k % 2 else 0))
+        rows.append(tuple(agent.act(shaken).values))
+    assert rows == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+
+
 def test_chunked_pads_the_first_window_and_keeps_the_newest_last():
     policy = Counting(SPEC)
     agent = Chunked(policy)

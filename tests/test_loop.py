@@ -141,3 +141,35 @@ def test_a_watcher_that_cannot_end_hides_neither_the_error_nor_the_end_from_the_
         run(Ramp(2, RuntimeError("it broke")), [Broken(), log], max_steps=50)
     assert "my disk is gone" in caught.value.__notes__[0]
     assert len(log.ends) == 1
+
+
+class Stalls(SimClock):
+    """Simulated time in which one step's work takes long."""
+
+    def __init__(self, at_ns: int, for_ns: int) -> None:
+        super().__init__()
+        self.at_ns, self.for_ns = at_ns, for_ns
+
+    def work(self) -> None:
+        if self.now_ns() >= self.at_ns and self.for_ns:
+            self.sleep_until(self.now_ns() + self.for_ns)
+            self.for_ns = 0
+
+
+@pytest.mark.parametrize(
+    ("periods", "skipped"), [(0.9, 0), (1.5, 0), (2.5, 1), (20.2, 19)], ids=["in time", "late", "very late", "stall"]
+)
+def test_after_a_stall_the_loop_goes_on_with_the_present_tick(periods, skipped):
+    clock = Stalls(5 * SPEC.period_ns, round(periods * SPEC.period_ns))
+
+    class Slow(Ramp):
+        def act(self, observation):
+            clock.work()
+            return super().act(observation)
+
+    log = Log()
+    robot, safety = MockRobot(SPEC, clock), SafetyLayer(SafetyLimits(max_age_s=10), SPEC)
+    meta = run_episode(robot, Slow(), clock, safety, META, max_steps=10, watchers=[log])
+    ticks = [step.due_ns // SPEC.period_ns for step in log.steps]
+    assert ticks == [*range(6), *range(6 + skipped, 10 + skipped)]
+    assert meta.extra.get("skipped_ticks", 0) == skipped

@@ -25,6 +25,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--disturb-at", type=int, metavar="STEP", help="disturb the simulated world at this step")
     parser.add_argument("--record", type=Path, metavar="D.zarr", help="record the episode")
     parser.add_argument("--video", type=Path, metavar="V.webm", help="film the episode")
+    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the policy; one is the steadiest")
     parser.add_argument("--realtime", action="store_true", help="run a simulated world at the pace of the wall clock")
     parser.set_defaults(run=run)
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     outcome = deploy(
         args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
         max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, video=args.video,
-        realtime=args.realtime, threads=args.threads,
+        realtime=args.realtime, device=args.device, threads=args.threads,
     )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -54,6 +55,7 @@ def deploy(
     record: Path | None = None,
     video: Path | None = None,
     realtime: bool = False,
+    device: str = "cpu",
     threads: int = 1,
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
@@ -79,7 +81,7 @@ def deploy(
         raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
     spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
     torch.set_num_threads(threads)
-    agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm)
+    agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=device)
     steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
     options = Options(disturb_at=disturb_at, video_every=2 if video else None)
     with ExitStack() as stack:
@@ -96,9 +98,10 @@ def deploy(
 
             watchers.append(stack.enter_context(Recorder(record)))
         instruction = world.instruction if world else ""
+        calibration = getattr(robot, "camera_calibration", dict)()
         meta = run_episode(
             robot, agent, clock, make_safety(robot.spec),
-            EpisodeMeta(instruction, robot_name, seed, software=f"robopolicy {__version__}"),
+            EpisodeMeta(instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration),
             max_steps=steps, watchers=watchers,
             done=witness.done if world else lambda _: False,
             finish=lambda meta: replace(meta, success=world.success() if world else None),

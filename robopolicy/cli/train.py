@@ -1,6 +1,7 @@
 """`robopolicy train`: a dataset in, a checkpoint folder out."""
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads; default: one a core")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: one a core, at most 8")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--resume", action="store_true", help="go on from the newest state in --out, exactly")
     parser.set_defaults(run=run)
@@ -92,6 +93,7 @@ def train(
         )  # fmt: skip
     sampler = WindowSampler(arrays, n_obs, horizon, n_execute=n_execute)
     settings = dict(settings or {})
+    settings.setdefault("num_threads", min(8, len(os.sched_getaffinity(0))))  # more only wait for one another
     if settings.get("device", "auto") == "auto":
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(settings.get("seed", 0))  # of the first weights

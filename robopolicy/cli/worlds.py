@@ -1,6 +1,7 @@
 """Names on the command line become robots, agents and safety layers: one word decides what the loop drives."""
 
 import importlib
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,12 @@ def make_safety(spec: PolicySpec) -> Safety:
 
 
 def make_agent(
-    checkpoint: str | Path, *, monitor: str | Path | None = None, on_alarm: str = "hold", candidates: int | None = None
+    checkpoint: str | Path,
+    *,
+    monitor: str | Path | None = None,
+    on_alarm: str = "hold",
+    candidates: int | None = None,
+    device: str = "cpu",
 ) -> Agent:
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
@@ -68,13 +74,14 @@ def make_agent(
         monitor: folder written by ``robopolicy calibrate``, or None.
         on_alarm: ``"hold"`` or ``"log"``.
         candidates: chunks to draw a plan; None is 1, or what the monitor was calibrated with.
+        device: where the policy computes, ``"cpu"`` or ``"cuda"``.
     """
     import torch
 
     from robopolicy.agents import Chunked, Guarded
     from robopolicy.training.checkpoint import checkpoint_sha, load_policy
 
-    policy = load_policy(checkpoint)
+    policy = load_policy(checkpoint, device)
     watch = None
     if monitor is not None:
         from robopolicy.monitor.monitor import load_monitor
@@ -96,6 +103,8 @@ def world_factory(name: str, cameras: Sequence[str] = ()) -> partial:
 
 def _import_robot(name: str) -> Any:
     module, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as python -m does; an installed command does not
     if not (module and attribute):
         raise UnknownName("robot", name, [ROBOTS])
     try:
