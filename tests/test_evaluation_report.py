@@ -121,11 +121,14 @@ def test_film_repeats_what_was_counted_and_is_made_once(tmp_path):
         filmed = films[outcome.seed]
         assert (filmed.success, filmed.score, filmed.steps) == (outcome.success, outcome.score, outcome.steps)
         assert len(read(filmed.video)[0]) == (outcome.steps + 1) // 2 + 1, "every second step, and the last moment"
-    before = (tmp_path / "000001.webm").stat().st_mtime_ns
-    (tmp_path / "000002.webm").unlink()
+    first, second = (Path(films[seed].video) for seed in (1, 2))
+    before = first.stat().st_mtime_ns
+    second.unlink()
+    other = film(tiny.PointWorld, tiny.make_agent, [1], tmp_path, make_safety=tiny.AnythingGoes, identity="b")
+    assert Path(other[1].video) != first, "another policy's films do not overwrite these"
     film(tiny.PointWorld, tiny.make_agent, [1, 2], tmp_path, make_safety=tiny.AnythingGoes, identity="a")
-    assert (tmp_path / "000001.webm").stat().st_mtime_ns == before
-    assert (tmp_path / "000002.webm").exists(), "the lost one is made again"
+    assert first.stat().st_mtime_ns == before
+    assert second.exists(), "the lost one is made again"
 
 
 def marks(values, threshold=1.0):

@@ -7,7 +7,7 @@ import pytest
 
 from robopolicy.errors import ContractError, EvaluationError
 from robopolicy.evaluation.outcomes import Outcome
-from robopolicy.evaluation.rollouts import Options, evaluate, load_outcomes
+from robopolicy.evaluation.rollouts import Options, evaluate, load_about, load_outcomes
 from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.monitor import fit_monitor
 
@@ -35,6 +35,8 @@ def test_one_crash_and_one_error_cost_one_episode_each(tmp_path):
     outcomes = {o.seed: o for o in run([12, 13, 14, 17, 18], jobs=2, out=tmp_path, identity="a")}
     assert "exit code 3" in outcomes[13].error
     assert outcomes[17].error.startswith("RuntimeError: the world broke")
+    assert "(tiny_worlds.py:" in outcomes[17].error, "the file without its folder: results are passed on"
+    assert "/" not in outcomes[17].error
     assert "\n" not in outcomes[17].error
     assert all(outcomes[seed].success for seed in (12, 14, 18))
     assert [outcome.seed for outcome in load_outcomes(tmp_path)] == [12, 14, 18]
@@ -72,9 +74,40 @@ def test_another_identity_is_another_evaluation(tmp_path):
         run([1, 1])
 
 
+def test_options_are_part_of_the_identity(tmp_path):
+    whole, short = (
+        run([1], out=tmp_path, identity="a", jobs=1, options=options)[0]
+        for options in (Options(), Options(max_steps=3))
+    )
+    assert (whole.steps > 3, short.steps) == (True, 3)
+    kept = run([1], out=tmp_path, identity="a", jobs=1, options=Options(decisions=True))[0]
+    assert kept.decisions is not None
+    assert whole.decisions is None
+
+
+def test_one_folder_used_for_two_policies_and_the_first_again(tmp_path):
+    def judge(n):
+        agent, options = partial(tiny.make_agent, n), Options(decisions=True)
+        evaluate(
+            tiny.PointWorld, agent, [1, 2], make_safety=tiny.AnythingGoes, jobs=1, out=tmp_path, identity=f"{n} chunks",
+            options=options, about={"n": str(n)},
+        )  # fmt: skip
+        return load_outcomes(tmp_path)
+
+    first = judge(2)
+    for n in (5, 2):
+        outcomes = judge(n)
+        assert load_about(tmp_path) == {"n": str(n)}
+        for outcome in outcomes:
+            assert {decision.chunks.shape[0] for decision in load_decisions(tmp_path / outcome.decisions)} == {n}
+    assert outcomes == first, "found again, not run again, wall time included"
+
+
 def test_not_an_evaluation(tmp_path):
     with pytest.raises(EvaluationError, match=r"outcomes\.jsonl"):
         load_outcomes(tmp_path)
+    with pytest.raises(EvaluationError, match=r"current\.json"):
+        load_about(tmp_path)
 
 
 def test_decisions_are_kept_and_make_a_monitor_that_sees_the_disturbance(tmp_path):

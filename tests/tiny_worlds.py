@@ -92,8 +92,8 @@ class AnythingGoes:
         pass
 
 
-def make_agent():
-    return Chunked(HomingPolicy(), n=2, generator=np.random.default_rng)
+def make_agent(n=2):
+    return Chunked(HomingPolicy(), n=n, generator=np.random.default_rng)
 
 
 def make_guarded(monitor, on_alarm="log"):

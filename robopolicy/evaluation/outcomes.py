@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.errors import EvaluationError
+from robopolicy.training.files import replace_file
+
+OUTCOMES, CURRENT = "outcomes.jsonl", "current.json"
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,14 @@ class OutcomeLog:
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
-        self._path = folder / "outcomes.jsonl"
+        self._path = folder / OUTCOMES
         self._identity = identity
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, about: Mapping[str, str]) -> None:
+        """Make this evaluation the folder's current one, with what is worth knowing ``about`` it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        current = {"identity": self._identity, "about": dict(about)}
+        replace_file(self._path.with_name(CURRENT), (json.dumps(current, indent=1) + "\n").encode())
 
     def finished(self) -> dict[int, Outcome]:
         """Return the outcomes by seed, the newest of each; those that ended in an error are to be run again."""
@@ -88,17 +96,34 @@ class OutcomeLog:
 
 
 def load_outcomes(folder: str | Path) -> list[Outcome]:
-    """Read all outcomes of the newest identity in ``folder``, in order of their seeds; errors are left out.
+    """Read all outcomes of the evaluation that was run last in ``folder``, in order of their seeds, but no errors.
 
     Raises:
         EvaluationError: if the folder holds none.
     """
-    path = Path(folder) / "outcomes.jsonl"
-    lines = _lines(path)
-    if not lines:
-        raise EvaluationError(f"{folder} holds no outcomes (no {path.name}); is it the folder of an evaluation?")
-    outcomes = OutcomeLog(path.parent, lines[-1]["identity"]).finished()
+    folder = Path(folder)
+    if not (folder / OUTCOMES).exists():
+        raise EvaluationError(f"{folder} holds no outcomes (no {OUTCOMES}); is it the folder of an evaluation?")
+    outcomes = OutcomeLog(folder, _current(folder)["identity"]).finished()
     return [outcomes[seed] for seed in sorted(outcomes)]
+
+
+def load_about(folder: str | Path) -> dict[str, str]:
+    """Read what the evaluation that was run last in ``folder`` says of itself.
+
+    Raises:
+        EvaluationError: if the folder holds none.
+    """
+    about: dict[str, str] = _current(Path(folder))["about"]
+    return about
+
+
+def _current(folder: Path) -> dict[str, Any]:
+    try:
+        current: dict[str, Any] = json.loads((folder / CURRENT).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise EvaluationError(f"{folder} is not the folder of an evaluation: cannot read {CURRENT}: {error}") from error
+    return current
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -2,17 +2,18 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from robopolicy.clock import SimClock
 from robopolicy.errors import ContractError
-from robopolicy.evaluation.outcomes import Mark, Outcome, OutcomeLog, load_outcomes
+from robopolicy.evaluation.outcomes import Mark, Outcome, OutcomeLog, load_about, load_outcomes
 from robopolicy.evaluation.workers import run_in_workers
 from robopolicy.interfaces import Agent, Safety
 from robopolicy.loop import run_episode
@@ -20,7 +21,7 @@ from robopolicy.monitor.decisions import save_decisions
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Decision, EpisodeMeta, Observation, Step
 
-__all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_outcomes"]
+__all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_about", "load_outcomes"]
 
 MakeWorld = Callable[[SimClock], Any]  # a Robot that is an Environment too
 MakeAgent = Callable[[], Agent]
@@ -33,8 +34,8 @@ class Options:
 
     max_steps: int | None = None  # None: the world's own
     disturb_at: int | None = None  # step before which the world is disturbed
-    decisions: bool = False  # keep every decision in out/decisions
-    video_every: int | None = None  # film every so many steps into out/SEED.webm; `film` does
+    decisions: bool = False  # keep every decision in out/decisions/IDENTITY/SEED.npz
+    video_every: int | None = None  # film every so many steps into out/IDENTITY/SEED.webm; `film` does
 
 
 class Rollout:
@@ -46,6 +47,7 @@ class Rollout:
         make_safety: called with the world's spec.
         options: see there.
         out: folder of decisions and videos; None keeps none.
+        identity: files lie in a subfolder of this name, so that another evaluation does not overwrite them.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Rollout:
         make_safety: MakeSafety,
         options: Options = Options(),
         out: Path | None = None,
+        identity: str = "",
     ) -> None:
         self._clock = SimClock()
         self._world = make_world(self._clock)
@@ -62,6 +65,7 @@ class Rollout:
         self._safety = make_safety(self._world.spec)
         self._options = options
         self._out = out
+        self._identity = identity
 
     def run(self, seed: int) -> Outcome:
         """Run the episode that ``seed`` names: the world's start, the policy's samples, the disturbance."""
@@ -85,8 +89,11 @@ class Rollout:
             witness.close()
         outcome = witness.outcome(bool(meta.success), float(self._world.score()), time.perf_counter() - start_s)
         if self._options.decisions and self._out is not None and witness.decisions:
-            path = save_decisions(self._out / "decisions" / f"{seed:06d}.npz", witness.decisions)
+            folder = self._out / "decisions" / self._identity
+            path = save_decisions(folder / f"{seed:06d}.npz", witness.decisions)
             outcome = replace(outcome, decisions=str(path.relative_to(self._out)))
+        if outcome.video is not None:
+            outcome = replace(outcome, video=str(Path(self._identity, outcome.video)))
         return outcome
 
     def close(self) -> None:
@@ -96,7 +103,7 @@ class Rollout:
     def _film_path(self, seed: int) -> Path | None:
         if self._options.video_every is None or self._out is None:
             return None
-        return self._out / f"{seed:06d}.webm"
+        return self._out / self._identity / f"{seed:06d}.webm"
 
 
 class Witness:
@@ -177,6 +184,7 @@ def evaluate(
     jobs: int = 2,
     out: str | Path | None = None,
     identity: str = "",
+    about: Mapping[str, str] = MappingProxyType({}),
     options: Options = Options(),
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
@@ -185,7 +193,7 @@ def evaluate(
     Each worker is a fresh process (spawned: a forked child of a process with a GL context hangs) with one thread,
     which builds world, agent and safety once. A worker that dies costs its one episode, whose outcome says so.
     With ``out``, outcomes are appended to ``out/outcomes.jsonl`` as they come, and seeds found there under the
-    same identity and options are not run again.
+    same identity and options are not run again; ``load_outcomes`` returns those of the last call.
 
     Args:
         make_world: picklable, e.g. ``partial(make_world, "twin:lift")``; called with a clock.
@@ -196,6 +204,7 @@ def evaluate(
         out: folder of outcomes, decisions and videos.
         identity: names world, policy and monitor (their hashes), so that other outcomes in ``out`` are not taken
             for these; needed with ``out``.
+        about: what ``load_about`` is to tell of this evaluation, such as the policy's sha.
         options: length, disturbance, what is kept.
         on_progress: called with each outcome, at once with those found in ``out``.
 
@@ -208,12 +217,15 @@ def evaluate(
     if out is not None and not identity:
         raise ContractError("evaluate: out needs an identity, or outcomes of another policy could be taken for these")
     folder = Path(out) if out is not None else None
-    log = OutcomeLog(folder, _identity(identity, options)) if folder is not None else None
+    name = _identity(identity, options)
+    log = OutcomeLog(folder, name) if folder is not None else None
+    if log is not None:
+        log.begin(about)
     found = log.finished() if log is not None else {}
     outcomes = {seed: found[seed] for seed in seeds if seed in found and _has_files(found[seed], folder)}
     for outcome in outcomes.values():
         on_progress(outcome)
-    build = partial(Rollout, make_world, make_agent, make_safety, options, folder)
+    build = partial(Rollout, make_world, make_agent, make_safety, options, folder, name)
     for outcome in run_in_workers(build, [seed for seed in seeds if seed not in outcomes], jobs=jobs):
         outcomes[outcome.seed] = outcome
         if log is not None:
@@ -234,7 +246,7 @@ def film(
     options: Options = Options(video_every=2),
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[int, Outcome]:
-    """Run ``seeds`` once more with the camera on: ``folder/SEED.webm``, made only once; return the outcomes by seed.
+    """Run ``seeds`` once more with the camera on: a video each, made only once; return the outcomes by seed.
 
     Episodes repeat exactly, so filming every one would only cost time; the report compares what was filmed with
     what was counted. ``Outcome.video`` is the path, or None with the reason in ``Outcome.error``.

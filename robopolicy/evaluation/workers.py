@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol
 
 from robopolicy.errors import EvaluationError, RobopolicyError
@@ -80,12 +81,12 @@ def run_in_workers(build: Callable[[], Runner], seeds: Sequence[int], *, jobs: i
 
 
 def describe_error(error: BaseException) -> str:
-    """Return one line: the message of our own errors, and for others also their type and where they were raised."""
+    """Return one line: the message of our own errors, and for others also their type and the line that raised."""
     message = " ".join(str(error).split()) or "no message"
     if isinstance(error, RobopolicyError):
         return message
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {message} ({frame.filename}:{frame.lineno})"
+    frame = traceback.extract_tb(error.__traceback__)[-1]  # its file without the folder: results are passed on
+    return f"{type(error).__name__}: {message} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _start(build: Callable[[], Runner]) -> _Worker:
