@@ -137,7 +137,10 @@ def test_checkpoint_that_does_not_fit_the_robot_prints_both(tmp_path, untrained)
 
 def test_unknown_names_list_the_valid_ones(tmp_path, lift, dataset, untrained):
     assert "lift" in complaint("eval", "--checkpoint", lift, "--env", "twin:lfit")
-    assert "twin:TASK" in complaint("deploy", "--checkpoint", lift, "--robot", "lift")
+    line = complaint("deploy", "--checkpoint", lift, "--robot", "lift")
+    assert "twin:TASK" in line
+    assert "mock" in line
+    assert "mock" not in complaint("eval", "--checkpoint", lift, "--env", "lift")
     assert "front" in complaint("record", "--robot", "twin:lift", "--data", tmp_path / "d.zarr", "--cameras", "fornt")
     assert not (tmp_path / "d.zarr").exists()
     assert "cube_pos" in complaint("train", "--data", dataset, "--out", tmp_path / "o", "--states", "cube")
@@ -167,6 +170,42 @@ def test_seeds_and_alpha_that_make_no_sense(lift, tmp_path):
     assert "100:50" in complaint("eval", "--checkpoint", lift, "--env", "twin:lift", "--seeds", "100:50")
     line = complaint("calibrate", "--checkpoint", lift, "--out", tmp_path / "m", "--env", "twin:lift", "--alpha", "5")
     assert "0.05" in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("deploy", "--robot", "mock", "--checkpoint", "c", "--max-steps", "0"),
+        ("deploy", "--robot", "mock", "--checkpoint", "c", "--seed", "-1"),
+        ("eval", "--env", "twin:lift", "--checkpoint", "c", "--jobs", "0"),
+        ("eval", "--env", "twin:lift", "--checkpoint", "c", "--videos", "x"),
+    ],
+    ids=lambda words: " ".join(words[-2:]),
+)
+def test_numbers_that_make_no_sense_are_usage_errors(words):
+    done = robopolicy(*words)
+    assert done.returncode == 2
+    assert words[-1] in done.stderr.splitlines()[-1]
+
+
+def test_deploy_refuses_what_would_never_happen(lift, tmp_path):
+    words = ("deploy", "--checkpoint", lift, "--robot", "twin:lift")
+    assert "never reached" in complaint(*words, "--disturb-at", 4000)
+    assert "v.webm" in complaint(*words, "--video", tmp_path / "v.mp4")
+
+
+def test_a_fault_in_somebodys_robot_is_one_line_and_debug_shows_where(lift, tmp_path, monkeypatch):
+    (tmp_path / "bad_arms.py").write_text(
+        "class NoArm:\n    def __init__(self, clock): pass\n\n"
+        "class Unplugged:\n    def __init__(self, clock): raise ConnectionError('no answer from\\n192.168.0.2')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "spec, read, command" in complaint("deploy", "--robot", "bad_arms:NoArm", "--checkpoint", lift)
+    line = complaint("deploy", "--robot", "bad_arms:Unplugged", "--checkpoint", lift)
+    assert "no answer from 192.168.0.2" in line
+    assert "--debug" in line
+    done = robopolicy("deploy", "--robot", "bad_arms:Unplugged", "--checkpoint", lift, "--debug")
+    assert "bad_arms.py" in done.stderr
 
 
 def test_a_folder_that_holds_a_checkpoint_is_not_overwritten(lift, dataset):

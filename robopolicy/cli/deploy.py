@@ -1,6 +1,7 @@
 """`robopolicy deploy`: one policy, one robot, one loop, guarded."""
 
 import argparse
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.arguments import at_least
 from robopolicy.errors import UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
@@ -20,13 +22,19 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="failure monitor; none: unguarded")
     parser.add_argument("--on-alarm", choices=["hold", "log"], default="hold")
-    parser.add_argument("--seed", type=int, default=200_000, help="start of a simulated world, samples of the policy")
-    parser.add_argument("--max-steps", type=int, help="default: the world's own, or 10 s")
-    parser.add_argument("--disturb-at", type=int, metavar="STEP", help="disturb the simulated world at this step")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=200_000, help="start of a simulated world, samples of the policy"
+    )
+    parser.add_argument("--max-steps", type=at_least(1), help="default: the world's own, or 10 s")
+    parser.add_argument(
+        "--disturb-at", type=at_least(0), metavar="STEP", help="disturb the simulated world at this step"
+    )
     parser.add_argument("--record", type=Path, metavar="D.zarr", help="record the episode")
     parser.add_argument("--video", type=Path, metavar="V.webm", help="film the episode")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the policy; one is the steadiest")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=1, help="CPU threads of the policy; one is the steadiest"
+    )
     parser.add_argument("--realtime", action="store_true", help="run a simulated world at the pace of the wall clock")
     parser.set_defaults(run=run)
 
@@ -73,6 +81,7 @@ def deploy(
     from robopolicy.loop import run_episode
     from robopolicy.training.checkpoint import read_spec
 
+    start_s = time.perf_counter()
     spec = read_spec(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
     robot = make_robot(robot_name, clock, spec, cameras=tuple(spec.cameras))
@@ -83,6 +92,10 @@ def deploy(
     torch.set_num_threads(threads)
     agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=device)
     steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
+    if disturb_at is not None and disturb_at >= steps:
+        raise UsageError(f"--disturb-at {disturb_at} is never reached: the episode has {steps} steps")
+    if video is not None and video.suffix != ".webm":
+        raise UsageError(f"--video {video}: videos are VP8 in .webm; name the file {video.with_suffix('.webm').name}")
     options = Options(disturb_at=disturb_at, video_every=2 if video else None)
     with ExitStack() as stack:
         stack.callback(robot.close)
@@ -106,7 +119,7 @@ def deploy(
             done=witness.done if world else lambda _: False,
             finish=lambda meta: replace(meta, success=world.success() if world else None),
         )  # fmt: skip
-        outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, 0.0)
+        outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
     return replace(outcome, video=None if video is None else str(video))
 
 
@@ -128,9 +141,10 @@ class Ticker:
 
 
 def tell(outcome: Any, robot_name: str) -> str:
-    """Return what happened in one sentence."""
-    parts = [f"{robot_name}, seed {outcome.seed}: {'success' if outcome.success else 'no success'}"]
-    parts[0] += f" after {outcome.steps} steps"
+    """Return what happened in one sentence; only a simulated world knows of success."""
+    simulated = robot_name.startswith(("twin:", "gymnasium:"))
+    word = "success" if outcome.success else "no success" if simulated else "done"
+    parts = [f"{robot_name}, seed {outcome.seed}: {word} after {outcome.steps} steps"]
     if outcome.disturb_step is not None:
         parts.append(f"disturbed at step {outcome.disturb_step} ({outcome.disturbance})")
     if outcome.marks:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.arguments import at_least
+
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -17,9 +19,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", default="100000:100050", help="FIRST:LAST+1, or a comma-separated list")
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="also count its alarms, without acting on them")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: CHECKPOINT/eval-ENV")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--disturb-at", type=int, metavar="STEP", help="disturb every episode at this step")
-    parser.add_argument("--videos", type=int, default=8, help="videos in the report, failures first")
+    parser.add_argument("--jobs", type=at_least(1), default=2, help="processes")
+    parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
+    parser.add_argument("--videos", type=at_least(0), default=8, help="videos in the report, failures first")
     parser.set_defaults(run=run)
 
 
@@ -27,7 +29,9 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    where = args.env.replace(":", "-").replace("/", "-") + ("" if args.disturb_at is None else "-disturbed")
+    where = args.env.replace(":", "-").replace("/", "-") + (
+        "" if args.disturb_at is None else f"-disturbed-{args.disturb_at}"
+    )
     out = args.out or args.checkpoint / f"eval-{where}"
     summary = evaluate(
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
@@ -74,7 +78,7 @@ def evaluate(
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_agent, make_safety, world_factory
     from robopolicy.evaluation.page import failures_first
-    from robopolicy.evaluation.report import write_report
+    from robopolicy.evaluation.report import versions, write_report
     from robopolicy.evaluation.rollouts import Options, film
     from robopolicy.evaluation.rollouts import evaluate as roll
     from robopolicy.evaluation.statistics import parse_seeds, summarise
@@ -91,7 +95,9 @@ def evaluate(
 
         described = load_monitor(monitor, policy_sha=checkpoint_sha(checkpoint)).describe()
         guard = file_sha(monitor / "monitor.json")
-    identity = f"{checkpoint_sha(checkpoint)}|{env}|{guard}|{candidates or ''}"
+    sha = checkpoint_sha(checkpoint)
+    software = versions(("robopolicy", "torch", "mujoco"))  # after an upgrade, episodes may come out otherwise
+    identity = f"{sha}|{env}|{guard}|{candidates or ''}|{software}"
     with bar(label, len(numbers), "episodes") as progress:
         good = [0, 0]
 
@@ -102,6 +108,7 @@ def evaluate(
 
         outcomes = roll(
             world, agent, numbers, make_safety=make_safety, jobs=jobs, out=out, identity=identity,
+            about={"policy_sha": sha, "env": env, "software": software},
             options=Options(decisions=decisions, disturb_at=disturb_at), on_progress=show,
         )  # fmt: skip
     summary = summarise(outcomes)
@@ -118,7 +125,7 @@ def evaluate(
     write_report(
         out, outcomes, summary, films, monitor=described or None, deployed=deployed,
         title=f"{checkpoint.name} in {env}",
-        facts={"checkpoint": str(checkpoint), "sha": checkpoint_sha(checkpoint), "env": env, "seeds": seeds,
+        facts={"checkpoint": str(checkpoint), "sha": sha, "env": env, "seeds": seeds,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
     return summary.headline()

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
-        print("robopolicy: interrupted; what was committed is kept, the same command resumes", file=sys.stderr)
+        print("robopolicy: interrupted; what was committed is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed pager is not an error
@@ -47,9 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno == errno.ENOSPC:
             where = f" at {error.filename}" if error.filename else ""
             return _report(args, f"no space left on the disk{where}; what was committed before is intact")
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
-            return _report(args, f"{error.strerror}: {error.filename}")
-        raise
+        if error.filename is None:
+            return _unexpected(args, error)
+        return _report(args, f"{error.strerror}: {error.filename}")
+    except Exception as error:
+        return _unexpected(args, error)
+
+
+def _unexpected(args: argparse.Namespace, error: Exception) -> int:
+    """A fault of ours, or of a robot's own code: one line all the same, and how to see where it was."""
+    what = " ".join(str(error).split())
+    return _report(args, f"unexpected {type(error).__name__}: {what} (the same command with --debug shows where)")
 
 
 def _report(args: argparse.Namespace, message: str) -> int:

@@ -12,7 +12,7 @@ from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
-ROBOTS = "twin:TASK, gymnasium:ENV_ID, mock, or your own as package.module:Class"
+WORLDS = "twin:TASK, gymnasium:ENV_ID, or your own as package.module:Class"
 
 
 def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = ()) -> Any:
@@ -30,7 +30,16 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = ())
         from sim_envs.worlds import make_world as make_simulated
 
         return make_simulated(name, clock, cameras=cameras)
-    return _import_robot(name)(clock)
+    kind = _import_robot(name)
+    try:
+        world = kind(clock)
+    except TypeError as error:
+        raise UsageError(f"robot {name} could not be made with a clock as its only argument: {error}") from error
+    if not isinstance(world, Robot):
+        raise UsageError(
+            f"{name} is no robot: it needs spec, read, command, stop and close (robopolicy.interfaces.Robot)"
+        )
+    return world
 
 
 def make_robot(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str, ...] | None = ()) -> Robot:
@@ -43,7 +52,10 @@ def make_robot(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str,
         from robopolicy_hardware.mock import MockRobot
 
         return MockRobot(spec, clock)
-    return make_world(name, clock, cameras=cameras)
+    try:
+        return make_world(name, clock, cameras=cameras)
+    except UnknownName as error:
+        raise (UsageError(f"{error}, mock") if WORLDS in str(error) else error) from None
 
 
 def make_clock(name: str, *, realtime: bool) -> Clock:
@@ -106,13 +118,13 @@ def _import_robot(name: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as python -m does; an installed command does not
     if not (module and attribute):
-        raise UnknownName("robot", name, [ROBOTS])
+        raise UnknownName("robot", name, [WORLDS])
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise  # their module exists and misses something of its own
-        raise UnknownName("robot", name, [ROBOTS]) from error
+        raise UnknownName("robot", name, [WORLDS]) from error
     if not hasattr(found, attribute):
         raise UsageError(f"module {module} has no {attribute!r}; name the robot's class, as in package.module:Class")
     return getattr(found, attribute)

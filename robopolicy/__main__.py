@@ -1,0 +1,7 @@
+"""`python -m robopolicy` is `robopolicy`."""
+
+import sys
+
+from robopolicy.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,31 @@
+"""Types of command-line arguments that refuse what makes no sense, in argparse's own words."""
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """Return an argparse type: whole numbers from ``low`` up to what a seed or a count can be."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not low <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"{text} is out of range; want {low} or more")
+        return value
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """Read a finite number greater than zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is out of range; want a finite number greater than 0")
+    return value
