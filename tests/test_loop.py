@@ -173,3 +173,18 @@ def test_after_a_stall_the_loop_goes_on_with_the_present_tick(periods, skipped):
     ticks = [step.due_ns // SPEC.period_ns for step in log.steps]
     assert ticks == [*range(6), *range(6 + skipped, 10 + skipped)]
     assert meta.extra.get("skipped_ticks", 0) == skipped
+
+
+def test_work_within_a_period_delays_no_later_tick():
+    clock = SimClock()
+
+    class Works(Ramp):
+        def act(self, observation):
+            clock.sleep_until(clock.now_ns() + 2_000_000)  # relative sleeps would let these 2 ms add up
+            return super().act(observation)
+
+    log = Log()
+    run_episode(
+        MockRobot(SPEC, clock), Works(), clock, SafetyLayer(SafetyLimits(), SPEC), META, max_steps=40, watchers=[log]
+    )
+    assert [step.observation.stamp_ns for step in log.steps] == [k * SPEC.period_ns for k in range(40)]
