@@ -36,6 +36,11 @@ def test_alarm_and_p_value_agree():
             assert (score > threshold) <= (p_value(z, score) <= alpha), "an alarm implies p <= alpha"
 
 
+def test_p_value_counts_a_tie_as_at_least_as_bad():
+    assert p_value(np.array([1.0, 2.0, 2.0, 3.0]), 2.0) == 4 / 5
+    assert p_value(np.array([1.0, 2.0, 2.0, 3.0]), 2.5) == 2 / 5
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize("n", [19, 30, 50])
 def test_realised_false_alarm_rate_over_recalibrations(alpha, n):

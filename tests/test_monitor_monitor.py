@@ -9,6 +9,7 @@ from robopolicy.errors import ContractError, MonitorError, NotEnoughCalibration,
 from robopolicy.interfaces import Monitor
 from robopolicy.monitor.decisions import DecisionLog, load_decisions, save_decisions
 from robopolicy.monitor.monitor import fit_monitor, load_monitor
+from robopolicy.monitor.scores import score_episode
 from robopolicy.types import Command, Decision
 
 
@@ -77,6 +78,22 @@ def test_what_is_not_finite_is_an_alarm(monitor, episodes):
     chunks[2, 0, 0] = np.inf
     assert monitor.step(replace(episodes[0][0], chunks=chunks)).state == "alarm"
     monitor.reset()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_an_alarm(monitor, episodes, monkeypatch, value):
+    monkeypatch.setattr(monitor.score, "update", lambda decision: value)
+    monitor.reset()
+    verdict = monitor.step(episodes[0][0])
+    assert (verdict.state, verdict.statistic, verdict.scores) == ("alarm", np.inf, {"kernel_density": np.inf})
+    assert "not finite" in verdict.reason
+    monitor.reset()
+
+
+def test_threshold_comes_from_the_largest_score_of_each_calibration_episode(monitor, episodes):
+    scores = [score_episode(monitor.score, episodes[i - 500]) for i in monitor.provenance.calibration_seeds]
+    assert monitor.z.tolist() == sorted(one.max() for one in scores)
+    assert sum(one.max() > max(one[0], one[-1]) for one in scores) > 5, "neither the first score nor the last"
 
 
 def test_split_is_by_episode_and_written_down(monitor):

@@ -96,7 +96,7 @@ class ConformalMonitor:
     def step(self, decision: Decision) -> Verdict:
         """Return the verdict on the episode up to and including ``decision``.
 
-        A decision that holds a number that is not finite counts as infinitely bad.
+        A decision that holds a number that is not finite, or whose score is not finite, counts as infinitely bad.
 
         Raises:
             SpecMismatch: if the decision's shape is not the calibrated one.
@@ -106,6 +106,7 @@ class ConformalMonitor:
             raise SpecMismatch(f"monitor was calibrated on {self.shape}; the policy gives {shape}")
         finite = bool(np.all(np.isfinite(decision.embedding)) and np.all(np.isfinite(decision.chunks)))
         score = self.score.update(decision) if finite else np.inf
+        score = score if isfinite(score) else np.inf  # max(x, nan) is x: it would be nominal for ever
         self._statistic = max(self._statistic, score)
         state: MonitorState = "alarm" if self._statistic > self.threshold else "nominal"
         p = p_value(self.z, self._statistic)
@@ -162,7 +163,7 @@ class ConformalMonitor:
     def _reason(self, index: int, state: MonitorState, p: float) -> str:
         comparison = f"{self.score.name} {self._statistic:.3g} against a threshold of {self.threshold:.3g}"
         if not isfinite(self._statistic):
-            return f"decision {index}: the policy's output is not finite"
+            return f"decision {index}: the policy's output or its score is not finite"
         if state == "alarm":
             return f"decision {index}: {comparison}; at most {p:.1%} of successful episodes come this far out"
         return f"decision {index}: {comparison}, as in a successful episode (p = {p:.2f})"
