@@ -72,10 +72,16 @@ def test_plan_is_reproducible_and_its_rows_differ(solver):
     assert not np.array_equal(first.chunks, plan(policy, n=5, generator=torch.Generator().manual_seed(4)).chunks)
 
 
-def test_first_candidate_does_not_depend_on_how_many_are_drawn():
-    policy = make()
-    one, many = (plan(policy, n=n, generator=torch.Generator().manual_seed(3)).chunks[0] for n in (1, 6))
-    assert np.allclose(one, many, atol=1e-2)  # px; batches of other sizes round differently
+@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+@pytest.mark.parametrize("generator", [lambda: torch.Generator().manual_seed(3), lambda: np.random.default_rng(3)])
+def test_first_candidate_does_not_depend_on_how_many_are_drawn_all_episode_long(solver, generator):
+    policy = make(config=replace(SMALL, solver=SolverConfig(solver, 8)))
+    episodes = {}
+    for n in (1, 6):
+        drawn_from = generator()
+        episodes[n] = np.stack([plan(policy, n=n, generator=drawn_from).chunks[0] for _ in range(3)])
+    assert np.allclose(episodes[1], episodes[6], atol=1e-2)  # px; batches of other sizes round differently
+    assert not np.allclose(episodes[1][0], episodes[1][1], atol=1), "each plan draws its own noise"
 
 
 def test_plan_takes_a_numpy_generator():
@@ -115,9 +121,12 @@ def test_sees_every_observation_of_the_window():
     assert not np.array_equal(draws[0], draws[2])
 
 
-def test_plan_leaves_the_mode_as_it_was():
-    policy = make().train()
-    plan(policy)
+def test_plan_sees_the_centre_of_a_picture_and_leaves_the_mode_as_it_was():
+    policy = make(replace(SPEC, cameras=CAMERAS)).eval()
+    want = plan(policy).features
+    policy.train()  # in which crops are random
+    for _ in range(3):
+        assert np.array_equal(plan(policy).features, want)
     assert policy.training
 
 

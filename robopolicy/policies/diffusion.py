@@ -81,9 +81,10 @@ class DiffusionPolicy(nn.Module):
     ) -> Plan:
         """Draw ``n`` chunks from one encoding of the last ``spec.n_obs`` observations, oldest first.
 
-        Noise is drawn on the CPU whatever the device, one candidate after the other: the same generator gives
-        the same plan everywhere, and candidate 0 does not depend on ``n``. ``previous`` and ``delay_steps`` are
-        not used: every plan is fresh.
+        Noise is drawn on the CPU whatever the device, one candidate after the other, by a generator of this plan
+        alone, seeded by one number from ``generator``: the same generator gives the same plans everywhere, and
+        candidate 0 does not depend on ``n``, in this plan nor in the next. ``previous`` and ``delay_steps`` are not
+        used: every plan is fresh.
 
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
@@ -91,7 +92,7 @@ class DiffusionPolicy(nn.Module):
         if len(window) != self.spec.n_obs:
             raise ContractError(f"plan: a window of {len(window)} observations; want {self.spec.n_obs}")
         self._require_fitted()
-        draw_from = _torch_generator(generator)
+        draw_from = _generator_of_plan(generator)
         shape = (self.spec.horizon, self.spec.action.dim)
 
         def draw(shape: tuple[int, ...]) -> Tensor:
@@ -135,7 +136,10 @@ class DiffusionPolicy(nn.Module):
             raise ContractError("policy: its normaliser was never fitted; train it or load a checkpoint")
 
 
-def _torch_generator(generator: Any) -> torch.Generator | None:
+def _generator_of_plan(generator: Any) -> torch.Generator:
+    """Return a fresh generator, seeded by one draw from the episode's (numpy's, torch's, or None: torch's global)."""
     if isinstance(generator, np.random.Generator):
-        return torch.Generator().manual_seed(int(generator.integers(2**63)))
-    return generator
+        seed = int(generator.integers(2**63))
+    else:
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    return torch.Generator().manual_seed(seed)
