@@ -143,6 +143,25 @@ def test_learning_rate_is_the_policys_own_unless_given(tmp_path):
         assert read_train(tmp_path / str(given))["train"]["lr"] == want
 
 
+def test_learning_rate_warms_up_and_decays_to_nothing(tmp_path, monkeypatch):
+    used = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer, *arguments):
+        used.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    train(make(), sampler(), tmp_path, replace(CONFIG, steps=20, warmup=0.2))
+    assert used[0] == 0
+    peak = int(np.argmax(used))
+    assert peak == 4, "a fifth of 20 steps"
+    assert used[peak] == pytest.approx(CONFIG.lr)
+    assert (np.diff(used[: peak + 1]) > 0).all()
+    assert (np.diff(used[peak:]) < 0).all()
+    assert used[-1] < 0.02 * CONFIG.lr
+
+
 def test_bfloat16_changes_the_arithmetic_and_not_the_weights_type(tmp_path):
     short = replace(CONFIG, steps=3)
     full, half = (
@@ -162,6 +181,36 @@ def test_time_is_a_budget(tmp_path):
     assert told[-1].step > 1
     with pytest.raises(ContractError, match="give steps, max_minutes or both"):
         TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "steps is 0; want at least 1"),
+        ({"steps": -5}, "steps is -5; want at least 1"),
+        ({"max_minutes": 0.0}, "max_minutes is 0.0; want a finite number above 0"),
+        ({"max_minutes": -1.0}, "max_minutes is -1.0"),
+        ({"max_minutes": float("nan")}, "max_minutes is nan"),
+        ({"max_minutes": float("inf")}, "max_minutes is inf"),
+        ({"batch_size": 0}, "batch_size is 0; want at least 1"),
+        ({"lr": -1.0}, "lr is -1.0; want a finite number above 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"seed": -1}, "seed is -1; want at least 0"),
+        ({"seed": 2**32}, "seed is 4294967296; want at most 4294967295"),
+        ({"num_threads": 0}, "num_threads is 0; want at least 1"),
+        ({"device": "foo"}, "torch has no device 'foo' here; it has cpu"),
+        ({"device": "cuda:99"}, "torch has no device 'cuda:99' here; it has cpu"),
+        ({"device": "meta"}, "torch has no device 'meta' here; it has cpu"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused_in_one_line(wrong, message):
+    with pytest.raises(ContractError, match=message) as caught:
+        replace(CONFIG, **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_largest_seed_trains(tmp_path):
+    train(make(), sampler(), tmp_path, replace(CONFIG, steps=2, seed=2**32 - 1))
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path):
