@@ -1,4 +1,3 @@
-import hashlib
 import json
 from types import SimpleNamespace
 
@@ -56,9 +55,15 @@ def test_folder_is_four_readable_files(folder):
     assert read_train(folder) == {"steps": 3}
 
 
-def test_sha_is_that_of_the_weights(folder, policy):
-    assert checkpoint_sha(folder) == hashlib.sha256((folder / FILES[0]).read_bytes()).hexdigest()
+def test_sha_is_that_of_the_weights_and_of_what_is_done_with_them(folder, policy):
     before = checkpoint_sha(folder)
+    spec = json.loads((folder / "spec.json").read_text())
+    (folder / "spec.json").write_text(json.dumps(spec))
+    assert checkpoint_sha(folder) == before, "the layout of the file says nothing"
+    for part, name in (("spec", "n_execute"), ("config", "solver")):
+        changed = {**spec, part: {**spec[part], name: 3}}
+        (folder / "spec.json").write_text(json.dumps(changed))
+        assert checkpoint_sha(folder) != before, name
     save_checkpoint(folder, policy, train={"steps": 4})
     assert checkpoint_sha(folder) == before
     with torch.no_grad():

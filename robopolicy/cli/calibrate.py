@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from robopolicy.errors import UsageError
+from robopolicy.errors import SpecMismatch, UsageError
 
 CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
 
@@ -48,14 +48,21 @@ def calibrate(checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed
 
     Raises:
         NotEnoughCalibration: naming how many successes there are and how many ``alpha`` needs.
+        SpecMismatch: if the rollouts are of another checkpoint; both are named.
     """
-    from robopolicy.evaluation.rollouts import load_outcomes
+    from robopolicy.evaluation.rollouts import load_about, load_outcomes
     from robopolicy.monitor.decisions import load_decisions
     from robopolicy.monitor.monitor import fit_monitor
     from robopolicy.training.checkpoint import checkpoint_sha
 
+    sha, theirs = checkpoint_sha(checkpoint), load_about(rollouts).get("policy_sha", "")
+    if theirs != sha:
+        raise SpecMismatch(
+            f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is {sha[:12]}; "
+            "a monitor is calibrated on the policy it guards"
+        )
     good = [outcome for outcome in load_outcomes(rollouts) if outcome.success and outcome.decisions]
     episodes = [load_decisions(rollouts / outcome.decisions) for outcome in good]
-    monitor = fit_monitor(episodes, alpha=alpha, seed=seed, policy_sha=checkpoint_sha(checkpoint))
+    monitor = fit_monitor(episodes, alpha=alpha, seed=seed, policy_sha=sha, seeds=[o.seed for o in good])
     monitor.save(out)
     return f"monitor in {out}: {monitor.guarantee()}"

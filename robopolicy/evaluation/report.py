@@ -44,7 +44,7 @@ def write_report(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    facts = {**facts, "versions": _versions(), "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+    facts = {**facts, "versions": versions(), "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
     results = {
         "title": title,
         "summary": asdict(summary),
@@ -76,9 +76,10 @@ def write_report(
     return path
 
 
-def _versions() -> str:
+def versions(packages: Sequence[str] = PACKAGES) -> str:
+    """Return the versions of Python and of those ``packages`` that are installed, in one line."""
     found = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
+    for package in packages:
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:

@@ -76,14 +76,19 @@ def read_train(folder: str | Path) -> dict[str, Any]:
 
 
 def checkpoint_sha(folder: str | Path) -> str:
-    """Return the sha256 of the weights file, in hex: what a monitor was calibrated for.
+    """Return the sha256, in hex, of all that decides how the policy acts: what a monitor was calibrated for.
+
+    That is the weights (normalisers included) and spec.json: solver, its steps, horizons. Not how it was trained.
 
     Raises:
         CheckpointError: if there is none.
     """
-    _require_files(Path(folder))
-    with open(Path(folder) / WEIGHTS, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    folder = Path(folder)
+    _require_files(folder)
+    with open(folder / WEIGHTS, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(_read_json(folder, SPEC), sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def require_keys(want: Mapping[str, torch.Tensor], have: Mapping[str, torch.Tensor], where: str) -> None:
