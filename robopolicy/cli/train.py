@@ -66,6 +66,7 @@ def train(
 
     Raises:
         UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, or nothing succeeded.
+        ContractError: if a setting is out of its range.
     """
     import torch
 
@@ -80,6 +81,11 @@ def train(
     if (out / "weights.safetensors").exists() and not resume:
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
     net = find_preset(preset)
+    settings = dict(settings or {})
+    settings.setdefault("num_threads", min(8, len(os.sched_getaffinity(0))))  # more only wait for one another
+    if settings.get("device", "auto") == "auto":
+        settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    config = TrainConfig(**settings)  # before the data are loaded, which can take minutes
     dataset = Dataset(data)
     spec = dataset.spec.select(cameras=cameras, state=states)
     spec = replace(spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)
@@ -92,11 +98,7 @@ def train(
             progress=lambda done, total: progress.at(done, total),
         )  # fmt: skip
     sampler = WindowSampler(arrays, n_obs, horizon, n_execute=n_execute)
-    settings = dict(settings or {})
-    settings.setdefault("num_threads", min(8, len(os.sched_getaffinity(0))))  # more only wait for one another
-    if settings.get("device", "auto") == "auto":
-        settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(settings.get("seed", 0))  # of the first weights
+    torch.manual_seed(config.seed)  # of the first weights
     policy = DiffusionPolicy(spec, net)
     about = {"path": str(data), "episodes": len(keep)}
     with bar("train", None, "steps") as progress:
@@ -105,7 +107,7 @@ def train(
             note = f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_s:.0f}s"
             progress.at(now.step, now.steps, note=note)
 
-        fit(policy, sampler, out, TrainConfig(**settings), resume=resume, on_progress=show, about=about)
+        fit(policy, sampler, out, config, resume=resume, on_progress=show, about=about)
 
 
 def _tuple(names: list[str] | None) -> tuple[str, ...] | None:

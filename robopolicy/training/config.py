@@ -1,5 +1,6 @@
 """How to train, and what a run tells of itself while it goes on."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,12 +8,17 @@ import torch
 
 from robopolicy.errors import ContractError
 
+LAST_SEED = 2**32 - 1  # the generator's own seed is a million times as large and must fit 64 bits
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train; the run ends when either budget is used up.
 
     ``steps`` alone makes a run that a resume repeats bit for bit; ``max_minutes`` lets the schedule follow the clock.
+
+    Raises:
+        ContractError: on a number out of its range, or a device that this machine or this torch has not.
     """
 
     steps: int | None = None
@@ -32,6 +38,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.max_minutes is None:
             raise ContractError("training: give steps, max_minutes or both")
+        for name, least in (("steps", 1), ("batch_size", 1), ("num_threads", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ContractError(f"training: {name} is {value}; want at least {least}")
+        if self.seed > LAST_SEED:
+            raise ContractError(f"training: seed is {self.seed}; want at most {LAST_SEED}")
+        for name in ("max_minutes", "lr"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ContractError(f"training: {name} is {value}; want a finite number above 0")
+        _require_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,15 @@ def wants_bfloat16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" or _cpu_has_bfloat16()
     return precision == "bfloat16"
+
+
+def _require_device(name: str) -> None:
+    """Raise ContractError unless torch can compute on the device called ``name``."""
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError: a torch built without CUDA
+        has = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise ContractError(f"training: torch has no device {name!r} here; it has {', '.join(has)}") from error
 
 
 def _cpu_has_bfloat16() -> bool:
