@@ -254,6 +254,26 @@ def test_a_run_cannot_resume_as_another(tmp_path):
         train(make(), sampler(), tmp_path, CONFIG, resume=True)
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path):
+    dataset, file = tmp_path / "d.zarr", tmp_path / "file"
+    dataset.mkdir()
+    (dataset / "zarr.json").write_text("{}")
+    file.write_text("mine")
+    told: list[Progress] = []
+    for out, message in (
+        (dataset, "is a dataset; name another folder"),
+        (file, "is a file; name a folder"),
+        (file / "below", "cannot write to .*below: .*; name a folder"),
+        (Path("/proc/q"), "cannot write to /proc/q: .*; name a folder"),
+        (Path("/proc"), "cannot write to /proc: .*; name a folder"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            train(make(), sampler(), out, CONFIG, on_progress=told.append)
+    assert not told
+    assert file.read_text() == "mine"
+    assert [path.name for path in dataset.iterdir()] == ["zarr.json"]
+
+
 def test_windows_that_do_not_fit_the_policy_are_refused(tmp_path):
     with pytest.raises(ContractError, match=r"windows have .* \(2, 4, 2\), the policy's spec has \(2, 8, 2\)"):
         train(make(replace(SPEC, horizon=8)), sampler(), tmp_path, CONFIG)

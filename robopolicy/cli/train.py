@@ -67,12 +67,14 @@ def train(
     Raises:
         UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, or nothing succeeded.
         ContractError: if a setting is out of its range.
+        CheckpointError: if ``out`` cannot be written.
     """
     import torch
 
     from robopolicy.cli.progress import bar
     from robopolicy.policies.config import preset as find_preset
     from robopolicy.policies.diffusion import DiffusionPolicy
+    from robopolicy.training.files import claim_folder
     from robopolicy.training.trainer import TrainConfig
     from robopolicy.training.trainer import train as fit
     from robopolicy_data.reader import Dataset
@@ -92,6 +94,7 @@ def train(
     keep = [i for i, episode in enumerate(dataset) if episode.meta.success is not False]
     if not keep:
         raise UsageError(f"{data} holds no episode to train from ({len(dataset)} recorded, all failures)")
+    claim_folder(out)
     with bar("load", len(keep), "episodes") as progress:
         arrays = load_arrays(
             dataset, cameras=tuple(spec.cameras), states=tuple(spec.state), episodes=keep,

@@ -1,10 +1,10 @@
-"""Writing a file so that a crash leaves the old one or the new one, never half of either."""
+"""Writing files so that a crash leaves the old one or the new one, and knowing beforehand that they can be written."""
 
 import errno
 import os
 from pathlib import Path
 
-from robopolicy.errors import DiskFull
+from robopolicy.errors import CheckpointError, DiskFull
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -25,3 +25,25 @@ def replace_file(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left for {path} ({len(content) / 1e6:.1f} MB); free some and resume") from error
         raise
+
+
+def claim_folder(folder: Path) -> None:
+    """Make ``folder`` if it is not there and write to it once, so that a training does not fail at its first save.
+
+    Raises:
+        CheckpointError: if it is no folder, holds a dataset, or cannot be written.
+        DiskFull: if there is no room.
+    """
+    try:
+        if (folder / "zarr.json").exists():
+            raise CheckpointError(f"{folder} is a dataset; name another folder for the checkpoint")
+        if folder.exists() and not folder.is_dir():
+            raise CheckpointError(f"{folder} is a file; name a folder for the checkpoint")
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / ".probe", b"probe")
+        (folder / ".probe").unlink()
+    except DiskFull:
+        raise
+    except OSError as error:
+        reason = f"cannot write to {folder}: {error.strerror}; name a folder for the checkpoint that can be written"
+        raise CheckpointError(reason) from error

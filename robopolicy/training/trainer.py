@@ -15,6 +15,7 @@ from robopolicy.errors import CheckpointError, ContractError
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.training.checkpoint import save_checkpoint
 from robopolicy.training.config import Progress, TrainConfig, wants_bfloat16
+from robopolicy.training.files import claim_folder
 from robopolicy.training.interrupt import interruptible
 from robopolicy.training.resume import load_state, save_state
 from robopolicy.training.windows import DeviceWindows, Sampler
@@ -47,10 +48,12 @@ def train(
         about: what is worth knowing of the data, JSON-able, for train.json.
 
     Raises:
-        CheckpointError: if there is nothing to resume, or it is of another policy, seed or batch size.
+        CheckpointError: if ``out`` cannot be written, there is nothing to resume, or it is of another policy, seed or
+            batch size.
         ContractError: if the windows do not fit the policy, or the loss stops being a number.
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is saved.
     """
+    claim_folder(Path(out))
     run = _Run(policy, sampler, Path(out), config, on_progress, dict(about or {}))
     threads = torch.get_num_threads()
     cuda = [torch.device(config.device)] if config.device.startswith("cuda") else []
