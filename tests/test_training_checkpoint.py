@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from robopolicy.errors import CheckpointError, DiskFull
 from robopolicy.policies.config import DiffusionConfig
@@ -116,6 +117,29 @@ def test_damaged_weights(folder):
     (folder / FILES[0]).write_bytes(b"\x00" * 100)
     with pytest.raises(CheckpointError, match=r"weights\.safetensors is damaged"):
         load_policy(folder)
+
+
+def test_a_flipped_bit_in_the_weights_is_damage(folder):
+    content = bytearray((folder / FILES[0]).read_bytes())
+    content[-7] ^= 1
+    (folder / FILES[0]).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is damaged: its numbers"):
+        load_policy(folder)
+
+
+def test_weights_written_before_there_were_digests_load(folder, policy):
+    save_file(load_file(folder / FILES[0]), folder / FILES[0])
+    for name, value in load_policy(folder).state_dict().items():
+        assert torch.equal(value, policy.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", ["stats.json", "train.json"])
+def test_an_emptied_file_is_damage(folder, name):
+    (folder / name).write_text("")
+    for load in (load_policy, read_spec):
+        with pytest.raises(CheckpointError, match=f"cannot read {name}") as caught:
+            load(folder)
+        assert "\n" not in str(caught.value)
 
 
 def test_an_unfitted_policy_is_not_saved(tmp_path):

@@ -16,10 +16,13 @@ from robopolicy.training.files import replace_file
 
 FORMAT = 1
 WEIGHTS, SPEC, STATS, TRAIN = "weights.safetensors", "spec.json", "stats.json", "train.json"
+DIGEST = "sha256"  # of the tensors, in the header of the weights
 
 
 def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mapping[str, Any]) -> None:
     """Write ``policy`` as it is (a trainer hands in the averaged one), each file replaced in one stroke.
+
+    The weights carry their own digest, in the same file, so a process killed between two files leaves no mismatch.
 
     Args:
         folder: created if it does not exist.
@@ -40,7 +43,7 @@ def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mappi
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
     replace_file(folder / SPEC, _json(spec))
     replace_file(folder / STATS, _json(policy.stats()))
-    replace_file(folder / WEIGHTS, save(weights))
+    replace_file(folder / WEIGHTS, save(weights, {DIGEST: _digest(weights)}))
     replace_file(folder / TRAIN, _json(train))
 
 
@@ -50,15 +53,9 @@ def load_policy(folder: str | Path, device: str = "cpu") -> DiffusionPolicy:
     Raises:
         CheckpointError: if the folder is not a checkpoint, a file is missing or damaged, or weights do not fit.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     spec, config = _read(folder)
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise CheckpointError(f"checkpoint {folder}: {WEIGHTS} is damaged: {error}") from error
+    weights = _read_weights(folder)
     policy = DiffusionPolicy(spec, config)
     require_keys(policy.state_dict(), weights, f"checkpoint {folder}: {WEIGHTS}")
     policy.load_state_dict(weights)
@@ -110,7 +107,7 @@ def require_keys(want: Mapping[str, torch.Tensor], have: Mapping[str, torch.Tens
 
 def _read(folder: Path) -> tuple[PolicySpec, DiffusionConfig]:
     _require_files(folder)
-    data = _read_json(folder, SPEC)
+    data, _, _ = [_read_json(folder, name) for name in (SPEC, STATS, TRAIN)]  # a damaged one is a damaged checkpoint
     if data.get("format") != FORMAT or data.get("policy") != "diffusion":
         raise CheckpointError(
             f"checkpoint {folder}: {SPEC} is format {data.get('format')} of policy {data.get('policy')!r}; "
@@ -120,6 +117,30 @@ def _read(folder: Path) -> tuple[PolicySpec, DiffusionConfig]:
         return PolicySpec.from_json(data["spec"]), DiffusionConfig.from_json(data["config"])
     except (KeyError, RobopolicyError) as error:
         raise CheckpointError(f"checkpoint {folder}: {SPEC} is damaged: {error}") from error
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            keys = file.keys()  # safe_open is no mapping: it cannot be iterated over
+            weights = {key: file.get_tensor(key) for key in keys}
+            want = (file.metadata() or {}).get(DIGEST)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {WEIGHTS} is damaged: {error}") from error
+    if want not in (None, _digest(weights)):  # None: written before there were digests
+        raise CheckpointError(f"checkpoint {folder}: {WEIGHTS} is damaged: its numbers are not those that were saved")
+    return weights
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the sha256, in hex, of names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _require_files(folder: Path) -> None:
