@@ -134,7 +134,11 @@ def _require_ours(path: Path) -> None:
         raise DatasetError(f"{path} is a file; a dataset is a folder")
     if not path.exists() or (path / "zarr.json").exists():
         return
-    other = sorted(set(os.listdir(path)) - {LOCK, WIP, TRASH, EPISODES, "zarr.json.partial"})
+    begun = {LOCK, EPISODES, "zarr.json.partial"}  # what a writer killed at its very start leaves
+    episodes = path / EPISODES
+    inside = set(os.listdir(episodes)) if episodes.is_dir() else set()
+    other = sorted(set(os.listdir(path)) - begun)
+    other += sorted(f"{EPISODES}/{name}" for name in inside - {"zarr.json", "zarr.json.partial"})
     if other:
         raise DatasetError(f"{path} is neither empty nor a robopolicy dataset: it holds {', '.join(other[:5])}")
 

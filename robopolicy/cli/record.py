@@ -97,8 +97,11 @@ def record(
 
 
 def _recorded(path: Path) -> tuple[int, int]:
-    """Return how many episodes a dataset holds and its newest seed; (0, -1) if there is none."""
-    if not path.exists():
+    """Return how many episodes a dataset holds and its newest seed; (0, -1) if there is none yet.
+
+    A folder without a zarr.json may be a recording killed at its very start; what else it may be the writer judges.
+    """
+    if not (path / "zarr.json").exists():
         return 0, -1
     from robopolicy_data.reader import Dataset
 
