@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from recordings import META, SPEC, make_steps, record, require_intact
 from robopolicy.errors import ContractError, DatasetError, NewerFormat, SpecMismatch
 from robopolicy.spec import CameraSpec
 from robopolicy.types import EpisodeMeta
+from robopolicy_data.files import AppendFile
 from robopolicy_data.journal import read_journal
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
@@ -221,3 +223,80 @@ def test_names_that_cannot_be_folders_are_refused(path, spec):
     with pytest.raises(ContractError, match=r"folder|taken"):
         DatasetWriter(path, spec)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("call", [1, 3, 8, 20])
+def test_an_interrupted_append_leaves_no_trace(path, monkeypatch, call):
+    """Ctrl-C after half of a write: the step is not in the episode, and those after it lie where the index says."""
+    really, calls = os.pwrite, 0
+
+    def torn(fd, data, offset):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            really(fd, data[: len(data) // 2 + 1], offset)
+            raise KeyboardInterrupt
+        return really(fd, data[: max(1, len(data) // 3)], offset)  # and short writes everywhere
+
+    steps = make_steps(3, 6)
+    with DatasetWriter(path, SPEC, lossless=True) as writer:
+        episode, interrupted = writer.begin(META), 0
+        monkeypatch.setattr(os, "pwrite", torn)
+        for step in steps:
+            try:
+                episode.add(step)
+            except KeyboardInterrupt:
+                interrupted += 1
+                episode.add(step)
+        assert interrupted == 1
+        assert len(read_journal(next((path / ".wip").glob("*/journal"))).rows) == len(steps)
+        episode.commit()
+    require_intact(Dataset(path)[0], seed=3)
+
+
+def test_an_append_interrupted_after_its_last_byte_is_taken_back(tmp_path, monkeypatch):
+    file, really = AppendFile(tmp_path / "f"), os.pwrite
+    assert file.append(b"one") == 0
+
+    def late(fd, data, offset):
+        really(fd, data, offset)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", late)
+        with pytest.raises(KeyboardInterrupt):
+            file.append(b"a longer one")
+    assert file.append(b"two", b"!") == 3
+    file.close()
+    assert (tmp_path / "f").read_bytes() == b"onetwo!"
+
+
+def test_every_byte_is_on_the_disk_before_the_rename_and_the_folder_after_it(path, monkeypatch):
+    events: list[tuple[str, str, int]] = []  # (what, path, bytes at that time)
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(fd):
+        fsync(fd)
+        name = os.readlink(f"/proc/self/fd/{fd}")
+        events.append(("fsync", name, os.fstat(fd).st_size))
+
+    def noted_rename(source, target):
+        rename(source, target)
+        events.append(("rename", str(Path(source).resolve()), 0))
+
+    with DatasetWriter(path, SPEC) as writer:
+        episode = begun(writer)
+        recording = next((path / ".wip").glob("*/episode")).resolve()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", noted_fsync)
+            patch.setattr(os, "rename", noted_rename)
+            number = episode.commit()
+    committed = path / "episodes" / f"{number:06d}"
+    moment = events.index(("rename", str(recording), 0))
+    synced = {name: size for what, name, size in events[:moment] if what == "fsync"}
+    for item in (committed, *committed.rglob("*")):
+        where = str(recording / item.relative_to(committed))
+        assert where in synced, f"{where} was not flushed before the rename"
+        assert item.is_dir() or synced[where] == item.stat().st_size, f"{where} grew after its flush"
+    after = [name for what, name, _ in events[moment + 1 :] if what == "fsync"]
+    assert str((path / "episodes").resolve()) in after

@@ -35,7 +35,7 @@ def crc32c(*parts: bytes) -> bytes:
 
 
 class AppendFile:
-    """A file that only grows, by whole appends: one that fails half-way is taken back."""
+    """A file that only grows, by whole appends: one that fails or is interrupted half-way is taken back."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -45,12 +45,12 @@ class AppendFile:
         """Write the parts at the end, without a flush to the disk; return the offset of the first byte."""
         start, whole = self.size, b"".join(parts)
         try:
-            write_all(self._fd, whole)
-        except OSError:
+            write_all(self._fd, whole, start)
+            self.size = start + len(whole)
+        except BaseException:  # Ctrl-C too: the caller may go on with the next step
+            self.size = start
             os.ftruncate(self._fd, start)
-            os.lseek(self._fd, start, os.SEEK_SET)
             raise
-        self.size = start + len(whole)
         return start
 
     def close(self) -> None:
@@ -60,11 +60,12 @@ class AppendFile:
             self._fd = -1
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write every byte: ``os.write`` alone may stop early, as it does when the disk fills."""
+def write_all(fd: int, data: bytes, offset: int = 0) -> None:
+    """Write every byte from ``offset`` on: ``os.pwrite`` alone may stop early, as it does when the disk fills."""
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def write_file(path: Path, *parts: bytes) -> None:
