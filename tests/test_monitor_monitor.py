@@ -1,5 +1,7 @@
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +151,32 @@ def test_another_policy_is_refused_with_both_named(monitor, episodes, tmp_path):
         load_monitor(tmp_path, policy_sha="abc123", embedding_dim=7)
     with pytest.raises(SpecMismatch, match=r"3 chunks of \(8, 2\).*gives.*1 chunks of \(8, 2\)"):
         load_monitor(tmp_path).step(replace(episodes[0][0], chunks=episodes[0][0].chunks[:1]))
+
+
+def test_a_save_that_dies_leaves_a_whole_monitor_or_none(episodes, monitor, tmp_path, monkeypatch):
+    other = fit_monitor(episodes, alpha=0.2, score="clock", policy_sha="abc123")
+    really = os.replace
+    for folder, before in ((tmp_path / "new", None), (tmp_path / "old", monitor)):
+        if before is not None:
+            before.save(folder)
+        for survived in (0, 1):  # files
+
+            def dies(source, target, survived=survived):
+                if Path(target).name == ("arrays.npz", "monitor.json")[survived]:
+                    raise KeyboardInterrupt
+                really(source, target)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "replace", dies)
+                with pytest.raises(KeyboardInterrupt):
+                    other.save(folder)
+            if before is not None and survived == 0:
+                assert load_monitor(folder).threshold == before.threshold
+            else:
+                with pytest.raises(MonitorError):
+                    load_monitor(folder)
+        other.save(folder)
+        assert load_monitor(folder).threshold == other.threshold
 
 
 def test_damaged_folders(monitor, tmp_path):

@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> None:
     data, checkpoint, monitor = out / "lift.zarr", out / "policy", out / "monitor"
     _record(data, args.episodes)
     _stage("2/5 train", lambda: _trained(checkpoint), lambda: _train(data, checkpoint, args.steps))
-    _stage("3/5 calibrate", (monitor / "monitor.json").exists, lambda: _calibrate(checkpoint, monitor, args.jobs))
+    _stage(
+        "3/5 calibrate", lambda: _calibrated(checkpoint, monitor), lambda: _calibrate(checkpoint, monitor, args.jobs)
+    )
     episodes = [_deploy(checkpoint, monitor, out, label) for label in DEPLOYMENTS]
     say("[bold]5/5 evaluate[/bold] over 50 fresh starts")
     headline = evaluate(
@@ -72,15 +74,34 @@ def _record(data: Path, episodes: int) -> None:
 
 
 def _trained(checkpoint: Path) -> bool:
-    file = checkpoint / "train.json"
-    return file.exists() and json.loads(file.read_text())["finished"]
+    from robopolicy.training.checkpoint import TRAIN, read_train
+
+    return (checkpoint / TRAIN).exists() and bool(read_train(checkpoint)["finished"])
 
 
 def _train(data: Path, checkpoint: Path, steps: int) -> None:
     from robopolicy.cli.train import train
+    from robopolicy.training.checkpoint import TRAIN, WEIGHTS
+    from robopolicy.training.resume import RESUME
 
-    resume = (checkpoint / "train.json").exists()
+    resume = (checkpoint / RESUME).exists()
+    if not resume:  # what is left of a run without its state cannot be gone on with
+        for name in (TRAIN, WEIGHTS):
+            (checkpoint / name).unlink(missing_ok=True)
     train(data, checkpoint, states=STATES, settings={"steps": steps}, resume=resume)
+
+
+def _calibrated(checkpoint: Path, monitor: Path) -> bool:
+    """Whether there is a whole monitor of this very checkpoint."""
+    from robopolicy.errors import MonitorError, SpecMismatch
+    from robopolicy.monitor.monitor import load_monitor
+    from robopolicy.training.checkpoint import checkpoint_sha
+
+    try:
+        load_monitor(monitor, policy_sha=checkpoint_sha(checkpoint))
+    except (MonitorError, SpecMismatch):
+        return False
+    return True
 
 
 def _calibrate(checkpoint: Path, monitor: Path, jobs: int) -> None:
@@ -92,21 +113,34 @@ def _calibrate(checkpoint: Path, monitor: Path, jobs: int) -> None:
 
 
 def _deploy(checkpoint: Path, monitor: Path, out: Path, label: str) -> Any:
-    """Run one guarded episode unless its outcome is there; return the outcome."""
+    """Run one guarded episode unless its outcome, of this checkpoint and monitor, is there; return the outcome."""
     from robopolicy.cli.deploy import deploy
     from robopolicy.evaluation.outcomes import Outcome
+    from robopolicy.monitor.runtime import file_sha
+    from robopolicy.training.checkpoint import checkpoint_sha
+    from robopolicy.training.files import replace_file
 
     file = out / f"deployed-{label}.json"
+    of = {"checkpoint": checkpoint_sha(checkpoint), "monitor": file_sha(monitor / "monitor.json")}
 
     def run() -> None:
         outcome = deploy(
             ROBOT, checkpoint, monitor=monitor, seed=DEPLOY_SEED, disturb_at=DEPLOYMENTS[label],
             video=file.with_suffix(".webm"),
         )  # fmt: skip
-        file.write_text(json.dumps(outcome.to_json(), indent=1))
+        replace_file(file, json.dumps({"of": of, "outcome": outcome.to_json()}, indent=1).encode())
 
-    _stage(f"4/5 deploy, {label}", file.exists, run)
-    return Outcome.from_json(json.loads(file.read_text()))
+    _stage(f"4/5 deploy, {label}", lambda: _read_object(file).get("of") == of, run)
+    return Outcome.from_json(_read_object(file)["outcome"])
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one if there is no file, or nothing readable in it."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _strip(path: Path, episode: Any) -> None:
@@ -131,8 +165,18 @@ def _stage(title: str, is_done: Callable[[], bool], run: Callable[[], None]) -> 
 
 
 def _same_settings(out: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix results of two settings in one folder."""
+    """Refuse to mix results of two settings in one folder.
+
+    Raises:
+        UsageError: naming both, or the file that does not say.
+    """
+    from robopolicy.training.files import replace_file
+
     file = out / "demo.json"
-    if file.exists() and (held := json.loads(file.read_text())) != settings:
-        raise UsageError(f"{out} was made with {held}, not {settings}; name another folder with --out")
-    file.write_text(json.dumps(settings))
+    if file.exists():
+        held = _read_object(file)
+        if not held:
+            raise UsageError(f"{file} is damaged: it does not say how {out} was made; name another folder with --out")
+        if held != settings:
+            raise UsageError(f"{out} was made with {held}, not {settings}; name another folder with --out")
+    replace_file(file, json.dumps(settings).encode())

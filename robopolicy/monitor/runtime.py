@@ -1,6 +1,7 @@
 """The failure monitor at run time: one score, the running maximum of an episode, a threshold by rank."""
 
 import hashlib
+import io
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ import robopolicy
 from robopolicy.errors import SpecMismatch
 from robopolicy.interfaces import Score
 from robopolicy.monitor.conformal import GUARANTEE, conformal_rank, conformal_threshold, false_alarm_interval, p_value
+from robopolicy.training.files import replace_file
 from robopolicy.types import Decision, MonitorState, Verdict
 
 SCHEMA = 1
@@ -151,13 +153,21 @@ class ConformalMonitor:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``monitor.json`` (to be read) and ``arrays.npz`` (no pickle) into ``folder``; return it."""
+        """Write ``arrays.npz`` (no pickle), then ``monitor.json`` (to be read), into ``folder``; return it.
+
+        Each file is replaced in one stroke and the json names the sha of the arrays: a monitor is whole or none.
+
+        Raises:
+            DiskFull: if there is no room.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {"calibration": self.z, **{f"score/{k}": v for k, v in self.score.arrays().items()}}
-        np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
-        described = self.describe() | {"arrays_sha256": file_sha(folder / "arrays.npz")}
-        (folder / "monitor.json").write_text(json.dumps(described, indent=2) + "\n")
+        archive = io.BytesIO()
+        np.savez(archive, **arrays)  # type: ignore[arg-type]
+        replace_file(folder / "arrays.npz", archive.getvalue())
+        described = self.describe() | {"arrays_sha256": hashlib.sha256(archive.getvalue()).hexdigest()}
+        replace_file(folder / "monitor.json", (json.dumps(described, indent=2) + "\n").encode())
         return folder
 
     def _reason(self, index: int, state: MonitorState, p: float) -> str:
