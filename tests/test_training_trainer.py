@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from robopolicy.errors import CheckpointError, ContractError
 from robopolicy.policies.config import DiffusionConfig
@@ -19,6 +20,7 @@ from robopolicy.policies.nets_mlp import MlpConfig
 from robopolicy.policies.vision import VisionConfig
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.training.checkpoint import load_policy, read_train
+from robopolicy.training.resume import plan_resume, read_cursor
 from robopolicy.training.trainer import Progress, TrainConfig, train
 from robopolicy.training.windows import DeviceWindows
 
@@ -65,6 +67,10 @@ class StopAt:
             signal.raise_signal(signal.SIGINT)
 
 
+def stop(progress: Progress) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
 def test_resume_is_bit_exact(tmp_path):
     whole = train(make(), sampler(), tmp_path / "whole", CONFIG)
     raw = make()
@@ -78,8 +84,6 @@ def test_resume_is_bit_exact(tmp_path):
 
 
 def load_from_raw(folder: Path) -> DiffusionPolicy:
-    from safetensors.torch import load_file
-
     policy = make()
     tensors = load_file(folder / "resume.safetensors")
     policy.load_state_dict({k.removeprefix("raw."): v for k, v in tensors.items() if k.startswith("raw.")})
@@ -242,16 +246,70 @@ def test_gathered_rows_are_those_of_the_tables():
 def test_a_run_cannot_resume_as_another(tmp_path):
     with pytest.raises(CheckpointError, match="nothing to resume"):
         train(make(), sampler(), tmp_path, CONFIG, resume=True)
-    train(make(), sampler(), tmp_path, replace(CONFIG, steps=2))
+    train(make(), sampler(), tmp_path, replace(CONFIG, steps=2, precision="float32"))
     with pytest.raises(CheckpointError, match="its batch_size was 8, now 4"):
         train(make(), sampler(), tmp_path, replace(CONFIG, batch_size=4), resume=True)
     with pytest.raises(CheckpointError, match="its seed was 0, now 1"):
         train(make(), sampler(), tmp_path, replace(CONFIG, seed=1), resume=True)
+    with pytest.raises(CheckpointError, match=r"its lr was 0\.001, now 0\.1"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, lr=0.1), resume=True)
+    with pytest.raises(CheckpointError, match="its precision was float32, now bfloat16"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, precision="bfloat16"), resume=True)
+    with pytest.raises(CheckpointError, match=r"its weight_decay was 1e-06, now 0\.1"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, weight_decay=0.1), resume=True)
+    with pytest.raises(CheckpointError, match=r"its ema_power was 0\.75, now 0\.5"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, ema_power=0.5), resume=True)
+    with pytest.raises(CheckpointError, match="its windows was 30, now 20"):
+        train(make(), sampler(20), tmp_path, CONFIG, resume=True)
+    other = sampler()
+    other.arrays.action = other.arrays.action + 1
+    with pytest.raises(CheckpointError, match=r"its data was actions of crc32 .*, now actions of crc32"):
+        train(make(), other, tmp_path, CONFIG, resume=True)
     with pytest.raises(CheckpointError, match="does not fit its spec"):
         train(make(config=replace(SMALL, net=MlpConfig(width=8))), sampler(), tmp_path, CONFIG, resume=True)
     (tmp_path / "resume.safetensors").write_bytes(b"not tensors")
     with pytest.raises(CheckpointError, match="damaged"):
         train(make(), sampler(), tmp_path, CONFIG, resume=True)
+
+
+def test_a_budget_may_grow_and_not_shrink(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(make(), sampler(), tmp_path, CONFIG, on_progress=StopAt(6))
+    with pytest.raises(CheckpointError, match="its budget was 12 steps, now 8 steps; a budget may only grow"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, steps=8), resume=True)
+    with pytest.raises(CheckpointError, match="its budget was 12 steps, now 5 minutes"):
+        train(make(), sampler(), tmp_path, replace(CONFIG, steps=None, max_minutes=5), resume=True)
+    assert plan_resume(tmp_path, CONFIG, lr=1e-3) == "going on at step 6"
+    longer = replace(CONFIG, steps=14)
+    assert plan_resume(tmp_path, longer, lr=1e-3).startswith(
+        "going on at step 6; its budget was 12 steps, now 14 steps"
+    )
+    train(make(), sampler(), tmp_path, longer, resume=True)
+    assert read_train(tmp_path)["steps"] == 14
+
+
+def test_a_finished_run_has_nothing_to_resume_unless_its_checkpoint_is_not_whole(tmp_path):
+    whole = train(make(), sampler(), tmp_path, CONFIG)
+    for steps in (12, 8):
+        with pytest.raises(CheckpointError, match=r"the run is finished at step 12; .* larger budget"):
+            train(make(), sampler(), tmp_path, replace(CONFIG, steps=steps), resume=True)
+    weights = tmp_path / "weights.safetensors"
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))  # damage, as a kill just before the last checkpoint
+    assert same(train(make(), sampler(), tmp_path, CONFIG, resume=True), whole)
+    assert weights.read_bytes() == intact
+
+
+def test_a_run_of_an_older_version_resumes(tmp_path):
+    whole = train(make(), sampler(), tmp_path / "whole", CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        train(make(), sampler(), tmp_path / "old", CONFIG, on_progress=StopAt(6))
+    cursor = read_cursor(tmp_path / "old")
+    for name in ("lr", "precision", "weight_decay", "ema_power", "warmup", "data", "budget"):
+        del cursor[name]
+    file = tmp_path / "old" / "resume.safetensors"
+    save_file(load_file(file), file, {"cursor": json.dumps(cursor)})
+    assert same(train(make(), sampler(), tmp_path / "old", CONFIG, resume=True), whole)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path):
@@ -303,5 +361,7 @@ def test_kill_minus_nine_leaves_a_whole_checkpoint(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         load_policy(tmp_path)
-        resumed = train(make(), sampler(), tmp_path, replace(CONFIG, steps=1), resume=True)
-        assert resumed.action.fitted
+        config = replace(CONFIG, steps=10**6)
+        with pytest.raises(KeyboardInterrupt):
+            train(make(), sampler(), tmp_path, config, resume=True, on_progress=stop)
+        assert load_policy(tmp_path).action.fitted

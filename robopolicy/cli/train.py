@@ -8,6 +8,8 @@ from typing import Any
 
 from robopolicy.errors import UsageError
 
+STEPS = 20_000  # unless told otherwise
+
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -20,7 +22,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-obs", type=int, default=2, help="observations it looks at")
     parser.add_argument("--horizon", type=int, default=16, help="steps it plans")
     parser.add_argument("--n-execute", type=int, default=8, help="steps it plays before planning anew")
-    parser.add_argument("--steps", type=int, help="gradient steps; a run of steps repeats bit for bit (default 20000)")
+    parser.add_argument(
+        "--steps", type=int, help="gradient steps; a run of steps repeats bit for bit (default 20000; resumed: its own)"
+    )
     parser.add_argument("--minutes", type=float, help="budget in time instead, learning rate annealed to it")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float, help="peak learning rate")
@@ -39,8 +43,6 @@ def run(args: argparse.Namespace) -> None:
         "steps": args.steps, "max_minutes": args.minutes, "batch_size": args.batch_size, "lr": args.lr,
         "num_threads": args.threads, "seed": args.seed, "device": args.device,
     }  # fmt: skip
-    if args.steps is None and args.minutes is None:
-        given["steps"] = 20_000
     train(
         args.data, args.out, preset=args.preset, states=_tuple(args.states), cameras=_tuple(args.cameras),
         n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute, resume=args.resume,
@@ -67,14 +69,15 @@ def train(
     Raises:
         UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, or nothing succeeded.
         ContractError: if a setting is out of its range.
-        CheckpointError: if ``out`` cannot be written.
+        CheckpointError: if ``out`` cannot be written, or the run in it cannot be resumed with these settings.
     """
     import torch
 
-    from robopolicy.cli.progress import bar
+    from robopolicy.cli.progress import bar, say
     from robopolicy.policies.config import preset as find_preset
     from robopolicy.policies.diffusion import DiffusionPolicy
     from robopolicy.training.files import claim_folder
+    from robopolicy.training.resume import plan_resume, read_cursor
     from robopolicy.training.trainer import TrainConfig
     from robopolicy.training.trainer import train as fit
     from robopolicy_data.reader import Dataset
@@ -87,7 +90,11 @@ def train(
     settings.setdefault("num_threads", min(8, len(os.sched_getaffinity(0))))  # more only wait for one another
     if settings.get("device", "auto") == "auto":
         settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.get("steps") is None and settings.get("max_minutes") is None:
+        settings |= (read_cursor(out).get("budget") if resume else None) or {"steps": STEPS}
     config = TrainConfig(**settings)  # before the data are loaded, which can take minutes
+    if resume:
+        say(plan_resume(out, config, net.lr if config.lr is None else config.lr))
     dataset = Dataset(data)
     spec = dataset.spec.select(cameras=cameras, state=states)
     spec = replace(spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)

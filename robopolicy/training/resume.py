@@ -1,6 +1,7 @@
 """Everything a run needs to go on exactly where it stopped, in one file of tensors with a JSON header."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from robopolicy.errors import CheckpointError
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.training.checkpoint import require_keys
+from robopolicy.training.checkpoint import load_policy, read_train, require_keys
+from robopolicy.training.config import TrainConfig
 from robopolicy.training.files import replace_file
 
 RESUME = "resume.safetensors"
@@ -48,7 +50,7 @@ def load_state(folder: Path, policy: DiffusionPolicy, optimizer: torch.optim.Opt
     Raises:
         CheckpointError: if there is nothing to resume, it is damaged, or it is of another policy.
     """
-    tensors, cursor = _read(folder / RESUME)
+    tensors, cursor = _read(folder)
     raw = _part(tensors, "raw.")
     require_keys(policy.state_dict(), raw, f"{folder / RESUME}")
     policy.load_state_dict(raw)
@@ -67,14 +69,85 @@ def load_state(folder: Path, policy: DiffusionPolicy, optimizer: torch.optim.Opt
     return cursor
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def plan_resume(folder: Path, config: TrainConfig, lr: float) -> str:
+    """Return one line on where a run resumed in ``folder`` goes on; reads no tensors, and needs no data.
+
+    Raises:
+        CheckpointError: if there is nothing to resume, or ``config`` is of another run; a budget may only grow.
+    """
+    cursor = read_cursor(folder)
+    require_same(folder, cursor, run_settings(config, lr))
+    step, now = cursor["step"], run_budget(config)
+    before = cursor.get("budget", now)  # an older version did not write it down
+    spent = step >= _limit(now, "steps") or cursor["elapsed_s"] / 60 >= _limit(now, "max_minutes")
+    if spent and _written(folder, step):
+        raise CheckpointError(
+            f"nothing to resume: the run is finished at step {step}; {folder} goes on only with a larger budget"
+        )
+    if any(_limit(now, key) < _limit(before, key) for key in now):
+        raise CheckpointError(
+            f"cannot resume {folder}: its budget was {_words(before)}, now {_words(now)}; a budget may only grow"
+        )
+    grown = f"; its budget was {_words(before)}, now {_words(now)}, which the learning rate follows"
+    return f"going on at step {step:,}" + (grown if before != now else "")
+
+
+def read_cursor(folder: Path) -> dict[str, Any]:
+    """Return where the run in ``folder`` stands, without its tensors; raises CheckpointError as `load_state`."""
+    return _read(folder, tensors=False)[1]
+
+
+def require_same(folder: Path, cursor: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise CheckpointError naming what differs; what an older version did not write down is not compared."""
+    for name, value in now.items():
+        if name in cursor and cursor[name] != value:
+            raise CheckpointError(f"cannot resume {folder}: its {name} was {cursor[name]}, now {value}")
+
+
+def run_settings(config: TrainConfig, lr: float) -> dict[str, Any]:
+    """Return the settings that make a run what it is; ``lr`` is the peak, of the policy or of ``config``."""
+    settings: dict[str, Any] = {
+        "seed": config.seed,
+        "lr": lr,
+        "warmup": config.warmup,
+        "weight_decay": config.weight_decay,
+        "ema_power": config.ema_power,
+    }
+    return settings if config.precision == "auto" else {**settings, "precision": config.precision}
+
+
+def run_budget(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that say when a run ends."""
+    return {"steps": config.steps, "max_minutes": config.max_minutes}
+
+
+def _limit(budget: Mapping[str, Any], key: str) -> float:
+    return math.inf if budget[key] is None else budget[key]
+
+
+def _words(budget: Mapping[str, Any]) -> str:
+    units = (("steps", "steps"), ("max_minutes", "minutes"))
+    return " or ".join(f"{budget[key]} {unit}" for key, unit in units if budget[key] is not None)
+
+
+def _written(folder: Path, step: int) -> bool:
+    """Whether the checkpoint of ``step`` is there and whole: a process may be killed before it writes the last one."""
+    try:
+        load_policy(folder)
+        return bool(read_train(folder).get("steps") == step)
+    except CheckpointError:
+        return False
+
+
+def _read(folder: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
+    path = folder / RESUME
     if not path.is_file():
         raise CheckpointError(f"nothing to resume: {path} does not exist; train without resume first")
     try:
         with safe_open(path, framework="pt") as file:
-            keys = file.keys()  # safe_open is no mapping: it cannot be iterated over
+            keys = file.keys() if tensors else ()  # safe_open is no mapping: it cannot be iterated over
             return {key: file.get_tensor(key) for key in keys}, json.loads(file.metadata()["cursor"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error

@@ -4,20 +4,29 @@ import copy
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from robopolicy.errors import CheckpointError, ContractError
+from robopolicy.errors import ContractError
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.training.checkpoint import save_checkpoint
 from robopolicy.training.config import Progress, TrainConfig, wants_bfloat16
 from robopolicy.training.files import claim_folder
 from robopolicy.training.interrupt import interruptible
-from robopolicy.training.resume import load_state, save_state
+from robopolicy.training.resume import (
+    load_state,
+    plan_resume,
+    require_same,
+    run_budget,
+    run_settings,
+    save_state,
+)
 from robopolicy.training.windows import DeviceWindows, Sampler
 
 SCHEDULE = 10_000  # resolution of the learning rate schedule, which runs over the fraction of the budget used
@@ -43,13 +52,13 @@ def train(
         sampler: the windows, as `robopolicy_data.windows.WindowSampler`.
         out: folder of the checkpoint.
         config: budgets and optimiser.
-        resume: go on from ``out``; the same seed and batch size are required.
+        resume: go on from ``out``; the same data and settings are required, only a budget may grow.
         on_progress: told every ``report_every_s`` and at the end.
         about: what is worth knowing of the data, JSON-able, for train.json.
 
     Raises:
-        CheckpointError: if ``out`` cannot be written, there is nothing to resume, or it is of another policy, seed or
-            batch size.
+        CheckpointError: if ``out`` cannot be written, there is nothing to resume, or it is of another policy, other
+            data or settings.
         ContractError: if the windows do not fit the policy, or the loss stops being a number.
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is saved.
     """
@@ -86,6 +95,7 @@ class _Run:
         self.config, self.out, self.on_progress, self.about = config, out, on_progress, about
         self.device = torch.device(config.device)
         self.windows = DeviceWindows(sampler, policy.spec, self.device)
+        self.actions_crc = zlib.crc32(np.ascontiguousarray(sampler.arrays.action).data)
         policy.fit_normaliser(sampler.arrays)
         self.policy = policy.to(self.device)
         self.half = wants_bfloat16(config.precision, self.device)
@@ -108,10 +118,11 @@ class _Run:
 
     def restore(self) -> None:
         """Go back to where the run in ``out`` stopped."""
+        plan_resume(self.out, self.config, self.lr)
         cursor = load_state(self.out, self.policy, self.optimizer, self.ema)
-        for name, now in self._identity().items():
-            if cursor[name] != now:
-                raise CheckpointError(f"cannot resume {self.out}: its {name} was {cursor[name]}, now {now}")
+        if self.config.precision == "auto" and "precision" in cursor:  # on whatever machine it began
+            self.half = cursor["precision"] == "bfloat16"
+        require_same(self.out, cursor, self._identity())
         self.step = self.first_step = cursor["step"]
         self.elapsed_before_s = cursor["elapsed_s"]
         self.losses = [(step, loss) for step, loss in cursor["losses"]]
@@ -139,6 +150,7 @@ class _Run:
         averaged = copy.deepcopy(self.policy)
         self.ema.copy_to(averaged.parameters())
         cursor = {"step": self.step, "elapsed_s": self._elapsed_s(), "losses": self.losses, **self._identity()}
+        cursor["budget"] = run_budget(self.config)
         self.out.mkdir(parents=True, exist_ok=True)
         save_state(self.out, self.policy, self.optimizer, self.ema, cursor)  # first: a train.json can be resumed
         save_checkpoint(self.out, averaged, train=self._train_json())
@@ -196,9 +208,11 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
         identity = {
-            "seed": self.config.seed,
+            **run_settings(self.config, self.lr),
+            "precision": "bfloat16" if self.half else "float32",
             "batch_size": self.batch_size,
             "windows": len(self.windows),
+            "data": f"actions of crc32 {self.actions_crc:08x}",
             "spec": self.policy.spec.to_json(),
             "config": self.policy.config.to_json(),
         }
