@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.arguments import at_least
 from robopolicy.errors import SpecMismatch, UsageError
 
 CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
@@ -18,7 +19,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--rollouts", type=Path, metavar="FOLDER", help="rollouts made before; default: make them")
     parser.add_argument("--env", metavar="NAME", help="where to make them")
     parser.add_argument("--seeds", default="10000:10100", help="their seeds; not those you evaluate on")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=at_least(1), default=2)
+    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
     parser.set_defaults(run=run)
 
 
@@ -32,15 +34,18 @@ def run(args: argparse.Namespace) -> None:
     if args.rollouts is None:
         if args.env is None:
             raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
-        collect(args.checkpoint, args.env, args.seeds, rollouts, jobs=args.jobs)
+        collect(args.checkpoint, args.env, args.seeds, rollouts, jobs=args.jobs, device=args.device)
     say(calibrate(args.checkpoint, rollouts, args.out, alpha=args.alpha))
 
 
-def collect(checkpoint: Path, env: str, seeds: str, out: Path, *, jobs: int = 2, label: str = "rollouts") -> None:
+def collect(checkpoint: Path, env: str, seeds: str, out: Path, *, jobs: int = 2, device: str = "cpu") -> None:
     """Roll a checkpoint out over ``seeds`` and keep every decision in ``out``."""
     from robopolicy.cli.evaluate import evaluate
 
-    evaluate(checkpoint, env, seeds, out, jobs=jobs, videos=0, decisions=True, candidates=CANDIDATES, label=label)
+    evaluate(
+        checkpoint, env, seeds, out, jobs=jobs, videos=0, decisions=True, candidates=CANDIDATES, device=device,
+        label="rollouts",
+    )  # fmt: skip
 
 
 def calibrate(checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed: int = 0) -> str:

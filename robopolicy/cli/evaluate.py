@@ -21,6 +21,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: CHECKPOINT/eval-ENV")
     parser.add_argument("--jobs", type=at_least(1), default=2, help="processes")
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
+    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
     parser.add_argument("--videos", type=at_least(0), default=8, help="videos in the report, failures first")
     parser.set_defaults(run=run)
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or args.checkpoint / f"eval-{where}"
     summary = evaluate(
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
-        disturb_at=args.disturb_at,
+        disturb_at=args.disturb_at, device=args.device,
     )  # fmt: skip
     say(summary)
     say(f"report: [bold]{out / 'report.html'}[/bold]")
@@ -53,6 +54,7 @@ def evaluate(
     disturb_at: int | None = None,
     decisions: bool = False,
     candidates: int | None = None,
+    device: str = "cpu",
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
 ) -> str:
@@ -69,6 +71,7 @@ def evaluate(
         disturb_at: step at which every episode is disturbed, or None.
         decisions: also keep every decision of every episode in ``out/decisions``, to calibrate from.
         candidates: chunks drawn a plan.
+        device: where the policy computes, ``"cpu"`` or ``"cuda"``.
         label: what the progress bar says.
         deployed: single episodes to show at the top of the report, each with a label.
 
@@ -87,7 +90,7 @@ def evaluate(
     numbers = parse_seeds(seeds)
     spec = check_fit(checkpoint, env)
     world = world_factory(env, tuple(spec.cameras))
-    agent = partial(make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates)
+    agent = partial(make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates, device=device)
     described, guard = {}, ""
     if monitor is not None:
         from robopolicy.monitor.monitor import load_monitor
