@@ -164,6 +164,27 @@ def test_refused_outright_and_the_next_one_is_not_moved_by_it(action, stamp_ns, 
     assert layer.limit(pose([0.9, 0.0, 0.3]), seen(), 0)[0] == pytest.approx(0.425)
 
 
+@pytest.mark.parametrize(("age_s", "says"), [(10.0, "10.000 s old"), (-0.3, "-0.300 s old")])
+def test_one_camera_that_stands_still_is_enough_to_refuse(age_s, says):
+    layer = SafetyLayer(limits_for(ARM), ARM)
+    now_ns = 20_000_000_000
+    stamps = {"front": now_ns - 50_000_000, "wrist": now_ns - round(age_s * 1e9)}
+    observation = replace(seen(now_ns), image_stamps_ns=stamps)
+    with pytest.raises(UnsafeCommand, match=f"frame of camera 'wrist' is {says}; at most 0.2 s"):
+        layer.limit(pose([0.4, 0, 0.3]), observation, now_ns)
+    assert layer.counts == {"refused": 1}
+    layer.limit(pose([0.4, 0, 0.3]), replace(observation, image_stamps_ns={**stamps, "wrist": now_ns}), now_ns)
+
+
+@pytest.mark.parametrize("kind", ["tool_delta", "tracks"])
+def test_kinds_without_default_limits_want_them_given(kind):
+    spec = replace(VECTOR, action=replace(VECTOR.action, kind=kind))
+    with pytest.raises(ContractError, match=f"no default safety limits for '{kind}' actions; give them explicitly"):
+        limits_for(spec)
+    boxed = SafetyLayer(SafetyLimits(low=(-1, -1), high=(1, 1)), spec)
+    np.testing.assert_allclose(boxed.limit(np.float32([5, 0]), Observation(0, {}), 0), [1, 0])
+
+
 def test_joints_are_limited_in_their_own_units_about_where_they_are():
     limits = SafetyLimits(low=(-1, -1, 0), high=(1, 1, 1), max_rate=(1.0, 2.0, 10.0), max_step=(0.5, 0.5, 0.5))
     layer = SafetyLayer(limits, JOINTS)

@@ -19,7 +19,7 @@ class SafetyLimits:
         ContractError: at construction, if a limit is not finite, not positive or not in order.
     """
 
-    max_age_s: float = 0.2  # observation older than this: nothing is sent
+    max_age_s: float = 0.2  # observation, or any of its pictures, older than this: nothing is sent
     low: tuple[float, ...] | None = None  # box: (3,) m of a tool pose, otherwise (A,) in the action's units
     high: tuple[float, ...] | None = None
     max_speed_m_s: float | None = None  # tool pose, translation
@@ -43,23 +43,32 @@ class SafetyLimits:
 def limits_for(spec: PolicySpec) -> SafetyLimits:
     """Return cautious limits for the spec's kind of action.
 
-    A tool pose may move 0.5 m/s and turn 2 rad/s inside a table-top box in front of the base; a joint 1.5 rad/s,
-    anything else is only checked for length and finite numbers, since nothing is known of its units.
+    A tool pose may move 0.5 m/s and turn 2 rad/s inside a table-top box in front of the base; a joint 1.5 rad/s. A
+    ``vector`` is checked for length, finite numbers and freshness only, since nothing is known of its units: give
+    `SafetyLimits` of your own to whatever such a robot can break.
+
+    Raises:
+        ContractError: if there are no cautious limits for the kind.
     """
     if spec.action.kind == "tool_pose":
         return SafetyLimits(low=(0.1, -0.6, 0.0), high=(0.9, 0.6, 0.9), max_speed_m_s=0.5, max_turn_rad_s=2.0)
     if spec.action.kind == "joint":
         return SafetyLimits(max_rate=(1.5,) * spec.action.dim)
-    return SafetyLimits()
+    if spec.action.kind == "vector":
+        return SafetyLimits()
+    raise ContractError(
+        f"there are no default safety limits for {spec.action.kind!r} actions; "
+        "give them explicitly: SafetyLayer(SafetyLimits(low=..., high=..., max_rate=...), spec)"
+    )
 
 
 class SafetyLayer:
     """Limits each command about the one before it; satisfies ``robopolicy.interfaces.Safety``.
 
-    In order: length and finite numbers, freshness of the observation, the box, then the speed, step and turn
-    limits, which shorten the *whole* step by one factor, so that it keeps its direction. The step starts from the
-    command sent before, or from the measured pose at the first command and after a pause (a ``vector`` action has no
-    measured counterpart: there the first command is taken as it comes). From outside the box the arm comes back at
+    In order: length and finite numbers, freshness of the observation and its pictures, the box, then the speed, step
+    and turn limits, which shorten the *whole* step by one factor, so that it keeps its direction. The step starts from
+    the command sent before, or from the measured pose at the first command and after a pause (a ``vector`` action has
+    no measured counterpart: there the first command is taken as it comes). From outside the box the arm comes back at
     the limited speed.
 
     Args:
@@ -88,7 +97,8 @@ class SafetyLayer:
 
         Raises:
             UnsafeCommand: if it has the wrong length, a number is not finite, its rotation is degenerate, or the
-                observation is older than ``max_age_s``; the reason is in the message and nothing may be sent.
+                observation or one of its pictures is older than ``max_age_s``; the reason is in the message and
+                nothing may be sent.
         """
         wanted = self._accept(action, observation, now_ns)
         start, elapsed_s = self._start(observation, now_ns)
@@ -104,9 +114,11 @@ class SafetyLayer:
         wanted = np.array(action, dtype=np.float64)
         if not np.all(np.isfinite(wanted)):
             self._refuse(f"command is not finite: {self._spec.action.names[int(np.argmin(np.isfinite(wanted)))]}")
-        age_s = (now_ns - observation.stamp_ns) / 1e9
-        if abs(age_s) > self._limits.max_age_s:  # a stamp in the future is another clock's
-            self._refuse(f"observation is {age_s:.3f} s old; at most {self._limits.max_age_s:g} s is allowed")
+        pictures = {f"frame of camera {name!r}": ns for name, ns in observation.image_stamps_ns.items()}
+        for what, stamp_ns in {"observation": observation.stamp_ns, **pictures}.items():
+            age_s = (now_ns - stamp_ns) / 1e9
+            if abs(age_s) > self._limits.max_age_s:  # a stamp in the future is another clock's
+                self._refuse(f"{what} is {age_s:.3f} s old; at most {self._limits.max_age_s:g} s is allowed")
         if self._pose:
             columns = wanted[3:9].reshape(2, 3)
             if np.linalg.norm(np.cross(columns[0], columns[1])) < 1e-3:
