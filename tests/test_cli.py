@@ -188,6 +188,12 @@ def test_numbers_that_make_no_sense_are_usage_errors(words):
     assert words[-1] in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(lift):
+    for words in (("eval", "--env", "twin:lift"), ("deploy", "--robot", "twin:lift")):
+        assert "--device cuda" in complaint(*words, "--checkpoint", lift, "--device", "cuda")
+
+
 def test_deploy_refuses_what_would_never_happen(lift, tmp_path):
     words = ("deploy", "--checkpoint", lift, "--robot", "twin:lift")
     assert "never reached" in complaint(*words, "--disturb-at", 4000)

@@ -75,7 +75,7 @@ def deploy(
     import torch
 
     from robopolicy.cli.progress import bar
-    from robopolicy.cli.worlds import make_agent, make_clock, make_robot, make_safety
+    from robopolicy.cli.worlds import check_device, make_agent, make_clock, make_robot, make_safety
     from robopolicy.evaluation.rollouts import Options, Witness
     from robopolicy.interfaces import Environment
     from robopolicy.loop import run_episode
@@ -90,7 +90,7 @@ def deploy(
         raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
     spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
     torch.set_num_threads(threads)
-    agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=device)
+    agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=check_device(device))
     steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
     if disturb_at is not None and disturb_at >= steps:
         raise UsageError(f"--disturb-at {disturb_at} is never reached: the episode has {steps} steps")

@@ -79,7 +79,7 @@ def evaluate(
         The headline in words.
     """
     from robopolicy.cli.progress import bar
-    from robopolicy.cli.worlds import make_agent, make_safety, world_factory
+    from robopolicy.cli.worlds import check_device, make_agent, make_safety, world_factory
     from robopolicy.evaluation.page import failures_first
     from robopolicy.evaluation.report import versions, write_report
     from robopolicy.evaluation.rollouts import Options, film
@@ -90,7 +90,9 @@ def evaluate(
     numbers = parse_seeds(seeds)
     spec = check_fit(checkpoint, env)
     world = world_factory(env, tuple(spec.cameras))
-    agent = partial(make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates, device=device)
+    agent = partial(
+        make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates, device=check_device(device)
+    )
     described, guard = {}, ""
     if monitor is not None:
         from robopolicy.monitor.monitor import load_monitor

@@ -108,6 +108,21 @@ def make_agent(
     return agent if watch is None else Guarded(agent, watch, on_alarm=on_alarm)
 
 
+def check_device(name: str) -> str:
+    """Return ``name`` if torch can compute there.
+
+    Raises:
+        UsageError: saying why not.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}; --device cpu always works") from error
+    return name
+
+
 def world_factory(name: str, cameras: Sequence[str] = ()) -> partial:
     """Return ``make_world`` for one name, to be called with a clock in another process."""
     return partial(make_world, name, cameras=tuple(cameras))
