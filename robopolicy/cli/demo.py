@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.arguments import at_least
 from robopolicy.errors import UsageError
 
 ROBOT = "twin:lift"
@@ -15,7 +16,7 @@ DEMO_SEEDS = 0  # demonstrations count up from here; the other seeds are far awa
 CALIBRATION_SEEDS = "10000:10100"
 EVALUATION_SEEDS = "100000:100050"
 DEPLOY_SEED = 200_000
-STEPS = 4000
+STEPS = 2000
 DEPLOYMENTS = {"calm": None, "disturbed": 20}  # step at which somebody snatches the cube
 STATES = ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat")
 
@@ -24,9 +25,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("demo", parents=[debug], help="the whole product in one go, minutes on two cores")
     parser.add_argument("--out", type=Path, default=Path("robopolicy-demo"), help="folder; what is there is resumed")
-    parser.add_argument("--episodes", type=int, default=100, help="demonstrations to record")
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
-    parser.add_argument("--jobs", type=int, default=2, help="processes for rollouts")
+    parser.add_argument("--episodes", type=at_least(1), default=100, help="demonstrations to record")
+    parser.add_argument("--steps", type=at_least(1), default=STEPS, help="training steps")
+    parser.add_argument("--jobs", type=at_least(1), default=2, help="processes for rollouts")
     parser.set_defaults(run=run)
 
 
