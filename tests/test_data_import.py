@@ -1,3 +1,8 @@
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +11,11 @@ import zarr
 
 from robopolicy.errors import DatasetError
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
-from robopolicy_data.check import check
+from robopolicy_data.check import check, info
 from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
 from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import load_arrays
+from robopolicy_data.writer import DatasetWriter
 
 SHARED = Path(__file__).parents[2] / "shared" / "datasets"
 
@@ -135,11 +141,48 @@ def test_a_taken_destination_is_refused_and_untouched(tmp_path):
     assert len(Dataset(tmp_path / "d")) == 2
 
 
-def test_an_import_that_stops_half_way_leaves_a_sound_dataset(tmp_path):
+def require_called_interrupted(path):
+    """Whatever is done with half an import, it is called one; what it holds is sound."""
+    line = r"import of .*s was interrupted .*delete it and import again"
+    with pytest.raises(DatasetError, match=line):
+        Dataset(path)
+    half = Dataset(path, unfinished=True)
+    with pytest.raises(DatasetError, match=line):
+        DatasetWriter(path, half.spec, lossless=True)
+    (problem,) = (p for p in check(path) if p.severity == "error")
+    assert re.search(line, problem.message)
+    assert re.search(line, info(path)["import"])
+    return half
+
+
+def test_an_import_that_stops_half_way_is_no_smaller_dataset(tmp_path):
     images = np.zeros((7, 6, 8, 3), "f4")
     images[5] = 0.5  # in the second episode
     make_store(tmp_path / "s", camera_0=images)
     with pytest.raises(DatasetError):
         import_diffusion_policy(tmp_path / "s", tmp_path / "d")
-    assert len(Dataset(tmp_path / "d")) == 1
-    assert [p for p in check(tmp_path / "d") if p.severity == "error"] == []
+    assert len(require_called_interrupted(tmp_path / "d")) == 1
+
+
+IMPORT = """
+import os, signal, sys
+from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
+def progress(done, total):
+    if done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+import_diffusion_policy(sys.argv[1], sys.argv[2], progress=progress)
+"""
+
+
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_an_import_killed_after_any_episode_is_called_interrupted(tmp_path, episodes):
+    """Also after the last one: only the end of the import takes the mark away."""
+    make_store(tmp_path / "s")
+    command = [sys.executable, "-c", IMPORT, tmp_path / "s", tmp_path / "d", str(episodes)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert len(require_called_interrupted(tmp_path / "d")) == episodes
+    shutil.rmtree(tmp_path / "d")
+    assert import_diffusion_policy(tmp_path / "s", tmp_path / "d") == 2
+    assert check(tmp_path / "d") == []
+    assert "import" not in info(tmp_path / "d")
+    assert "importing" not in Dataset(tmp_path / "d").attrs

@@ -12,6 +12,7 @@ from robopolicy.spec import PolicySpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.info import count_folders, info
 from robopolicy_data.layout import WIP, camera_path, state_path
+from robopolicy_data.metadata import unfinished_import
 from robopolicy_data.reader import Dataset
 
 __all__ = ["Problem", "check", "info"]
@@ -47,8 +48,10 @@ def check(path: Path | str, *, progress: Callable[[int, int], None] | None = Non
     Raises:
         DatasetError, NewerFormat: if it cannot be opened at all.
     """
-    dataset = Dataset(path)
+    dataset = Dataset(path, unfinished=True)
     problems = [] if len(dataset) else [Problem("warning", "", "there are no episodes")]
+    if line := unfinished_import(dataset.attrs, dataset.path):
+        problems.append(Problem("error", "", line))
     ranges = _Ranges()
     for done, episode in enumerate(dataset, 1):
         problems += _check_episode(episode, dataset.spec, ranges)

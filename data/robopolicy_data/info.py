@@ -6,6 +6,7 @@ from typing import Any
 
 from robopolicy_data.episode import Episode
 from robopolicy_data.layout import EPISODES, TRASH, WIP
+from robopolicy_data.metadata import unfinished_import
 from robopolicy_data.reader import Dataset
 
 
@@ -15,13 +16,15 @@ def info(path: Path | str) -> dict[str, Any]:
     Raises:
         DatasetError, NewerFormat: if it cannot be read.
     """
-    dataset = Dataset(path)
+    dataset = Dataset(path, unfinished=True)
     metas = [episode.meta for episode in dataset]
     steps = sum(episode.length for episode in dataset)
     labels = Counter({True: "true", False: "false", None: "unknown"}[meta.success] for meta in metas)
     root = dataset.attrs
+    interrupted = unfinished_import(root, dataset.path)
     return {
         "path": str(dataset.path),
+        **({} if interrupted is None else {"import": interrupted.partition(": ")[2]}),
         "version": root["version"],
         "created": root.get("created", ""),
         "episodes": len(dataset),

@@ -28,11 +28,10 @@ def software() -> str:
     return f"robopolicy {robopolicy.__version__}"
 
 
-def dataset_attributes(spec: PolicySpec) -> dict[str, Any]:
-    """Return the attributes of a new dataset's root group."""
-    return {
-        KEY: {"format": FORMAT, "version": VERSION, "spec": spec.to_json(), "created": now(), "software": software()}
-    }
+def dataset_attributes(spec: PolicySpec, importing: str | None = None) -> dict[str, Any]:
+    """Return the attributes of a new dataset's root group; ``importing`` names what it is being filled from."""
+    own = {"format": FORMAT, "version": VERSION, "spec": spec.to_json(), "created": now(), "software": software()}
+    return {KEY: own if importing is None else {**own, "importing": importing}}
 
 
 def episode_attributes(meta: EpisodeMeta, length: int, uuid: str, recorded: str) -> dict[str, Any]:
@@ -112,6 +111,26 @@ def read_root(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path} is not a robopolicy dataset: {expected}")
     require_readable(str(own.get("version")), path)
     return own
+
+
+def unfinished_import(attributes: Mapping[str, Any], path: Path) -> str | None:
+    """Return one line on an import that did not come to its end, None if there is none."""
+    if "importing" not in attributes:
+        return None
+    return (
+        f"{path}: the import of {attributes['importing']} was interrupted (or still runs), episodes are missing; "
+        "delete it and import again"
+    )
+
+
+def require_imported(attributes: Mapping[str, Any], path: Path) -> None:
+    """Refuse half an import, which looks like a smaller dataset.
+
+    Raises:
+        DatasetError: saying what to do.
+    """
+    if line := unfinished_import(attributes, path):
+        raise DatasetError(line)
 
 
 def require_readable(version: str, path: Path) -> None:

@@ -10,7 +10,7 @@ from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import PolicySpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.layout import EPISODES
-from robopolicy_data.metadata import read_root
+from robopolicy_data.metadata import read_root, require_imported
 
 __all__ = ["Dataset", "Episode"]
 
@@ -18,14 +18,20 @@ __all__ = ["Dataset", "Episode"]
 class Dataset(Sequence[Episode]):
     """The committed episodes of a dataset, by position; a snapshot of the moment it was opened.
 
+    Args:
+        path: the dataset's folder.
+        unfinished: also open one whose import did not come to its end.
+
     Raises:
-        DatasetError: if ``path`` is not a dataset.
+        DatasetError: if ``path`` is not a dataset, or half an import.
         NewerFormat: if it was written by a newer major version.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, unfinished: bool = False) -> None:
         self.path = Path(path)
         self._attributes = read_root(self.path)
+        if not unfinished:
+            require_imported(self._attributes, self.path)
         try:
             self.spec = PolicySpec.from_json(self._attributes["spec"])
         except (KeyError, RobopolicyError) as error:

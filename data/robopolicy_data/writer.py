@@ -15,7 +15,7 @@ from robopolicy_data.frames import JpegFrames, ZstdFrames
 from robopolicy_data.journal import read_journal
 from robopolicy_data.layout import EPISODES, LOCK, TRASH, WIP, require_names
 from robopolicy_data.lock import WriterLock
-from robopolicy_data.metadata import dataset_attributes, group_json, read_root
+from robopolicy_data.metadata import KEY, dataset_attributes, group_json, read_root, require_imported
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,28 @@ class DatasetWriter:
         spec: what every episode holds; horizons do not matter.
         quality: of the JPEG frames, 1 to 100.
         lossless: store frames bit for bit instead.
+        importing: what a new dataset is being filled from; until `imported` it is marked as incomplete.
 
     Attributes:
         interrupted: recordings that died before their commit, put aside into ``.trash`` just now.
 
     Raises:
-        DatasetError: if the folder holds something else.
+        DatasetError: if the folder holds something else, or half an import.
         NewerFormat: if it was made by a newer major version.
         SpecMismatch: if it holds another spec; both are printed.
         DatasetBusy: if another writer has it open.
         DiskFull: if there is no room even to begin.
     """
 
-    def __init__(self, path: Path | str, spec: PolicySpec, *, quality: int = 90, lossless: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        spec: PolicySpec,
+        *,
+        quality: int = 90,
+        lossless: bool = False,
+        importing: str | None = None,
+    ) -> None:
         self.path = Path(path)
         self.spec = replace(spec, n_obs=1, horizon=1, n_execute=1)
         require_names(self.spec)
@@ -58,7 +67,7 @@ class DatasetWriter:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.path / LOCK)
             try:
-                self._open_or_create()
+                self._open_or_create(importing)
                 self.interrupted = _put_aside(self.path)
             except BaseException:
                 self._lock.close()
@@ -84,6 +93,17 @@ class DatasetWriter:
         self._episode = EpisodeWriter(self.path / WIP, self.spec, meta, self._codec, self._publish, self._forget)
         return self._episode
 
+    def imported(self) -> None:
+        """Say that all of an import is there: the dataset is no longer marked as incomplete.
+
+        Raises:
+            DiskFull: if there is no room; it stays marked.
+        """
+        attributes = read_root(self.path)
+        attributes.pop("importing", None)
+        with disk_full_as(lambda: f"cannot write to {self.path}; its committed episodes are untouched"):
+            replace_durable(self.path / "zarr.json", group_json({KEY: attributes}))
+
     def close(self) -> None:
         """Let the dataset go; an episode still open is left unfinished; idempotent."""
         if self._episode is not None:
@@ -101,15 +121,17 @@ class DatasetWriter:
     ) -> None:
         self.close()
 
-    def _open_or_create(self) -> None:
+    def _open_or_create(self, importing: str | None) -> None:
         if (self.path / "zarr.json").exists():
-            wanted, self.spec = self.spec, PolicySpec.from_json(read_root(self.path)["spec"])
+            attributes = read_root(self.path)
+            require_imported(attributes, self.path)
+            wanted, self.spec = self.spec, PolicySpec.from_json(attributes["spec"])
             self.require(wanted)
         (self.path / EPISODES).mkdir(exist_ok=True)
         if not (self.path / EPISODES / "zarr.json").exists():
             replace_durable(self.path / EPISODES / "zarr.json", group_json())
         if not (self.path / "zarr.json").exists():  # last: with it the folder becomes a dataset
-            replace_durable(self.path / "zarr.json", group_json(dataset_attributes(self.spec)))
+            replace_durable(self.path / "zarr.json", group_json(dataset_attributes(self.spec, importing)))
 
     def _publish(self, episode: Path) -> int:
         """Rename a finished episode to its number: the one instant at which it becomes visible."""

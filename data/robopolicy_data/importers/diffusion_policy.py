@@ -53,7 +53,7 @@ def import_diffusion_policy(
 ) -> int:
     """Import a replay buffer into a new dataset, episode by episode; return the number of episodes.
 
-    Killed half-way it leaves a sound dataset of the episodes done so far.
+    Killed half-way it leaves a dataset marked as incomplete, which nobody reads or appends to by mistake.
 
     Args:
         source: the zarr v2 folder.
@@ -65,7 +65,7 @@ def import_diffusion_policy(
 
     Raises:
         DatasetError: if the source has another layout, the destination is taken, or a bit would be lost.
-        DiskFull: the episodes imported so far stay.
+        DiskFull: if there is no room; what was imported so far stays, marked as incomplete.
     """
     target = Path(destination)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -74,7 +74,7 @@ def import_diffusion_policy(
     spec = _spec(store, rate_hz)
     meta = _meta(store)
     starts = [0, *store.ends[:-1].tolist()]
-    with DatasetWriter(target, spec, lossless=True) as writer:
+    with DatasetWriter(target, spec, lossless=True, importing=str(source)) as writer:
         for done, (start, end) in enumerate(zip(starts, store.ends.tolist(), strict=True), 1):
             steps = _steps(store, slice(start, end), spec, round_to_float32)
             episode = writer.begin(meta)
@@ -83,6 +83,7 @@ def import_diffusion_policy(
             episode.commit()
             if progress is not None:
                 progress(done, len(starts))
+        writer.imported()
     return len(starts)
 
 
