@@ -1,6 +1,7 @@
 """`robopolicy data`: look at a dataset, check it, import one."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def run_check(args: argparse.Namespace) -> int:
         print(problem)
     errors = sum(problem.severity == "error" for problem in problems)
     if not problems:
-        say(f"[green]{args.path}: nothing wrong[/green]")
+        say((f"{args.path}: nothing wrong", "green"))
     return 1 if errors else 0
 
 
@@ -58,7 +59,8 @@ def run_import(args: argparse.Namespace) -> None:
             args.source, args.destination, rate_hz=args.rate, round_to_float32=args.round,
             progress=lambda done, total: progress.at(done, total),
         )  # fmt: skip
-    say(f"{args.destination}: {count} episodes. Next: [bold]robopolicy data check {args.destination}[/bold]")
+    command = shlex.join(["robopolicy", "data", "check", str(args.destination)])
+    say(f"{args.destination}: {count} episodes. Next: ", (command, "bold"))
 
 
 def _words(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,26 +52,27 @@ def run(args: argparse.Namespace) -> None:
         "3/5 calibrate", lambda: _calibrated(checkpoint, monitor), lambda: _calibrate(checkpoint, monitor, args.jobs)
     )
     episodes = [_deploy(checkpoint, monitor, out, label) for label in DEPLOYMENTS]
-    say("[bold]5/5 evaluate[/bold] over 50 fresh starts")
+    say(("5/5 evaluate", "bold"), " over 50 fresh starts")
     headline = evaluate(
         checkpoint, ROBOT, EVALUATION_SEEDS, out / "evaluation", monitor=monitor, jobs=args.jobs,
         deployed=list(zip(DEPLOYMENTS, episodes, strict=True)),
     )  # fmt: skip
     _strip(out / "demo.png", episodes[-1])
-    say(f"\n[bold green]done[/bold green] in {(time.perf_counter() - start) / 60:.1f} min: {headline}")
+    say(("\ndone", "bold green"), f" in {(time.perf_counter() - start) / 60:.1f} min: {headline}")
     for label, episode in zip(DEPLOYMENTS, episodes, strict=True):
         say(f"  {label}: {tell(episode, ROBOT)}")
-    say(f"\nreport: [bold]{out / 'evaluation' / 'report.html'}[/bold]\n\ntry next:")
-    say(f"  robopolicy data check {data}")
-    say(f"  robopolicy eval --checkpoint {checkpoint} --env {ROBOT} --seeds 300000:300200 --monitor {monitor}")
-    say(f"  robopolicy deploy --robot {ROBOT} --checkpoint {checkpoint} --monitor {monitor} --disturb-at 30")
+    say("\nreport: ", (str(out / "evaluation" / "report.html"), "bold"), "\n\ntry next:")
+    d, c, m = (shlex.quote(str(path)) for path in (data, checkpoint, monitor))
+    say(f"  robopolicy data check {d}")
+    say(f"  robopolicy eval --checkpoint {c} --env {ROBOT} --seeds 300000:300200 --monitor {m}")
+    say(f"  robopolicy deploy --robot {ROBOT} --checkpoint {c} --monitor {m} --disturb-at 30")
 
 
 def _record(data: Path, episodes: int) -> None:
     from robopolicy.cli.progress import say
     from robopolicy.cli.record import record
 
-    say("[bold]1/5 record[/bold] demonstrations of lifting a cube")
+    say(("1/5 record", "bold"), " demonstrations of lifting a cube")
     record(ROBOT, data, episodes, seed=DEMO_SEEDS)
 
 
@@ -159,9 +161,9 @@ def _stage(title: str, is_done: Callable[[], bool], run: Callable[[], None]) -> 
     from robopolicy.cli.progress import say
 
     if is_done():
-        say(f"[bold]{title}[/bold] is done already")
+        say((title, "bold"), " is done already")
         return
-    say(f"[bold]{title}[/bold]")
+    say((title, "bold"))
     run()
 
 

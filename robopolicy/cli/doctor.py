@@ -46,17 +46,15 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 1 if something the product needs is missing."""
-    from rich.markup import escape
-
     from robopolicy.cli.progress import say
 
-    marks = {"ok": "[green]ok  [/green]", "note": "[yellow]note[/yellow]", "problem": "[red]FAIL[/red]"}
+    marks = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "problem": ("FAIL", "red")}
     findings = []
     for finding in examine(args.path):
         findings.append(finding)
-        say(f"{marks[finding.level]} {escape(f'{finding.what:<11}')} {escape(finding.found)}")
+        say(marks[finding.level], f" {finding.what:<11} {finding.found}")
         if finding.remedy:
-            say(f"     {'':<11} [bold]{escape(finding.remedy)}[/bold]")
+            say(f"     {'':<11} ", (finding.remedy, "bold"))
     return int(any(finding.level == "problem" for finding in findings))
 
 

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
         disturb_at=args.disturb_at, device=args.device,
     )  # fmt: skip
     say(summary)
-    say(f"report: [bold]{out / 'report.html'}[/bold]")
+    say("report: ", (str(out / "report.html"), "bold"))
 
 
 def evaluate(

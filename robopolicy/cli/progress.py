@@ -43,8 +43,9 @@ def bar(label: str, total: float | None, unit: str = "it") -> Iterator[Bar]:
             return Text("" if speed is None else f"{speed:,.1f} {unit}/s", style="cyan")
 
     columns = (
-        TextColumn("[bold]{task.description:<10}"), BarColumn(bar_width=16), MofNCompleteColumn(), Rate(),
-        TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description:<10}", "bold", markup=False), BarColumn(bar_width=16), MofNCompleteColumn(),
+        Rate(), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
     for column in columns:
         column.get_table_column().no_wrap = True
@@ -60,8 +61,13 @@ def console() -> Any:
     return Console(stderr=True, highlight=False, width=140 if plain else None)
 
 
-def say(message: str) -> None:
-    """Print one line of result, rich markup allowed."""
-    from rich.console import Console
+def say(*parts: str | tuple[str, str]) -> None:
+    """Print one line of result.
 
-    Console(highlight=False, soft_wrap=True).print(message)
+    Args:
+        parts: texts, printed as they are (a path may hold brackets), or pairs of a text and its rich style.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(highlight=False, soft_wrap=True).print(Text.assemble(*parts))

@@ -1,6 +1,7 @@
 """`robopolicy record`: demonstrations into a dataset, through the ordinary loop with a recorder as a watcher."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
         args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras,
         keep_failures=args.keep_failures, operator=args.operator,
     )  # fmt: skip
-    say(f"{args.data} holds {count} episodes. Next: [bold]robopolicy train --data {args.data} --out runs/first[/bold]")
+    command = shlex.join(["robopolicy", "train", "--data", str(args.data), "--out", "runs/first"])
+    say(f"{args.data} holds {count} episodes. Next: ", (command, "bold"))
 
 
 def record(

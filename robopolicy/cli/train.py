@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
         n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute, resume=args.resume,
         settings={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
-    say(f"checkpoint in {args.out}. Next: [bold]robopolicy eval --checkpoint {args.out} --env twin:TASK[/bold]")
+    command = shlex.join(["robopolicy", "eval", "--checkpoint", str(args.out), "--env", "twin:TASK"])
+    say(f"checkpoint in {args.out}. Next: ", (command, "bold"))
 
 
 def train(
