@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.arguments import positive
+
 FORMATS = ("diffusion-policy",)
 
 
@@ -22,7 +24,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     load.add_argument("format", choices=FORMATS)
     load.add_argument("source", type=Path)
     load.add_argument("destination", type=Path, metavar="D.zarr")
-    load.add_argument("--rate", type=float, default=10.0, help="steps per second of the source (it does not say)")
+    load.add_argument("--rate", type=positive, default=10.0, help="steps per second of the source (it does not say)")
     load.add_argument("--round", action="store_true", help="accept numbers that float32 cannot hold exactly")
     load.set_defaults(run=run_import)
 

@@ -1,9 +1,12 @@
 """Progress bars with rates and an ETA; plain lines where there is no terminal."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+LINE_EVERY_S = 15.0  # where there is no terminal to redraw
 
 
 class Bar:
@@ -12,15 +15,24 @@ class Bar:
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress = progress
         self._task = task
+        self._told_s = time.monotonic()
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Move on by ``steps``."""
         self._progress.update(self._task, advance=steps, note=note)
+        self._tell()
 
     def at(self, completed: float, total: float | None = None, note: str = "") -> None:
         """Move to ``completed`` of ``total``."""
         changes = {"completed": completed, "note": note} | ({} if total is None else {"total": total})
         self._progress.update(self._task, **changes)
+        self._tell()
+
+    def _tell(self) -> None:
+        console = self._progress.console
+        if not console.is_terminal and time.monotonic() - self._told_s > LINE_EVERY_S:
+            console.print(self._progress.get_renderable())
+            self._told_s = time.monotonic()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.arguments import at_least
 from robopolicy.errors import UsageError
 from robopolicy.types import EpisodeMeta
 
@@ -16,8 +17,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, e.g. twin:lift")
     parser.add_argument("--teleop", default="expert", choices=["expert"], help="who drives")
     parser.add_argument("--data", required=True, type=Path, metavar="D.zarr", help="created, or appended to")
-    parser.add_argument("--episodes", type=int, default=20, help="episodes the dataset shall hold in the end")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
+    parser.add_argument("--episodes", type=at_least(1), default=20, help="episodes the dataset shall hold in the end")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the first episode")
     parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: all of the robot's")
     parser.add_argument("--keep-failures", action="store_true", help="keep episodes that did not succeed")
     parser.add_argument("--operator", default="", help="stored with every episode")
