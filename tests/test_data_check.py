@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record
 
 from robopolicy.errors import DatasetError
+from robopolicy.spec import TOOL_POSE, StateSpec
 from robopolicy_data.check import check, info
 from robopolicy_data.writer import DatasetWriter
 
@@ -155,3 +156,21 @@ def test_info(path):
     assert told["tasks"] == {"lift": 3}
     assert 0.01 < told["megabytes"] < 1
     assert told["unfinished"] == told["set_aside"] == 0
+
+
+def test_a_tool_that_always_points_down_is_no_finding(tmp_path):
+    spec = replace(
+        SPEC, state={"tool_quat": StateSpec(4, ("quat",)), "tool_pos": StateSpec(3, ("m",))}, action=TOOL_POSE
+    )
+    rng = np.random.default_rng(0)
+    with DatasetWriter(tmp_path, spec) as writer:
+        episode = writer.begin(META)
+        for step in make_steps(1, 20):
+            state = {"tool_quat": np.float32([0, 1, 0, 0]), "tool_pos": rng.random(3, np.float32) * [1, 1, 0]}
+            state["tool_pos"] = state["tool_pos"].astype(np.float32)
+            sent = np.concatenate([rng.random(3), [1, 0, 0, 0, -1, 0], rng.random(1)]).astype(np.float32)
+            episode.add(replace(seen(step, state=state), sent=sent))
+        episode.commit()
+    assert [str(p) for p in check(tmp_path)] == [
+        "warning: obs/state/tool_pos: element(s) [2] never change in 1 episode(s)"
+    ]

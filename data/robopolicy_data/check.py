@@ -52,7 +52,7 @@ def check(path: Path | str, *, progress: Callable[[int, int], None] | None = Non
     problems = [] if len(dataset) else [Problem("warning", "", "there are no episodes")]
     if line := unfinished_import(dataset.attrs, dataset.path):
         problems.append(Problem("error", "", line))
-    ranges = _Ranges()
+    ranges = _Ranges(dataset.spec)
     for done, episode in enumerate(dataset, 1):
         problems += _check_episode(episode, dataset.spec, ranges)
         if progress is not None:
@@ -150,11 +150,17 @@ def _check_camera(episode: Episode, camera: str, numbers: dict[str, np.ndarray])
 
 
 class _Ranges:
-    """The extremes of every stream over all episodes."""
+    """The extremes of every stream over all episodes.
 
-    def __init__(self) -> None:
+    Parts of a rotation may stay what they are: a tool that always points down has such, and no policy scales them.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
         self._low: dict[str, np.ndarray] = {}
         self._high: dict[str, np.ndarray] = {}
+        self._rotation = {state_path(name): np.array(stream.unscaled) for name, stream in spec.state.items()}
+        if spec.action.kind == "tool_pose":
+            self._rotation["action/command"] = (np.arange(spec.action.dim) >= 3) & (np.arange(spec.action.dim) < 9)
 
     def add(self, stream: str, values: np.ndarray) -> None:
         """Take in (T, D)."""
@@ -165,6 +171,6 @@ class _Ranges:
     def constant(self, episodes: int) -> Iterator[Problem]:
         """Yield the elements that never change."""
         for stream, low in self._low.items():
-            still = np.flatnonzero(self._high[stream] == low).tolist()
+            still = np.flatnonzero((self._high[stream] == low) & ~self._rotation.get(stream, False)).tolist()
             if still:
                 yield Problem("warning", stream, f"element(s) {still} never change in {episodes} episode(s)")
