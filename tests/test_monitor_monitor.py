@@ -252,3 +252,14 @@ def test_guarded_agent_holds_from_the_alarm_on(monitor, episodes):
     agent = Guarded(Replay(decisions), monitor)
     agent.reset()
     assert [agent.act(None).source for _ in decisions] == ["policy", "policy", "hold", "hold"]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe", b"[]", b'{"schema": 1}', b""], ids=["binary", "a list", "no keys", "empty"]
+)
+def test_a_damaged_monitor_file_is_said_in_one_line(tmp_path, episodes, damage):
+    fit_monitor(episodes, alpha=0.1).save(tmp_path)
+    (tmp_path / "monitor.json").write_bytes(damage)
+    with pytest.raises(MonitorError, match="not a monitor") as caught:
+        load_monitor(tmp_path)
+    assert "\n" not in str(caught.value)

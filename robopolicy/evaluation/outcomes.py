@@ -120,19 +120,22 @@ def load_about(folder: str | Path) -> dict[str, str]:
 
 def _current(folder: Path) -> dict[str, Any]:
     try:
-        current: dict[str, Any] = json.loads((folder / CURRENT).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        current: dict[str, Any] = json.loads((folder / CURRENT).read_bytes())
+        _ = current["identity"], current["about"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{folder} is not the folder of an evaluation: cannot read {CURRENT}: {error}") from error
     return current
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # the last line of a run that was killed
+            line = json.loads(text)
+        except ValueError:  # the last line of a run that was killed
             continue
+        if isinstance(line, dict):
+            lines.append(line)
     return lines
 
 

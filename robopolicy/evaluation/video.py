@@ -48,8 +48,11 @@ class VideoWriter:
     def close(self) -> None:
         """Finish the file; nothing is written if there were no pictures. Idempotent."""
         if self._writer is not None:
-            self._writer.release()
+            self._writer.release()  # which says nothing of a full disk
             self._writer = None
+            if self._scratch.stat().st_size == 0:
+                self._scratch.unlink()
+                raise EvaluationError(f"{self._path}: nothing could be written; is there space on the disk?")
             self._scratch.replace(self._path)
 
     def _open(self, cv2: Any, image: np.ndarray) -> None:

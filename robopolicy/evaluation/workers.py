@@ -144,10 +144,18 @@ def _work(build: Callable[[], Runner], pipe: Connection) -> None:
         pipe.send(("unbuildable", describe_error(error)))
         return
     pipe.send(("ready", None))
-    while (seed := pipe.recv()) is not None:
+    while (seed := _next(pipe)) is not None:
         try:
             outcome = runner.run(seed)
         except Exception as error:  # one episode's error is one episode's outcome
             outcome = Outcome(seed, error=describe_error(error))
         pipe.send(("outcome", outcome))
     runner.close()
+
+
+def _next(pipe: Any) -> int | None:
+    """The next seed; None when there is no more, or nobody to ask."""
+    try:
+        return pipe.recv()
+    except EOFError:  # the parent was killed
+        return None

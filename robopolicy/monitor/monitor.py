@@ -80,8 +80,11 @@ def load_monitor(
         SpecMismatch: if it was calibrated on another policy; both are named.
     """
     described, arrays = _read(Path(folder))
-    shape = DecisionShape(**described["decision"])
-    provenance = Provenance.from_json(described["provenance"])
+    try:
+        shape = DecisionShape(**described["decision"])
+        provenance = Provenance.from_json(described["provenance"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MonitorError(f"{folder} is not a monitor of schema {SCHEMA}: {error}") from error
     if policy_sha is not None and policy_sha != provenance.policy_sha:
         raise SpecMismatch(
             f"monitor {folder} was calibrated on policy {provenance.policy_sha[:12] or '(unnamed)'}, "
@@ -121,5 +124,5 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             raise MonitorError(f"{folder}: arrays.npz is not the file that monitor.json was written with")
         with np.load(folder / "arrays.npz", allow_pickle=False) as file:
             return described, {name: file[name] for name in file.files}
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise MonitorError(f"{folder} is not a monitor (monitor.json and arrays.npz): {error}") from error
