@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    where = args.env.replace(":", "-").replace("/", "-") + (
-        "" if args.disturb_at is None else f"-disturbed-{args.disturb_at}"
-    )
+    where = args.env.replace(":", "-").replace("/", "-")
+    if args.disturb_at is not None:
+        where += f"-disturbed-{args.disturb_at}"
     out = args.out or args.checkpoint / f"eval-{where}"
     summary = evaluate(
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
@@ -78,32 +79,69 @@ def evaluate(
     Returns:
         The headline in words.
     """
-    from robopolicy.cli.progress import bar
-    from robopolicy.cli.worlds import check_device, make_agent, make_safety, world_factory
-    from robopolicy.evaluation.page import failures_first
-    from robopolicy.evaluation.report import versions, write_report
-    from robopolicy.evaluation.rollouts import Options, film
-    from robopolicy.evaluation.rollouts import evaluate as roll
+    from robopolicy.evaluation.report import write_report
+    from robopolicy.evaluation.rollouts import Options
     from robopolicy.evaluation.statistics import parse_seeds, summarise
-    from robopolicy.training.checkpoint import checkpoint_sha
 
     numbers = parse_seeds(seeds)
-    spec = check_fit(checkpoint, env)
-    world = world_factory(env, tuple(spec.cameras))
-    agent = partial(
-        make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates, device=check_device(device)
-    )
-    described, guard = {}, ""
-    if monitor is not None:
-        from robopolicy.monitor.monitor import load_monitor
-        from robopolicy.monitor.runtime import file_sha
+    subject = Subject.of(checkpoint, env, monitor, candidates, device)
+    options = Options(decisions=decisions, disturb_at=disturb_at)
+    outcomes = _roll(subject, numbers, out, options, jobs=jobs, label=label)
+    summary = summarise(outcomes)
+    films = _film(subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, videos=videos)
+    write_report(
+        out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=f"{checkpoint.name} in {env}",
+        facts={"checkpoint": str(checkpoint), "sha": subject.sha, "env": env, "seeds": seeds,
+               "command": shlex.join(["robopolicy", *sys.argv[1:]])},
+    )  # fmt: skip
+    return summary.headline()
 
-        described = load_monitor(monitor, policy_sha=checkpoint_sha(checkpoint)).describe()
-        guard = file_sha(monitor / "monitor.json")
-    sha = checkpoint_sha(checkpoint)
-    software = versions(("robopolicy", "torch", "mujoco"))  # after an upgrade, episodes may come out otherwise
-    identity = f"{sha}|{env}|{guard}|{candidates or ''}|{software}"
-    with bar(label, len(numbers), "episodes") as progress:
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, ready for other processes."""
+
+    make_world: partial  # called with a clock
+    make_agent: partial  # called without arguments
+    sha: str  # of the checkpoint
+    identity: str  # of all that decides how an episode goes
+    about: dict[str, str]  # the same, to be read
+    monitor: dict[str, Any] | None  # its description
+
+    @classmethod
+    def of(cls, checkpoint: Path, env: str, monitor: Path | None, candidates: int | None, device: str) -> "Subject":
+        """Check that everything fits together and return it; raises what `check_fit` and `load_monitor` raise."""
+        from robopolicy.cli.worlds import check_device, make_agent, world_factory
+        from robopolicy.evaluation.report import versions
+        from robopolicy.training.checkpoint import checkpoint_sha
+
+        spec = check_fit(checkpoint, env)
+        sha = checkpoint_sha(checkpoint)
+        described, guard = None, ""
+        if monitor is not None:
+            from robopolicy.monitor.monitor import load_monitor
+            from robopolicy.monitor.runtime import file_sha
+
+            described = load_monitor(monitor, policy_sha=sha).describe()
+            guard = file_sha(monitor / "monitor.json")
+        software = versions(("robopolicy", "torch", "mujoco"))  # after an upgrade, episodes may come out otherwise
+        agent = partial(
+            make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates,
+            device=check_device(device),
+        )  # fmt: skip
+        return cls(
+            world_factory(env, tuple(spec.cameras)), agent, sha, f"{sha}|{env}|{guard}|{candidates or ''}|{software}",
+            {"policy_sha": sha, "env": env, "software": software}, described,
+        )  # fmt: skip
+
+
+def _roll(subject: Subject, seeds: list[int], out: Path, options: Any, *, jobs: int, label: str) -> list[Any]:
+    """Run what is not run yet, with a bar; return the outcomes in the order of the seeds."""
+    from robopolicy.cli.progress import bar
+    from robopolicy.cli.worlds import make_safety
+    from robopolicy.evaluation.rollouts import evaluate as roll
+
+    with bar(label, len(seeds), "episodes") as progress:
         good = [0, 0]
 
         def show(outcome: Any) -> None:
@@ -111,29 +149,29 @@ def evaluate(
             good[1] += 1
             progress.at(good[1], note=f"{good[0]}/{good[1]} succeeded")
 
-        outcomes = roll(
-            world, agent, numbers, make_safety=make_safety, jobs=jobs, out=out, identity=identity,
-            about={"policy_sha": sha, "env": env, "software": software},
-            options=Options(decisions=decisions, disturb_at=disturb_at), on_progress=show,
+        return roll(
+            subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=jobs, out=out,
+            identity=subject.identity, about=subject.about, options=options, on_progress=show,
         )  # fmt: skip
-    summary = summarise(outcomes)
-    if videos:
-        shown = failures_first(outcomes)[:videos]
-        with bar("film", len(shown), "videos") as progress:
-            films = film(
-                world, agent, [outcome.seed for outcome in shown], out / "videos", make_safety=make_safety,
-                identity=identity, jobs=jobs, options=Options(disturb_at=disturb_at, video_every=2),
-                on_progress=lambda _: progress.advance(),
-            )  # fmt: skip
-    else:
-        films = {}
-    write_report(
-        out, outcomes, summary, films, monitor=described or None, deployed=deployed,
-        title=f"{checkpoint.name} in {env}",
-        facts={"checkpoint": str(checkpoint), "sha": sha, "env": env, "seeds": seeds,
-               "command": shlex.join(["robopolicy", *sys.argv[1:]])},
-    )  # fmt: skip
-    return summary.headline()
+
+
+def _film(
+    subject: Subject, outcomes: list[Any], folder: Path, options: Any, *, jobs: int, videos: int
+) -> dict[int, Any]:
+    """Run some episodes once more with the camera on, failures first; return them by seed."""
+    from robopolicy.cli.progress import bar
+    from robopolicy.cli.worlds import make_safety
+    from robopolicy.evaluation.page import failures_first
+    from robopolicy.evaluation.rollouts import film
+
+    shown = [outcome.seed for outcome in failures_first(outcomes)[:videos]]
+    if not shown:
+        return {}
+    with bar("film", len(shown), "videos") as progress:
+        return film(
+            subject.make_world, subject.make_agent, shown, folder, make_safety=make_safety, identity=subject.identity,
+            jobs=jobs, options=replace(options, video_every=2), on_progress=lambda _: progress.advance(),
+        )  # fmt: skip
 
 
 def check_fit(checkpoint: Path, env: str) -> Any:
