@@ -292,7 +292,10 @@ def test_the_spine_end_to_end_and_again(tmp_path):
     out = tmp_path / "demo"
     assert first.returncode == 0, first.stdout + first.stderr
     results = json.loads((out / "evaluation" / "results.json").read_text())
-    assert results["summary"]["success"]["n"] == 50
+    success, false_alarms = results["summary"]["success"], results["summary"]["false_alarms"]
+    assert success["n"] == 50
+    assert success["successes"] >= 40, "a small demo; the whole one lifts 45 of 50 or more"
+    assert false_alarms["successes"] <= 8, "more than that has a chance below one in 1000 at 5 %"
     assert len(results["outcomes"]) == 50
     disturbed = next(item for item in results["deployed"] if item["label"] == "disturbed")
     assert disturbed["alarm_step"] > disturbed["disturb_step"]
