@@ -30,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 after an error (one line on stderr), 2 after a usage error, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
-    # Before torch loads: its threads would otherwise spin at barriers, and two of them on two busy cores are seven
-    # times slower than one.
+    # Before torch loads: its threads would otherwise spin at barriers, and on busy cores several of them are then
+    # many times slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return int(args.run(args) or 0)
