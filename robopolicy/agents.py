@@ -111,10 +111,15 @@ class Teleoperated:
     def __init__(self, teleop: Teleop) -> None:
         self.decision: Decision | None = None
         self._teleop = teleop
+        self._engaged = False
 
     def reset(self, seed: int = 0) -> None:
-        """Nothing to forget."""
+        """Engage anew at the next step."""
+        self._engaged = False
 
     def act(self, observation: Observation) -> Command:
         """Return the person's newest command."""
-        return self._teleop.read()
+        if not self._engaged:
+            self._teleop.engage(observation, None)
+            self._engaged = True
+        return self._teleop.read(observation)

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from robopolicy.spec import PolicySpec
-from robopolicy.types import Command, Decision, EpisodeMeta, Observation, Plan, Step, Verdict
+from robopolicy.types import Command, Decision, EpisodeMeta, Event, Observation, Plan, Shape, Status, Step, Verdict
 
 
 @runtime_checkable
@@ -204,10 +204,39 @@ class Monitor(Protocol):
 
 @runtime_checkable
 class Teleop(Protocol):
-    """A person's hand on the robot."""
+    """A person's hand on the robot, the buttons beside it and the lamp above it."""
 
-    def read(self) -> Command:
-        """Return the newest command, source ``"human"``, or ``"hold"`` when nobody is there."""
+    def engage(self, observation: Observation, set_point: np.ndarray | None) -> None:
+        """Drive from here on without a bump: from ``set_point`` (A,), now in force, or else from where the robot is."""
+        ...
+
+    def read(self, observation: Observation) -> Command:
+        """Return the newest command, source ``"human"``, or ``"hold"`` when nobody is there; called every tick."""
+        ...
+
+    def events(self) -> Sequence[Event]:
+        """Return what was pressed since the last call, oldest first."""
+        ...
+
+    def show(self, status: Status) -> None:
+        """Let the person know; called every tick, so it must cost nothing when nothing changed."""
+        ...
+
+    def close(self) -> None:
+        """Release what the device holds; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Scene(Protocol):
+    """What can be drawn in 3-D: a twin, or a robot that knows its meshes."""
+
+    def shapes(self) -> Sequence[Shape]:
+        """Return every visible part; constant."""
+        ...
+
+    def poses(self) -> Mapping[str, np.ndarray]:
+        """Return each part's pose now, {name: (7,) float32 x y z qw qx qy qz}, in the base frame."""
         ...
 
 

@@ -10,12 +10,34 @@ ActionKind = Literal["joint", "tool_pose", "tool_delta", "tracks", "vector"]
 ACTION_KINDS: tuple[str, ...] = ("joint", "tool_pose", "tool_delta", "tracks", "vector")
 
 
+CameraKind = Literal["colour", "depth"]
+
+
 @dataclass(frozen=True)
 class CameraSpec:
-    """One camera's picture size in pixels."""
+    """One camera's picture size in pixels; ``colour`` is (H, W, 3) uint8 RGB, ``depth`` is (H, W) uint16 mm.
+
+    Raises:
+        ContractError: if the kind is neither.
+    """
 
     height: int
     width: int
+    kind: CameraKind = "colour"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("colour", "depth"):
+            raise ContractError(f"camera kind is {self.kind!r}; want 'colour' or 'depth'")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, 3) of a colour picture, (H, W) of a depth map."""
+        return (self.height, self.width, 3) if self.kind == "colour" else (self.height, self.width)
+
+    @property
+    def dtype(self) -> str:
+        """``"uint8"`` or ``"uint16"``."""
+        return "uint8" if self.kind == "colour" else "uint16"
 
 
 @dataclass(frozen=True)
@@ -176,7 +198,7 @@ class PolicySpec:
 
 def _show(part: CameraSpec | StateSpec | ActionSpec | None) -> str:
     if isinstance(part, CameraSpec):
-        return f"{part.height}x{part.width}"
+        return f"{part.height}x{part.width}" + (" depth" if part.kind == "depth" else "")
     if isinstance(part, StateSpec):
         return f"({part.dim},) {'/'.join(part.units)}"
     if isinstance(part, ActionSpec):

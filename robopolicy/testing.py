@@ -25,7 +25,7 @@ from robopolicy.testing_policies import (
     ScoreContract,
     random_observation,
 )
-from robopolicy.types import EpisodeMeta, Observation, Step
+from robopolicy.types import EpisodeMeta, Observation, Status, Step
 
 __all__ = [
     "AgentContract",
@@ -56,8 +56,8 @@ def check_observation(observation: Observation, spec: PolicySpec) -> None:
     assert set(observation.images) == set(spec.cameras) == set(observation.image_stamps_ns)
     for name, camera in spec.cameras.items():
         image = observation.images[name]
-        assert image.dtype == np.uint8
-        assert image.shape == (camera.height, camera.width, 3), f"camera {name}: {image.shape}"
+        assert image.dtype == camera.dtype
+        assert image.shape == camera.shape, f"camera {name}: {image.shape}"
         assert observation.image_stamps_ns[name] <= observation.stamp_ns
 
 
@@ -250,18 +250,42 @@ class TaskContract:
 
 
 class TeleopContract:
-    """A teleoperator never blocks and answers hold when nobody is there."""
+    """A teleoperator never blocks, holds when nobody is there, and engages without a bump."""
 
     def make(self) -> tuple[Teleop, PolicySpec]:
-        """Return a teleoperator and the spec of the robot it drives."""
+        """Return a teleoperator that nobody touches, and the spec of the robot it drives."""
         raise NotImplementedError
 
-    def test_reads(self) -> None:
+    def observe(self, spec: PolicySpec) -> Observation:
+        """Return what the robot sees; override if the device needs a sensible pose."""
+        return random_observation(spec, np.random.default_rng(0), stamp_ns=1)
+
+    def test_untouched_it_holds_or_stays(self) -> None:
         teleop, spec = self.make()
-        assert isinstance(teleop, Teleop)
-        command = teleop.read()
-        assert command.source in ("human", "hold")
-        assert command.values is None or command.values.shape == (spec.action.dim,)
+        try:
+            assert isinstance(teleop, Teleop)
+            seen = self.observe(spec)
+            teleop.engage(seen, None)
+            commands = [teleop.read(seen) for _ in range(3)]
+            assert list(teleop.events()) == []
+            for command in commands:
+                assert command.source in ("human", "hold")
+                assert (command.values is None) == (command.source == "hold")
+            sent = [command.values for command in commands if command.values is not None]
+            for values in sent:
+                assert values.shape == (spec.action.dim,)
+                np.testing.assert_allclose(values, sent[0], atol=1e-5)
+        finally:
+            teleop.close()
+            teleop.close()
+
+    def test_shows_every_phase(self) -> None:
+        teleop, _ = self.make()
+        try:
+            for phase in ("waiting", "recording", "paused", "saving"):
+                teleop.show(Status(phase, 0, 1))  # type: ignore[arg-type]
+        finally:
+            teleop.close()
 
 
 class SafetyContract:

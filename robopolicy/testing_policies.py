@@ -17,7 +17,7 @@ def random_observation(spec: PolicySpec, rng: np.random.Generator, stamp_ns: int
         stamp_ns=stamp_ns,
         state={name: rng.standard_normal(stream.dim).astype(np.float32) for name, stream in spec.state.items()},
         images={
-            name: rng.integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
+            name: rng.integers(0, 256, camera.shape, dtype=np.dtype(camera.dtype))
             for name, camera in spec.cameras.items()
         },
         image_stamps_ns=dict.fromkeys(spec.cameras, stamp_ns),

@@ -14,6 +14,8 @@ from robopolicy.errors import ContractError
 Source = Literal["policy", "human", "hold"]
 Embodiment = Literal["robot", "human"]
 MonitorState = Literal["nominal", "alarm", "uncalibrated"]
+Phase = Literal["waiting", "recording", "paused", "saving"]
+Event = Literal["start", "success", "failure", "discard", "redo", "undo", "pause", "takeover", "release", "quit"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,13 @@ class Observation:
 
     stamp_ns: int  # robot clock
     state: Mapping[str, np.ndarray]  # {name: (D,) float32}, units of PolicySpec.state
-    images: Mapping[str, np.ndarray] = field(default_factory=dict)  # {camera: (H, W, 3) uint8 RGB}, never resized
+    images: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # {camera: CameraSpec.shape and .dtype}, never resized
     image_stamps_ns: Mapping[str, int] = field(default_factory=dict)  # capture time of each image, robot clock
+    encoded: Mapping[str, bytes] = field(
+        default_factory=dict
+    )  # {camera: JPEG as the camera sent it}, recorded as it is
 
 
 @dataclass(frozen=True)
@@ -123,3 +130,28 @@ class Decision:
     chunks: np.ndarray  # (N, H, A) float32, de-normalised; row 0 is executed
     n_execute: int
     aux: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an operator sees while demonstrating."""
+
+    phase: Phase
+    episode: int  # episodes kept so far
+    episodes: int  # wanted
+    time_s: float = 0.0  # into the episode
+    rate_hz: float = 0.0  # achieved
+    latency_s: float = 0.0  # of the operator's newest command
+    dropped: int = 0  # steps the recorder could not take
+    source: Source = "hold"  # who drives
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A rigid part of a scene, for 3-D views; its pose comes from `Scene.poses`."""
+
+    name: str
+    vertices: np.ndarray  # (V, 3) float32 m, in the part's own frame
+    faces: np.ndarray  # (F, 3) int32
+    colour: tuple[float, float, float, float]  # RGBA, 0 to 1
