@@ -47,7 +47,7 @@ def import_diffusion_policy(
     source: Path | str,
     destination: Path | str,
     *,
-    rate_hz: float = 10.0,
+    rate_hz: float | None = None,
     round_to_float32: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -58,7 +58,7 @@ def import_diffusion_policy(
     Args:
         source: the zarr v2 folder.
         destination: the dataset to make; must not exist, or be empty.
-        rate_hz: of the recording. The stamps are nominal (step / rate) unless the store has ``data/timestamp``;
+        rate_hz: of the recording; None is what the store says, else 10. The stamps are nominal (step / rate) unless the store has ``data/timestamp``;
             each episode's ``extra.stamps`` says which.
         round_to_float32: accept float64 numbers that float32 cannot hold.
         progress: called with (episodes done, episodes in all).
@@ -71,7 +71,7 @@ def import_diffusion_policy(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DatasetError(f"{target} exists and is not empty; import into a new folder, or delete it first")
     store = _open(Path(source))
-    spec = _spec(store, rate_hz)
+    spec = _spec(store, 10.0 if rate_hz is None else rate_hz)
     meta = _meta(store)
     starts = [0, *store.ends[:-1].tolist()]
     with DatasetWriter(target, spec, lossless=True, importing=str(source)) as writer:

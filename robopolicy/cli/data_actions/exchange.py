@@ -1,35 +1,132 @@
-"""`robopolicy data import | export`: other projects' formats."""
+"""`robopolicy data import | export`: other projects' formats, one row of `FORMATS` each."""
 
 import argparse
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import positive
 
-FORMATS = ("diffusion-policy",)
+Options = dict[str, dict[str, Any]]  # {flag: arguments of argparse's add_argument; "dest" is the function's keyword}
+
+RATE: Options = {
+    "--rate": {
+        "dest": "rate_hz",
+        "type": positive,
+        "default": None,
+        "help": "steps per second of the source, if it does not say (default: what it says, else 10)",
+    }
+}
+ROUND: Options = {
+    "--round": {
+        "dest": "round_to_float32",
+        "action": "store_true",
+        "help": "accept numbers that float32 cannot hold exactly",
+    }
+}
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format: where its functions are, and what they take beside source, destination and progress."""
+
+    says: str  # one line of help
+    importer: str | None = None  # "module:function(source, destination, *, progress, ...) -> episodes"
+    exporter: str | None = None  # "module:function(dataset_path, destination, *, episodes, progress, ...) -> episodes"
+    import_options: Options = field(default_factory=dict)
+    export_options: Options = field(default_factory=dict)
+
+
+FORMATS: dict[str, Format] = {
+    "diffusion-policy": Format(
+        "diffusion_policy's replay buffer: a zarr v2 folder, or a .zarr.zip of one",
+        importer="robopolicy_data.importers.diffusion_policy:import_diffusion_policy",
+        import_options=RATE | ROUND,
+    ),
+}
 
 
 def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
-    """Add the actions' arguments."""
-    load = actions.add_parser("import", parents=[debug], help="make a dataset of somebody else's format")
-    load.add_argument("format", choices=FORMATS)
-    load.add_argument("source", type=Path)
-    load.add_argument("destination", type=Path, metavar="D.zarr")
-    load.add_argument("--rate", type=positive, default=10.0, help="steps per second of the source (it does not say)")
-    load.add_argument("--round", action="store_true", help="accept numbers that float32 cannot hold exactly")
-    load.set_defaults(run=run_import)
+    """Add the actions' arguments: a format is a sub-command, so that each has its own options and help."""
+    load = actions.add_parser("import", help="make a dataset of somebody else's format")
+    save = actions.add_parser("export", help="write a dataset in somebody else's format")
+    loads = load.add_subparsers(dest="format", metavar="FORMAT", required=True)
+    saves = save.add_subparsers(dest="format", metavar="FORMAT", required=True)
+    for name, form in FORMATS.items():
+        if form.importer is not None:
+            parser = loads.add_parser(name, parents=[debug], help=form.says, description=form.says)
+            parser.add_argument("source", type=_place)
+            parser.add_argument("destination", type=Path, metavar="D.zarr")
+            _add(parser, form.import_options, run_import)
+        if form.exporter is not None:
+            parser = saves.add_parser(name, parents=[debug], help=form.says, description=form.says)
+            parser.add_argument("dataset", type=_place, metavar="D.zarr")
+            parser.add_argument("destination", type=Path, metavar="OUT", help="must not exist")
+            parser.add_argument("--episodes", type=numbers, help="positions to export, such as 0:10,12 (default: all)")
+            _add(parser, form.export_options, run_export)
 
 
 def run_import(args: argparse.Namespace) -> None:
     """Import and say what came of it."""
-    from robopolicy.cli.progress import bar, say
-    from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
+    from robopolicy.cli.progress import say
 
-    with bar("import", None, "episodes") as progress:
-        count = import_diffusion_policy(
-            args.source, args.destination, rate_hz=args.rate, round_to_float32=args.round,
-            progress=lambda done, total: progress.at(done, total),
-        )  # fmt: skip
+    form = FORMATS[args.format]
+    count = _run("import", form.importer, args.source, args.destination, _chosen(args, form.import_options))
     command = shlex.join(["robopolicy", "data", "check", str(args.destination)])
     say(f"{args.destination}: {count} episodes. Next: ", (command, "bold"))
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """Export and say what came of it."""
+    from robopolicy.cli.progress import say
+
+    form = FORMATS[args.format]
+    chosen = _chosen(args, form.export_options) | {"episodes": args.episodes}
+    count = _run("export", form.exporter, args.dataset, args.destination, chosen)
+    say(f"{args.destination}: {count} episodes, {form.says}")
+
+
+def numbers(text: str) -> list[int]:
+    """Read positions: whole numbers and FIRST:LAST+1 ranges, separated by commas."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, colon, end = part.partition(":")
+        try:
+            found += range(int(first), int(end)) if colon else [int(first)]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: want numbers and ranges, such as 0:10,12") from None
+    if not found or min(found) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} names no episode; want numbers from 0, such as 0:10,12")
+    return found
+
+
+def _place(text: str) -> Any:
+    """A path, or a URL as it is."""
+    return text if "://" in text else Path(text)
+
+
+def _add(parser: argparse.ArgumentParser, options: Options, run: Callable[[argparse.Namespace], None]) -> None:
+    for flag, arguments in options.items():
+        parser.add_argument(flag, **arguments)
+    parser.set_defaults(run=run)
+
+
+def _chosen(args: argparse.Namespace, options: Options) -> dict[str, Any]:
+    """The options that were given; what was not is left to the function's own default."""
+    named = {flag: arguments.get("dest", flag.lstrip("-").replace("-", "_")) for flag, arguments in options.items()}
+    given = {keyword: getattr(args, keyword) for keyword in named.values()}
+    return {keyword: value for keyword, value in given.items() if value is not None}
+
+
+def _run(label: str, where: str | None, source: Any, destination: Path, options: dict[str, Any]) -> int:
+    from robopolicy.cli.progress import bar
+
+    assert where is not None
+    module, _, name = where.partition(":")
+    function = getattr(import_module(module), name)
+    with bar(label, None, "episodes") as progress:
+        count: int = function(source, destination, progress=lambda done, total: progress.at(done, total), **options)
+    return count
