@@ -1,0 +1,1 @@
+"""Devices a person drives a robot with: keyboard, gamepad, SpaceMouse, ROS 2 topics, browser."""
