@@ -1,5 +1,6 @@
 """The twin: a MuJoCo arm and a task's world as one `Robot` and `Environment`, driven by any clock."""
 
+from functools import cached_property
 from typing import Any
 
 import mujoco
@@ -9,11 +10,12 @@ from robopolicy.errors import UnknownCamera, UnsafeCommand, UsageError
 from robopolicy.interfaces import Clock, Task
 from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, rot6d_to_matrix
 from robopolicy.spec import TOOL_POSE, CameraSpec, PolicySpec, StateSpec
-from robopolicy.types import Observation
+from robopolicy.types import Observation, Shape
 from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, STICK_RADIUS, TOOL, add_arm
 from sim_envs.calibration import calibrate
 from sim_envs.rendering import Painter
 from sim_envs.servo import RATE_HZ, ToolServo
+from sim_envs.shapes import make_shapes, poses_of
 
 CAMERAS = ("front", "wrist")
 HOME_POSITION = np.array([0.45, 0.0, 0.20])  # m, of the tool
@@ -173,6 +175,18 @@ class Twin:
         with the hand also has the constant ``"T_tool_cam"``.
         """
         return {name: calibrate(self.model, self.data, name, *self._size) for name in self.spec.cameras}
+
+    def shapes(self) -> list[Shape]:
+        """Return every visible part of arm, table and objects, for 3-D views."""
+        return self._parts[0]
+
+    def poses(self) -> dict[str, np.ndarray]:
+        """Return each part's pose as of the newest read, ``{name: (7,) float32 x y z qw qx qy qz}``."""
+        return poses_of(self.data, *self._parts)
+
+    @cached_property
+    def _parts(self) -> tuple[list[Shape], np.ndarray]:
+        return make_shapes(self.model)
 
     def _advance(self) -> None:
         left = (self._clock.now_ns() - self._time_ns) // SUBSTEP_NS
