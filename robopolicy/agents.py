@@ -4,7 +4,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,12 @@ class Chunked:
         self._played = 0
         self._decisions = 0
         self.decision = None
+
+    def replan(self, history: Sequence[Observation]) -> None:
+        """Forget the running chunk, not the episode: somebody else drove, and saw ``history`` (oldest first)."""
+        self._window = deque(history, maxlen=self._policy.spec.n_obs)
+        self._player = ChunkPlayer(self._policy.spec.period_ns)
+        self._played = 0
 
     def act(self, observation: Observation) -> Command:
         """Return the row of the running chunk that is due now, planning first if it is time to."""
@@ -87,6 +93,14 @@ class Guarded:
         self._agent.reset(seed)
         self._monitor.reset()
         self.decision = None
+        self._held = None
+
+    def replan(self, history: Sequence[Observation]) -> None:
+        """Re-arm in mid-episode: a person drove, saw ``history`` (oldest first) and gives the robot back."""
+        replan = getattr(self._agent, "replan", None)
+        if replan is not None:
+            replan(history)
+        self._monitor.reset()
         self._held = None
 
     def act(self, observation: Observation) -> Command:

@@ -54,3 +54,21 @@ def rot6d_to_matrix(rot6d: np.ndarray) -> np.ndarray:
     second = rot6d[..., 3:] - np.sum(first * rot6d[..., 3:], axis=-1, keepdims=True) * first
     second = second / np.linalg.norm(second, axis=-1, keepdims=True)
     return np.stack([first, second, np.cross(first, second)], axis=-1)
+
+
+def rotvec_to_matrix(vector: np.ndarray) -> np.ndarray:
+    """Return the matrix (3, 3) float64 of a turn about ``vector`` (3,) by its length in rad."""
+    vector = np.asarray(vector, dtype=np.float64)
+    angle = float(np.linalg.norm(vector))
+    axis = vector / angle if angle > 0 else np.zeros(3)
+    return quat_to_matrix(np.array([np.cos(angle / 2), *(np.sin(angle / 2) * axis)]))
+
+
+def matrix_to_rotvec(matrix: np.ndarray) -> np.ndarray:
+    """Return the shortest turn (3,) float64, rad, that one rotation matrix (3, 3) makes."""
+    quat = matrix_to_quat(matrix)  # w >= 0
+    length = float(np.linalg.norm(quat[1:]))
+    if length < 1e-12:
+        return np.zeros(3)
+    turn: np.ndarray = quat[1:] * (2.0 * np.arctan2(length, quat[0]) / length)
+    return turn

@@ -145,6 +145,7 @@ class Status:
     dropped: int = 0  # steps the recorder could not take
     source: Source = "hold"  # who drives
     message: str = ""
+    camera_hz: float = 0.0  # new frames a second of the slowest camera; 0 without cameras
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,14 @@
 import numpy as np
 
 from robopolicy.errors import ContractError, UsageError
-from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, quat_to_matrix, rot6d_to_matrix
+from robopolicy.rotations import (
+    matrix_to_quat,
+    matrix_to_rot6d,
+    matrix_to_rotvec,
+    quat_to_matrix,
+    rot6d_to_matrix,
+    rotvec_to_matrix,
+)
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation
 
@@ -87,7 +94,7 @@ class ToolTarget:
         step = np.asarray(linear_m, np.float64)
         self._position = self._position + (self._planar(step) if self._kind == "vector" else step)
         if angular_rad is not None and self._turns:
-            self._rotation = rotation_from_vector(np.asarray(angular_rad)) @ self._rotation
+            self._rotation = rotvec_to_matrix(np.asarray(angular_rad)) @ self._rotation
         if gripper is not None:
             self.gripper = float(np.clip(gripper, 0.0, 1.0))
         self._limit()
@@ -123,7 +130,7 @@ class ToolTarget:
         if self._kind == "tool_pose":
             return np.concatenate([self._position, matrix_to_rot6d(self._rotation), grip]).astype(np.float32)
         moved = self._position - self._sent[0]
-        turned = rotation_vector(self._rotation @ self._sent[1].T) if self._turns else []
+        turned = matrix_to_rotvec(self._rotation @ self._sent[1].T) if self._turns else []
         self._sent = (self._position, self._rotation)
         return np.concatenate([moved, turned, grip]).astype(np.float32)
 
@@ -133,28 +140,14 @@ class ToolTarget:
         lead = self._position - self._tool[0]
         if (length := float(np.linalg.norm(lead))) > self._max_lead_m:
             self._position = self._tool[0] + lead * (self._max_lead_m / length)
-        turn = rotation_vector(self._rotation @ self._tool[1].T)
+        turn = matrix_to_rotvec(self._rotation @ self._tool[1].T)
         if (angle := float(np.linalg.norm(turn))) > self._max_lead_rad:
-            self._rotation = rotation_from_vector(turn * (self._max_lead_rad / angle)) @ self._tool[1]
+            self._rotation = rotvec_to_matrix(turn * (self._max_lead_rad / angle)) @ self._tool[1]
 
     def _planar(self, step: np.ndarray) -> np.ndarray:
         if self._spec.action.units[0] == "px":
             return np.array([-step[1], -step[0], 0.0]) * PIXELS_A_METRE
         return np.array([step[0], step[1], 0.0])
-
-
-def rotation_from_vector(vector: np.ndarray) -> np.ndarray:
-    """Return the matrix (3, 3) of a turn about ``vector`` (3,) by its length in rad."""
-    angle = float(np.linalg.norm(vector))
-    axis = vector / angle if angle > 0 else np.zeros(3)
-    return quat_to_matrix(np.array([np.cos(angle / 2), *(np.sin(angle / 2) * axis)]))
-
-
-def rotation_vector(matrix: np.ndarray) -> np.ndarray:
-    """Return the shortest turn (3,) rad that makes the rotation matrix (3, 3)."""
-    w, *xyz = matrix_to_quat(matrix)
-    length = float(np.linalg.norm(xyz))
-    return np.array(xyz) * (2.0 * np.arctan2(length, w) / length) if length > 1e-12 else np.zeros(3)
 
 
 def _plane_point(observation: Observation, spec: PolicySpec) -> np.ndarray:
