@@ -1,24 +1,26 @@
-"""What is in a dataset, as plain data. Renders nothing."""
+"""What is in a dataset and what happened to it, as plain data. Renders nothing."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from robopolicy.errors import DatasetError
 from robopolicy_data.episode import Episode
+from robopolicy_data.history import edits, own_attributes
 from robopolicy_data.layout import EPISODES, TRASH, WIP
 from robopolicy_data.metadata import unfinished_import
+from robopolicy_data.numbers import numbers_in_words
 from robopolicy_data.reader import Dataset
 
 
 def info(path: Path | str) -> dict[str, Any]:
-    """Return what a person wants to know of a dataset: counts, streams, sizes, as plain data.
+    """Return what a person wants to know of a dataset: counts, streams, sizes, history, as plain data.
 
     Raises:
         DatasetError, NewerFormat: if it cannot be read.
     """
     dataset = Dataset(path, unfinished=True)
     metas = [episode.meta for episode in dataset]
-    steps = sum(episode.length for episode in dataset)
     labels = Counter({True: "true", False: "false", None: "unknown"}[meta.success] for meta in metas)
     root = dataset.attrs
     interrupted = unfinished_import(root, dataset.path)
@@ -27,22 +29,32 @@ def info(path: Path | str) -> dict[str, Any]:
         **({} if interrupted is None else {"import": interrupted.partition(": ")[2]}),
         "version": root["version"],
         "created": root.get("created", ""),
+        **({"origin": _origin(root["origin"])} if "origin" in root else {}),
         "episodes": len(dataset),
-        "steps": steps,
-        "seconds": sum(map(_seconds, dataset)),
+        "numbers": numbers_in_words(episode.number for episode in dataset),
+        "steps": sum(episode.length for episode in dataset),
+        "seconds": sum(map(seconds, dataset)),
         "success": {key: labels[key] for key in ("true", "false", "unknown")},
         "tasks": dict(Counter(meta.task for meta in metas)),
         "robots": dict(Counter(meta.robot for meta in metas)),
         "operators": dict(Counter(meta.operator for meta in metas)),
-        "cameras": {name: (c.height, c.width) for name, c in dataset.spec.cameras.items()},
+        "cameras": {name: tuple(c.shape[:2]) for name, c in dataset.spec.cameras.items()},
         "state": {name: (s.dim, s.units) for name, s in dataset.spec.state.items()},
         "action": {"kind": dataset.spec.action.kind, "names": dataset.spec.action.names},
         "rate_hz": dataset.spec.rate_hz,
         "megabytes": _bytes(dataset.path / EPISODES) / 1e6,
+        **_happened(dataset),
         "unfinished": count_folders(dataset.path / WIP),
         "set_aside": count_folders(dataset.path / TRASH),
         "set_aside_megabytes": _bytes(dataset.path / TRASH) / 1e6,
     }
+
+
+def seconds(episode: Episode) -> float:
+    """Return the time from an episode's first step to the end of its last."""
+    stamps = episode.stamps_ns("step")
+    period = 1 / episode.meta.rate_hz if episode.meta.rate_hz else 0.0
+    return float(stamps[-1] - stamps[0]) / 1e9 + period
 
 
 def count_folders(path: Path) -> int:
@@ -50,11 +62,47 @@ def count_folders(path: Path) -> int:
     return sum(entry.is_dir() for entry in path.iterdir()) if path.is_dir() else 0
 
 
-def _seconds(episode: Episode) -> float:
-    """Return the time from the first step to the end of the last."""
-    stamps = episode.stamps_ns("step")
-    period = 1 / episode.meta.rate_hz if episode.meta.rate_hz else 0.0
-    return float(stamps[-1] - stamps[0]) / 1e9 + period
+def trash_in_words(path: Path | str) -> str | None:
+    """Return what the trash holds, None if that is nothing."""
+    trash = Path(path) / TRASH
+    names = [entry.name for entry in trash.iterdir()] if trash.is_dir() else []
+    if not names:
+        return None
+    deleted = [int(name[8:]) for name in names if name.startswith("episode-") and name[8:].isdigit()]
+    journals = sum((trash / name / "journal").is_file() for name in names)
+    other = len(names) - len(deleted) - journals
+    parts = [f"deleted episodes {numbers_in_words(deleted)}"] if deleted else []
+    parts += [f"{journals} interrupted recording(s), which `robopolicy data recover` can read"] if journals else []
+    parts += [f"{other} left-over(s)"] if other else []
+    return f"{', '.join(parts)}; {_bytes(trash) / 1e6:.1f} MB"
+
+
+def _happened(dataset: Dataset) -> dict[str, Any]:
+    """Return what befell the recordings and what was done to them; only what there is to say."""
+    found: dict[str, Any] = {}
+    own = {}
+    for episode in dataset:
+        try:
+            own[episode.number] = own_attributes(episode.path)
+        except DatasetError:
+            continue
+    for key, words in (("recovered", "recovered"), ("parent", "cut_from_others"), ("drops", "with_dropped_steps")):
+        if numbers := [number for number, attributes in own.items() if any_in(attributes.get(key))]:
+            found[words] = f"episodes {numbers_in_words(numbers)}"
+    if log := edits(dataset.path):
+        found["edits"] = f"{len(log)}, the latest: {log[-1].words} ({log[-1].when})"
+    if words_ := trash_in_words(dataset.path):
+        found["trash"] = words_
+    return found
+
+
+def any_in(value: Any) -> bool:
+    """Whether an attribute says anything: ``{"front": 0}`` and ``None`` do not."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
+def _origin(origin: Any) -> str:
+    return str(origin.get("words", origin)) if isinstance(origin, dict) else str(origin)
 
 
 def _bytes(path: Path) -> int:

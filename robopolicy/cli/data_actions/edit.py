@@ -1,8 +1,146 @@
-"""`robopolicy data delete | undo | label | trim | split | merge | recover`: changes that lose nothing."""
+"""`robopolicy data delete | undelete | undo | label | trim | split | merge | history | recover | gc`: nothing is lost."""
 
 import argparse
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
+
+from robopolicy.errors import UsageError
 
 
 def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     """Add the actions' arguments."""
+
+    def action(name: str, help_: str, run: Any, *, episodes: bool = False) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = actions.add_parser(name, parents=[debug], help=help_)
+        parser.add_argument("path", type=Path, metavar="D.zarr")
+        if episodes:
+            parser.add_argument("episodes", nargs="+", metavar="EPISODES", help="numbers and ranges, such as 3 5-8")
+        parser.set_defaults(run=run)
+        return parser
+
+    action("delete", "move episodes to the trash", run_delete, episodes=True)
+    action("undelete", "bring deleted episodes back", run_undelete, episodes=True)
+    action("undo", "undo the latest edit", run_undo)
+    action("history", "what was edited", run_history)
+    _add_label(action("label", "say what an episode is: success, task, notes, marks", run_label, episodes=True))
+    action("recover", "make episodes of recordings that were interrupted", run_recover)
+    gc = action("gc", "empty the trash for good", run_gc)
+    gc.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_label(label: argparse.ArgumentParser) -> None:
+    label.add_argument("--success", choices=("true", "false", "unknown"))
+    label.add_argument("--task")
+    label.add_argument("--notes")
+    label.add_argument("--mark", action="append", default=[], metavar="TEXT[@START[-STOP]]", help="add; in steps")
+    label.add_argument("--unmark", action="append", default=[], metavar="TEXT", help="take a mark away")
+
+
+def run_delete(args: argparse.Namespace) -> None:
+    """Delete and say how to get it back."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.edit import delete
+    from robopolicy_data.numbers import numbers_in_words, parse_numbers
+
+    numbers = parse_numbers(args.episodes)
+    delete(args.path, numbers)
+    say(f"{args.path}: deleted {numbers_in_words(numbers)}. Back with: ", (_command("undo", args.path), "bold"))
+
+
+def run_undelete(args: argparse.Namespace) -> None:
+    """Bring episodes back."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.edit import undelete
+    from robopolicy_data.numbers import numbers_in_words, parse_numbers
+
+    numbers = parse_numbers(args.episodes)
+    undelete(args.path, numbers)
+    say(f"{args.path}: {numbers_in_words(numbers)} back from the trash")
+
+
+def run_undo(args: argparse.Namespace) -> None:
+    """Undo and say what was undone."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.edit import undo
+
+    for edit in undo(args.path):
+        say(f"{args.path}: undid: {edit.words} ({edit.when})")
+
+
+def run_history(args: argparse.Namespace) -> None:
+    """Print every edit, oldest first."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.history import edits
+
+    log = edits(args.path)
+    undone = {edit.undoes for edit in log}
+    for edit in log:
+        say(f"{edit.id:>4}  {edit.when}  {edit.words}", ("  (undone)" if edit.id in undone else "", "dim"))
+    if not log:
+        say(f"{args.path}: never edited")
+
+
+def run_label(args: argparse.Namespace) -> None:
+    """Label episodes and say what changed."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.labels import label
+    from robopolicy_data.numbers import parse_numbers
+
+    success: Any = {"true": True, "false": False, "unknown": "unknown", None: None}[args.success]
+    edits = label(
+        args.path, parse_numbers(args.episodes), success=success, task=args.task, notes=args.notes,
+        marks=[_mark(text) for text in args.mark], unmark=args.unmark,
+    )  # fmt: skip
+    for edit in edits:
+        say(f"{args.path}: {edit.words}")
+    if not edits:
+        say(f"{args.path}: labelled so already")
+
+
+def run_recover(args: argparse.Namespace) -> None:
+    """Make episodes of interrupted recordings."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.recovery import recover
+
+    found = recover(args.path)
+    for recording in found:
+        say(f"{args.path}: {recording}")
+    if not found:
+        say(f"{args.path}: no interrupted recording")
+
+
+def run_gc(args: argparse.Namespace) -> int:
+    """Empty the trash after asking."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.edit import empty_trash
+    from robopolicy_data.info import trash_in_words
+
+    words = trash_in_words(args.path)
+    if words is None:
+        say(f"{args.path}: the trash is empty")
+        return 0
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"{args.path}: the trash holds {words}; deleting it for good wants --yes")
+        say(f"{args.path}: the trash holds {words}.")
+        if input("Delete it for good? [y/N] ").strip().lower() not in ("y", "yes"):
+            say("Nothing was deleted.")
+            return 1
+    folders, size = empty_trash(args.path)
+    say(f"{args.path}: {folders} folders, {size / 1e6:.1f} MB deleted for good")
+    return 0
+
+
+def _mark(text: str) -> dict[str, Any]:
+    """Return the mark of ``slip@12-20``."""
+    words, at, steps = text.rpartition("@")
+    first, dash, last = steps.partition("-")
+    if not at or not first.isdigit() or (dash and not last.isdigit()):
+        return {"text": text}
+    return {"text": words, "start": int(first), "stop": int(last) if dash else int(first) + 1}
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["robopolicy", "data", *map(str, words)])
