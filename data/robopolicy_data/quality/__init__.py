@@ -1,0 +1,1 @@
+"""How good demonstrations are: measures, marks, outliers, and a page that shows them."""

@@ -1,0 +1,1 @@
+"""Judging demonstrations by what a base policy, or the other demonstrations, would have done."""
