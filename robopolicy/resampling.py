@@ -16,7 +16,7 @@ class Rule:
     """How a stream is read at an instant.
 
     ``interpolate``: linear between the samples around it, quaternions by SLERP; at an end of the stream its last
-    sample is held. ``nearest``, ``before`` (the newest not later) and ``after`` (the oldest not earlier): a sample as it is.
+    sample is held. ``nearest``, ``before`` (the newest not later), ``after`` (the oldest not earlier): one sample as it is.
 
     Raises:
         ContractError: if a number or a name makes no sense.
@@ -61,7 +61,8 @@ def thinned_ns(references_ns: np.ndarray, rate_hz: float) -> np.ndarray:
     ticks = ticks_ns(int(references[0]), int(references[-1]), rate_hz)
     before, after = _neighbours(references, ticks)
     later = references[after] - ticks < ticks - references[before]
-    return references[np.unique(np.where(later, after, before))]
+    kept: np.ndarray = references[np.unique(np.where(later, after, before))]
+    return kept
 
 
 @dataclass(frozen=True)

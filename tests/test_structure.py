@@ -17,7 +17,8 @@ PACKAGES = {
     "robopolicy_hardware": ROOT / "hardware" / "robopolicy_hardware",
 }
 CONTRACT = {
-    "types", "spec", "interfaces", "errors", "rotations", "clock", "loop", "agents", "chunks", "alignment", "resampling",
+    "types", "spec", "interfaces", "errors", "rotations", "clock", "loop", "agents", "chunks",
+    "alignment", "resampling",
 }  # fmt: skip
 HEAVY = {"torch", "zarr", "mujoco", "cv2", "diffusers", "scipy", "rclpy", "safetensors", "rich", "simplejpeg"}
 PARTS = {"sim_envs", "robopolicy_data", "robopolicy_hardware"}
