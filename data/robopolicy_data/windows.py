@@ -1,112 +1,125 @@
-"""A dataset as a few big arrays, and the windows of observations and actions that a policy learns from."""
+"""The windows that a policy learns from: which rows each is made of, and where it is padding."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import ContractError, DatasetError
-from robopolicy_data.episode import Episode
-from robopolicy_data.reader import Dataset
+from robopolicy.errors import ContractError
+from robopolicy_data.arrays import Arrays, load_arrays
+
+__all__ = ["Arrays", "Rows", "WindowSampler", "Windows", "load_arrays"]
 
 
 @dataclass(frozen=True)
-class Arrays:
-    """Episodes one after the other; N steps in all."""
+class Rows:
+    """The rows of B windows, and which of them only repeat another because the episode has no more."""
 
-    state: Mapping[str, np.ndarray]  # {name: (N, D) float32}, units of the spec
-    action: np.ndarray  # (N, A) float32, units of the spec
-    images: Mapping[str, np.ndarray]  # {camera: (N, H, W, 3) uint8 RGB}
-    episode_ends: np.ndarray  # (E,) int64: one past each episode's last row
+    obs: np.ndarray  # (B, n_obs) int64, oldest first
+    action: np.ndarray  # (B, horizon) int64
+    padded_obs: np.ndarray  # (B, n_obs) bool
+    padded_action: np.ndarray  # (B, horizon) bool
 
 
-def load_arrays(
-    dataset: Dataset,
-    *,
-    cameras: Sequence[str] | None = None,
-    states: Sequence[str] | None = None,
-    episodes: Iterable[int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Arrays:
-    """Read and decode into memory, a few episodes at a time.
+class Windows:
+    """Every step of every episode as one window, in numbers of rows.
+
+    The window of step t has the observations t-(n_obs-1)*every .. t, repeating the episode's first step before its
+    start, and the actions t .. t+(horizon-1)*every, repeating its last one after its end.
 
     Args:
-        dataset: where from.
-        cameras: which; None is all of the spec, ``()`` decodes nothing.
-        states: which; None is all of the spec.
-        episodes: positions in the dataset; None is all.
-        progress: called with (episodes read, episodes in all), from this thread.
+        episode_ends: (E,) one past each episode's last row.
+        n_obs: observations a window.
+        horizon: actions a window.
+        every: rows of the data a step of the policy; 5 makes a 20 Hz policy of 100 Hz data, each phase used.
+        skip: marks, each (N,) bool, of rows to leave out: no window is of a marked row, and where the actions would
+            run into one they end as at an episode's end. Observations are never left out: the robot saw them.
+
+    Attributes:
+        now: (W,) int64, the row of each window's newest observation.
 
     Raises:
-        UnknownCamera, UnknownName: naming the valid ones.
-        DatasetError: if there is nothing to read, or something is damaged.
+        ContractError: on counts that make no sense, or marks of another length.
     """
-    spec = dataset.spec.select(None if cameras is None else tuple(cameras), None if states is None else tuple(states))
-    chosen: list[Episode] = [dataset[int(i)] for i in (range(len(dataset)) if episodes is None else episodes)]
-    if not chosen:
-        raise DatasetError(f"{dataset.path}: no episodes to read; it has {len(dataset)}")
-    ends = np.cumsum([episode.length for episode in chosen], dtype=np.int64)
-    total = int(ends[-1])
-    state = {k: np.empty((total, s.dim), np.float32) for k, s in spec.state.items()}
-    action = np.empty((total, spec.action.dim), np.float32)
-    images = {k: np.empty((total, c.height, c.width, 3), np.uint8) for k, c in spec.cameras.items()}
 
-    def read(episode: Episode, end: int) -> None:
-        rows = slice(end - episode.length, end)
-        action[rows] = episode.action()
-        for name, array in state.items():
-            array[rows] = episode.state(name)
-        for name, pictures in images.items():
-            episode.images(name, out=pictures[rows])
+    def __init__(
+        self,
+        episode_ends: np.ndarray,
+        n_obs: int,
+        horizon: int,
+        *,
+        every: int = 1,
+        skip: Sequence[np.ndarray] | None = None,
+    ) -> None:
+        if n_obs < 1 or horizon < 1 or every < 1:
+            raise ContractError(f"n_obs {n_obs}, horizon {horizon}, every {every}: want at least 1 of each")
+        lengths = np.diff(episode_ends, prepend=0)  # (E,)
+        self.n_obs, self.horizon, self.every = n_obs, horizon, every
+        self._first = np.repeat(episode_ends - lengths, lengths)  # (W,): first row of the own episode
+        self._last = np.repeat(episode_ends - 1, lengths)
+        self.now = np.arange(len(self._first))
+        self._before, self._ahead = np.arange(1 - n_obs, 1) * every, np.arange(horizon) * every
+        if skip:
+            self._leave_out(_any(skip, len(self.now)))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders let go of the interpreter lock
-        jobs = [pool.submit(read, episode, int(end)) for episode, end in zip(chosen, ends, strict=True)]
-        try:
-            for done, job in enumerate(jobs, 1):
-                job.result()
-                if progress is not None:
-                    progress(done, len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return Arrays(state, action, images, ends)
+    def __len__(self) -> int:
+        return len(self.now)
+
+    def rows(self, ids: Any = slice(None)) -> Rows:
+        """Return the rows of window(s) ``ids``, an index or (B,) of them; all by default."""
+        now, first, last = self.now[ids][..., None], self._first[ids][..., None], self._last[ids][..., None]
+        seen, acted = now + self._before, now + self._ahead
+        return Rows(np.maximum(seen, first), np.minimum(acted, last), seen < first, acted > last)
+
+    def _leave_out(self, marked: np.ndarray) -> None:
+        total = len(marked)
+        ends = np.where(marked, self.now, total)
+        following = np.minimum.accumulate(ends[::-1])[::-1]  # the next marked row at or after each
+        kept = np.flatnonzero(~marked)
+        self._last = np.minimum(self._last, following - 1)[kept]
+        self.now, self._first = self.now[kept], self._first[kept]
 
 
 class WindowSampler:
-    """Every step of every episode as one window.
-
-    Window i has its newest observation at step t: observations t-n_obs+1 .. t, repeating the episode's first
-    step before its start, and actions t .. t+horizon-1, repeating its last action after its end.
+    """Windows cut from arrays in memory, all their rows laid out for a device to gather.
 
     Args:
         arrays: what to cut the windows from.
         n_obs: observations a window.
         horizon: actions a window.
         n_execute: rows a policy will play; only checked against the horizon.
+        every: rows a step of the policy; see `Windows`.
+        skip: marks of rows to leave out; see `Windows`.
 
     Attributes:
         obs_rows: (W, n_obs) int64 rows of ``arrays``, oldest first.
         action_rows: (W, horizon) int64 rows of ``arrays``.
+        padded_obs: (W, n_obs) bool, which observations repeat the episode's first.
+        padded_action: (W, horizon) bool, which actions repeat the last.
 
     Raises:
         ContractError: on counts that make no sense.
     """
 
-    def __init__(self, arrays: Arrays, n_obs: int, horizon: int, *, n_execute: int = 1) -> None:
+    def __init__(
+        self,
+        arrays: Arrays,
+        n_obs: int,
+        horizon: int,
+        *,
+        n_execute: int = 1,
+        every: int = 1,
+        skip: Sequence[np.ndarray] | None = None,
+    ) -> None:
         if n_obs < 1 or not 1 <= n_execute <= horizon:
             raise ContractError(
                 f"n_obs {n_obs}, n_execute {n_execute}, horizon {horizon}: want n_obs >= 1, 1 <= n_execute <= horizon"
             )
         self.arrays = arrays
-        lengths = np.diff(arrays.episode_ends, prepend=0)  # (E,)
-        first = np.repeat(arrays.episode_ends - lengths, lengths)[:, None]  # (W, 1): first row of the own episode
-        last = np.repeat(arrays.episode_ends - 1, lengths)[:, None]
-        now = np.arange(len(first))[:, None]
-        self.obs_rows = np.maximum(now + np.arange(1 - n_obs, 1), first)
-        self.action_rows = np.minimum(now + np.arange(horizon), last)
+        rows = Windows(arrays.episode_ends, n_obs, horizon, every=every, skip=skip).rows()
+        self.obs_rows, self.action_rows = rows.obs, rows.action
+        self.padded_obs, self.padded_action = rows.padded_obs, rows.padded_action
 
     def __len__(self) -> int:
         return len(self.obs_rows)
@@ -122,12 +135,25 @@ class WindowSampler:
             ids: (B,) windows.
 
         Returns:
-            ``state {name: (B, n_obs, D) float32}``, ``images {camera: (B, n_obs, H, W, 3) uint8}`` and
-            ``action (B, horizon, A) float32``.
+            ``state {name: (B, n_obs, D) float32}``, ``images {camera: (B, n_obs, H, W, 3) uint8}``,
+            ``action (B, horizon, A) float32``, ``padded_obs (B, n_obs) bool`` and ``padded_action (B, horizon) bool``.
         """
         observed, acted = self.index(ids)
         return {
             "state": {name: array[observed] for name, array in self.arrays.state.items()},
-            "images": {name: array[observed] for name, array in self.arrays.images.items()},
+            "images": {name: array[self._seen(name, observed)] for name, array in self.arrays.images.items()},
             "action": self.arrays.action[acted],
+            "padded_obs": self.padded_obs[ids],
+            "padded_action": self.padded_action[ids],
         }
+
+    def _seen(self, camera: str, rows: np.ndarray) -> np.ndarray:
+        seen = self.arrays.seen.get(camera)
+        return rows if seen is None else seen[rows]
+
+
+def _any(marks: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    for mark in marks:
+        if np.shape(mark) != (rows,):
+            raise ContractError(f"marks to skip have the shape {np.shape(mark)}; want ({rows},), one a row")
+    return np.logical_or.reduce([np.asarray(mark, bool) for mark in marks])
