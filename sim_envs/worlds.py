@@ -8,13 +8,16 @@ from robopolicy.interfaces import Clock
 KINDS = ("twin:TASK", "gymnasium:ENV_ID")
 
 
-def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = None) -> Any:
+def make_world(
+    name: str, clock: Clock, *, cameras: tuple[str, ...] | None = None, rate_hz: float | None = None
+) -> Any:
     """Return the `Robot` and `Environment` that ``name`` names, driven by ``clock``.
 
     Args:
         name: ``twin:`` and a task of ours, or ``gymnasium:`` and the id of a Gymnasium environment.
         clock: shared with the loop.
         cameras: which cameras to draw; None is the world's default (all of a twin's, none of Gymnasium's).
+        rate_hz: steps a second; None is the world's own rate.
 
     Raises:
         UnknownName: if the kind of world does not exist; the valid ones are listed.
@@ -27,9 +30,10 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = Non
         from sim_envs.tasks import make_task
         from sim_envs.twin import Twin
 
-        return Twin(make_task(which), clock, cameras=cameras)
+        rate = {} if rate_hz is None else {"rate_hz": rate_hz}
+        return Twin(make_task(which), clock, cameras=cameras, **rate)
     if kind == "gymnasium" and which:
         from sim_envs.gymnasium_env import GymnasiumEnv
 
-        return GymnasiumEnv(which, clock, cameras=cameras)
+        return GymnasiumEnv(which, clock, cameras=cameras, rate_hz=rate_hz)
     raise UnknownName("world", name, KINDS)

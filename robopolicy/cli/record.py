@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
-from robopolicy.cli.arguments import at_least
+from robopolicy.cli.arguments import at_least, positive
 from robopolicy.errors import UsageError
 from robopolicy.types import EpisodeMeta
 
@@ -14,14 +14,36 @@ from robopolicy.types import EpisodeMeta
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("record", parents=[debug], help="record demonstrations into a zarr dataset")
-    parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, e.g. twin:lift")
-    parser.add_argument("--teleop", default="expert", choices=["expert"], help="who drives")
+    parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, gymnasium:ID, mock, module:Class")
+    parser.add_argument(
+        "--teleop", default="expert", metavar="NAME",
+        help="who drives: expert (scripted), browser, keyboard, gamepad, spacemouse, ros, module:Class",
+    )  # fmt: skip
     parser.add_argument("--data", required=True, type=Path, metavar="D.zarr", help="created, or appended to")
+    parser.add_argument("--new", action="store_true", help="refuse a dataset that exists already")
     parser.add_argument("--episodes", type=at_least(1), default=20, help="episodes the dataset shall hold in the end")
+    parser.add_argument("--rate", type=positive, metavar="HZ", help="steps a second; default: the robot's own")
     parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the first episode")
     parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: all of the robot's")
-    parser.add_argument("--keep-failures", action="store_true", help="keep episodes that did not succeed")
-    parser.add_argument("--operator", default="", help="stored with every episode")
+    parser.add_argument("--keep-failures", action="store_true", help="of the expert: keep what did not succeed")
+    about = parser.add_argument_group("stored with every episode")
+    about.add_argument("--operator", default="", metavar="NAME")
+    about.add_argument("--task", default="", metavar="TEXT", help="in words; default: a simulated world's own")
+    about.add_argument("--notes", default="", metavar="TEXT")
+    person = parser.add_argument_group("when a person drives")
+    person.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="a policy drives, the person takes over")
+    person.add_argument("--monitor", type=Path, metavar="FOLDER", help="its failure monitor: an alarm holds the robot")
+    person.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    person.add_argument("--auto-success", action="store_true", help="a simulated world's success ends the episode")
+    person.add_argument("--time-limit", type=positive, metavar="S", help="an episode that takes longer has failed")
+    person.add_argument("--speed", type=positive, default=1.0, help="factor of how far or fast the hand moves the tool")
+    devices = parser.add_argument_group("devices")
+    devices.add_argument("--host", default="127.0.0.1", help="browser: address of the page")
+    devices.add_argument("--port", type=at_least(0), default=8765, help="browser: its port; 0 takes a free one")
+    devices.add_argument("--token", help="browser: its secret; default: a new one")
+    devices.add_argument("--topic", metavar="/NAME", help="ros: what the teleoperator publishes")
+    devices.add_argument("--message", metavar="PKG/msg/TYPE", help="ros: its type; default: TwistStamped")
+    devices.add_argument("--domain", type=at_least(0), help="ros: default: ROS_DOMAIN_ID, or 0")
     parser.set_defaults(run=run)
 
 
@@ -29,11 +51,20 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    cameras = None if args.cameras is None else tuple(args.cameras)
-    count = record(
-        args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras,
-        keep_failures=args.keep_failures, operator=args.operator,
-    )  # fmt: skip
+    if args.robot == "ros" or args.robot.startswith("ros:"):
+        raise UsageError("--robot ros is not here yet: it comes with part 4, the ROS 2 robot")
+    if args.new and args.data.exists() and any(args.data.iterdir() if args.data.is_dir() else [args.data]):
+        raise UsageError(f"--new: {args.data} exists already; without --new the recording is appended to it")
+    if args.teleop == "expert":
+        cameras = None if args.cameras is None else tuple(args.cameras)
+        count = record(
+            args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras, keep_failures=args.keep_failures,
+            operator=args.operator, rate_hz=args.rate, task=args.task, notes=args.notes,
+        )  # fmt: skip
+    else:
+        from robopolicy.cli.demonstrate import demonstrate
+
+        count = demonstrate(args).episodes
     command = shlex.join(["robopolicy", "train", "--data", str(args.data), "--out", "runs/first"])
     say(f"{args.data} holds {count} episodes. Next: ", (command, "bold"))
 
@@ -47,6 +78,9 @@ def record(
     cameras: tuple[str, ...] | None = None,
     keep_failures: bool = False,
     operator: str = "",
+    rate_hz: float | None = None,
+    task: str = "",
+    notes: str = "",
 ) -> int:
     """Record until the dataset holds ``episodes`` episodes; return how many it holds.
 
@@ -67,11 +101,11 @@ def record(
     if not robot_name.startswith("twin:"):
         raise UsageError(f"--teleop expert drives twin:TASK only, not {robot_name!r}")
     clock = SimClock()
-    world = make_world(robot_name, clock, cameras=cameras)
+    world = make_world(robot_name, clock, cameras=cameras, rate_hz=rate_hz)
     world.read()  # what cannot be drawn fails here, before there is a dataset
-    task = robot_name.partition(":")[2]
-    expert = make_expert(task, world.spec)
-    held, newest = _recorded(path)
+    name = robot_name.partition(":")[2]
+    expert = make_expert(name, world.spec)
+    held, newest = recorded(path)
     seed = max(seed, newest + 1)
     recorder = Recorder(path, keep=lambda meta: keep_failures or meta.success is True)
     failures = 0
@@ -81,7 +115,7 @@ def record(
             world.reset(seed)
             calibration = world.camera_calibration() if hasattr(world, "camera_calibration") else {}
             meta = EpisodeMeta(
-                task=world.instruction, robot=robot_name, seed=seed, operator=operator or "expert",
+                task=task or world.instruction, robot=robot_name, seed=seed, operator=operator or "expert", notes=notes,
                 software=f"robopolicy {__version__}", cameras={k: calibration[k] for k in world.spec.cameras},
             )  # fmt: skip
             meta = run_episode(
@@ -91,7 +125,7 @@ def record(
             )  # fmt: skip
             failures = 0 if meta.success else failures + 1
             if failures == 20 and not keep_failures:
-                raise UsageError(f"the expert of {task} failed 20 times running, last with seed {seed}")
+                raise UsageError(f"the expert of {name} failed 20 times running, last with seed {seed}")
             held += bool(meta.success or keep_failures)
             seed += 1
             progress.at(held, note=f"seed {seed}")
@@ -99,7 +133,7 @@ def record(
     return held
 
 
-def _recorded(path: Path) -> tuple[int, int]:
+def recorded(path: Path) -> tuple[int, int]:
     """Return how many episodes a dataset holds and its newest seed; (0, -1) if there is none yet.
 
     A folder without a zarr.json may be a recording killed at its very start; what else it may be the writer judges.

@@ -15,21 +15,25 @@ from robopolicy.spec import PolicySpec
 WORLDS = "twin:TASK, gymnasium:ENV_ID, or your own as package.module:Class"
 
 
-def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = ()) -> Any:
+def make_world(
+    name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (), rate_hz: float | None = None
+) -> Any:
     """Return the simulated robot called ``name``; picklable under `functools.partial`, for worker processes.
 
     Args:
         name: ``twin:lift``, ``gymnasium:gym_pusht/PushT-v0`` or ``package.module:Class``.
         clock: the world lives by it.
         cameras: what it renders into observations; None is all of them.
+        rate_hz: steps a second of a simulated world; None is its own rate.
 
     Raises:
         UnknownName: naming what is valid.
+        UsageError: if a robot of your own has another rate.
     """
     if name.partition(":")[0] in ("twin", "gymnasium"):
         from sim_envs.worlds import make_world as make_simulated
 
-        return make_simulated(name, clock, cameras=cameras)
+        return make_simulated(name, clock, cameras=cameras, rate_hz=rate_hz)
     kind = _import_robot(name)
     try:
         world = kind(clock)
@@ -39,11 +43,20 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = ())
         raise UsageError(
             f"{name} is no robot: it needs spec, read, command, stop and close (robopolicy.interfaces.Robot)"
         )
+    if rate_hz is not None and abs(world.spec.rate_hz - rate_hz) > 1e-6:
+        raise UsageError(f"robot {name} runs at {world.spec.rate_hz:g} Hz, not at {rate_hz:g} Hz")
     return world
 
 
-def make_robot(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str, ...] | None = ()) -> Robot:
-    """Return the robot called ``name``; ``mock`` takes its shape from ``spec``.
+def make_robot(
+    name: str,
+    clock: Clock,
+    spec: PolicySpec,
+    *,
+    cameras: tuple[str, ...] | None = (),
+    rate_hz: float | None = None,
+) -> Robot:
+    """Return the robot called ``name``; ``mock`` takes its shape and rate from ``spec``.
 
     Raises:
         UnknownName: naming what is valid.
@@ -53,7 +66,7 @@ def make_robot(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str,
 
         return MockRobot(spec, clock)
     try:
-        return make_world(name, clock, cameras=cameras)
+        return make_world(name, clock, cameras=cameras, rate_hz=rate_hz)
     except UnknownName as error:
         raise (UsageError(f"{error}, mock") if WORLDS in str(error) else error) from None
 

@@ -1,0 +1,171 @@
+"""`robopolicy record` when a person drives: robot, device, terminal and recorder joined into one session."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from robopolicy import __version__
+from robopolicy.clock import WallClock
+from robopolicy.errors import UsageError
+from robopolicy.interfaces import Agent, Clock, Environment, Robot, Scene
+from robopolicy.session import SessionResult, Wishes, keep_unless_discarded, run_session
+from robopolicy.shared_control import Shared
+from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta
+
+
+def demonstrate(args: argparse.Namespace) -> SessionResult:
+    """Run one session, in real time, as ``robopolicy record``'s arguments ask.
+
+    Raises:
+        UsageError: if the device needs a terminal and there is none, or cannot drive the robot.
+        SpecMismatch: if the dataset holds episodes of another robot, or the policy does not fit it.
+    """
+    from robopolicy.cli.progress import say
+    from robopolicy.cli.record import recorded
+    from robopolicy.cli.worlds import make_safety
+    from robopolicy_data.recorder import Recorder
+    from robopolicy_hardware.teleop.devices import DeviceOptions, make_teleop
+
+    clock = WallClock()
+    with ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
+        robot = _robot(args, clock)
+        stack.callback(robot.close)
+        robot.read()  # what cannot be drawn fails here, before there is a dataset
+        _accept(args.data, robot.spec)
+        held, newest = recorded(args.data)
+        policy = None if args.checkpoint is None else _policy(args, robot)
+        options = DeviceOptions(
+            args.speed, args.host, args.port, args.token, topic=args.topic, kind=args.message, domain=args.domain
+        )
+        terminal = _terminal(args.teleop)
+        scene = robot if isinstance(robot, Scene) else None
+        device = make_teleop(args.teleop, robot.spec, scene=scene, options=options)
+        stack.callback(device.close)
+        teleop, tell = _panel(device, terminal, stack)
+        recorder = stack.enter_context(Recorder(args.data, keep=keep_unless_discarded, background=True, recover=True))
+        wishes = Wishes(
+            describe=lambda seed: _describe(args, robot, seed),
+            episodes=args.episodes,
+            held=held,
+            seed=max(args.seed, newest + 1),
+            auto_success=args.auto_success,
+            time_limit_s=args.time_limit,
+            undo=lambda: undo(args.data, recorder),
+            tell=tell or say,
+        )
+        if args.auto_success and not isinstance(robot, Environment):
+            raise UsageError(f"--auto-success needs a simulated world; {args.robot!r} is none")
+        shared = Shared(policy, teleop, robot.spec)
+        return run_session(robot, shared, teleop, clock, make_safety(robot.spec), recorder, wishes)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP end the block as an exception does, so that everything is closed and put back."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def undo(path: Path, recorder: Any) -> int | None:
+    """Delete the newest episode of the dataset that ``recorder`` writes; return its seed, or None if there is none."""
+    from robopolicy_data.edit import delete
+    from robopolicy_data.reader import Dataset
+
+    recorder.close()  # it opens the dataset again with the next episode
+    episodes = list(Dataset(path)) if (path / "zarr.json").exists() else []
+    if not episodes:
+        return None
+    delete(path, episodes[-1].number)
+    return episodes[-1].meta.seed or 0
+
+
+def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
+    from robopolicy.cli.worlds import make_robot
+    from robopolicy_hardware.mock import ARM
+
+    cameras = None if args.cameras is None else tuple(args.cameras)
+    spec = ARM
+    if args.checkpoint is not None and args.robot == "mock":
+        from robopolicy.training.checkpoint import read_spec
+
+        spec = read_spec(args.checkpoint)
+    if args.rate is not None:
+        spec = replace(spec, rate_hz=args.rate)
+    return make_robot(args.robot, clock, spec.select(cameras) if args.robot == "mock" else spec, cameras=cameras,
+                      rate_hz=args.rate)  # fmt: skip
+
+
+def _accept(path: Path, spec: PolicySpec) -> None:
+    """Refuse now a dataset that could not be appended to later, with the first demonstration made."""
+    if (path / "zarr.json").exists():
+        from robopolicy_data.writer import DatasetWriter
+
+        DatasetWriter(path, spec, recover=True).close()
+
+
+def _policy(args: argparse.Namespace, robot: Robot) -> Agent:
+    import torch
+
+    from robopolicy.cli.worlds import check_device, make_agent
+    from robopolicy.training.checkpoint import read_spec
+
+    read_spec(args.checkpoint).require_from(
+        robot.spec, needs=f"checkpoint {args.checkpoint}", offers=f"robot {args.robot}"
+    )
+    torch.set_num_threads(1)
+    agent = make_agent(args.checkpoint, monitor=args.monitor, device=check_device(args.device))
+    agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
+    return agent
+
+
+def _terminal(device: str) -> Any:
+    """Return the terminal to control the session with, or None, said in one line, if there is none."""
+    from robopolicy.cli.progress import say
+    from robopolicy_hardware.teleop.terminal import Terminal
+
+    if device == "keyboard" or (sys.stdin.isatty() and sys.stderr.isatty()):
+        return Terminal(sys.stdin, sys.stderr)
+    say(f"no terminal here: its keys are off, the buttons of the {device} start and end the episodes")
+    return None
+
+
+def _panel(device: Any, terminal: Any, stack: ExitStack) -> tuple[Any, Any]:
+    """Return the device, with the panel around it if there is a terminal, and what prints lines meanwhile."""
+    if terminal is None:
+        return device, None
+    from robopolicy_hardware.teleop.panel import HELP, Panel
+
+    stack.enter_context(terminal)
+    for text in (getattr(device, "help", ""), HELP):
+        if text:
+            terminal.say(text)
+    return Panel(device, terminal), terminal.say
+
+
+def _describe(args: argparse.Namespace, robot: Robot, seed: int) -> EpisodeMeta:
+    calibration = getattr(robot, "camera_calibration", dict)()
+    return EpisodeMeta(
+        task=args.task or getattr(robot, "instruction", ""),
+        robot=args.robot,
+        seed=seed,
+        operator=args.operator,
+        software=f"robopolicy {__version__}",
+        cameras={name: calibration[name] for name in robot.spec.cameras if name in calibration},
+        notes=args.notes,
+        extra={"teleop": args.teleop} | ({"checkpoint": str(args.checkpoint)} if args.checkpoint else {}),
+    )

@@ -1,0 +1,279 @@
+"""A session of demonstrations: wait, record, keep or discard, again, by what a person presses; always the same loop."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from robopolicy.errors import StaleFrame, UnsafeCommand
+from robopolicy.interfaces import Clock, Environment, Robot, Safety, Teleop, Watcher
+from robopolicy.loop import run_episode
+from robopolicy.pace import Pace
+from robopolicy.shared_control import Shared
+from robopolicy.types import EpisodeMeta, Event, Observation, Phase, Status
+
+FOREVER = 10**9  # steps; a person says when it is over
+PATIENCE = 20  # refused commands in a row, between episodes, before the session gives up
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one recorded episode ended."""
+
+    ended: str  # success, failure, discard, redo, quit, time limit, or the name of an error
+    meta: EpisodeMeta
+    steps: int
+    time_s: float
+    rate_hz: float
+    skipped: int  # ticks that a stall swallowed
+    kept: bool
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """What a session came to."""
+
+    episodes: int  # the dataset holds
+    outcomes: tuple[Outcome, ...]
+    quit: bool  # before there were enough
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a session is to do.
+
+    Attributes:
+        describe: from a seed to what is known of the episode beforehand.
+        episodes: wanted in the end.
+        held: already there.
+        seed: of the first episode; a simulated world starts from it, a policy draws its samples from it.
+        auto_success: a simulated world's own success ends the episode.
+        time_limit_s: an episode that takes longer ends, without success.
+        undo: takes the newest kept episode away and returns its seed, or None if there is nothing to take away.
+        hint: one line about the episode being recorded, shown to the person.
+        tell: takes one line for each thing that happened.
+    """
+
+    describe: Callable[[int], EpisodeMeta]
+    episodes: int
+    held: int = 0
+    seed: int = 0
+    auto_success: bool = False
+    time_limit_s: float | None = None
+    undo: Callable[[], int | None] = lambda: None
+    hint: Callable[[], str] = lambda: ""
+    tell: Callable[[str], None] = lambda line: None
+
+
+def keep_unless_discarded(meta: EpisodeMeta) -> bool:
+    """Decide for a recorder: what the person discarded goes, everything else stays, failures too."""
+    return meta.extra.get("ended") not in ("discard", "redo", "quit")
+
+
+def run_session(
+    robot: Robot,
+    shared: Shared,
+    teleop: Teleop,
+    clock: Clock,
+    safety: Safety,
+    recorder: Watcher,
+    wishes: Wishes,
+    *,
+    watchers: Sequence[Watcher] = (),
+) -> SessionResult:
+    """Record episodes until there are enough or the person quits.
+
+    Between episodes the world stands at the next start and the person may move about; ``start`` puts it back there and
+    records. ``success`` and ``failure`` keep the episode, ``discard`` does not, ``redo`` does not and offers the same
+    start again, ``undo`` takes the newest kept one away, ``pause`` holds (and records that it held), ``takeover`` and
+    ``release`` switch between policy and person. A command that safety refuses or a stale frame ends the episode, not
+    the session: it is kept, without success, and its notes say why.
+
+    Args:
+        robot: what is driven.
+        shared: who drives.
+        teleop: where events come from and the status goes, usually the one in ``shared``.
+        clock: shared with the robot.
+        safety: limits every command, also between episodes.
+        recorder: sees the episodes that are recorded; its ``keep`` is `keep_unless_discarded`.
+        wishes: what to do.
+        watchers: see the recorded episodes too.
+    """
+    return _Session(robot, shared, teleop, clock, safety, recorder, wishes, tuple(watchers)).run()
+
+
+@dataclass
+class _Session:
+    robot: Robot
+    shared: Shared
+    teleop: Teleop
+    clock: Clock
+    safety: Safety
+    recorder: Watcher
+    wishes: Wishes
+    watchers: tuple[Watcher, ...]
+    pace: Pace = field(default_factory=Pace)
+    phase: Phase = "waiting"
+    message: str = ""
+    ended: str = ""
+    asked: bool = False  # whether to quit while recording
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def run(self) -> SessionResult:
+        self.held, self.seed = self.wishes.held, self.wishes.seed
+        pressed: str = ""
+        while self.held < self.wishes.episodes and pressed != "quit":
+            pressed = self._wait()
+            if pressed == "undo":
+                self._undo()
+            elif pressed == "start":
+                outcome = self._record()
+                pressed = outcome.ended
+        self._show("waiting")
+        return SessionResult(self.held, tuple(self.outcomes), pressed == "quit")
+
+    def _wait(self) -> str:
+        """Let the person look and move at the next start; return ``start``, ``undo`` or ``quit``."""
+        self._to_start()
+        self.phase, self.shared.waiting = "waiting", True
+        refused = 0
+        while True:
+            self.pace = Pace()
+            self.ended = ""
+            try:
+                self._loop(self.wishes.describe(self.seed), self._pressed_while_waiting, ())
+            except (UnsafeCommand, StaleFrame) as error:
+                refused = refused + 1 if self.pace.steps < PATIENCE else 1
+                if refused >= PATIENCE:
+                    raise
+                self.message = str(error)
+                self.clock.sleep_until(self.clock.now_ns() + self.robot.spec.period_ns)
+            else:
+                return self.ended
+
+    def _record(self) -> Outcome:
+        self._to_start()
+        self.phase, self.shared.waiting, self.message, self.ended = "recording", False, "", ""
+        self.pace, self.asked = Pace(), False
+        watchers = (self.recorder, *self.watchers)
+        try:
+            meta = self._loop(self.wishes.describe(self.seed), self._pressed_while_recording, watchers)
+        except (UnsafeCommand, StaleFrame) as error:
+            self.ended = f"{type(error).__name__}: {error}"
+            meta = self.wishes.describe(self.seed)
+        outcome = self._outcome(meta)
+        self.outcomes.append(outcome)
+        self.held += outcome.kept
+        self.seed += self.ended != "redo"
+        self._say(outcome)
+        return outcome
+
+    def _loop(
+        self, meta: EpisodeMeta, done: Callable[[Observation], bool], watchers: tuple[Watcher, ...]
+    ) -> EpisodeMeta:
+        self.shared.set_point = self.robot.stop("before the loop")  # where whoever drives begins
+        return run_episode(
+            self.robot, self.shared, self.clock, self.safety, meta, max_steps=FOREVER,
+            watchers=(self.shared, self.pace, *watchers), done=done, finish=self._finish,
+        )  # fmt: skip
+
+    def _to_start(self) -> None:
+        if isinstance(self.robot, Environment):
+            self.robot.reset(self.seed)
+
+    def _pressed_while_waiting(self, observation: Observation) -> bool:
+        self.pace.see(observation)
+        for event in self.teleop.events():
+            if event in ("start", "undo", "quit"):
+                self.ended = event
+                break
+            self.message = "press start first" if event in ("success", "failure") else self.message
+        self._show("waiting")
+        return bool(self.ended)
+
+    def _pressed_while_recording(self, observation: Observation) -> bool:
+        self.pace.see(observation)
+        for event in self.teleop.events():
+            self._take(event)
+            if self.ended:
+                break
+        limit_s = self.wishes.time_limit_s
+        if not self.ended and self.wishes.auto_success and self._succeeded():
+            self.ended = "success"
+        if not self.ended and limit_s is not None and self.pace.time_s >= limit_s:
+            self.ended = "time limit"
+        self.phase = "paused" if self.shared.paused else "recording"
+        self._show(self.phase if not self.ended else "saving")
+        return bool(self.ended)
+
+    def _take(self, event: Event) -> None:
+        if event in ("success", "failure", "discard", "redo") or (event == "quit" and self.asked):
+            self.ended = event
+        elif event == "quit":
+            self.asked, self.message = True, "recording: end the episode first, or quit again to discard it"
+        elif event == "pause":
+            self.shared.pause(not self.shared.paused)
+        elif event == "start" and self.shared.paused:
+            self.shared.pause(False)
+        elif event == "takeover":
+            self.shared.switch()
+        elif event == "release":
+            self.shared.release()
+        elif event == "undo":
+            self.message = "undo works between episodes; discard ends this one"
+
+    def _finish(self, meta: EpisodeMeta) -> EpisodeMeta:
+        if self.phase == "waiting":
+            return meta
+        extra: dict[str, Any] = {**meta.extra, "ended": self.ended, "achieved_hz": round(self.pace.mean_hz, 3)}
+        if isinstance(self.robot, Environment):
+            extra |= {"score": self.robot.score(), "world_success": self.robot.success()}
+        notes = meta.notes
+        if self.ended == "time limit":
+            notes = f"{notes} ended by the time limit of {self.wishes.time_limit_s:g} s".strip()
+        return replace(meta, success=self.ended == "success", notes=notes, extra=extra)
+
+    def _succeeded(self) -> bool:
+        return isinstance(self.robot, Environment) and self.robot.success()
+
+    def _undo(self) -> None:
+        seed = self.wishes.undo()
+        if seed is None:
+            self.message = "nothing to undo"
+            return
+        self.held -= 1
+        self.seed = seed
+        self.wishes.tell(f"undone: the newest episode (seed {seed}) is gone; the same start again")
+
+    def _outcome(self, meta: EpisodeMeta) -> Outcome:
+        kept = self.pace.steps > 0 and self.ended not in ("discard", "redo", "quit")
+        skipped = int(meta.extra.get("skipped_ticks", 0))
+        return Outcome(self.ended, meta, self.pace.steps, self.pace.time_s, self.pace.mean_hz, skipped, kept)
+
+    def _say(self, outcome: Outcome) -> None:
+        kept = f"episode {self.held} of {self.wishes.episodes}" if outcome.kept else "not kept"
+        shares = " ".join(f"{name} {share:.0%}" for name, share in self.pace.shares().items())
+        self.wishes.tell(
+            f"{kept}: {outcome.ended}, {outcome.steps} steps in {outcome.time_s:.1f} s, "
+            f"{outcome.rate_hz:.1f} of {self.robot.spec.rate_hz:g} Hz, {outcome.skipped} ticks skipped, "
+            f"{self._dropped()} steps dropped; {shares}"
+        )
+
+    def _dropped(self) -> int:
+        status = getattr(self.recorder, "status", None)
+        return int(status().dropped) if status is not None else 0
+
+    def _show(self, phase: Phase) -> None:
+        recording = phase != "waiting"
+        status = Status(
+            phase,
+            self.held,
+            self.wishes.episodes,
+            time_s=self.pace.time_s if recording else 0.0,
+            rate_hz=self.pace.rate_hz,
+            camera_hz=self.pace.camera_hz,
+            latency_s=float(getattr(self.teleop, "latency_s", 0.0)),
+            dropped=self._dropped(),
+            source=self.shared.source,
+            message=self.message or (self.wishes.hint() if recording else ""),
+        )
+        self.teleop.show(status)
