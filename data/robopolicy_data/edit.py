@@ -100,9 +100,7 @@ def empty_trash(path: Path | str) -> tuple[int, int]:
         size = sum(file.stat().st_size for file in trash.rglob("*") if file.is_file())
         history.begin("gc", f"emptied the trash: {len(found)} folders")
         gone = [trash / f"{_GONE}{uuid4().hex}" for _ in found]
-        for folder, hidden in zip(
-            found, gone, strict=True
-        ):  # so that a kill leaves no half of an episode to bring back
+        for folder, hidden in zip(found, gone, strict=True):  # a kill leaves no half to bring back
             os.rename(folder, hidden)
         sync(trash)
         for hidden in gone:

@@ -1,4 +1,4 @@
-"""`robopolicy data delete | undelete | undo | label | trim | split | merge | history | recover | gc`: nothing is lost."""
+"""`robopolicy data delete | undo | label | trim | split | merge | recover ...`: changes that lose nothing."""
 
 import argparse
 import shlex
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.arguments import at_least
 from robopolicy.errors import UsageError
 
 
@@ -25,6 +26,16 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     action("undo", "undo the latest edit", run_undo)
     action("history", "what was edited", run_history)
     _add_label(action("label", "say what an episode is: success, task, notes, marks", run_label, episodes=True))
+    _add_trim(action("trim", "keep a part of an episode", run_trim))
+    parts = action("split", "new datasets of shares of a dataset, by links", run_split)
+    parts.add_argument("parts", nargs="+", metavar="NEW.zarr=SHARE", help="such as train.zarr=0.9 val.zarr=0.1")
+    parts.add_argument("--seed", type=int, default=0)
+    parts.add_argument("--by", choices=("success", "operator", "task"), help="give each part the same mix of it")
+    merge: argparse.ArgumentParser = actions.add_parser("merge", parents=[debug], help="one new dataset of several")
+    merge.add_argument("sources", type=Path, nargs="+", metavar="D.zarr")
+    merge.add_argument("--out", type=Path, required=True, metavar="NEW.zarr")
+    merge.add_argument("--skip-duplicates", action="store_true", help="take a recording that is in several once")
+    merge.set_defaults(run=run_merge)
     action("recover", "make episodes of recordings that were interrupted", run_recover)
     gc = action("gc", "empty the trash for good", run_gc)
     gc.add_argument("--yes", action="store_true", help="do not ask")
@@ -36,6 +47,14 @@ def _add_label(label: argparse.ArgumentParser) -> None:
     label.add_argument("--notes")
     label.add_argument("--mark", action="append", default=[], metavar="TEXT[@START[-STOP]]", help="add; in steps")
     label.add_argument("--unmark", action="append", default=[], metavar="TEXT", help="take a mark away")
+
+
+def _add_trim(trim: argparse.ArgumentParser) -> None:
+    trim.add_argument("episode", type=at_least(0))
+    what = trim.add_mutually_exclusive_group(required=True)
+    what.add_argument("--steps", metavar="START:STOP", help="kept, STOP excluded; either may be left out")
+    what.add_argument("--seconds", metavar="START:STOP", help="likewise, since the first step")
+    what.add_argument("--idle", action="store_true", help="drop the idle head and tail that `data quality` marked")
 
 
 def run_delete(args: argparse.Namespace) -> None:
@@ -99,10 +118,54 @@ def run_label(args: argparse.Namespace) -> None:
         say(f"{args.path}: labelled so already")
 
 
+def run_trim(args: argparse.Namespace) -> None:
+    """Trim and say what came of it."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.trim import active_steps, steps_of_seconds, trim
+
+    if args.idle:
+        start, stop = active_steps(args.path, args.episode)
+    else:
+        low, high = _span(args.steps or args.seconds, float if args.seconds else int)
+        start, stop = steps_of_seconds(args.path, args.episode, *((low, high) if args.seconds else (None, None)))
+        start, stop = (start, stop) if args.seconds else (low or 0, stop if high is None else high)
+    _, edit = trim(args.path, args.episode, start, stop)
+    say(f"{args.path}: {edit.words}. Back with: ", (_command("undo", args.path), "bold"))
+
+
+def run_split(args: argparse.Namespace) -> None:
+    """Split and say what came of it."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.split import split
+
+    shares: dict[Path | str, float] = {}
+    for part in args.parts:
+        place, _, share = part.rpartition("=")
+        try:
+            shares[Path(place)] = float(share)
+        except ValueError:
+            raise UsageError(f"{part!r} is no part; want NEW.zarr=SHARE, such as train.zarr=0.9") from None
+        if not place:
+            raise UsageError(f"{part!r} is no part; want NEW.zarr=SHARE, such as train.zarr=0.9")
+    for made in split(args.path, shares, seed=args.seed, by=args.by):
+        say(f"{made.path}: {made.episodes} episodes, {'linked' if made.linked else 'copied'}")
+
+
+def run_merge(args: argparse.Namespace) -> None:
+    """Merge and say what came of it."""
+    from robopolicy.cli.progress import say
+    from robopolicy_data.merge import merge
+
+    made = merge(args.sources, args.out, duplicates="skip" if args.skip_duplicates else "refuse")
+    skipped = f"; {made.skipped} that were there already left out" if made.skipped else ""
+    say(f"{made.path}: {made.episodes} episodes, {'linked' if made.linked else 'copied'}{skipped}")
+
+
 def run_recover(args: argparse.Namespace) -> None:
     """Make episodes of interrupted recordings."""
-    from robopolicy.cli.progress import say
     from robopolicy_data.recovery import recover
+
+    from robopolicy.cli.progress import say
 
     found = recover(args.path)
     for recording in found:
@@ -131,6 +194,17 @@ def run_gc(args: argparse.Namespace) -> int:
     folders, size = empty_trash(args.path)
     say(f"{args.path}: {folders} folders, {size / 1e6:.1f} MB deleted for good")
     return 0
+
+
+def _span(text: str, number: Any) -> tuple[Any, Any]:
+    """Return (start, stop) of ``START:STOP``, None where one is left out."""
+    start, colon, stop = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return (number(start) if start else None), (number(stop) if stop else None)
+    except ValueError:
+        raise UsageError(f"{text!r} is no span; want START:STOP, such as 10:180 or 0.5:9") from None
 
 
 def _mark(text: str) -> dict[str, Any]:
