@@ -38,6 +38,7 @@ class Format:
     exporter: str | None = None  # "module:function(dataset_path, destination, *, episodes, progress, ...) -> episodes"
     import_options: Options = field(default_factory=dict)
     export_options: Options = field(default_factory=dict)
+    outcome: str | None = None  # "module:function(destination) -> one more line on what an export came to, or empty"
 
 
 FORMATS: dict[str, Format] = {
@@ -45,6 +46,26 @@ FORMATS: dict[str, Format] = {
         "diffusion_policy's replay buffer: a zarr v2 folder, or a .zarr.zip of one",
         importer="robopolicy_data.importers.diffusion_policy:import_diffusion_policy",
         import_options=RATE | ROUND,
+    ),
+    "lerobot": Format(
+        "LeRobot's v3.0 (v2.x too when importing): a folder of parquet, mp4 and json",
+        importer="robopolicy_data.importers.lerobot:import_lerobot",
+        exporter="robopolicy_data.exporters.lerobot:export_lerobot",
+        import_options=ROUND
+        | {"--lossless": {"action": "store_true", "help": "keep the videos' decoded frames bit for bit (no JPEG)"}},
+        export_options={
+            "--video": {
+                "choices": ("libsvtav1", "h264", "none"),
+                "default": None,
+                "help": "encoder (default: libsvtav1, as LeRobot); none: pictures in the parquet, nothing lost",
+            },
+            "--crf": {
+                "type": int,
+                "default": None,
+                "help": "rate factor of the videos, smaller is better (default: 30)",
+            },
+        },
+        outcome="robopolicy_data.exporters.lerobot:video_errors",
     ),
 }
 
@@ -87,6 +108,8 @@ def run_export(args: argparse.Namespace) -> None:
     chosen = _chosen(args, form.export_options) | {"episodes": args.episodes}
     count = _run("export", form.exporter, args.dataset, args.destination, chosen)
     say(f"{args.destination}: {count} episodes, {form.says}")
+    if form.outcome is not None and (line := _function(form.outcome)(args.destination)):
+        say(line)
 
 
 def numbers(text: str) -> list[int]:
@@ -125,8 +148,12 @@ def _run(label: str, where: str | None, source: Any, destination: Path, options:
     from robopolicy.cli.progress import bar
 
     assert where is not None
-    module, _, name = where.partition(":")
-    function = getattr(import_module(module), name)
+    function = _function(where)
     with bar(label, None, "episodes") as progress:
         count: int = function(source, destination, progress=lambda done, total: progress.at(done, total), **options)
     return count
+
+
+def _function(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)

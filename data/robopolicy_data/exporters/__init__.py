@@ -1,0 +1,1 @@
+"""Other projects' formats, written from our datasets."""
