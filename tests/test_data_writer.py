@@ -198,9 +198,9 @@ def test_a_newer_format_is_refused(path):
     with DatasetWriter(path, SPEC):
         pass
     root = json.loads((path / "zarr.json").read_text())
-    root["attributes"]["robopolicy"]["version"] = "2.0"
+    root["attributes"]["robopolicy"]["version"] = "3.0"
     (path / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(NewerFormat, match=r"has format 2\.0, robopolicy .* reads up to 1\.0"):
+    with pytest.raises(NewerFormat, match=r"has format 3\.0, robopolicy .* reads up to 2\.0"):
         DatasetWriter(path, SPEC)
 
 

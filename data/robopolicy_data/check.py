@@ -90,7 +90,7 @@ def _check_episode(episode: Episode, spec: PolicySpec, ranges: "_Ranges") -> Ite
     yield from _check_numbers(episode, numbers, ranges)
     yield from _check_times(episode, spec, {k[5:]: v for k, v in numbers.items() if k.startswith("time/")})
     for camera in spec.cameras:
-        yield from _check_camera(episode, camera, numbers)
+        yield from _check_camera(episode, spec, camera, numbers)
 
 
 def _check_numbers(episode: Episode, numbers: dict[str, np.ndarray], ranges: "_Ranges") -> Iterator[Problem]:
@@ -128,13 +128,13 @@ def _check_times(episode: Episode, spec: PolicySpec, stamps: dict[str, np.ndarra
     for camera in spec.cameras:
         if camera in stamps and (age := float(np.max(step - stamps[camera]))) > MAX_CAMERA_AGE * period:
             text = f"frames are up to {age / 1e6:.4g} ms older than their step"
-            yield Problem("warning", f"episode {episode.number}, {camera_path(camera)}", text)
+            yield Problem("warning", f"episode {episode.number}, {camera_path(spec, camera)}", text)
 
 
-def _check_camera(episode: Episode, camera: str, numbers: dict[str, np.ndarray]) -> Iterator[Problem]:
-    where = f"episode {episode.number}, {camera_path(camera)}"
+def _check_camera(episode: Episode, spec: PolicySpec, camera: str, numbers: dict[str, np.ndarray]) -> Iterator[Problem]:
+    where = f"episode {episode.number}, {camera_path(spec, camera)}"
     try:
-        images = episode.images(camera)  # (T, H, W, 3)
+        images = episode.images(camera)  # (T, H, W, 3) or (T, H, W)
     except DatasetError as error:
         yield Problem("error", f"episode {episode.number}", str(error))
         return

@@ -1,5 +1,6 @@
 """One committed episode, read from plain files; every block is verified, every array is the caller's own."""
 
+import copy
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -10,24 +11,26 @@ import numpy as np
 from robopolicy.errors import DatasetError, UnknownCamera, UnknownName
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
-from robopolicy_data.files import crc32c
+from robopolicy_data.blocks import read_array, read_block, require_like
 from robopolicy_data.frames import FrameCodec, frame_codec
 from robopolicy_data.layout import (
+    DERIVED,
     EPISODES,
     MONITOR,
-    Stream,
+    align_path,
     camera_path,
     monitor_streams,
+    shard_file,
     state_path,
     streams,
     time_path,
 )
-from robopolicy_data.metadata import KEY, array_dict, images_dict, meta_from_json, read_json
-from robopolicy_data.shard import SHARD_FILE, ShardReader
+from robopolicy_data.metadata import KEY, array_dict, frames_dict, meta_from_json, read_json
+from robopolicy_data.shard import ShardReader
 
 
 class Episode:
-    """A committed episode.
+    """A committed episode: T steps, and of each camera its own N frames.
 
     Args:
         dataset: the dataset's folder.
@@ -50,6 +53,11 @@ class Episode:
         if not isinstance(own, dict) or not isinstance(own.get("length"), int) or own["length"] < 1:
             raise DatasetError(f"episode {self.number}: {self.path / 'zarr.json'} holds no attributes.{KEY}.length")
         return own
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """A copy of all that is said of the episode: length, uuid, recorded, frames, timing, drops, marks, meta."""
+        return copy.deepcopy(self._attributes)
 
     @property
     def length(self) -> int:
@@ -79,7 +87,9 @@ class Episode:
         return self._read("action/source")
 
     def stamps_ns(self, stream: str) -> np.ndarray:
-        """Return (T,) int64: ``"step"`` (observation), ``"action"`` (due) or a camera (capture), robot clock."""
+        """Return (T,) int64, robot clock: ``"step"`` (observation), ``"action"`` (due), a camera (the frame seen)."""
+        if stream in self._spec.cameras:
+            return self.frame_stamps_ns(stream)[self.frame_rows(stream)]
         if time_path(stream) not in self._streams:
             raise UnknownName("stream", stream, ("step", "action", *self._spec.cameras))
         return self._read(time_path(stream))
@@ -90,71 +100,129 @@ class Episode:
             return None
         return {s.path.rpartition("/")[2]: self._read(s.path) for s in monitor_streams()}
 
+    def derived_names(self) -> list[str]:
+        """Return what tools have added, e.g. ``["monitor@1", "quality@1"]``."""
+        folder = self.path / DERIVED
+        return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".") if folder.is_dir() else []
+
+    def derived(self, name: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays that a tool has added under ``name``, None if it has not."""
+        folder = self.path / DERIVED / name
+        if not folder.is_dir():
+            return None
+        try:
+            return {part.name: read_array(part) for part in sorted(folder.iterdir()) if part.is_dir()}
+        except DatasetError as error:
+            raise DatasetError(f"episode {self.number}, {DERIVED}/{name}: {error}") from error
+
+    def derived_attributes(self, name: str) -> dict[str, Any]:
+        """Return what a tool said beside its arrays; empty if it said nothing."""
+        file = self.path / DERIVED / name / "zarr.json"
+        return dict(read_json(file).get("attributes") or {}) if file.is_file() else {}
+
+    def frame_count(self, camera: str) -> int:
+        """Return how many frames N the camera has; UnknownCamera lists the valid ones."""
+        self._require_camera(camera)
+        if self._old:
+            return self.length
+        try:
+            return int(self._attributes["frames"][camera])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"episode {self.number}: attributes.{KEY}.frames has no {camera!r}") from error
+
+    def frame_rows(self, camera: str) -> np.ndarray:
+        """Return which frame each step saw, (T,) int32."""
+        self._require_camera(camera)
+        if self._old:
+            return np.arange(self.length, dtype=np.int32)
+        rows = self._read(align_path(camera))
+        if rows.min() < 0 or rows.max() >= self.frame_count(camera):
+            raise DatasetError(
+                f"episode {self.number}, {align_path(camera)}: frames {rows.min()} to {rows.max()}, "
+                f"but the camera has {self.frame_count(camera)}"
+            )
+        return rows
+
+    def frame_stamps_ns(self, camera: str) -> np.ndarray:
+        """Return when each frame was taken, (N,) int64, robot clock."""
+        self._require_camera(camera)
+        return self._read(time_path(camera))
+
     def images(self, camera: str, rows: Any = None, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Return (N, H, W, 3) uint8 RGB.
+        """Return what steps saw, (M, H, W, 3) uint8 RGB; of a depth camera (M, H, W) uint16 mm.
 
         Args:
             camera: UnknownCamera lists the valid ones.
-            rows: which frames, as numpy indexes (integers, a slice); None is all of them.
+            rows: which steps, as numpy indexes (integers, a slice); None is all of them.
             out: decoded into and returned, if given.
         """
-        shard, codec = self._shard(camera)
-        chosen = np.arange(self.length)[slice(None) if rows is None else rows].reshape(-1)
-        size = self._spec.cameras[camera]
-        if out is None:
-            out = np.empty((len(chosen), size.height, size.width, 3), np.uint8)
-        frames = shard.read(chosen.tolist())
-        for place, row in zip(out, chosen.tolist(), strict=True):
-            try:
-                codec.decode(next(frames), place)
-            except (ValueError, DatasetError) as error:
-                raise DatasetError(f"episode {self.number}, {camera_path(camera)}, frame {row}: {error}") from error
-        return out
+        seen = self.frame_rows(camera)[slice(None) if rows is None else rows].reshape(-1)
+        return self._decode(camera, seen, out)
+
+    def frames(self, camera: str, rows: Any = None, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Return frames by their own numbers, as `images` does."""
+        chosen = np.arange(self.frame_count(camera))[slice(None) if rows is None else rows].reshape(-1)
+        return self._decode(camera, chosen, out)
 
     def frame_sizes(self, camera: str) -> np.ndarray:
-        """Return the bytes each frame takes on the disk, (T,) int64."""
+        """Return the bytes each frame takes on the disk, (N,) int64."""
         return self._shard(camera)[0].index[:, 1].astype(np.int64)
 
-    def frame_bytes(self, camera: str) -> Iterator[bytes]:
-        """Yield the encoded frames in order, checksums verified."""
-        return self._shard(camera)[0].read(range(self.length))
+    def frame_bytes(self, camera: str, rows: Any = None) -> Iterator[bytes]:
+        """Yield encoded frames by their own numbers, checksums verified; None is all, in order."""
+        chosen = np.arange(self.frame_count(camera))[slice(None) if rows is None else rows].reshape(-1)
+        return self._shard(camera)[0].read(chosen.tolist())
 
-    def _shard(self, camera: str) -> tuple[ShardReader, FrameCodec]:
+    @property
+    def _old(self) -> bool:
+        """Whether it is of format 1: one frame a step."""
+        return str(self._attributes.get("version", "1.0")).startswith("1.")
+
+    def _require_camera(self, camera: str) -> None:
         if camera not in self._spec.cameras:
             raise UnknownCamera("camera", camera, self._spec.cameras)
-        if camera not in self._shards:
-            folder, size = self.path / camera_path(camera), self._spec.cameras[camera]
+
+    def _decode(self, camera: str, frames: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """Decode frames, each run of the same one once."""
+        shard, codec = self._shard(camera)
+        size = self._spec.cameras[camera]
+        if out is None:
+            out = np.empty((len(frames), *size.shape), size.dtype)
+        fresh = np.diff(frames, prepend=-1) != 0
+        data = shard.read(frames[fresh].tolist())
+        for i, frame in enumerate(frames.tolist()):
             try:
-                found = read_json(folder / "zarr.json")
+                if fresh[i]:
+                    codec.decode(next(data), out[i])
+                else:
+                    out[i] = out[i - 1]
+            except (ValueError, DatasetError) as error:
+                where = f"episode {self.number}, {camera_path(self._spec, camera)}, frame {frame}"
+                raise DatasetError(f"{where}: {error}") from error
+        return out
+
+    def _shard(self, camera: str) -> tuple[ShardReader, FrameCodec]:
+        self._require_camera(camera)
+        if camera not in self._shards:
+            path, size, count = camera_path(self._spec, camera), self._spec.cameras[camera], self.frame_count(camera)
+            try:
+                found = read_json(self.path / path / "zarr.json")
                 codec = frame_codec(_inner_codecs(found))
-                shape = (self.length, size.height, size.width, 3)
-                _require_like(found, images_dict(codec, shape))
-                self._shards[camera] = codec, ShardReader(folder / SHARD_FILE, self.length)
+                require_like(found, frames_dict(codec, size, count))
+                self._shards[camera] = codec, ShardReader(self.path / path / shard_file(size), count)
             except DatasetError as error:
-                raise DatasetError(f"episode {self.number}, {camera_path(camera)}: {error}") from error
+                raise DatasetError(f"episode {self.number}, {path}: {error}") from error
         codec, shard = self._shards[camera]
         return shard, codec
 
     def _read(self, path: str) -> np.ndarray:
         stream = self._streams[path]
+        rows = self.length if stream.camera is None else self.frame_count(stream.camera)
         try:
-            _require_like(read_json(self.path / path / "zarr.json"), array_dict(stream, self.length))
-            return _read_block(self.path / path / stream.chunk, stream, self.length)
+            require_like(read_json(self.path / path / "zarr.json"), array_dict(stream, rows))
+            return read_block(self.path / path / stream.chunk, stream.shape(rows), stream.dtype)
         except DatasetError as error:
             raise DatasetError(f"episode {self.number}, {path}: {error}") from error
-
-
-def _read_block(file: Path, stream: Stream, length: int) -> np.ndarray:
-    shape, dtype = stream.shape(length), np.dtype(stream.dtype)
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError as error:
-        raise DatasetError(f"{file.name} is missing") from error
-    if len(data) != int(np.prod(shape)) * dtype.itemsize + 4:
-        raise DatasetError(f"{file.name} has {len(data)} bytes, which is not {shape} {dtype} and a checksum")
-    if crc32c(data[:-4]) != data[-4:]:
-        raise DatasetError(f"{file.name} is damaged (CRC-32C)")
-    return np.frombuffer(data[:-4], dtype.newbyteorder("<")).reshape(shape).astype(dtype)
 
 
 def _inner_codecs(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -165,10 +233,3 @@ def _inner_codecs(found: dict[str, Any]) -> list[dict[str, Any]]:
     except (KeyError, IndexError, TypeError):
         pass
     raise DatasetError("zarr.json describes no shard of checksummed frames")
-
-
-def _require_like(found: dict[str, Any], want: dict[str, Any]) -> None:
-    """Compare all of an array's zarr.json that says where its numbers lie."""
-    for key in ("zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs"):
-        if found.get(key) != want[key]:
-            raise DatasetError(f"zarr.json: {key} is {found.get(key)}, want {want[key]}")

@@ -1,8 +1,9 @@
 """Writes one episode into a `.wip` folder and hands it over whole."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,30 +13,30 @@ import numpy as np
 from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
-from robopolicy_data.files import crc32c, disk_full_as, sync_tree, write_file
-from robopolicy_data.frames import FrameCodec
-from robopolicy_data.journal import JournalWriter
-from robopolicy_data.layout import (
-    MONITOR,
-    Stream,
-    camera_path,
-    groups,
-    monitor_streams,
-    streams,
-)
-from robopolicy_data.metadata import array_dict, episode_attributes, group_json, images_dict, now, software, to_bytes
-from robopolicy_data.rows import picture, record, row_dtype
-from robopolicy_data.shard import SHARD_FILE, ShardWriter
+from robopolicy_data.camera_writer import CameraWriter
+from robopolicy_data.columns import Columns, timing
+from robopolicy_data.files import AppendFile, disk_full_as, sync_tree, write_file
+from robopolicy_data.frames import Coding, FrameCodec
+from robopolicy_data.journal import JournalWriter, journal_header
+from robopolicy_data.layout import camera_path, groups, shard_file
+from robopolicy_data.metadata import episode_attributes, frames_dict, group_json, now, software, to_bytes
+from robopolicy_data.rows import fill, point, require_forward, row_dtype
+from robopolicy_data.syncing import Syncing
+
+BLOCK = 512  # steps held in memory before they are cut into the arrays
 
 
 class EpisodeWriter:
     """An episode being recorded; made by `DatasetWriter.begin`.
 
+    Memory does not grow with its length: frames go to the shards, numbers to the journal and, block by block, to the
+    arrays; all of them are flushed to the disk in the background.
+
     Args:
         wip: folder of unfinished episodes.
         spec: what every step must hold.
         meta: what is known beforehand.
-        codec: of the camera frames.
+        coding: of the camera frames.
         publish: moves the finished folder to its number and returns that.
         on_close: told when the episode is over, however it ended.
     """
@@ -45,19 +46,23 @@ class EpisodeWriter:
         wip: Path,
         spec: PolicySpec,
         meta: EpisodeMeta,
-        codec: FrameCodec,
+        coding: Coding,
         publish: Callable[[Path], int],
         on_close: Callable[[], None],
     ) -> None:
-        self._spec, self._codec, self._publish, self._on_close = spec, codec, publish, on_close
+        self._spec, self._coding, self._publish, self._on_close = spec, coding, publish, on_close
         self._meta = self._filled(meta)
-        self._uuid, self._recorded, self._dtype = uuid4().hex, now(), row_dtype(spec)
-        self._rows: list[bytes] = []
-        self._folder = wip / self._uuid  # holds `journal` and `episode`, which is what will be renamed
-        self._shards: dict[str, ShardWriter] = {}
+        self._uuid, self._recorded = uuid4().hex, now()
+        self._block = np.zeros(BLOCK, row_dtype(spec))
+        self._held = 0  # rows of the block in use
+        self._last: np.ndarray | None = None  # the newest row
+        self._folder = wip / self._uuid  # holds `journal`, `index`, and `episode`, which is what will be renamed
+        self._columns = Columns(self._folder / "episode", self._folder / "index", spec)
+        self._cameras: dict[str, CameraWriter] = {}
         self._journal: JournalWriter | None = None
+        self._syncing = Syncing()
         self._open = True
-        header = {**episode_attributes(self._meta, 0, self._uuid, self._recorded), "spec": spec.to_json()}
+        header = journal_header(self._meta, self._uuid, self._recorded, spec, coding)
         try:
             with disk_full_as(lambda: f"cannot begin an episode in {wip.parent}; its committed episodes are untouched"):
                 self._create(header)
@@ -68,44 +73,71 @@ class EpisodeWriter:
 
     def __len__(self) -> int:
         """Steps so far."""
-        return len(self._rows)
+        return self._columns.rows + self._held
 
     def add(self, step: Step) -> None:
         """Append one step: all of it, or nothing.
 
         Raises:
-            ContractError: if a shape or dtype is not the spec's; the episode stays as it was.
+            ContractError: if a shape or dtype is not the spec's, or a stream goes back in time; the episode stays as
+                it was.
             DiskFull: the steps before this one stay, and `commit` may be tried once there is room.
         """
         self._require_open()
-        row = record(step, self._spec, self._dtype)
-        frames = {name: self._codec.encode(picture(step, self._spec, name)) for name in self._shards}
+        if self._held == BLOCK:
+            self._cut()
+        row, seen = self._block[self._held : self._held + 1][0], step.observation
+        fill(row, step, self._spec)
+        require_forward(row, self._last)
+        new = {name: made for name, camera in self._cameras.items() if (made := camera.encode(seen)) is not None}
         with disk_full_as(self._story):
-            for name, frame in frames.items():
-                row[camera_path(name)] = self._shards[name].append(frame)
+            places = {name: self._cameras[name].append(data) for name, (_, data) in new.items()}
+            for name, camera in self._cameras.items():
+                frame = camera.frames if name in new else camera.frames - 1
+                point(row, self._spec, name, frame, camera.stamp(seen), places.get(name, camera.place))
             assert self._journal is not None
             self._journal.append(row)
-        self._rows.append(row.tobytes())
+        for name, (codec, _) in new.items():
+            self._cameras[name].accept(codec, self._cameras[name].stamp(seen), places[name])
+        self._last = row.copy()
+        self._held += 1
+        with disk_full_as(self._story):
+            self._syncing.wrote(row.nbytes + sum(size for _, size in places.values()), self._files())
 
-    def commit(self, meta: EpisodeMeta | None = None) -> int:
+    def commit(
+        self,
+        meta: EpisodeMeta | None = None,
+        *,
+        drops: Mapping[str, Any] | None = None,
+        marks: Sequence[Mapping[str, Any]] = (),
+        parent: Mapping[str, Any] | None = None,
+    ) -> int:
         """Make the episode part of the dataset and return its number; until this returns it is invisible.
 
         Args:
             meta: what is known by now (success, score); None keeps what `begin` was given.
+            drops: what a recorder could not take, if anything.
+            marks: instants that somebody marked, ``{"stamp_ns", "name"}``.
+            parent: what it was made from, if not recorded.
 
         Raises:
             ContractError: if there are no steps, or ``meta`` is not JSON; the episode stays open.
             DiskFull: the episode stays open; try again once there is room.
         """
         self._require_open()
-        if not self._rows:
+        if not len(self):
             raise ContractError("an episode of no steps cannot be committed; discard it")
         known = self._meta if meta is None else self._filled(meta)
-        attributes = group_json(episode_attributes(known, len(self), self._uuid, self._recorded))
-        episode = self._folder / "episode"
+        more = {"drops": dict(drops or {}), "marks": list(marks), "parent": parent}
+        group_json(episode_attributes(known, len(self), self._uuid, self._recorded, **more))  # refuses what is no JSON
         with disk_full_as(self._story):
-            self._write(episode, attributes)
-            number = self._publish(episode)
+            self._syncing.wait()
+            self._cut()
+            attributes = episode_attributes(known, len(self), self._uuid, self._recorded, **more)
+            codecs = {name: camera.codec for name, camera in self._cameras.items()}
+            shards = {name: camera.shard for name, camera in self._cameras.items()}
+            seal(self._folder / "episode", self._spec, attributes, self._columns, codecs, shards)
+            number = self._publish(self._folder / "episode")
         self._close()
         return number
 
@@ -123,27 +155,24 @@ class EpisodeWriter:
         return replace(meta, rate_hz=meta.rate_hz or self._spec.rate_hz, software=meta.software or software())
 
     def _create(self, header: dict[str, Any]) -> None:
-        episode = self._folder / "episode"
-        episode.mkdir(parents=True)
-        for camera in self._spec.cameras:
-            (episode / camera_path(camera)).mkdir(parents=True)
-            self._shards[camera] = ShardWriter(episode / camera_path(camera) / SHARD_FILE)
+        for name, camera in self._spec.cameras.items():
+            folder = self._folder / "episode" / camera_path(self._spec, name)
+            folder.mkdir(parents=True)
+            self._cameras[name] = CameraWriter(name, camera, self._coding, folder / shard_file(camera))
+        (self._folder / "episode").mkdir(parents=True, exist_ok=True)
         self._journal = JournalWriter(self._folder / "journal", header)
 
-    def _write(self, episode: Path, attributes: bytes) -> None:
-        """Finish the shards, write every other file of the episode, wait until all is on the disk."""
-        table = np.frombuffer(b"".join(self._rows), self._dtype)  # (T,)
-        for name, shard in self._shards.items():
-            size = self._spec.cameras[name]
-            shard.finish(table[camera_path(name)])
-            shape = (len(table), size.height, size.width, 3)
-            write_file(episode / camera_path(name) / "zarr.json", to_bytes(images_dict(self._codec, shape)))
-        arrays = [*streams(self._spec), *(monitor_streams() if np.any(table[f"{MONITOR}/state"]) else ())]
-        for stream in arrays:
-            _write_array(episode / stream.path, stream, table[stream.path])
-        for group in groups([*(s.path for s in arrays), *map(camera_path, self._shards)]):
-            write_file(episode / group / "zarr.json", attributes if group == "" else group_json())
-        sync_tree(episode)
+    def _cut(self) -> None:
+        """Cut the steps in memory into the arrays."""
+        if self._held:
+            with disk_full_as(self._story):
+                self._columns.add(self._block[: self._held])
+            self._held = 0
+
+    def _files(self) -> Iterator[AppendFile]:
+        assert self._journal is not None
+        shards = (camera.shard.file for camera in self._cameras.values())
+        return chain([self._journal.file], shards, self._columns.files())
 
     def _close(self, keep: bool = False) -> None:
         self._open = False
@@ -153,9 +182,12 @@ class EpisodeWriter:
         self._on_close()
 
     def _close_files(self) -> None:
-        for file in (self._journal, *self._shards.values()):
-            if file is not None:
-                file.close()
+        self._syncing.close()
+        self._columns.close()
+        for camera in self._cameras.values():
+            camera.shard.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _require_open(self) -> None:
         if not self._open:
@@ -166,13 +198,28 @@ class EpisodeWriter:
         return f"{dataset}: the episode stopped after {len(self)} steps ({kept}); the committed ones are untouched"
 
 
+def seal(
+    episode: Path,
+    spec: PolicySpec,
+    attributes: dict[str, Any],
+    columns: Columns,
+    codecs: Mapping[str, FrameCodec],
+    shards: Mapping[str, Any],
+) -> None:
+    """Finish the shards and arrays, write every zarr.json, wait until all of the episode is on the disk."""
+    arrays = columns.finish()
+    for name, shard in shards.items():
+        shard.finish(columns.index(name))
+        described = frames_dict(codecs[name], spec.cameras[name], columns.frames[name])
+        write_file(episode / camera_path(spec, name) / "zarr.json", to_bytes(described))
+        arrays.append(camera_path(spec, name))
+    (own,) = attributes.values()
+    own |= {"frames": dict(columns.frames), "timing": timing(columns.stamps_ns, ["step", "action", *spec.cameras])}
+    for group in groups(arrays):
+        write_file(episode / group / "zarr.json", group_json(attributes if group == "" else None))
+    sync_tree(episode)
+
+
 def remove_folder(folder: Path) -> None:
     """Delete a folder and all in it; what is already gone is fine."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_array(folder: Path, stream: Stream, rows: np.ndarray) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    data = np.ascontiguousarray(rows).tobytes()
-    write_file(folder / stream.chunk, data, crc32c(data))
-    write_file(folder / "zarr.json", to_bytes(array_dict(stream, len(rows))))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,11 +36,19 @@ def crc32c(*parts: bytes) -> bytes:
 
 
 class AppendFile:
-    """A file that only grows, by whole appends: one that fails or is interrupted half-way is taken back."""
+    """A file that only grows, by whole appends: one that fails or is interrupted half-way is taken back.
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        self.size = 0  # bytes
+    Args:
+        path: made, and must not exist unless ``resume`` says how many of its bytes to keep.
+        resume: bytes.
+    """
+
+    def __init__(self, path: Path, *, resume: int | None = None) -> None:
+        new = os.O_CREAT | os.O_EXCL if resume is None else 0
+        self._fd = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o644)
+        self.size = resume or 0  # bytes
+        if resume is not None:
+            os.ftruncate(self._fd, resume)
 
     def append(self, *parts: bytes) -> int:
         """Write the parts at the end, without a flush to the disk; return the offset of the first byte."""
@@ -52,6 +61,19 @@ class AppendFile:
             os.ftruncate(self._fd, start)
             raise
         return start
+
+    def cut(self, size: int) -> None:
+        """Keep the first ``size`` bytes only."""
+        os.ftruncate(self._fd, size)
+        self.size = size
+
+    def read(self) -> bytes:
+        """Return all of it."""
+        return os.pread(self._fd, self.size, 0)
+
+    def sync(self) -> None:
+        """Wait until what was appended is on the disk."""
+        os.fdatasync(self._fd)
 
     def close(self) -> None:
         """Close; idempotent."""
@@ -100,3 +122,19 @@ def sync_tree(folder: Path) -> None:
     paths = [Path(where) / name for where, _, files in os.walk(folder) for name in (*files, ".")]
     with ThreadPoolExecutor(_FLUSHES) as pool:
         list(pool.map(sync, paths))
+
+
+def copy_tree(source: Path, target: Path, *, link: bool) -> None:
+    """Copy a folder into a new one, without a flush; with ``link`` by hard links where the disk allows."""
+
+    def place(one: str, other: str) -> None:
+        if link:
+            try:
+                os.link(one, other)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                    raise
+        shutil.copyfile(one, other)
+
+    shutil.copytree(source, target, copy_function=place)

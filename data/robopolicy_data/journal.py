@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,33 @@ import numpy as np
 
 from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta
 from robopolicy_data.files import AppendFile, crc32c
-from robopolicy_data.metadata import to_bytes
+from robopolicy_data.frames import Coding
+from robopolicy_data.metadata import episode_attributes, to_bytes
 from robopolicy_data.rows import row_dtype
 
 
+def journal_header(meta: EpisodeMeta, uuid: str, recorded: str, spec: PolicySpec, coding: Coding) -> dict[str, Any]:
+    """Return what the first line of a journal says."""
+    return {**episode_attributes(meta, 0, uuid, recorded), "spec": spec.to_json(), "coding": asdict(coding)}
+
+
 class JournalWriter:
-    """One line of JSON (spec, meta), then one fixed-size record (`rows.row_dtype`) a step."""
+    """One line of JSON (spec, meta, coding), then one fixed-size record (`rows.row_dtype`) a step."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self._file = AppendFile(path)
-        self._file.append(to_bytes(header), b"\n")
+        self.file = AppendFile(path)
+        self.file.append(to_bytes(header), b"\n")
 
     def append(self, row: np.ndarray) -> None:
         """Append one record, its ``crc32c`` filled in here."""
         row["crc32c"] = int.from_bytes(crc32c(row.tobytes()[:-4]), "little")
-        self._file.append(row.tobytes())
+        self.file.append(row.tobytes())
 
     def close(self) -> None:
         """Close; idempotent."""
-        self._file.close()
+        self.file.close()
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.errors import ContractError
-from robopolicy.spec import PolicySpec
+from robopolicy.spec import CameraSpec, PolicySpec
 
 SOURCES = ("policy", "human", "hold")  # what the numbers in action/source mean
 MONITOR_STATES = ("none", "nominal", "alarm", "uncalibrated")  # what the numbers in derived/monitor@1/state mean
-MONITOR = "derived/monitor@1"
+DERIVED = "derived"
+MONITOR = f"{DERIVED}/monitor@1"
 LOCK, WIP, TRASH, EPISODES = ".lock", ".wip", ".trash", "episodes"
 _OWN_TIMES = ("step", "action")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\-]*")
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,13 @@ class Stream:
 
     path: str  # below the episode's folder
     dtype: str  # zarr data_type
-    dim: int | None = None  # (T, dim), or (T,) when None
+    dim: int | None = None  # (rows, dim), or (rows,) when None
     attributes: dict[str, Any] = field(default_factory=dict)
+    camera: str | None = None  # whose frames the rows are; None: the steps
 
-    def shape(self, length: int) -> tuple[int, ...]:
-        """Return (T,) or (T, dim)."""
-        return (length,) if self.dim is None else (length, self.dim)
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """Return (rows,) or (rows, dim)."""
+        return (rows,) if self.dim is None else (rows, self.dim)
 
     @property
     def chunk(self) -> str:
@@ -41,9 +43,14 @@ def state_path(name: str) -> str:
     return f"obs/state/{name}"
 
 
-def camera_path(name: str) -> str:
-    """Return where a camera's pictures lie."""
-    return f"obs/cam/{name}"
+def camera_path(spec: PolicySpec, name: str) -> str:
+    """Return where a camera's frames lie: pictures below obs/cam, depth maps below obs/depth."""
+    return f"obs/{'depth' if spec.cameras[name].kind == 'depth' else 'cam'}/{name}"
+
+
+def shard_file(camera: CameraSpec) -> str:
+    """Return the name of the one file that holds a camera's frames."""
+    return ".".join(["c", *("0" for _ in range(1 + len(camera.shape)))])
 
 
 def time_path(name: str) -> str:
@@ -51,14 +58,21 @@ def time_path(name: str) -> str:
     return f"time/{name}"
 
 
+def align_path(name: str) -> str:
+    """Return where it says which frame of a camera each step saw."""
+    return f"align/{name}"
+
+
 def streams(spec: PolicySpec) -> tuple[Stream, ...]:
-    """Return every low-dimensional stream that an episode of this spec has."""
+    """Return every low-dimensional stream that an episode of this spec has, of the steps and of the frames."""
     action = {"kind": spec.action.kind, "names": list(spec.action.names), "units": list(spec.action.units)}
     return (
         *(Stream(state_path(k), "float32", s.dim, {"units": list(s.units)}) for k, s in spec.state.items()),
         Stream("action/command", "float32", spec.action.dim, action),
         Stream("action/source", "uint8", None, {"meanings": list(SOURCES)}),
-        *(Stream(time_path(k), "int64", None, {"units": ["ns"]}) for k in (*_OWN_TIMES, *spec.cameras)),
+        *(Stream(time_path(k), "int64", None, {"units": ["ns"]}) for k in _OWN_TIMES),
+        *(Stream(align_path(k), "int32", None, {"meaning": "frame that the step saw"}) for k in spec.cameras),
+        *(Stream(time_path(k), "int64", None, {"units": ["ns"]}, camera=k) for k in spec.cameras),
     )
 
 
@@ -74,6 +88,12 @@ def groups(paths: Iterable[str]) -> list[str]:
     return sorted("" if parent == "." else parent for parent in parents)
 
 
+def require_name(what: str, name: str) -> None:
+    """Refuse a name that cannot be a folder; ContractError."""
+    if not _NAME.fullmatch(name):
+        raise ContractError(f"{what} {name!r} cannot be a folder's name; use letters, digits, _ . - @")
+
+
 def require_names(spec: PolicySpec) -> None:
     """Refuse names that cannot be folders.
 
@@ -82,8 +102,7 @@ def require_names(spec: PolicySpec) -> None:
     """
     for kind, names in (("camera", spec.cameras), ("state", spec.state)):
         for name in names:
-            if not _NAME.fullmatch(name):
-                raise ContractError(f"{kind} {name!r} cannot be a folder's name; use letters, digits, _ . -")
+            require_name(kind, name)
     for name in _OWN_TIMES:
         if name in spec.cameras:
             raise ContractError(f"camera {name!r}: time/{name} is taken; give the camera another name")

@@ -11,13 +11,13 @@ import numpy as np
 
 import robopolicy
 from robopolicy.errors import ContractError, DatasetError, NewerFormat
-from robopolicy.spec import PolicySpec
+from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.frames import FrameCodec
 from robopolicy_data.layout import Stream
 
 FORMAT = "robopolicy-dataset"
-VERSION = "1.0"  # major.minor: a reader takes its own major and ignores keys it does not know
+VERSION = "2.0"  # major.minor: a reader takes this major and those before it, and ignores keys it does not know
 KEY = "robopolicy"
 _CRC: dict[str, Any] = {"name": "crc32c"}
 _LITTLE: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -34,10 +34,10 @@ def dataset_attributes(spec: PolicySpec, importing: str | None = None) -> dict[s
     return {KEY: own if importing is None else {**own, "importing": importing}}
 
 
-def episode_attributes(meta: EpisodeMeta, length: int, uuid: str, recorded: str) -> dict[str, Any]:
-    """Return the attributes of an episode's group."""
+def episode_attributes(meta: EpisodeMeta, length: int, uuid: str, recorded: str, **more: Any) -> dict[str, Any]:
+    """Return the attributes of an episode's group; ``more`` is frames, timing, drops, marks, parent, recovered."""
     described = {f.name: getattr(meta, f.name) for f in fields(meta)}
-    return {KEY: {"length": length, "uuid": uuid, "recorded": recorded, **described}}
+    return {KEY: {"version": VERSION, "length": length, "uuid": uuid, "recorded": recorded, **described, **more}}
 
 
 def meta_from_json(data: Mapping[str, Any]) -> EpisodeMeta:
@@ -55,26 +55,34 @@ def group_json(attributes: Mapping[str, Any] | None = None) -> bytes:
     return to_bytes({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}, indent=1)
 
 
-def array_dict(stream: Stream, length: int) -> dict[str, Any]:
+def array_dict(stream: Stream, rows: int) -> dict[str, Any]:
     """Return the zarr.json of a low-dimensional array: one block, little-endian, CRC-32C at its end."""
-    dtype = np.dtype(stream.dtype)
-    codecs = [{"name": "bytes"} if dtype.itemsize == 1 else _LITTLE, _CRC]
-    shape = list(stream.shape(length))
-    return _array(shape, stream.dtype, codecs, dict(stream.attributes), ["time", "element"][: len(shape)])
+    dimensions = ["time" if stream.camera is None else "frame", *([] if stream.dim is None else ["element"])]
+    return block_dict(stream.shape(rows), stream.dtype, dict(stream.attributes), dimensions)
 
 
-def images_dict(codec: FrameCodec, shape: tuple[int, int, int, int]) -> dict[str, Any]:
-    """Return the zarr.json of one camera (T, H, W, 3): one shard, one frame a chunk, index at the end."""
+def block_dict(
+    shape: tuple[int, ...], dtype: str, attributes: dict[str, Any], dimensions: list[str] | None = None
+) -> dict[str, Any]:
+    """Return the zarr.json of an array in one block, little-endian, CRC-32C at its end."""
+    codecs = [{"name": "bytes"} if np.dtype(dtype).itemsize == 1 else _LITTLE, _CRC]
+    return _array(list(shape), dtype, codecs, attributes, dimensions)
+
+
+def frames_dict(codec: FrameCodec, camera: CameraSpec, frames: int) -> dict[str, Any]:
+    """Return the zarr.json of one camera (N, H, W, 3) or (N, H, W): one shard, one frame a chunk, index at the end."""
     sharding = {
         "name": "sharding_indexed",
         "configuration": {
-            "chunk_shape": [1, *shape[1:]],
+            "chunk_shape": [1, *camera.shape],
             "codecs": [*codec.to_json(), _CRC],
             "index_codecs": [_LITTLE, _CRC],
             "index_location": "end",
         },
     }
-    return _array(list(shape), "uint8", [sharding], {"colour": "RGB"}, ["time", "row", "column", "channel"])
+    dimensions = ["frame", "row", "column", "channel"][: 1 + len(camera.shape)]
+    attributes = {"colour": "RGB"} if camera.kind == "colour" else {"units": ["mm"], "meaning": "0 where unknown"}
+    return _array([frames, *camera.shape], camera.dtype, [sharding], attributes, dimensions)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -166,18 +174,18 @@ def _array(
     dtype: str,
     codecs: list[dict[str, Any]],
     attributes: dict[str, Any],
-    dimensions: list[str],
+    dimensions: list[str] | None = None,
 ) -> dict[str, Any]:
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": shape,
         "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(n, 1) for n in shape]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": 0,
         "codecs": codecs,
-        "dimension_names": dimensions,
+        **({} if dimensions is None else {"dimension_names": dimensions}),
         "attributes": attributes,
     }
 

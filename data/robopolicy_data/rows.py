@@ -9,6 +9,7 @@ from robopolicy_data.layout import (
     MONITOR,
     MONITOR_STATES,
     SOURCES,
+    align_path,
     camera_path,
     monitor_streams,
     state_path,
@@ -18,49 +19,50 @@ from robopolicy_data.layout import (
 
 
 def row_dtype(spec: PolicySpec) -> np.dtype:
-    """Return one journal record: a row of every stream, where each frame lies in its shard, a CRC-32C."""
+    """Return one journal record: a row of every stream, where the frames it saw lie in their shards, a CRC-32C."""
     rows = [(s.path, np.dtype(s.dtype).newbyteorder("<"), s.shape(0)[1:]) for s in (*streams(spec), *monitor_streams())]
-    frames = [(camera_path(k), np.dtype("<u8"), (2,)) for k in spec.cameras]  # offset, bytes
+    frames = [(camera_path(spec, k), np.dtype("<u8"), (2,)) for k in spec.cameras]  # offset, bytes
     return np.dtype([*rows, *frames, ("crc32c", np.dtype("<u4"))])
 
 
-def record(step: Step, spec: PolicySpec, dtype: np.dtype) -> np.ndarray:
-    """Return one record with everything but the places of the frames and the checksum.
+def fill(row: np.ndarray, step: Step, spec: PolicySpec) -> None:
+    """Put all of a step but its frames and the checksum into a record.
 
     Raises:
         ContractError: if a state is missing or a shape is not the spec's.
     """
     seen, verdict = step.observation, step.verdict
-    row = np.zeros((), dtype)
     for name, state in spec.state.items():
         if name not in seen.state:
             raise ContractError(f"state {name!r} is not in the observation; it has {sorted(seen.state)}")
         row[state_path(name)] = _vector(f"state {name!r}", seen.state[name], state.dim)
-    for name in spec.cameras:
-        row[time_path(name)] = seen.image_stamps_ns.get(name, seen.stamp_ns)
     row["action/command"] = _vector("action", step.sent, spec.action.dim)
     row["action/source"] = SOURCES.index(step.source)
     row["time/step"], row["time/action"] = seen.stamp_ns, step.due_ns
     numbers = (verdict.statistic, verdict.threshold, verdict.p_value) if verdict else (np.nan, np.nan, np.nan)
     row[f"{MONITOR}/statistic"], row[f"{MONITOR}/threshold"], row[f"{MONITOR}/p_value"] = numbers
     row[f"{MONITOR}/state"] = MONITOR_STATES.index(verdict.state if verdict else "none")
-    return row
 
 
-def picture(step: Step, spec: PolicySpec, name: str) -> np.ndarray:
-    """Return the camera's picture (H, W, 3) uint8.
+def point(row: np.ndarray, spec: PolicySpec, camera: str, frame: int, stamp_ns: int, place: tuple[int, int]) -> None:
+    """Say which frame of a camera the step saw, when it was taken, its offset and bytes in the shard."""
+    row[align_path(camera)], row[time_path(camera)], row[camera_path(spec, camera)] = frame, stamp_ns, place
 
-    Raises:
-        ContractError: if it is missing, or its size or dtype is not the spec's.
-    """
-    if name not in step.observation.images:
-        raise ContractError(f"camera {name!r} is not in the observation; it has {sorted(step.observation.images)}")
-    image, size = step.observation.images[name], spec.cameras[name]
-    if image.shape != (size.height, size.width, 3) or image.dtype != np.uint8:
+
+def require_forward(row: np.ndarray, before: np.ndarray | None) -> None:
+    """Refuse a step whose stamps lie before those of the step before; ContractError naming the stream."""
+    if before is None:
+        return
+    for name in ("step", "action"):
+        require_later(f"time/{name}", int(row[time_path(name)]), int(before[time_path(name)]))
+
+
+def require_later(stream: str, stamp_ns: int, before_ns: int) -> None:
+    """Refuse a stamp that goes back; ContractError naming the stream."""
+    if stamp_ns < before_ns:
         raise ContractError(
-            f"camera {name!r}: picture is {image.dtype} {image.shape}, want uint8 {(size.height, size.width, 3)}"
+            f"{stream} goes back in time: {stamp_ns} ns after {before_ns} ns, by {(before_ns - stamp_ns) / 1e6:.6g} ms"
         )
-    return image
 
 
 def _vector(what: str, value: np.ndarray, dim: int) -> np.ndarray:

@@ -12,27 +12,24 @@ import numpy as np
 from robopolicy.errors import DatasetError
 from robopolicy_data.files import AppendFile, crc32c
 
-SHARD_FILE = "c.0.0.0.0"
-
 
 class ShardWriter:
     """Grows one shard frame by frame; until ``finish`` it is no shard."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = AppendFile(path)
+    def __init__(self, path: Path, *, resume: int | None = None) -> None:
+        self.file = AppendFile(path, resume=resume)
 
     def append(self, frame: bytes) -> tuple[int, int]:
         """Append an encoded frame; return its offset and bytes, checksum included."""
-        return self._file.append(frame, crc32c(frame)), len(frame) + 4
+        return self.file.append(frame, crc32c(frame)), len(frame) + 4
 
-    def finish(self, index: np.ndarray) -> None:
-        """Append the index (T, 2) of offset and bytes."""
-        data = np.ascontiguousarray(index, "<u8").tobytes()
-        self._file.append(data, crc32c(data))
+    def finish(self, index: bytes) -> None:
+        """Append the index: (N, 2) little-endian uint64 of offset and bytes."""
+        self.file.append(index, crc32c(index))
 
     def close(self) -> None:
         """Close; idempotent."""
-        self._file.close()
+        self.file.close()
 
 
 class ShardReader:

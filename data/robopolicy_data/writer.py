@@ -5,17 +5,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
 from robopolicy.errors import ContractError, DatasetError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.episode_writer import EpisodeWriter, remove_folder
-from robopolicy_data.files import disk_full_as, replace_durable, sync
-from robopolicy_data.frames import JpegFrames, ZstdFrames
+from robopolicy_data.files import copy_tree, disk_full_as, replace_durable, sync, sync_tree
+from robopolicy_data.frames import Coding
 from robopolicy_data.journal import read_journal
 from robopolicy_data.layout import EPISODES, LOCK, TRASH, WIP, require_names
 from robopolicy_data.lock import WriterLock
-from robopolicy_data.metadata import KEY, dataset_attributes, group_json, read_root, require_imported
+from robopolicy_data.metadata import KEY, VERSION, dataset_attributes, group_json, read_root, require_imported
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class DatasetWriter:
         self.path = Path(path)
         self.spec = replace(spec, n_obs=1, horizon=1, n_execute=1)
         require_names(self.spec)
-        self._codec = ZstdFrames() if lossless else JpegFrames(quality)
+        self._coding = Coding(quality, lossless)
         self._episode: EpisodeWriter | None = None
         _require_ours(self.path)
         with disk_full_as(lambda: f"cannot write to {self.path}; its committed episodes are untouched"):
@@ -86,12 +87,39 @@ class DatasetWriter:
             ContractError: if one is still open, the writer is closed, or ``meta`` is not JSON.
             DiskFull: if there is no room.
         """
-        if self._lock.closed:
-            raise ContractError(f"the writer of {self.path} is closed")
-        if self._episode is not None:
-            raise ContractError("an episode is still open; commit or discard it first")
-        self._episode = EpisodeWriter(self.path / WIP, self.spec, meta, self._codec, self._publish, self._forget)
+        self._require_idle()
+        self._episode = EpisodeWriter(self.path / WIP, self.spec, meta, self._coding, self._publish, self._forget)
         return self._episode
+
+    def adopt(self, folder: Path | str, *, link: bool = True) -> int:
+        """Take a complete episode folder, of this or another dataset of the same spec, as a new episode.
+
+        Args:
+            folder: the episode's; it stays as it is.
+            link: share its files by hard links where the disk allows; else copy them.
+
+        Raises:
+            ContractError: if an episode is still open or the writer is closed.
+            DatasetError: if ``folder`` is no episode.
+            SpecMismatch: if its dataset has another spec.
+            DiskFull: if there is no room; nothing is adopted.
+        """
+        self._require_idle()
+        source = Path(folder)
+        if not (source / "zarr.json").is_file() or not (source / "action").is_dir():
+            raise DatasetError(f"{source} is not an episode's folder")
+        root = source.parent.parent
+        if (root / "zarr.json").is_file():
+            self.require(PolicySpec.from_json(read_root(root)["spec"]))
+        place = self.path / WIP / uuid4().hex
+        try:
+            with disk_full_as(lambda: f"{self.path}: {source} was not adopted; the committed episodes are untouched"):
+                place.mkdir(parents=True)
+                copy_tree(source, place / "episode", link=link)
+                sync_tree(place / "episode")
+                return self._publish(place / "episode")
+        finally:
+            remove_folder(place)
 
     def imported(self) -> None:
         """Say that all of an import is there: the dataset is no longer marked as incomplete.
@@ -127,6 +155,9 @@ class DatasetWriter:
             require_imported(attributes, self.path)
             wanted, self.spec = self.spec, PolicySpec.from_json(attributes["spec"])
             self.require(wanted)
+            if attributes["version"].startswith("1."):  # its episodes stay as they are; what comes is of this format
+                changed = group_json({KEY: {**attributes, "version": VERSION}})
+                replace_durable(self.path / "zarr.json", changed)
         (self.path / EPISODES).mkdir(exist_ok=True)
         if not (self.path / EPISODES / "zarr.json").exists():
             replace_durable(self.path / EPISODES / "zarr.json", group_json())
@@ -141,6 +172,12 @@ class DatasetWriter:
         os.rename(episode, episodes / f"{number:06d}")
         sync(episodes)
         return number
+
+    def _require_idle(self) -> None:
+        if self._lock.closed:
+            raise ContractError(f"the writer of {self.path} is closed")
+        if self._episode is not None:
+            raise ContractError("an episode is still open; commit or discard it first")
 
     def _forget(self) -> None:
         self._episode = None

@@ -1,0 +1,144 @@
+"""Journal records cut into the episode's arrays, block by block, so that a long recording takes no memory."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from robopolicy.spec import PolicySpec
+from robopolicy_data.files import AppendFile, write_file
+from robopolicy_data.layout import MONITOR, Stream, align_path, camera_path, monitor_streams, streams, time_path
+from robopolicy_data.metadata import array_dict, to_bytes
+
+
+class Column:
+    """The one file of an array: its rows, and once it is finished their CRC-32C."""
+
+    def __init__(self, path: Path, row_bytes: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = AppendFile(path)
+        self._row_bytes = row_bytes
+        self._crcs = {0: 0}  # of the first so many bytes; two, so that an append taken back leaves the right one
+        self._finished = False
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return (self.file.size - 4 * self._finished) // self._row_bytes
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows (N, ...): all, or none."""
+        if self._finished:
+            self.file.cut(self.file.size - 4)
+            self._finished = False
+        data, size = np.ascontiguousarray(rows).tobytes(), self.file.size
+        crc = self._crcs[size]
+        self._crcs = {size: crc, size + len(data): google_crc32c.extend(crc, data)}
+        self.file.append(data)
+
+    def finish(self) -> None:
+        """Append the checksum; idempotent, and undone by another `append`."""
+        if not self._finished:
+            self.file.append(self._crcs[self.file.size].to_bytes(4, "little"))
+            self._finished = True
+
+    def read(self) -> bytes:
+        """Return the rows."""
+        return self.file.read()[: self.rows * self._row_bytes]
+
+
+class Columns:
+    """All arrays of numbers of an episode, and the index of each shard.
+
+    Args:
+        episode: the episode's folder.
+        index: where the growing indexes lie; no part of the episode.
+        spec: of the dataset.
+
+    Attributes:
+        rows: steps cut so far.
+        frames: of each camera, likewise.
+    """
+
+    def __init__(self, episode: Path, index: Path, spec: PolicySpec) -> None:
+        self.rows = 0
+        self.frames = dict.fromkeys(spec.cameras, 0)
+        self._episode, self._index, self._spec = episode, index, spec
+        self._columns: dict[str, Column] = {}
+        self._streams, self._judged = list(streams(spec)), False
+
+    def add(self, block: np.ndarray) -> None:
+        """Append records (N,) of `rows.row_dtype`; after a failure add the same ones again, and what follows them."""
+        fresh = {
+            name: np.flatnonzero(np.diff(block[align_path(name)], prepend=np.int32(count - 1)))
+            for name, count in self.frames.items()
+        }
+        if not self._judged and np.any(block[f"{MONITOR}/state"]):
+            self._streams += monitor_streams()
+            self._judged = True
+        for stream in self._streams:
+            if stream.camera is None:
+                self._extend(stream, self.rows, block[stream.path])
+            else:
+                self._extend(stream, self.frames[stream.camera], block[stream.path][fresh[stream.camera]])
+        for name, rows in fresh.items():
+            places = block[camera_path(self._spec, name)][rows]
+            _extend(self._column(f"index/{name}", self._index / name, 16), self.frames[name], places)
+        self.rows += len(block)
+        for name, rows in fresh.items():
+            self.frames[name] += len(rows)
+
+    def finish(self) -> list[str]:
+        """Write each array's checksum and zarr.json; return their paths."""
+        for stream in self._streams:
+            rows = self.rows if stream.camera is None else self.frames[stream.camera]
+            self._columns[stream.path].finish()
+            write_file(self._episode / stream.path / "zarr.json", to_bytes(array_dict(stream, rows)))
+        return [stream.path for stream in self._streams]
+
+    def index(self, camera: str) -> bytes:
+        """Return the index of a camera's shard: (N, 2) little-endian uint64 of offset and bytes."""
+        return self._columns[f"index/{camera}"].read()
+
+    def stamps_ns(self, stream: str) -> np.ndarray:
+        """Return the stamps of ``step``, ``action`` or a camera's frames, int64."""
+        return np.frombuffer(self._columns[time_path(stream)].read(), "<i8")
+
+    def files(self) -> Iterator[AppendFile]:
+        """Yield the files that grow."""
+        return (column.file for column in self._columns.values())
+
+    def close(self) -> None:
+        """Close the files; idempotent."""
+        for file in self.files():
+            file.close()
+
+    def _column(self, key: str, path: Path, row_bytes: int) -> Column:
+        if key not in self._columns:
+            self._columns[key] = Column(path, row_bytes)
+        return self._columns[key]
+
+    def _extend(self, stream: Stream, done: int, rows: np.ndarray) -> None:
+        row_bytes = np.dtype(stream.dtype).itemsize * (stream.dim or 1)
+        column = self._column(stream.path, self._episode / stream.path / stream.chunk, row_bytes)
+        if column.rows < done:  # nobody had judged so far
+            empty = np.nan if stream.dtype == "float64" else 0
+            column.append(np.full(done - column.rows, empty, stream.dtype))
+        _extend(column, done, rows)
+
+
+def _extend(column: Column, done: int, rows: np.ndarray) -> None:
+    """Append what is not there yet of ``rows``, the first of which is row ``done`` of the column."""
+    column.append(rows[column.rows - done :])
+
+
+def timing(stamps_ns: Callable[[str], np.ndarray], names: list[str]) -> dict[str, dict[str, float]]:
+    """Return the achieved rate of each stream, and the 99th percentile of how far its periods lie off their median."""
+    found = {}
+    for name in names:
+        dt = np.diff(stamps_ns(name))
+        if len(dt) and dt.sum() > 0:
+            jitter = float(np.quantile(np.abs(dt - np.median(dt)), 0.99))
+            found[name] = {"hz": len(dt) * 1e9 / float(dt.sum()), "jitter_p99_ms": jitter / 1e6}
+    return found

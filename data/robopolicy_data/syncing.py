@@ -1,0 +1,57 @@
+"""Growing files put on the disk in the background, so that little is left for the commit to wait for."""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from robopolicy_data.files import AppendFile
+
+PERIOD_S = 1.0
+BYTES = 4_000_000  # not yet on the disk, before that
+
+
+class Syncing:
+    """Flushes from a thread of its own, at most once a second or every few megabytes; the writer never waits for it.
+
+    Args:
+        files: asked each time for what grows.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: Future[None] | None = None
+        self._began_s, self._unsynced = time.monotonic(), 0
+
+    def wrote(self, count: int, files: Iterable[AppendFile]) -> None:
+        """Say that ``count`` bytes were appended to ``files``; flush them if it is time to.
+
+        Raises:
+            OSError: if an earlier flush failed: what was appended may be lost.
+        """
+        self._unsynced += count
+        if self._unsynced < BYTES and time.monotonic() - self._began_s < PERIOD_S:
+            return
+        if self._running is not None:
+            if not self._running.done():
+                return
+            self._running.result()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "sync")
+        self._running = self._pool.submit(_sync, list(files))
+        self._began_s, self._unsynced = time.monotonic(), 0
+
+    def wait(self) -> None:
+        """Wait for the flush that runs; OSError if it failed."""
+        if self._running is not None:
+            self._running.result()
+
+    def close(self) -> None:
+        """Wait, let the thread go, forget failures; idempotent. Before this the files must stay open."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool, self._running = None, None
+
+
+def _sync(files: list[AppendFile]) -> None:
+    for file in files:
+        file.sync()
