@@ -1,0 +1,139 @@
+"""Teleoperation from a browser: a 3-D page with a handle for the tool, on a laptop or a telephone."""
+
+import secrets
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from robopolicy.interfaces import Scene
+from robopolicy.rotations import matrix_to_quat, quat_to_matrix
+from robopolicy.spec import PolicySpec
+from robopolicy.types import Command, Event, Observation, Status
+from robopolicy_hardware.teleop.browser_door import Door, address, listen
+from robopolicy_hardware.teleop.browser_hand import Grasp, Hand
+from robopolicy_hardware.teleop.browser_page import Frame, Page
+from robopolicy_hardware.teleop.target import ToolTarget
+
+
+class BrowserTeleop:
+    """Drives with a handle on a web page; satisfies `Teleop`.
+
+    The target moves only while the handle is held, by as much as the handle moves, and stays when it is let go. The
+    robot holds when no browser is connected, when the driver's page has not answered for ``silence_s``, and until the
+    driver touches something. ``read``, ``events`` and ``show`` leave the work to the page's own threads.
+
+    Args:
+        spec: of the robot.
+        scene: what to draw in 3-D; None draws the handle alone.
+        host: address to listen on; the default is reached from this machine only (or through ``ssh -L``).
+        port: to listen on; 0 is any free one.
+        token: what a browser must show; None makes one.
+        silence_s: a page that has not answered for so long is not there, and the robot holds.
+        max_hz: how often the page is brought up to date at most.
+        camera_hz: how often each camera's picture is sent at most.
+
+    Raises:
+        UsageError: if the robot takes no motion of a hand, the port is taken or the token too short.
+        MissingExtra: without viser.
+    """
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        *,
+        scene: Scene | None = None,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        token: str | None = None,
+        silence_s: float = 0.5,
+        max_hz: float = 30.0,
+        camera_hz: float = 15.0,
+    ) -> None:
+        self._target = ToolTarget(spec)
+        self._plane = spec.action.kind == "vector"
+        self._scene = scene
+        self._frame_period_s, self._frame_due_s = 1 / max_hz, 0.0
+        self._held = True
+        self._anchor: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+        token = token or secrets.token_urlsafe(16)
+        door = Door(token)
+        self._hand = Hand(silence_s)
+        shapes = () if scene is None else scene.shapes()
+        listening = listen(host, port)
+        self.url = address(host, listening.getsockname()[1], token)
+        try:
+            self._page = Page(listening, door, self._hand, spec, shapes, max_hz=max_hz, camera_hz=camera_hz)
+        except BaseException:
+            listening.close()
+            raise
+
+    @property
+    def latency_s(self) -> float:
+        """Newest round trip to the driver's page and back; 0 when nobody drives."""
+        return self._hand.look().latency_s
+
+    def engage(self, observation: Observation, set_point: np.ndarray | None) -> None:
+        """Put the target where the robot is; a handle in somebody's hand moves it from there."""
+        self._target.engage(observation, set_point)
+        self._anchor, self._held = None, False
+
+    def read(self, observation: Observation) -> Command:
+        """Return the target as a command, or a hold when the driver is not there."""
+        state, grip = self._hand.look(), self._hand.take_grip()
+        reason = state.reason
+        if self._held and not reason:
+            self._resume(observation)
+        self._held = bool(reason)
+        if not reason and state.grasp is not None:
+            self._follow(state.grasp)
+        else:
+            self._anchor = None
+        if not reason and grip is not None:
+            self._target.move(np.zeros(3), None, grip)
+        values = self._target.command(observation)
+        self._offer(observation)
+        return Command(None, "hold", reason=reason) if reason else Command(values, "human")
+
+    def events(self) -> Sequence[Event]:
+        """Return what was pressed since the last call."""
+        return self._hand.take_events()
+
+    def show(self, status: Status) -> None:
+        """Show the state of things on every page."""
+        self._page.show(status)
+
+    def close(self) -> None:
+        """Stop serving; idempotent."""
+        self._page.close()
+
+    def _resume(self, observation: Observation) -> None:
+        """After a hold go on from where the robot stopped, with the grip it has: a measured one would let things go."""
+        gripper = self._target.gripper
+        self._target.engage(observation, None)
+        self._target.move(np.zeros(3), None, gripper)
+        self._anchor = None
+
+    def _follow(self, grasp: Grasp) -> None:
+        """Move the target by what the handle moved since it was taken, or since the last engagement."""
+        if self._anchor is None or self._anchor[0] != grasp.number:
+            start = (grasp.position, quat_to_matrix(grasp.quat))
+            rotation = start[1].T @ quat_to_matrix(self._target.quat)
+            self._anchor = (grasp.number, start[0], self._target.position, rotation)
+        _, origin, position, rotation = self._anchor
+        if self._plane:  # its units are not the handle's: by steps
+            self._target.move(grasp.position - origin)
+            self._anchor = (grasp.number, grasp.position, position, rotation)
+            return
+        turned = quat_to_matrix(grasp.quat) @ rotation
+        self._target.place(position + grasp.position - origin, matrix_to_quat(turned))
+
+    def _offer(self, observation: Observation) -> None:
+        now_s = time.monotonic()
+        if now_s < self._frame_due_s or not self._page.watched:
+            return
+        self._frame_due_s = now_s + self._frame_period_s
+        poses = {} if self._scene is None else self._scene.poses()
+        where = observation.state["tool_pos"] if self._held and "tool_pos" in observation.state else self._target.position
+        handle = np.zeros(3) if self._plane else np.asarray(where, np.float64)
+        self._page.offer(Frame(observation, poses, handle, self._target.gripper))

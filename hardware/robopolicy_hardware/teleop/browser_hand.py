@@ -1,0 +1,175 @@
+"""Who drives from which browser, what they hold and press, and whether they are still there; for any thread."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from robopolicy.types import Event
+
+ANYBODYS: tuple[Event, ...] = ("pause",)  # what stops the robot is everybody's; the rest is the driver's
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """A handle in somebody's hand."""
+
+    number: int  # of this grasp, 1, 2, ...
+    origin: np.ndarray  # (3,) m, where the handle was taken
+    position: np.ndarray  # (3,) m, where it is now, base frame
+    quat: np.ndarray  # (4,) wxyz, how far it was turned since it was taken, base frame
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One browser."""
+
+    name: str
+    beat_s: float  # when it answered last, of the hand's clock
+    latency_s: float = 0.0  # round trip to the page and back
+
+
+@dataclass(frozen=True)
+class HandState:
+    """What all browsers together want, at one instant."""
+
+    driver: int | None = None  # client number
+    present: bool = False  # the driver's page answers
+    released: bool = True  # the driver has not touched anything since joining, or let go on purpose
+    grasp: Grasp | None = None
+    latency_s: float = 0.0
+    clients: dict[int, Seen] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Why the robot holds; empty if it does not."""
+        if self.driver is None:
+            return "no browser is connected"
+        if not self.present:
+            return f"{self.clients[self.driver].name} does not answer"
+        return "nobody has taken the handle" if self.released else ""
+
+
+class Hand:
+    """The state that browsers write and the loop reads.
+
+    The first browser drives; another one only after asking to, or when the driver's page is gone or silent. A driver
+    whose page has not answered for ``silence_s`` is not there: the robot holds. One who comes back must touch the
+    handle or the gripper before the robot follows again.
+
+    Args:
+        silence_s: without an answer for so long the driver is not there.
+        now_s: monotonic seconds.
+    """
+
+    def __init__(self, silence_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._silence_s, self._now_s = silence_s, now_s
+        self._lock = threading.Lock()
+        self._state = HandState()
+        self._grasps = 0
+        self._events: list[Event] = []
+        self._grip: float | None = None
+
+    def look(self) -> HandState:
+        """Return what is wanted now."""
+        with self._lock:
+            return replace(self._state, present=self._present())
+
+    def joined(self, client: int, name: str) -> None:
+        """A browser came; it drives if nobody does."""
+        with self._lock:
+            self._set(clients={**self._state.clients, client: Seen(name, self._now_s())})
+            if not self._present():
+                self._hand_to(client)
+
+    def left(self, client: int) -> None:
+        """A browser went; if it drove, the robot holds, and one that is still there drives next."""
+        with self._lock:
+            clients = {number: seen for number, seen in self._state.clients.items() if number != client}
+            if client == self._state.driver:
+                self._hand_to(None)
+            self._set(clients=clients)
+            if self._state.driver is None and clients:
+                self._hand_to(min(clients))
+
+    def beat(self, client: int, latency_s: float) -> None:
+        """A browser's page answered after ``latency_s``."""
+        with self._lock:
+            if (seen := self._state.clients.get(client)) is not None:
+                fresh = replace(seen, beat_s=self._now_s(), latency_s=latency_s)
+                self._set(clients={**self._state.clients, client: fresh})
+                if client == self._state.driver:
+                    self._set(latency_s=latency_s)
+
+    def drive(self, client: int) -> None:
+        """A browser asked to drive: it does."""
+        with self._lock:
+            if client in self._state.clients and client != self._state.driver:
+                self._hand_to(client)
+
+    def grasped(self, client: int, position: np.ndarray, quat: np.ndarray) -> bool:
+        """The handle was taken or is now at ``position`` (3,) m, turned by ``quat`` (4,); False if not by the driver."""
+        with self._lock:
+            if client != self._state.driver:
+                return False
+            where, turn = np.array(position, np.float64), np.array(quat, np.float64)
+            if (grasp := self._state.grasp) is None:
+                self._grasps += 1
+                grasp = Grasp(self._grasps, where, where, turn)
+            self._set(grasp=replace(grasp, position=where, quat=turn), released=False)
+            return True
+
+    def let_go(self, client: int) -> None:
+        """The handle was let go: the target stays where it is."""
+        with self._lock:
+            if client == self._state.driver:
+                self._set(grasp=None)
+
+    def gripped(self, client: int, opening: float) -> bool:
+        """The gripper shall be at ``opening``, 0 to 1; False if it was not the driver who said so."""
+        with self._lock:
+            if client != self._state.driver:
+                return False
+            self._grip = opening
+            self._set(released=False)
+            return True
+
+    def pressed(self, client: int, event: Event) -> bool:
+        """A button was pressed; False if it is the driver's and somebody else pressed it."""
+        with self._lock:
+            if client != self._state.driver and event not in ANYBODYS:
+                return False
+            self._events.append(event)
+            if event in ("start", "takeover"):
+                self._set(released=False)
+            return True
+
+    def relax(self) -> None:
+        """Hold until the driver touches something."""
+        with self._lock:
+            self._set(grasp=None, released=True)
+
+    def take_grip(self) -> float | None:
+        """Return the opening asked for since the last call, or None."""
+        with self._lock:
+            grip, self._grip = self._grip, None
+            return grip
+
+    def take_events(self) -> list[Event]:
+        """Return what was pressed since the last call, oldest first."""
+        with self._lock:
+            events, self._events = self._events, []
+            return events
+
+    def _present(self) -> bool:
+        seen = self._state.clients.get(-1 if self._state.driver is None else self._state.driver)
+        return seen is not None and self._now_s() - seen.beat_s <= self._silence_s
+
+    def _hand_to(self, client: int | None) -> None:
+        self._grip = None
+        self._set(driver=client, grasp=None, released=True, latency_s=0.0)
+
+    def _set(self, **changes: object) -> None:
+        self._state = replace(self._state, **changes)  # type: ignore[arg-type]
