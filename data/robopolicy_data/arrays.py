@@ -1,14 +1,15 @@
 """Episodes one after the other as a few big arrays in memory, pictures decoded."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from robopolicy.errors import DatasetError
+from robopolicy.spec import PolicySpec
+from robopolicy_data.cache import BLOCK, decode_all
 from robopolicy_data.episode import Episode
+from robopolicy_data.parallel import in_parallel, stages
 from robopolicy_data.reader import Dataset
 
 
@@ -38,7 +39,7 @@ def load_arrays(
         cameras: which; None is all of the spec, ``()`` decodes nothing.
         states: which; None is all of the spec.
         episodes: positions in the dataset; None is all.
-        progress: called with (episodes read, episodes in all), from this thread.
+        progress: called with (pieces read, pieces in all), from this thread.
 
     Raises:
         UnknownCamera, UnknownName: naming the valid ones.
@@ -47,39 +48,44 @@ def load_arrays(
     spec = dataset.spec.select(None if cameras is None else tuple(cameras), None if states is None else tuple(states))
     chosen: list[Episode] = [dataset[int(i)] for i in (range(len(dataset)) if episodes is None else episodes)]
     if not chosen:
-        raise DatasetError(f"{dataset.path}: no episodes to read; it has {len(dataset)}")
-    ends = np.cumsum([episode.length for episode in chosen], dtype=np.int64)
+        raise DatasetError(f"{dataset.where}: no episodes to read; it has {len(dataset)}")
+    blocks = [-(-sum(episode.frame_count(name) for episode in chosen) // BLOCK) for name in spec.cameras]
+    first, *rest = stages(progress, [len(chosen), *blocks])
+    numbers = read_numbers(chosen, spec, first)
+    images = {
+        name: decode_all(name, chosen, camera, progress=told)
+        for (name, camera), told in zip(spec.cameras.items(), rest, strict=True)
+    }
+    return replace(numbers, images=images)
+
+
+def read_numbers(
+    episodes: Sequence[Episode], spec: PolicySpec, progress: Callable[[int, int], None] | None = None
+) -> Arrays:
+    """Read all but the pictures of at least one episode.
+
+    Args:
+        episodes: in order.
+        spec: which states and cameras.
+        progress: called with (episodes read, episodes in all), from this thread.
+
+    Raises:
+        DatasetError: if something is damaged.
+    """
+    ends = np.cumsum([episode.length for episode in episodes], dtype=np.int64)
     total = int(ends[-1])
     state = {k: np.empty((total, s.dim), np.float32) for k, s in spec.state.items()}
     action = np.empty((total, spec.action.dim), np.float32)
-    images = {k: np.empty((total, c.height, c.width, 3), np.uint8) for k, c in spec.cameras.items()}
+    seen = {k: np.empty(total, np.int64) for k in spec.cameras}
+    first = {k: np.cumsum([0, *(episode.frame_count(k) for episode in episodes)]) for k in spec.cameras}
 
     def read(i: int) -> None:
-        episode, rows = chosen[i], slice(ends[i] - chosen[i].length, ends[i])
+        episode, rows = episodes[i], slice(ends[i] - episodes[i].length, ends[i])
         action[rows] = episode.action()
         for name, array in state.items():
             array[rows] = episode.state(name)
-        for name, pictures in images.items():
-            episode.images(name, out=pictures[rows])
+        for name, array in seen.items():
+            array[rows] = first[name][i] + episode.frame_rows(name)
 
-    in_parallel(read, len(chosen), progress)
-    return Arrays(state, action, images, ends)
-
-
-def in_parallel(
-    job: Callable[[int], None],
-    count: int,
-    progress: Callable[[int, int], None] | None = None,
-    threads: int | None = None,
-) -> None:
-    """Call ``job(0)`` .. ``job(count - 1)`` in threads (decoders let go of the interpreter lock), telling progress."""
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        jobs = [pool.submit(job, i) for i in range(count)]
-        try:
-            for done, one in enumerate(jobs, 1):
-                one.result()
-                if progress is not None:
-                    progress(done, count)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    in_parallel(read, len(episodes), progress)
+    return Arrays(state, action, {}, ends, seen)

@@ -7,25 +7,27 @@ import numpy as np
 
 from robopolicy.errors import DatasetError
 from robopolicy_data.files import crc32c, write_file
-from robopolicy_data.metadata import block_dict, read_json, to_bytes
+from robopolicy_data.metadata import block_dict, json_in, to_bytes
+from robopolicy_data.source import Source
 
 _DTYPES = ("bool", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
-def read_block(file: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def read_block(source: Source, path: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Return the numbers of one block in a fresh array.
 
     Raises:
         DatasetError: if the file is missing, of another size, or damaged.
     """
+    name = path.rpartition("/")[2]
     try:
-        data = file.read_bytes()
+        data = source.read(path)
     except FileNotFoundError as error:
-        raise DatasetError(f"{file.name} is missing") from error
+        raise DatasetError(f"{name} is missing") from error
     if len(data) != int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize + 4:
-        raise DatasetError(f"{file.name} has {len(data)} bytes, which is not {shape} {dtype} and a checksum")
+        raise DatasetError(f"{name} has {len(data)} bytes, which is not {shape} {dtype} and a checksum")
     if crc32c(data[:-4]) != data[-4:]:
-        raise DatasetError(f"{file.name} is damaged (CRC-32C)")
+        raise DatasetError(f"{name} is damaged (CRC-32C)")
     return np.frombuffer(data[:-4], np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
 
 
@@ -36,19 +38,19 @@ def require_like(found: dict[str, Any], want: dict[str, Any]) -> None:
             raise DatasetError(f"zarr.json: {key} is {found.get(key)}, want {want[key]}")
 
 
-def read_array(folder: Path) -> np.ndarray:
+def read_array(source: Source, path: str) -> np.ndarray:
     """Return an array that `write_array` made; DatasetError if it is not one or is damaged."""
-    found = read_json(folder / "zarr.json")
-    shape, dtype = found.get("shape"), found.get("data_type")
+    found = json_in(source, f"{path}/zarr.json")
+    shape, dtype, name = found.get("shape"), found.get("data_type"), path.rpartition("/")[2]
     if not isinstance(shape, list) or dtype not in _DTYPES:
-        raise DatasetError(f"{folder.name}: zarr.json: shape {shape} of {dtype}")
+        raise DatasetError(f"{name}: zarr.json: shape {shape} of {dtype}")
     require_like(found, block_dict(tuple(shape), dtype, {}))
     if 0 in shape:
         return np.empty(shape, dtype)
     try:
-        return read_block(folder / _chunk(len(shape)), tuple(shape), dtype)
+        return read_block(source, f"{path}/{_chunk(len(shape))}", tuple(shape), dtype)
     except DatasetError as error:
-        raise DatasetError(f"{folder.name}: {error}") from error
+        raise DatasetError(f"{name}: {error}") from error
 
 
 def write_array(folder: Path, values: np.ndarray, attributes: dict[str, Any] | None = None) -> None:

@@ -1,7 +1,7 @@
-"""One committed episode, read from plain files; every block is verified, every array is the caller's own."""
+"""One committed episode, read from its files; every block is verified, every array is the caller's own."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from robopolicy_data.layout import (
     DERIVED,
     EPISODES,
     MONITOR,
+    Stream,
     align_path,
     camera_path,
     monitor_streams,
@@ -25,33 +26,54 @@ from robopolicy_data.layout import (
     streams,
     time_path,
 )
-from robopolicy_data.metadata import KEY, array_dict, frames_dict, meta_from_json, read_json
+from robopolicy_data.metadata import KEY, array_dict, frames_dict, json_in, meta_from_json
 from robopolicy_data.shard import ShardReader
+from robopolicy_data.source import Source
 
 
 class Episode:
     """A committed episode: T steps, and of each camera its own N frames.
 
     Args:
-        dataset: the dataset's folder.
+        source: the dataset's files.
         spec: the dataset's.
         number: of the episode.
+        table: `stream_table` of the spec, if the caller has it already.
+        attributes: of the episode, if a catalog holds them.
 
     Every method raises DatasetError, naming episode, stream and frame, if what it reads is missing or damaged.
     """
 
-    def __init__(self, dataset: Path, spec: PolicySpec, number: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        spec: PolicySpec,
+        number: int,
+        *,
+        table: Mapping[str, Stream] | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
         self.number = number
-        self.path = dataset / EPISODES / f"{number:06d}"
+        self._source, self._at = source, f"{EPISODES}/{number:06d}"
         self._spec = spec
-        self._streams = {s.path: s for s in (*streams(spec), *monitor_streams())}
+        self._streams = stream_table(spec) if table is None else table
         self._shards: dict[str, tuple[FrameCodec, ShardReader]] = {}
+        if attributes is not None:
+            self.__dict__["_attributes"] = attributes  # in the place of the cached property
+
+    @property
+    def path(self) -> Path:
+        """The episode's folder; DatasetError if the dataset is none but a zip or a URL."""
+        if self._source.folder is None:
+            raise DatasetError(f"{self._source.where} is read-only; copy it into a folder first")
+        return self._source.folder / self._at
 
     @cached_property
     def _attributes(self) -> dict[str, Any]:
-        own = (read_json(self.path / "zarr.json").get("attributes") or {}).get(KEY)
+        own = (json_in(self._source, f"{self._at}/zarr.json").get("attributes") or {}).get(KEY)
         if not isinstance(own, dict) or not isinstance(own.get("length"), int) or own["length"] < 1:
-            raise DatasetError(f"episode {self.number}: {self.path / 'zarr.json'} holds no attributes.{KEY}.length")
+            where = f"{self._source.where}/{self._at}/zarr.json"
+            raise DatasetError(f"episode {self.number}: {where} holds no attributes.{KEY}.length")
         return own
 
     @property
@@ -96,29 +118,28 @@ class Episode:
 
     def verdicts(self) -> dict[str, np.ndarray] | None:
         """Return the monitor's statistic, threshold, p_value (T,) float64 and state (T,) uint8, or None."""
-        if not (self.path / MONITOR).is_dir():
+        if not self._source.exists(f"{self._at}/{MONITOR}/zarr.json"):
             return None
         return {s.path.rpartition("/")[2]: self._read(s.path) for s in monitor_streams()}
 
     def derived_names(self) -> list[str]:
         """Return what tools have added, e.g. ``["monitor@1", "quality@1"]``."""
-        folder = self.path / DERIVED
-        return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".") if folder.is_dir() else []
+        return self._below(DERIVED)
 
     def derived(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays that a tool has added under ``name``, None if it has not."""
-        folder = self.path / DERIVED / name
-        if not folder.is_dir():
+        path = f"{DERIVED}/{name}"
+        if not self._source.exists(f"{self._at}/{path}/zarr.json"):
             return None
         try:
-            return {part.name: read_array(part) for part in sorted(folder.iterdir()) if part.is_dir()}
+            return {part: read_array(self._source, f"{self._at}/{path}/{part}") for part in self._below(path)}
         except DatasetError as error:
-            raise DatasetError(f"episode {self.number}, {DERIVED}/{name}: {error}") from error
+            raise DatasetError(f"episode {self.number}, {path}: {error}") from error
 
     def derived_attributes(self, name: str) -> dict[str, Any]:
         """Return what a tool said beside its arrays; empty if it said nothing."""
-        file = self.path / DERIVED / name / "zarr.json"
-        return dict(read_json(file).get("attributes") or {}) if file.is_file() else {}
+        file = f"{self._at}/{DERIVED}/{name}/zarr.json"
+        return dict(json_in(self._source, file).get("attributes") or {}) if self._source.exists(file) else {}
 
     def frame_count(self, camera: str) -> int:
         """Return how many frames N the camera has; UnknownCamera lists the valid ones."""
@@ -164,6 +185,10 @@ class Episode:
         chosen = np.arange(self.frame_count(camera))[slice(None) if rows is None else rows].reshape(-1)
         return self._decode(camera, chosen, out)
 
+    def shard(self, camera: str) -> tuple[ShardReader, FrameCodec]:
+        """Return where the camera's encoded frames lie, and what decodes one, for who reads many at a time."""
+        return self._shard(camera)
+
     def frame_sizes(self, camera: str) -> np.ndarray:
         """Return the bytes each frame takes on the disk, (N,) int64."""
         return self._shard(camera)[0].index[:, 1].astype(np.int64)
@@ -206,10 +231,10 @@ class Episode:
         if camera not in self._shards:
             path, size, count = camera_path(self._spec, camera), self._spec.cameras[camera], self.frame_count(camera)
             try:
-                found = read_json(self.path / path / "zarr.json")
+                found = json_in(self._source, f"{self._at}/{path}/zarr.json")
                 codec = frame_codec(_inner_codecs(found))
                 require_like(found, frames_dict(codec, size, count))
-                self._shards[camera] = codec, ShardReader(self.path / path / shard_file(size), count)
+                self._shards[camera] = codec, ShardReader(self._source, f"{self._at}/{path}/{shard_file(size)}", count)
             except DatasetError as error:
                 raise DatasetError(f"episode {self.number}, {path}: {error}") from error
         codec, shard = self._shards[camera]
@@ -219,10 +244,22 @@ class Episode:
         stream = self._streams[path]
         rows = self.length if stream.camera is None else self.frame_count(stream.camera)
         try:
-            require_like(read_json(self.path / path / "zarr.json"), array_dict(stream, rows))
-            return read_block(self.path / path / stream.chunk, stream.shape(rows), stream.dtype)
+            require_like(json_in(self._source, f"{self._at}/{path}/zarr.json"), array_dict(stream, rows))
+            return read_block(self._source, f"{self._at}/{path}/{stream.chunk}", stream.shape(rows), stream.dtype)
         except DatasetError as error:
             raise DatasetError(f"episode {self.number}, {path}: {error}") from error
+
+    def _below(self, path: str) -> list[str]:
+        """Return the names below a folder of the episode that are folders themselves."""
+        if not self._source.exists(f"{self._at}/{path}/zarr.json"):
+            return []
+        names = (name for name in self._source.list(f"{self._at}/{path}") if name[:1] not in ("", "."))
+        return sorted(name for name in names if self._source.exists(f"{self._at}/{path}/{name}/zarr.json"))
+
+
+def stream_table(spec: PolicySpec) -> dict[str, Stream]:
+    """Return every low-dimensional stream an episode of this spec may have, by its path."""
+    return {stream.path: stream for stream in (*streams(spec), *monitor_streams())}
 
 
 def _inner_codecs(found: dict[str, Any]) -> list[dict[str, Any]]:

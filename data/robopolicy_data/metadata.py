@@ -15,6 +15,7 @@ from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.frames import FrameCodec
 from robopolicy_data.layout import Stream
+from robopolicy_data.source import FolderSource, Source
 
 FORMAT = "robopolicy-dataset"
 VERSION = "2.0"  # major.minor: a reader takes this major and those before it, and ignores keys it does not know
@@ -91,37 +92,43 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DatasetError: if it is missing or not a JSON object.
     """
+    return json_in(FolderSource(path.parent), path.name)
+
+
+def json_in(source: Source, path: str) -> dict[str, Any]:
+    """Read one zarr.json of a source; raises as `read_json`."""
     try:
-        data = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetError(f"{path} is missing") from error
-    except ValueError as error:
-        raise DatasetError(f"{path} is not JSON: {error}") from error
+        data = json.loads(source.read(path))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{source.where}/{path} is missing") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{source.where}/{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise DatasetError(f"{path} is not a JSON object")
+        raise DatasetError(f"{source.where}/{path} is not a JSON object")
     return data
 
 
-def read_root(path: Path) -> dict[str, Any]:
+def read_root(place: Path | Source) -> dict[str, Any]:
     """Return the dataset's own attributes.
 
     Raises:
         DatasetError: if the folder is not a dataset, naming what was expected.
         NewerFormat: if its major version is beyond this reader's, naming both.
     """
+    source = FolderSource(place) if isinstance(place, Path) else place
     expected = f"expected a folder with a zarr.json whose attributes.{KEY}.format is {FORMAT!r}"
-    if not (path / "zarr.json").is_file():
-        old = (path / ".zgroup").is_file()
+    if not source.exists("zarr.json"):
+        old = source.exists(".zgroup")
         hint = "; it is a zarr v2 store: try robopolicy data import diffusion-policy" if old else ""
-        raise DatasetError(f"{path} is not a robopolicy dataset: {expected}{hint}")
-    own = (read_json(path / "zarr.json").get("attributes") or {}).get(KEY)
+        raise DatasetError(f"{source.where} is not a robopolicy dataset: {expected}{hint}")
+    own = (json_in(source, "zarr.json").get("attributes") or {}).get(KEY)
     if not isinstance(own, dict) or own.get("format") != FORMAT:
-        raise DatasetError(f"{path} is not a robopolicy dataset: {expected}")
-    require_readable(str(own.get("version")), path)
+        raise DatasetError(f"{source.where} is not a robopolicy dataset: {expected}")
+    require_readable(str(own.get("version")), source.where)
     return own
 
 
-def unfinished_import(attributes: Mapping[str, Any], path: Path) -> str | None:
+def unfinished_import(attributes: Mapping[str, Any], path: Path | str) -> str | None:
     """Return one line on an import that did not come to its end, None if there is none."""
     if "importing" not in attributes:
         return None
@@ -131,7 +138,7 @@ def unfinished_import(attributes: Mapping[str, Any], path: Path) -> str | None:
     )
 
 
-def require_imported(attributes: Mapping[str, Any], path: Path) -> None:
+def require_imported(attributes: Mapping[str, Any], path: Path | str) -> None:
     """Refuse half an import, which looks like a smaller dataset.
 
     Raises:
@@ -141,7 +148,7 @@ def require_imported(attributes: Mapping[str, Any], path: Path) -> None:
         raise DatasetError(line)
 
 
-def require_readable(version: str, path: Path) -> None:
+def require_readable(version: str, path: Path | str) -> None:
     """Compare the major versions."""
     major, dot, minor = version.partition(".")
     if not (dot and major.isdigit() and minor.isdigit()):

@@ -1,16 +1,17 @@
-"""The read-only reader: plain file reads, every block verified, fresh arrays; nothing here can write."""
+"""The read-only reader: plain reads, every block verified, fresh arrays; nothing here can write."""
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import PolicySpec
-from robopolicy_data.episode import Episode
+from robopolicy_data.catalog import read_catalog
+from robopolicy_data.episode import Episode, stream_table
 from robopolicy_data.layout import EPISODES
 from robopolicy_data.metadata import read_root, require_imported
+from robopolicy_data.source import Source, open_source
 
 __all__ = ["Dataset", "Episode"]
 
@@ -19,24 +20,43 @@ class Dataset(Sequence[Episode]):
     """The committed episodes of a dataset, by position; a snapshot of the moment it was opened.
 
     Args:
-        path: the dataset's folder.
+        where: the dataset's folder, a .zip made without compression, or a URL of either (https://, s3://, ...).
         unfinished: also open one whose import did not come to its end.
 
+    Attributes:
+        where: the same, as a name for messages.
+        spec: what every episode holds.
+
     Raises:
-        DatasetError: if ``path`` is not a dataset, or half an import.
+        DatasetError: if ``where`` is not a dataset, half an import, or out of reach.
         NewerFormat: if it was written by a newer major version.
+        MissingExtra: if the package that speaks the URL's protocol is not installed.
     """
 
-    def __init__(self, path: Path | str, *, unfinished: bool = False) -> None:
-        self.path = Path(path)
-        self._attributes = read_root(self.path)
+    def __init__(self, where: Path | str, *, unfinished: bool = False) -> None:
+        self._source = open_source(where)
+        self.where = self._source.where
+        self._attributes = read_root(self._source)
         if not unfinished:
-            require_imported(self._attributes, self.path)
+            require_imported(self._attributes, self.where)
         try:
             self.spec = PolicySpec.from_json(self._attributes["spec"])
         except (KeyError, RobopolicyError) as error:
-            raise DatasetError(f"{self.path}: its attributes hold no spec ({error})") from error
-        self._episodes = [Episode(self.path, self.spec, number) for number in _numbers(self.path / EPISODES)]
+            raise DatasetError(f"{self.where}: its attributes hold no spec ({error})") from error
+        table = stream_table(self.spec)
+        found = read_catalog(self._source) if self._source.folder is None else None
+        listed = dict.fromkeys(_numbers(self._source)) if found is None else found
+        self._episodes = [
+            Episode(self._source, self.spec, number, table=table, attributes=attributes)
+            for number, attributes in listed.items()
+        ]
+
+    @property
+    def path(self) -> Path:
+        """The dataset's folder; DatasetError if it is none but a zip or a URL."""
+        if self._source.folder is None:
+            raise DatasetError(f"{self.where} is read-only; copy it into a folder first")
+        return self._source.folder
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -54,11 +74,13 @@ class Dataset(Sequence[Episode]):
         return iter(self._episodes)
 
     def __repr__(self) -> str:
-        return f"Dataset({str(self.path)!r}: {len(self)} episodes)"
+        return f"Dataset({self.where!r}: {len(self)} episodes)"
 
 
-def _numbers(folder: Path) -> list[int]:
+def _numbers(source: Source) -> list[int]:
     try:
-        return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+        return sorted(int(name) for name in source.list(EPISODES) if name.isdigit())
     except OSError as error:
-        raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
+        text = f"{source.where}/{EPISODES} cannot be listed: {error.strerror or error}"
+        hint = "" if source.folder else "; a server that lists no folders needs a catalog: robopolicy_data.catalog"
+        raise DatasetError(text + hint) from error

@@ -3,7 +3,6 @@
 frame 0, CRC-32C | frame 1, CRC-32C | ... | index: (offset, bytes) uint64 a frame | CRC-32C of the index; little-endian
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from robopolicy.errors import DatasetError
 from robopolicy_data.files import AppendFile, crc32c
+from robopolicy_data.source import Source
 
 
 class ShardWriter:
@@ -36,29 +36,30 @@ class ShardReader:
     """Reads frames out of a finished shard, each verified.
 
     Args:
-        path: the shard's file.
+        source: the dataset's files.
+        path: of the shard in it.
         length: frames it must hold.
+
+    Attributes:
+        index: (N, 2) uint64, where each frame begins and its bytes, checksum included.
 
     Raises:
         DatasetError: if the file is missing, or its index is damaged or points outside it.
     """
 
-    def __init__(self, path: Path, length: int) -> None:
-        self._path = path
+    def __init__(self, source: Source, path: str, length: int) -> None:
+        self._source, self._path = source, path
         size = 16 * length + 4
         try:
-            with path.open("rb") as file:
-                end = file.seek(0, os.SEEK_END) - size
-                if end < 0:
-                    raise DatasetError(f"{path} is too short for an index of {length} frames")
-                file.seek(end)
-                tail = file.read(size)
+            tail = source.read_range(path, -size, size)
+            if len(tail) < size:
+                raise DatasetError(f"{path} is too short for an index of {length} frames")
+            if crc32c(tail[:-4]) != tail[-4:]:
+                raise DatasetError(f"{path}: the index of its {length} frames is damaged (CRC-32C)")
         except FileNotFoundError as error:
             raise DatasetError(f"{path} is missing") from error
-        if crc32c(tail[:-4]) != tail[-4:]:
-            raise DatasetError(f"{path}: the index of its {length} frames is damaged (CRC-32C)")
-        self.index = np.frombuffer(tail[:-4], "<u8").reshape(length, 2)  # offset, bytes
-        if np.any(self.index.sum(axis=1) > end) or np.any(self.index[:, 1] < 4):
+        self.index = np.frombuffer(tail[:-4], "<u8").reshape(length, 2)
+        if np.any(self.index[:, 1] < 4):
             raise DatasetError(f"{path}: the index points outside the file")
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes]:
@@ -67,13 +68,27 @@ class ShardReader:
         Raises:
             DatasetError: naming the frame whose checksum does not fit.
         """
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        for row in rows:
+            offset, size = (int(x) for x in self.index[row])
+            data = self.fetch(offset, size)
+            if crc32c(data[:-4]) != data[-4:]:
+                raise DatasetError(f"frame {row} is damaged (CRC-32C)")
+            yield data[:-4]
+
+    def fetch(self, offset: int, size: int) -> bytes:
+        """Return a stretch of the file as it is, nothing verified.
+
+        Raises:
+            DatasetError: if the file ends before.
+        """
         try:
-            for row in rows:
-                offset, size = (int(x) for x in self.index[row])
-                data = os.pread(fd, size, offset)
-                if crc32c(data[:-4]) != data[-4:]:
-                    raise DatasetError(f"frame {row} is damaged (CRC-32C)")
-                yield data[:-4]
-        finally:
-            os.close(fd)
+            data = self._source.read_range(self._path, offset, size)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{self._path} is missing") from error
+        if len(data) != size:
+            raise DatasetError(f"{self._path} ends after {len(data)} of {size} bytes from {offset}")
+        return data
+
+    def whole(self) -> bytes:
+        """Return the frames, one after the other, as they are in the file; nothing verified."""
+        return self.fetch(0, int(self.index.sum(axis=1).max(initial=0)))

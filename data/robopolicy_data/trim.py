@@ -14,6 +14,7 @@ from robopolicy_data.layout import MONITOR, TRASH
 from robopolicy_data.metadata import KEY, group_json, read_json, to_bytes
 from robopolicy_data.reader import Dataset
 from robopolicy_data.shard import ShardReader, ShardWriter
+from robopolicy_data.source import FolderSource
 
 IDLE = "quality@1"
 
@@ -127,7 +128,10 @@ def _cut_frames(source: Path, target: Path, first: int, last: int) -> None:
     (shard,) = source.glob("c.*")
     target.mkdir(parents=True)
     writer = ShardWriter(target / shard.name)
-    places = [writer.append(frame) for frame in ShardReader(shard, found["shape"][0]).read(range(first, last))]
+    places = [
+        writer.append(frame)
+        for frame in ShardReader(FolderSource(shard.parent), shard.name, found["shape"][0]).read(range(first, last))
+    ]
     writer.finish(np.array(places, "<u8").tobytes())
     writer.close()
     found["shape"][0] = last - first

@@ -1,0 +1,195 @@
+"""Where a loader's pictures wait: decoded in memory, encoded in memory, or on the disk (or server) they came from."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from robopolicy.errors import ContractError, DatasetError
+from robopolicy.spec import CameraSpec
+from robopolicy_data.episode import Episode
+from robopolicy_data.files import crc32c
+from robopolicy_data.frames import FrameCodec, JpegFrames
+from robopolicy_data.parallel import in_parallel
+
+CACHES = ("auto", "decoded", "compressed", "disk")
+_TASKS = 4  # a thread, so that none waits long for the slowest
+_GAP = 65_536  # bytes between two frames that are cheaper to read than a second request
+_RUN = 64  # frames read at once at most, so that no long episode is in memory whole
+BLOCK = 256  # frames decoded by one job
+
+
+class Pictures(Protocol):
+    """All F pictures of one camera, numbered through all episodes."""
+
+    def tasks(self, which: np.ndarray, out: np.ndarray, threads: int) -> list[Callable[[], None]]:
+        """Return the work, to be done in any order and in any threads, of ``out[i] = picture which[i]``.
+
+        Args:
+            which: (M,) int64.
+            out: (M, H, W, 3) uint8 or (M, H, W) uint16.
+            threads: how many there are to share the work.
+        """
+        ...
+
+
+class Decoded:
+    """Pictures in one array (F, H, W, 3) uint8 or (F, H, W) uint16: a batch is one gather a camera."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def tasks(self, which: np.ndarray, out: np.ndarray, threads: int) -> list[Callable[[], None]]:
+        """Return a gather for each thread."""
+        edges = np.linspace(0, len(which), min(threads, len(which)) + 1).astype(int).tolist()
+        # clip, not raise: numpy buffers the whole output to be able to raise, at twice the cost
+        return [
+            lambda a=a, b=b: np.take(self.array, which[a:b], axis=0, out=out[a:b], mode="clip")  # type: ignore[misc]
+            for a, b in itertools.pairwise(edges)
+        ]
+
+
+class Encoded:
+    """Pictures as they lie in their shards, decoded straight into the batch; one seen twice is decoded once.
+
+    Args:
+        camera: name, for messages.
+        episodes: in order.
+        size: (H, W) to decode to, or None for as they are.
+        hold: keep the shards' bytes in memory; else they are read, in ranges, when asked for.
+        progress: called with (shards read, shards in all), if they are held.
+
+    Attributes:
+        ends: (E,) int64, one past each episode's last picture.
+
+    Raises:
+        DatasetError: naming episode and frame, if something is damaged; also while decoding.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        episodes: Sequence[Episode],
+        size: tuple[int, int] | None = None,
+        *,
+        hold: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._camera, self._episodes, self._size = camera, episodes, size
+        self._shards = [episode.shard(camera) for episode in episodes]
+        index = [shard.index for shard, _ in self._shards]
+        self.ends = np.cumsum([len(part) for part in index])
+        self._index = np.concatenate(index).astype(np.int64)  # (F, 2) offset and bytes within the own shard
+        self._held: list[bytes | None] = [None] * len(episodes)
+        if hold:
+            in_parallel(self._hold, len(episodes), progress)
+
+    def tasks(self, which: np.ndarray, out: np.ndarray, threads: int) -> list[Callable[[], None]]:
+        """Return pieces of about equal size, each in the order of the file."""
+        order = np.argsort(which, kind="stable")
+        new = np.flatnonzero(np.diff(which[order], prepend=-1))  # where in the order each different picture begins
+        pieces = [part for part in np.array_split(new, threads * _TASKS) if len(part)]
+        stops = [*(int(part[0]) for part in pieces[1:]), len(order)]
+        return [
+            lambda places=order[int(part[0]) : stop]: self._decode(which, places, out)  # type: ignore[misc]
+            for part, stop in zip(pieces, stops, strict=True)
+        ]
+
+    def _decode(self, which: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+        """Decode the pictures of ``places``, which are sorted by picture."""
+        done, at = -1, -1
+        wanted = np.unique(which[places])
+        encoded = self._fetch(wanted)
+        for place in places.tolist():
+            frame = int(which[place])
+            if frame == done:
+                out[place] = out[at]
+                continue
+            codec, data = next(encoded)
+            try:
+                self._into(codec, data, out[place])
+            except ValueError as error:
+                raise DatasetError(f"{self._where(frame)}: {error}") from error
+            done, at = frame, place
+
+    def _into(self, codec: FrameCodec, data: bytes, place: np.ndarray) -> None:
+        if self._size is None:
+            codec.decode(data, place)
+        elif isinstance(codec, JpegFrames):
+            import simplejpeg
+
+            simplejpeg.decode_jpeg(data, "RGB", min_height=self._size[0], min_width=self._size[1], buffer=place)
+        else:
+            raise ValueError("only JPEG can be decoded to a smaller size")
+
+    def _fetch(self, frames: np.ndarray) -> Iterator[tuple[FrameCodec, bytes]]:
+        """Yield codec and bytes of each frame (sorted), verified; neighbours in a file come in one read."""
+        offsets, sizes = self._index[frames, 0], self._index[frames, 1]
+        owners = np.searchsorted(self.ends, frames, side="right")
+        apart = (np.diff(owners, prepend=-1) != 0) | (np.diff(offsets, prepend=0) > np.roll(sizes, 1) + _GAP)
+        apart |= np.arange(len(frames)) % _RUN == 0
+        starts = np.flatnonzero(apart)
+        for a, b in zip(starts, [*starts[1:], len(frames)], strict=True):
+            owner, begin = int(owners[a]), int(offsets[a])
+            (shard, codec), held = self._shards[owner], self._held[owner]
+            if held is None:
+                data = shard.fetch(begin, int(offsets[b - 1] + sizes[b - 1]) - begin)
+            else:
+                data, begin = held, 0
+            for i in range(a, b):
+                at = int(offsets[i]) - begin
+                frame = data[at : at + int(sizes[i])]
+                if held is None:
+                    self._require(frame, int(frames[i]))
+                yield codec, frame[:-4]
+
+    def _hold(self, i: int) -> None:
+        shard, _ = self._shards[i]
+        data = shard.whole()
+        for k, (offset, size) in enumerate(shard.index.astype(np.int64).tolist()):
+            self._require(data[offset : offset + size], int(self.ends[i]) - len(shard.index) + k)
+        self._held[i] = data
+
+    def _require(self, frame: bytes, number: int) -> None:
+        if crc32c(frame[:-4]) != frame[-4:]:
+            raise DatasetError(f"{self._where(number)} is damaged (CRC-32C)")
+
+    def _where(self, frame: int) -> str:
+        owner = int(np.searchsorted(self.ends, frame, side="right"))
+        first = 0 if owner == 0 else int(self.ends[owner - 1])
+        return f"episode {self._episodes[owner].number}, camera {self._camera}, frame {frame - first}"
+
+
+def decode_all(
+    camera: str,
+    episodes: Sequence[Episode],
+    spec: CameraSpec,
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Decode every picture of a camera: (F, H, W, 3) uint8 or (F, H, W) uint16.
+
+    Raises:
+        DatasetError: if something is damaged.
+    """
+    encoded = Encoded(camera, episodes, size, hold=False)
+    shape = spec.shape if size is None else (*size, *spec.shape[2:])
+    out = np.empty((int(encoded.ends[-1]), *shape), spec.dtype)
+    starts = range(0, len(out), BLOCK)
+
+    def decode(i: int) -> None:
+        block = out[starts[i] : starts[i] + BLOCK]
+        for task in encoded.tasks(starts[i] + np.arange(len(block)), block, 1):
+            task()
+
+    in_parallel(decode, len(starts), progress)
+    return out
+
+
+def require_size(camera: str, spec: CameraSpec, size: tuple[int, int]) -> None:
+    """Refuse a size that JPEG's own scaling does not give; ContractError lists those it does."""
+    given = [(-(-spec.height * k // 8), -(-spec.width * k // 8)) for k in range(1, 9)]
+    if spec.kind != "colour" or tuple(size) not in given:
+        sizes = ", ".join(f"{h}x{w}" for h, w in given) if spec.kind == "colour" else "its own only"
+        raise ContractError(f"camera {camera}: cannot be decoded to {size[0]}x{size[1]}; sizes it has: {sizes}")
