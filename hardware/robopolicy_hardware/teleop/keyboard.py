@@ -31,6 +31,8 @@ class KeyboardTeleop:
         speed: factor of the step of 1 cm and 5 degrees a press.
     """
 
+    help = HELP
+
     def __init__(self, spec: PolicySpec, *, speed: float = 1.0) -> None:
         self._target = ToolTarget(spec)
         self._speed = speed

@@ -1,0 +1,215 @@
+"""ROS 2 topics without ROS: CycloneDDS carries them, rosbags knows the messages and their bytes."""
+
+import os
+import threading
+import time
+from collections import deque
+from functools import cache
+from typing import Any
+
+from robopolicy.errors import MissingExtra, UnknownName
+
+QUEUE = 5  # samples kept for a slow reader
+POLL_NS = 100_000_000  # how long the reading thread waits at a time
+
+
+class Topics:
+    """A DDS participant that reads and writes ROS 2 topics, by ROS's own names and types.
+
+    The bytes are those that every ROS 2 node sends and understands: topic ``/a/b`` is ``rt/a/b`` on the wire, type
+    ``pkg/msg/Name`` is ``pkg::msg::dds_::Name_``. Which network interfaces are used, ``CYCLONEDDS_URI`` says.
+
+    Args:
+        domain: None takes ``ROS_DOMAIN_ID``, or 0.
+
+    Raises:
+        MissingExtra: if cyclonedds or rosbags is not installed.
+    """
+
+    def __init__(self, domain: int | None = None) -> None:
+        try:
+            from cyclonedds.domain import DomainParticipant
+        except ImportError as error:
+            raise MissingExtra("cyclonedds", "ros") from error
+        _typestore()
+        self.domain = int(os.environ.get("ROS_DOMAIN_ID") or 0) if domain is None else domain
+        self._participant = DomainParticipant(self.domain)
+
+    def subscribe(self, topic: str, kind: str) -> "Subscription":
+        """Read a topic from now on, best effort, which matches every publisher.
+
+        Raises:
+            UnknownName: if there is no message type ``kind``.
+        """
+        return Subscription(self._participant, topic, kind)
+
+    def publisher(self, topic: str, kind: str) -> "Publisher":
+        """Return what publishes on a topic, reliably.
+
+        Raises:
+            UnknownName: if there is no message type ``kind``.
+        """
+        return Publisher(self._participant, topic, kind)
+
+
+class Subscription:
+    """The newest message of a topic and when it came; a thread of its own receives."""
+
+    def __init__(self, participant: Any, topic: str, kind: str) -> None:
+        from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
+        from cyclonedds.qos import Policy
+        from cyclonedds.sub import DataReader
+
+        self._kind = kind
+        self._reader = DataReader(
+            participant, _topic(participant, topic, kind), qos=_qos(kind, Policy.Reliability.BestEffort)
+        )
+        self._waiting = WaitSet(participant)
+        self._waiting.attach(ReadCondition(self._reader, SampleState.Any | ViewState.Any | InstanceState.Any))
+        self._lock = threading.Lock()
+        self._newest: tuple[Any, int] | None = None
+        self._unseen: deque[Any] = deque(maxlen=QUEUE * 4)
+        self._open = True
+        self._thread = threading.Thread(target=self._receive, name=f"dds {topic}", daemon=True)
+        self._thread.start()
+
+    def newest(self) -> tuple[Any, int] | None:
+        """Return the newest message and when it came (monotonic ns), or None before the first."""
+        with self._lock:
+            return self._newest
+
+    def unseen(self) -> list[Any]:
+        """Return the messages since the last call, oldest first, the last twenty at most."""
+        with self._lock:
+            messages = list(self._unseen)
+            self._unseen.clear()
+        return messages
+
+    @property
+    def publishers(self) -> int:
+        """How many publishers DDS sees; one that died is counted for another ten seconds."""
+        return len(self._reader.get_matched_publications())
+
+    def close(self) -> None:
+        """Stop receiving; idempotent."""
+        self._open = False
+        self._thread.join()
+
+    def _receive(self) -> None:
+        while self._open:
+            self._waiting.wait(POLL_NS)
+            for sample in self._reader.take(N=QUEUE):
+                if not hasattr(sample, "cdr"):
+                    continue  # a writer left
+                try:
+                    received = _typestore().deserialize_cdr(sample.cdr, self._kind)
+                except Exception:  # bytes from the network: whatever they are, they must not end the reading
+                    continue
+                with self._lock:
+                    self._newest = (received, time.monotonic_ns())
+                    self._unseen.append(received)
+
+
+class Publisher:
+    """Sends messages, as rosbags makes them, on one topic."""
+
+    def __init__(self, participant: Any, topic: str, kind: str) -> None:
+        from cyclonedds.pub import DataWriter
+        from cyclonedds.qos import Policy
+        from cyclonedds.util import duration
+
+        self._kind, self._struct = kind, _struct(kind)
+        reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
+        self._writer = DataWriter(participant, _topic(participant, topic, kind), qos=_qos(kind, reliable))
+
+    def send(self, message: Any) -> None:
+        """Publish one message."""
+        sample = self._struct.__new__(self._struct)
+        sample.cdr = bytes(_typestore().serialize_cdr(message, self._kind))
+        self._writer.write(sample)
+
+    @property
+    def subscribers(self) -> int:
+        """How many readers DDS sees."""
+        return len(self._writer.get_matched_subscriptions())
+
+
+def message(kind: str) -> type:
+    """Return the class of a message type, e.g. ``geometry_msgs/msg/TwistStamped``.
+
+    Raises:
+        UnknownName: naming the types of the same package.
+    """
+    types = _typestore().types
+    if kind not in types:
+        package = kind.partition("/")[0] + "/"
+        raise UnknownName(
+            "message type", kind, [name for name in types if name.startswith(package)] or ["PKG/msg/TYPE"]
+        )
+    found: type = types[kind]
+    return found
+
+
+@cache
+def _typestore() -> Any:
+    try:
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError as error:
+        raise MissingExtra("rosbags", "ros") from error
+    return get_typestore(Stores.ROS2_JAZZY)
+
+
+def _topic(participant: Any, topic: str, kind: str) -> Any:
+    from cyclonedds.topic import Topic
+
+    return Topic(participant, f"rt/{topic.lstrip('/')}", _struct(kind))
+
+
+def _qos(kind: str, reliability: Any) -> Any:
+    """Keep last, volatile; a writer's and a reader's user data carry the type's hash, which newer ROS asks for."""
+    from cyclonedds.qos import Policy, Qos
+
+    hashed = _typestore().hash_rihs01(kind)
+    return Qos(
+        reliability,
+        Policy.Durability.Volatile,
+        Policy.History.KeepLast(QUEUE),
+        Policy.Userdata(f"typehash={hashed};".encode()),
+    )
+
+
+@cache
+def _struct(kind: str) -> Any:
+    """Return the DDS type of a message: its declared fields for discovery, its bytes left as they are."""
+    from cyclonedds.idl import make_idl_struct
+
+    message(kind)
+    package, _, name = kind.split("/")
+    fields = {field: _field(*what) for field, what in _typestore().fielddefs[kind][1]}
+    struct = make_idl_struct(f"{name}_", f"{package}.msg.dds_.{name}_", fields)
+
+    class Bytes:
+        """A received sample, not decoded yet."""
+
+        def __init__(self, cdr: bytes) -> None:
+            self.cdr = cdr
+
+    # A subclass cannot have these: CycloneDDS looks at the class that was made from the fields.
+    struct.serialize = lambda self, *args, **options: self.cdr
+    struct.deserialize = classmethod(lambda cls, data, *args, **options: Bytes(bytes(data)))
+    struct.deserialize_key = classmethod(lambda cls, data, *args, **options: None)  # comes when a writer leaves
+    return struct
+
+
+def _field(node: Any, what: Any) -> Any:
+    from cyclonedds.idl import types
+
+    if node.name == "NAME":
+        return _struct(what)
+    if node.name == "BASE":
+        name = what[0] if isinstance(what, tuple) else what
+        special = {"string": str, "bool": bool, "octet": types.byte, "byte": types.byte, "char": types.uint8}
+        return special.get(name) or getattr(types, name)
+    inner, size = what
+    element = _field(*inner)
+    return types.array[element, size] if node.name == "ARRAY" else types.sequence[element]
