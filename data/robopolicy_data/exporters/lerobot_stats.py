@@ -32,7 +32,7 @@ def chosen_rows(length: int) -> list[int]:
 
 
 def of_all(episodes: list[Mapping[str, Stats]]) -> dict[str, Stats]:
-    """Pool the episodes': exact for min, max, mean and std; a quantile is the mean of the episodes', as LeRobot does."""
+    """Pool: exact for min, max, mean and std; a quantile is the mean of the episodes', as LeRobot does."""
     return {key: _pooled([stats[key] for stats in episodes]) for key in episodes[0]}
 
 

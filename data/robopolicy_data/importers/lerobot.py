@@ -54,7 +54,7 @@ def import_lerobot(
         raise DatasetError(f"{target} exists and is not empty; import into a new folder, or delete it first")
     with closing(Source(path)) as opened:
         plan = _plan(opened, round_to_float32)
-        exact = lossless or _holds_lossless(opened, plan)
+        exact = lossless or _holds_files(opened, plan)
         total = len(opened.episodes)
         with DatasetWriter(target, plan.spec, quality=quality, lossless=exact, importing=str(source)) as writer:
             for done, episode in enumerate(opened.episodes, 1):
@@ -215,14 +215,10 @@ def _float32(where: str, key: str, columns: Mapping[str, np.ndarray], rounding: 
     return exact
 
 
-def _holds_lossless(source: Source, plan: _Plan) -> bool:
-    """Whether a colour camera's pictures are stored without loss, so that JPEG would be the first to take some."""
-    for name, key in plan.cameras.items():
-        if plan.spec.cameras[name].kind == "colour" and source.features[key]["dtype"] == "image":
-            first = next(source.pictures(source.episodes[0], key), _JPEG)
-            if first[:2] != _JPEG:
-                return True
-    return False
+def _holds_files(source: Source, plan: _Plan) -> bool:
+    """Whether a colour camera's pictures are files in the parquet: what is not JPEG there would first lose now."""
+    keys = (key for name, key in plan.cameras.items() if plan.spec.cameras[name].kind == "colour")
+    return any(source.features[key]["dtype"] == "image" for key in keys)
 
 
 def _is_vector(feature: Mapping[str, Any]) -> bool:
