@@ -116,6 +116,7 @@ class _Session:
     message: str = ""
     ended: str = ""
     asked: bool = False  # whether to quit while recording
+    dropped: int = 0  # steps of this episode that the recorder could not take
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self) -> SessionResult:
@@ -152,6 +153,7 @@ class _Session:
 
     def _record(self) -> Outcome:
         self._to_start()
+        self.dropped = 0
         self.phase, self.shared.waiting, self.message, self.ended = "recording", False, "", ""
         self.pace, self.asked = Pace(), False
         watchers = (self.recorder, *self.watchers)
@@ -210,16 +212,21 @@ class _Session:
             self.ended = event
         elif event == "quit":
             self.asked, self.message = True, "recording: end the episode first, or quit again to discard it"
-        elif event == "pause":
+        elif event == "pause" or (event == "start" and self.shared.paused):
             self.shared.pause(not self.shared.paused)
-        elif event == "start" and self.shared.paused:
-            self.shared.pause(False)
-        elif event == "takeover":
-            self.shared.switch()
-        elif event == "release":
-            self.shared.release()
+            self._mark("pause" if self.shared.paused else "go on")
+        elif event in ("takeover", "release"):
+            driver = self.shared.driver
+            (self.shared.switch if event == "takeover" else self.shared.release)()
+            if self.shared.driver != driver:
+                self._mark("takeover" if self.shared.driver == "human" else "release")
         elif event == "undo":
             self.message = "undo works between episodes; discard ends this one"
+
+    def _mark(self, name: str) -> None:
+        mark = getattr(self.recorder, "mark", None)
+        if mark is not None:
+            mark(name)
 
     def _finish(self, meta: EpisodeMeta) -> EpisodeMeta:
         if self.phase == "waiting":
@@ -255,15 +262,24 @@ class _Session:
         self.wishes.tell(
             f"{kept}: {outcome.ended}, {outcome.steps} steps in {outcome.time_s:.1f} s, "
             f"{outcome.rate_hz:.1f} of {self.robot.spec.rate_hz:g} Hz, {outcome.skipped} ticks skipped, "
-            f"{self._dropped()} steps dropped; {shares}"
+            f"{self.dropped} steps dropped; {shares}"
         )
+        if (remark := self._of_recorder("message", "")) and outcome.kept:
+            self.wishes.tell(f"  {remark}")
 
-    def _dropped(self) -> int:
+    def _of_recorder(self, name: str, otherwise: Any) -> Any:
+        """Ask the recorder's status for one thing, if it has a status."""
         status = getattr(self.recorder, "status", None)
-        return int(status().dropped) if status is not None else 0
+        return otherwise if status is None else getattr(status(), name, otherwise)
+
+    def _remark(self) -> str:
+        if self.phase == "waiting":
+            return ""
+        return self._of_recorder("message", "") or self.shared.reason or self.wishes.hint()
 
     def _show(self, phase: Phase) -> None:
         recording = phase != "waiting"
+        self.dropped = self._of_recorder("dropped", 0) if recording else 0
         status = Status(
             phase,
             self.held,
@@ -272,8 +288,8 @@ class _Session:
             rate_hz=self.pace.rate_hz,
             camera_hz=self.pace.camera_hz,
             latency_s=float(getattr(self.teleop, "latency_s", 0.0)),
-            dropped=self._dropped(),
+            dropped=self.dropped,
             source=self.shared.source,
-            message=self.message or (self.wishes.hint() if recording else ""),
+            message=self.message or self._remark(),
         )
         self.teleop.show(status)

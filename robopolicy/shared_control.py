@@ -37,6 +37,7 @@ class Shared:
 
     Attributes:
         set_point: the command (A,) now in force, or None before the first; set it to what holds a robot at its start.
+        reason: why it holds, if it does.
         waiting: True between episodes: the policy does not drive, the person may.
     """
 
@@ -56,6 +57,7 @@ class Shared:
         self._human = self._agent is None
         self._paused = self._engaged = self._coming_back = False
         self._source: Source = "hold"
+        self.reason = ""
         self._history: deque[Observation] = deque(maxlen=HISTORY)
         self._offset: np.ndarray | None = None
         self._fade = (0, 0)  # steps done, steps in all
@@ -64,6 +66,11 @@ class Shared:
     def paused(self) -> bool:
         """Whether the robot is made to hold."""
         return self._paused
+
+    @property
+    def driver(self) -> Source:
+        """Whose turn it is, ``"policy"`` or ``"human"``, whether or not they hold."""
+        return "human" if self._human else "policy"
 
     @property
     def source(self) -> Source:
@@ -101,7 +108,7 @@ class Shared:
         else:
             command = self._by_policy(observation)
         self._history.append(observation)
-        self._source = command.source
+        self._source, self.reason = command.source, command.reason
         if command.values is not None:
             self.set_point = command.values
         return command

@@ -90,8 +90,9 @@ def undo(path: Path, recorder: Any) -> int | None:
     episodes = list(Dataset(path)) if (path / "zarr.json").exists() else []
     if not episodes:
         return None
+    seed = episodes[-1].meta.seed or 0
     delete(path, episodes[-1].number)
-    return episodes[-1].meta.seed or 0
+    return seed
 
 
 def _robot(args: argparse.Namespace, clock: Clock) -> Robot:

@@ -107,7 +107,8 @@ def record(
     expert = make_expert(name, world.spec)
     held, newest = recorded(path)
     seed = max(seed, newest + 1)
-    recorder = Recorder(path, keep=lambda meta: keep_failures or meta.success is True)
+    # Simulated time can wait for the disk: nothing is dropped.
+    recorder = Recorder(path, keep=lambda meta: keep_failures or meta.success is True, background=False)
     failures = 0
     with recorder, bar("record", episodes, "episodes") as progress:
         progress.at(held)
