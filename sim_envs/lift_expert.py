@@ -39,12 +39,12 @@ class LiftExpert:
         """Return the tool pose a little ahead of where the tool is."""
         state = {name: np.asarray(value, np.float64) for name, value in observation.state.items()}
         offset = state["cube_pos"] - state["tool_pos"]
-        tool_yaw, turn = _turn_to_cube(state["tool_quat"], state["cube_quat"])
+        tool_yaw, turn = turn_to_cube(state["tool_quat"], state["cube_quat"])
         goal, grip = _where_to(state["tool_pos"], offset, abs(turn), float(state["gripper"][0]))
         self._wander += -0.2 * self._wander + np.sqrt(0.36) * self._wander_m * self._rng.standard_normal(3)
-        move = _shorten(goal - state["tool_pos"], LEAD * self._pace) + self._wander
+        move = shorten(goal - state["tool_pos"], LEAD * self._pace) + self._wander
         yaw = tool_yaw + float(np.clip(turn, -TURN_LEAD, TURN_LEAD))
-        rotation = matrix_to_rot6d(_about_z(yaw) @ DOWN)
+        rotation = matrix_to_rot6d(about_z(yaw) @ DOWN)
         action = np.concatenate([state["tool_pos"] + move, rotation, [grip]]).astype(np.float32)
         return Command(action, "policy")
 
@@ -69,7 +69,7 @@ def _where_to(tool: np.ndarray, offset: np.ndarray, turn: float, opening: float)
     return goal, 1.0
 
 
-def _turn_to_cube(tool_quat: np.ndarray, cube_quat: np.ndarray) -> tuple[float, float]:
+def turn_to_cube(tool_quat: np.ndarray, cube_quat: np.ndarray) -> tuple[float, float]:
     """Return the tool's yaw and the turn (rad, within +-45 degrees) that lines it up with the cube's sides."""
     tool, cube = quat_to_matrix(tool_quat), quat_to_matrix(cube_quat)
     tool_yaw = float(np.arctan2(tool[1, 0], tool[0, 0]))
@@ -79,10 +79,12 @@ def _turn_to_cube(tool_quat: np.ndarray, cube_quat: np.ndarray) -> tuple[float, 
     return tool_yaw, float(turn)
 
 
-def _shorten(vector: np.ndarray, length: float) -> np.ndarray:
+def shorten(vector: np.ndarray, length: float) -> np.ndarray:
+    """Return ``vector`` (3,), no longer than ``length``."""
     return vector * min(1.0, length / (float(np.linalg.norm(vector)) + 1e-9))
 
 
-def _about_z(angle: float) -> np.ndarray:
+def about_z(angle: float) -> np.ndarray:
+    """Return the rotation (3, 3) by ``angle`` rad about the vertical."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
