@@ -13,7 +13,8 @@ from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.files import AppendFile, crc32c
 from robopolicy_data.frames import Coding
-from robopolicy_data.metadata import episode_attributes, to_bytes
+from robopolicy_data.layout import align_path
+from robopolicy_data.metadata import episode_attributes, require_readable, to_bytes
 from robopolicy_data.rows import row_dtype
 
 
@@ -56,14 +57,30 @@ def read_journal(path: Path) -> Journal:
     try:
         first, _, rest = path.read_bytes().partition(b"\n")
         header = json.loads(first)
-        dtype = row_dtype(PolicySpec.from_json(header["spec"]))
-    except (OSError, ValueError, KeyError, TypeError, RobopolicyError) as error:
+        spec = PolicySpec.from_json(header["spec"])
+        version = str(header["robopolicy"].get("version", "1.0"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RobopolicyError) as error:
         raise DatasetError(f"{path} is not a journal: {error}") from error
-    whole = len(rest) // dtype.itemsize
-    good = 0
-    while good < whole:
-        record = rest[good * dtype.itemsize : (good + 1) * dtype.itemsize]
-        if crc32c(record[:-4]) != record[-4:]:
-            break
-        good += 1
-    return Journal(header, np.frombuffer(rest[: good * dtype.itemsize], dtype))
+    require_readable(version, path)
+    dtype = row_dtype(spec)
+    if not version.startswith("1."):
+        return Journal(header, np.frombuffer(_whole(rest, dtype), dtype))
+    old = np.dtype([(name, dtype[name]) for name in dtype.names or () if not name.startswith("align/")])
+    found = np.frombuffer(_whole(rest, old), old)
+    rows = np.zeros(len(found), dtype)
+    for name in old.names or ():
+        rows[name] = found[name]
+    for name in spec.cameras:  # format 1 had a frame of every camera a step
+        rows[align_path(name)] = np.arange(len(rows))
+    return Journal(header, rows)
+
+
+def _whole(records: bytes, dtype: np.dtype) -> bytes:
+    """Return the records before the first damaged one."""
+    size, good = dtype.itemsize, 0
+    while (
+        good + size <= len(records)
+        and crc32c(records[good : good + size - 4]) == records[good + size - 4 : good + size]
+    ):
+        good += size
+    return records[:good]

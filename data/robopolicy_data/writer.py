@@ -2,7 +2,7 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -13,19 +13,12 @@ from robopolicy.types import EpisodeMeta
 from robopolicy_data.episode_writer import EpisodeWriter, remove_folder
 from robopolicy_data.files import copy_tree, disk_full_as, replace_durable, sync, sync_tree
 from robopolicy_data.frames import Coding
-from robopolicy_data.journal import read_journal
-from robopolicy_data.layout import EPISODES, LOCK, TRASH, WIP, require_names
+from robopolicy_data.layout import EPISODES, LOCK, WIP, require_names
+from robopolicy_data.leftovers import Interrupted, take_care
 from robopolicy_data.lock import WriterLock
 from robopolicy_data.metadata import KEY, VERSION, dataset_attributes, group_json, read_root, require_imported
 
-
-@dataclass(frozen=True)
-class Interrupted:
-    """A recording that was never committed, found when the dataset was opened for writing."""
-
-    folder: Path  # where it lies now, below .trash
-    steps: int  # whole ones in its journal
-    task: str
+__all__ = ["DatasetWriter", "Interrupted"]
 
 
 class DatasetWriter:
@@ -37,9 +30,10 @@ class DatasetWriter:
         quality: of the JPEG frames, 1 to 100.
         lossless: store frames bit for bit instead.
         importing: what a new dataset is being filled from; until `imported` it is marked as incomplete.
+        recover: make episodes of the recordings that died before their commit; what cannot be is put aside.
 
     Attributes:
-        interrupted: recordings that died before their commit, put aside into ``.trash`` just now.
+        interrupted: recordings that died before their commit, recovered or put aside into ``.trash`` just now.
 
     Raises:
         DatasetError: if the folder holds something else, or half an import.
@@ -57,6 +51,7 @@ class DatasetWriter:
         quality: int = 90,
         lossless: bool = False,
         importing: str | None = None,
+        recover: bool = False,
     ) -> None:
         self.path = Path(path)
         self.spec = replace(spec, n_obs=1, horizon=1, n_execute=1)
@@ -69,7 +64,8 @@ class DatasetWriter:
             self._lock = WriterLock(self.path / LOCK)
             try:
                 self._open_or_create(importing)
-                self.interrupted = _put_aside(self.path)
+                left = sorted((self.path / WIP).glob("*"))
+                self.interrupted = tuple(one for folder in left for one in self.take_care(folder, recover=recover))
             except BaseException:
                 self._lock.close()
                 raise
@@ -115,11 +111,23 @@ class DatasetWriter:
         try:
             with disk_full_as(lambda: f"{self.path}: {source} was not adopted; the committed episodes are untouched"):
                 place.mkdir(parents=True)
-                copy_tree(source, place / "episode", link=link)
-                sync_tree(place / "episode")
-                return self._publish(place / "episode")
+                copy_tree(source, place / "adopted", link=link)
+                sync_tree(place / "adopted")
+                return self._publish(place / "adopted")
         finally:
             remove_folder(place)
+
+    def take_care(self, folder: Path, *, recover: bool) -> list[Interrupted]:
+        """Make an episode of an interrupted recording, or put it aside; return what it was, if it was one."""
+        self._require_idle()
+        found = take_care(folder, self.spec, recover=recover)
+        if found is None:
+            return []
+        if found.folder.name == "episode":  # it was rebuilt
+            number = self._publish(found.folder)
+            remove_folder(folder)
+            found = replace(found, folder=self.path / EPISODES / f"{number:06d}", number=number)
+        return [found]
 
     def imported(self) -> None:
         """Say that all of an import is there: the dataset is no longer marked as incomplete.
@@ -200,21 +208,3 @@ def _require_ours(path: Path) -> None:
     other += sorted(f"{EPISODES}/{name}" for name in inside - {"zarr.json", "zarr.json.partial"})
     if other:
         raise DatasetError(f"{path} is neither empty nor a robopolicy dataset: it holds {', '.join(other[:5])}")
-
-
-def _put_aside(path: Path) -> tuple[Interrupted, ...]:
-    """Move what earlier processes left in ``.wip`` into ``.trash``; what is left of a commit is deleted."""
-    found = []
-    for folder in sorted((path / WIP).glob("*")):
-        if not (folder / "episode").is_dir():  # killed between the rename and the deletion of the journal
-            remove_folder(folder)
-            continue
-        place = path / TRASH / folder.name
-        place.parent.mkdir(exist_ok=True)
-        os.rename(folder, place)
-        try:
-            journal = read_journal(place / "journal")
-            found.append(Interrupted(place, len(journal.rows), journal.header["robopolicy"]["task"]))
-        except DatasetError:
-            found.append(Interrupted(place, 0, "unknown"))
-    return tuple(found)
