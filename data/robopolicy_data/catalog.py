@@ -9,6 +9,7 @@ from typing import Any
 
 from robopolicy.errors import DatasetError
 from robopolicy_data.files import disk_full_as, replace_durable
+from robopolicy_data.history import half_done
 from robopolicy_data.layout import EPISODES
 from robopolicy_data.metadata import KEY, json_in, read_root, require_imported, to_bytes
 from robopolicy_data.source import FolderSource, Source
@@ -101,9 +102,9 @@ def _catalog(folder: Path) -> tuple[bytes, int]:
     source = FolderSource(folder)
     root = read_root(source)
     require_imported(root, folder)
-    episodes = []
+    episodes, overlooked = [], half_done(folder)
     for name in sorted(source.list(EPISODES)):
-        if name.isdigit():
+        if name.isdigit() and int(name) not in overlooked:
             own = (json_in(source, f"{EPISODES}/{name}/zarr.json").get("attributes") or {}).get(KEY)
             episodes.append({"number": int(name), "attributes": own})
     listed = {"format": _KIND, "version": root["version"], "episodes": episodes}

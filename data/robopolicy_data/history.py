@@ -57,10 +57,15 @@ def half_done(path: Path | str) -> frozenset[int]:
 
     A dataset is in this state for an instant, or, after a kill, until the next edit. Without them it is what it was.
     """
-    root, log = Path(path), edits(path)
-    if not log or not log[-1].removes or _happened(root, log[-1]):
+    root = Path(path)
+    try:
+        lines = (root / LOG).read_bytes().split(b"\n")
+    except FileNotFoundError:
         return frozenset()
-    return frozenset(move.number for move in log[-1].adds)
+    if len(lines) < 2 or b'"adds"' not in lines[-2] or b'"removes"' not in lines[-2]:  # the last whole line
+        return frozenset()
+    edit = _edit(json.loads(lines[-2]))
+    return frozenset() if _happened(root, edit) else frozenset(move.number for move in edit.adds)
 
 
 class History:

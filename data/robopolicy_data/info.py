@@ -4,9 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from robopolicy.errors import DatasetError
 from robopolicy_data.episode import Episode
-from robopolicy_data.history import edits, own_attributes
+from robopolicy_data.history import edits
 from robopolicy_data.layout import EPISODES, TRASH, WIP
 from robopolicy_data.metadata import unfinished_import
 from robopolicy_data.numbers import numbers_in_words
@@ -80,12 +79,7 @@ def trash_in_words(path: Path | str) -> str | None:
 def _happened(dataset: Dataset) -> dict[str, Any]:
     """Return what befell the recordings and what was done to them; only what there is to say."""
     found: dict[str, Any] = {}
-    own = {}
-    for episode in dataset:
-        try:
-            own[episode.number] = own_attributes(episode.path)
-        except DatasetError:
-            continue
+    own = {episode.number: episode.attributes for episode in dataset}
     for key, words in (("recovered", "recovered"), ("parent", "cut_from_others"), ("drops", "with_dropped_steps")):
         if numbers := [number for number, attributes in own.items() if any_in(attributes.get(key))]:
             found[words] = f"episodes {numbers_in_words(numbers)}"

@@ -11,7 +11,6 @@ from uuid import uuid4
 from robopolicy.errors import DatasetError
 from robopolicy_data.episode import Episode
 from robopolicy_data.files import disk_full_as, replace_durable, sync, write_file
-from robopolicy_data.history import own_attributes
 from robopolicy_data.layout import EPISODES
 from robopolicy_data.metadata import KEY, dataset_attributes, group_json
 from robopolicy_data.reader import Dataset
@@ -50,7 +49,7 @@ def merge(sources: Sequence[Path | str], dest: Path | str, *, duplicates: Litera
     skipped = 0
     for dataset in datasets:
         for episode in dataset:
-            uuid, name = own_attributes(episode.path).get("uuid"), f"episode {episode.number} of {dataset.path}"
+            uuid, name = episode.attributes.get("uuid"), f"episode {episode.number} of {dataset.path}"
             if uuid in first_of and duplicates == "refuse":
                 raise DatasetError(f"{name} is the same recording as {first_of[uuid]}; --skip-duplicates leaves it out")
             if uuid in first_of:

@@ -9,6 +9,7 @@ from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import PolicySpec
 from robopolicy_data.catalog import read_catalog
 from robopolicy_data.episode import Episode, stream_table
+from robopolicy_data.history import half_done
 from robopolicy_data.layout import EPISODES
 from robopolicy_data.metadata import read_root, require_imported
 from robopolicy_data.source import Source, open_source
@@ -79,8 +80,10 @@ class Dataset(Sequence[Episode]):
 
 def _numbers(source: Source) -> list[int]:
     try:
-        return sorted(int(name) for name in source.list(EPISODES) if name.isdigit())
+        numbers = sorted(int(name) for name in source.list(EPISODES) if name.isdigit())
     except OSError as error:
         text = f"{source.where}/{EPISODES} cannot be listed: {error.strerror or error}"
         hint = "" if source.folder else "; a server that lists no folders needs a catalog: robopolicy_data.catalog"
         raise DatasetError(text + hint) from error
+    overlooked = frozenset() if source.folder is None else half_done(source.folder)
+    return [number for number in numbers if number not in overlooked]

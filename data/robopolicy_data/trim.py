@@ -37,7 +37,7 @@ def trim(path: Path | str, number: int, start: int, stop: int) -> tuple[int, Edi
         length = int(own["length"])
         if not 0 <= start < stop <= length or stop - start == length:
             raise ContractError(
-                f"episode {number} has {length} steps; {start}:{stop} is no part of them (0 <= start < stop <= {length})"
+                f"episode {number} has {length} steps, {start}:{stop} is no part of them: 0 <= start < stop <= {length}"
             )
         new = history.lock.next_number
         place = f"{TRASH}/cut-{uuid4().hex}"

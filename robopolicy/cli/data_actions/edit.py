@@ -163,9 +163,8 @@ def run_merge(args: argparse.Namespace) -> None:
 
 def run_recover(args: argparse.Namespace) -> None:
     """Make episodes of interrupted recordings."""
-    from robopolicy_data.recovery import recover
-
     from robopolicy.cli.progress import say
+    from robopolicy_data.recovery import recover
 
     found = recover(args.path)
     for recording in found:
