@@ -12,7 +12,7 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.clock import WallClock
 from robopolicy.errors import UsageError
-from robopolicy.interfaces import Agent, Clock, Environment, Robot, Scene
+from robopolicy.interfaces import Agent, Clock, Environment, Robot, Scene, Watcher
 from robopolicy.session import SessionResult, Wishes, keep_unless_discarded, run_session
 from robopolicy.shared_control import Shared
 from robopolicy.spec import PolicySpec
@@ -63,7 +63,8 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         if args.auto_success and not isinstance(robot, Environment):
             raise UsageError(f"--auto-success needs a simulated world; {args.robot!r} is none")
         shared = Shared(policy, teleop, robot.spec)
-        return run_session(robot, shared, teleop, clock, make_safety(robot.spec), recorder, wishes)
+        watchers = [device] if isinstance(device, Watcher) else []  # the browser shows a policy at work too
+        return run_session(robot, shared, teleop, clock, make_safety(robot.spec), recorder, wishes, watchers=watchers)
 
 
 @contextmanager
@@ -147,7 +148,11 @@ def _terminal(device: str) -> Any:
 
 def _panel(device: Any, terminal: Any, stack: ExitStack) -> tuple[Any, Any]:
     """Return the device, with the panel around it if there is a terminal, and what prints lines meanwhile."""
+    from robopolicy.cli.progress import say
+
     if terminal is None:
+        if hasattr(device, "help"):
+            say(device.help)
         return device, None
     from robopolicy_hardware.teleop.panel import HELP, Panel
 

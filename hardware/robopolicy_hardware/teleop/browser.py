@@ -9,7 +9,7 @@ import numpy as np
 from robopolicy.interfaces import Scene
 from robopolicy.rotations import matrix_to_quat, quat_to_matrix
 from robopolicy.spec import PolicySpec
-from robopolicy.types import Command, Event, Observation, Status
+from robopolicy.types import Command, EpisodeMeta, Event, Observation, Status, Step
 from robopolicy_hardware.teleop.browser_door import Door, address, listen
 from robopolicy_hardware.teleop.browser_hand import Grasp, Hand
 from robopolicy_hardware.teleop.browser_page import Frame, Page
@@ -17,7 +17,7 @@ from robopolicy_hardware.teleop.target import ToolTarget
 
 
 class BrowserTeleop:
-    """Drives with a handle on a web page; satisfies `Teleop`.
+    """Drives with a handle on a web page; satisfies `Teleop`, and `Watcher` to show also what a policy does.
 
     The target moves only while the handle is held, by as much as the handle moves, and stays when it is let go. The
     robot holds when no browser is connected, when the driver's page has not answered for ``silence_s``, and until the
@@ -59,14 +59,19 @@ class BrowserTeleop:
         token = token or secrets.token_urlsafe(16)
         door = Door(token)
         self._hand = Hand(silence_s)
-        shapes = () if scene is None else scene.shapes()
         listening = listen(host, port)
-        self.url = address(host, listening.getsockname()[1], token)
+        self._port = listening.getsockname()[1]
+        self.url = address(host, self._port, token)
         try:
-            self._page = Page(listening, door, self._hand, spec, shapes, max_hz=max_hz, camera_hz=camera_hz)
+            self._page = Page(listening, door, self._hand, spec, scene, max_hz=max_hz, camera_hz=camera_hz)
         except BaseException:
             listening.close()
             raise
+
+    @property
+    def help(self) -> str:
+        """What to tell the person who started it."""
+        return f"open {self.url} in a browser (from another machine: ssh -L {self._port}:localhost:{self._port} ...)"
 
     @property
     def latency_s(self) -> float:
@@ -92,7 +97,7 @@ class BrowserTeleop:
         if not reason and grip is not None:
             self._target.move(np.zeros(3), None, grip)
         values = self._target.command(observation)
-        self._offer(observation)
+        self._offer(observation, following=not reason)
         return Command(None, "hold", reason=reason) if reason else Command(values, "human")
 
     def events(self) -> Sequence[Event]:
@@ -106,6 +111,17 @@ class BrowserTeleop:
     def close(self) -> None:
         """Stop serving; idempotent."""
         self._page.close()
+
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """As a watcher: nothing to show yet."""
+
+    def on_step(self, step: Step) -> None:
+        """As a watcher: show also what a policy does, or a robot that is paused."""
+        if step.source != "human":
+            self._offer(step.observation, following=False)
+
+    def on_end(self, meta: EpisodeMeta) -> None:
+        """As a watcher: nothing to show any more."""
 
     def _resume(self, observation: Observation) -> None:
         """After a hold go on from where the robot stopped, with the grip it has: a measured one would let things go."""
@@ -128,12 +144,13 @@ class BrowserTeleop:
         turned = quat_to_matrix(grasp.quat) @ rotation
         self._target.place(position + grasp.position - origin, matrix_to_quat(turned))
 
-    def _offer(self, observation: Observation) -> None:
+    def _offer(self, observation: Observation, *, following: bool) -> None:
+        """Leave the newest state for the page, at most ``max_hz`` times a second and only if somebody looks."""
         now_s = time.monotonic()
         if now_s < self._frame_due_s or not self._page.watched:
             return
         self._frame_due_s = now_s + self._frame_period_s
         poses = {} if self._scene is None else self._scene.poses()
-        where = observation.state["tool_pos"] if self._held and "tool_pos" in observation.state else self._target.position
-        handle = np.zeros(3) if self._plane else np.asarray(where, np.float64)
-        self._page.offer(Frame(observation, poses, handle, self._target.gripper))
+        tool = observation.state.get("tool_pos")
+        handle = self._target.position if following or tool is None else np.asarray(tool, np.float64)
+        self._page.offer(Frame(observation, poses, np.zeros(3) if self._plane else handle, self._target.gripper))

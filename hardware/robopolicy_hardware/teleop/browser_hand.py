@@ -49,7 +49,7 @@ class HandState:
             return "no browser is connected"
         if not self.present:
             return f"{self.clients[self.driver].name} does not answer"
-        return "nobody has taken the handle" if self.released else ""
+        return "take the handle" if self.released else ""
 
 
 class Hand:
@@ -110,7 +110,7 @@ class Hand:
                 self._hand_to(client)
 
     def grasped(self, client: int, position: np.ndarray, quat: np.ndarray) -> bool:
-        """The handle was taken or is now at ``position`` (3,) m, turned by ``quat`` (4,); False if not by the driver."""
+        """The handle was taken or is at ``position`` (3,) m, turned by ``quat`` (4,); False if not by the driver."""
         with self._lock:
             if client != self._state.driver:
                 return False

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from robopolicy.interfaces import Scene
+from robopolicy.rotations import quat_to_matrix
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Shape, Status
 from robopolicy_hardware.teleop.browser_door import Door, guarded_viser, quietly
 from robopolicy_hardware.teleop.browser_hand import Hand
 from robopolicy_hardware.teleop.browser_panel import Panel, for_people
 
-EYE, TARGET = (1.25, -0.80, 0.72), (0.40, 0.0, 0.12)  # m, of the first view: from the front right, down at the table
-FIELD_OF_VIEW = np.deg2rad(42)  # from the top of the picture to its bottom
+EYE, TARGET = (1.30, -0.85, 0.80), (0.36, 0.0, 0.18)  # m, of the first view: from the front right, down at the table
+UPRIGHT_EYE, UPRIGHT_TARGET = (1.50, -1.00, 0.45), (0.38, 0.0, -0.32)  # on a telephone, whose lower half is buttons
+FIELD_OF_VIEW = np.deg2rad(45)  # from the top of the picture to its bottom
 HANDLE = "/handle"
 HANDLE_PX = 110  # of each arrow, on a screen of any size: wide enough for a finger
 BEAT_S = 0.1  # between two questions to a page whether it is there
@@ -44,7 +47,7 @@ class Page:
         door: who may come in.
         hand: where to put what the browsers want.
         spec: of the robot: its cameras, and what of a hand's motion it follows.
-        shapes: of the scene.
+        scene: what to draw, or None.
         max_hz: pages are brought up to date this often at most.
         camera_hz: each camera's pictures are sent this often at most.
     """
@@ -55,7 +58,7 @@ class Page:
         door: Door,
         hand: Hand,
         spec: PolicySpec,
-        shapes: Sequence[Shape],
+        scene: Scene | None,
         *,
         max_hz: float,
         camera_hz: float,
@@ -70,7 +73,11 @@ class Page:
         self._handles: dict[int, Any] = {}  # of each browser that drives: one, or none
         self._listeners: dict[int, threading.Thread] = {}
         self._server = guarded_viser(door, listening)
-        self._draw_scene(shapes)
+        self._parts: dict[str, Any] = {}
+        self._poses: dict[str, np.ndarray] = {}
+        self._draw_surroundings()
+        if scene is not None:
+            self._draw(scene.shapes(), scene.poses())
         self._panel = Panel(self._server, hand, spec)
         self._server.on_client_connect(self._on_connect)
         self._server.on_client_disconnect(self._on_disconnect)
@@ -103,32 +110,44 @@ class Page:
         with quietly():
             self._server.stop()
 
-    def _draw_scene(self, shapes: Sequence[Shape]) -> None:
+    def _draw_surroundings(self) -> None:
         server = self._server
         server.gui.configure_theme(control_width="medium", show_logo=False, show_share_button=False)
+        # Shadows and the light of surroundings cost a page without a GPU 3/4 of its frames; the plumb line shows depth.
+        server.scene.configure_default_lights(False)
+        server.scene.configure_environment_map(None)
+        server.scene.add_light_hemisphere("/light/sky", ground_color=(150, 145, 140), intensity=1.6)
+        server.scene.add_light_directional("/light/lamp", intensity=1.7, position=(0.8, -1.0, 2.0))
+        sky = np.linspace((206, 214, 222), (242, 245, 247), 64).astype(np.uint8)  # from above to below
+        server.scene.set_background_image(np.repeat(sky[:, None], 2, axis=1), format="png")
         server.scene.world_axes.visible = False
-        server.scene.configure_default_lights(True, cast_shadow=True)
-        server.scene.add_grid(
-            "/grid", width=4, height=4, cell_size=0.1, section_size=0.5, position=(0.4, 0, -0.002),
-            cell_color=(205, 210, 216), section_color=(170, 178, 188), fade_distance=6.0,
-        )  # fmt: skip
         camera = server.initial_camera
         camera.position, camera.look_at, camera.fov = EYE, TARGET, float(FIELD_OF_VIEW)
         camera.near = 0.02
-        self._parts = {
-            shape.name: server.scene.add_mesh_simple(
-                f"/scene/{shape.name}", shape.vertices, shape.faces,
+        self._plumb = server.scene.add_line_segments(
+            "/plumb", np.array([[[0, 0, 0], [0, 0, -2.0]]]), (230, 73, 128), thickness=0.003
+        )  # from the tool down to what it is above; the table hides the rest
+        self._grid = server.scene.add_grid(
+            "/grid", width=4, height=4, cell_size=0.1, section_size=0.5, position=(0.4, 0, 0),
+            cell_color=(205, 210, 216), section_color=(170, 178, 188), fade_distance=6.0,
+        )  # fmt: skip
+
+    def _draw(self, shapes: Sequence[Shape], poses: Mapping[str, np.ndarray]) -> None:
+        lowest = 0.0
+        for shape in shapes:
+            pose = self._poses[shape.name] = poses[shape.name]
+            self._parts[shape.name] = self._server.scene.add_mesh_simple(
+                f"/scene/{shape.name}", shape.vertices, shape.faces, position=pose[:3], wxyz=pose[3:],
                 color=shape.colour[:3], opacity=None if shape.colour[3] >= 1 else shape.colour[3],
-            )
-            for shape in shapes
-        }  # fmt: skip
-        self._poses: dict[str, np.ndarray] = {}
+            )  # fmt: skip
+            up = quat_to_matrix(pose[3:])[2]
+            lowest = min(lowest, float(pose[2] + (shape.vertices @ up).min()))
+        self._grid.position = (0.4, 0, lowest + 0.002)  # on the floor
 
     async def _on_connect(self, client: Any) -> None:
         self._hand.joined(client.client_id, f"browser {client.client_id + 1}")
-        if client.camera.aspect < 1:  # a telephone upright: from further away, so that the table fits in
-            away = np.subtract(EYE, TARGET) * min(1.6, 1 / client.camera.aspect**0.6)
-            client.camera.position = np.add(TARGET, away)
+        if client.camera.aspect < 1:  # a telephone held upright
+            client.camera.position, client.camera.look_at = UPRIGHT_EYE, UPRIGHT_TARGET
         with self._wake:
             self._wake.notify()
 
@@ -163,11 +182,13 @@ class Page:
                     continue
                 self._poses[name] = pose
                 part.position, part.wxyz = pose[:3], pose[3:]
+        if (tool := frame.observation.state.get("tool_pos")) is not None:
+            _move(self._plumb, tool)
         for handle in self._handles.values():
             if self._hand.look().grasp is None:
-                place = frame.handle
-                if np.abs(np.subtract(handle.position, place)).max() > STILL_M or handle.wxyz[0] < 1 - 1e-6:
-                    handle.position, handle.wxyz = place, (1.0, 0.0, 0.0, 0.0)
+                _move(handle, frame.handle)
+                if handle.wxyz[0] < 1 - 1e-6:
+                    handle.wxyz = (1.0, 0.0, 0.0, 0.0)
         if time.monotonic() >= self._camera_due_s:
             self._camera_due_s = time.monotonic() + self._camera_period_s
             self._panel.pictures({name: for_people(image) for name, image in frame.observation.images.items()})
@@ -217,6 +238,11 @@ class Page:
 
         self._listeners[number] = threading.Thread(target=listen, name=f"browser {number} beat", daemon=True)
         self._listeners[number].start()
+
+
+def _move(node: Any, place: np.ndarray) -> None:
+    if np.abs(np.subtract(node.position, place)).max() > STILL_M:
+        node.position = place
 
 
 def _still(before: np.ndarray, pose: np.ndarray) -> bool:

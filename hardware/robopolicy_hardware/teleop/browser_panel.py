@@ -23,7 +23,7 @@ BUTTONS: tuple[tuple[Event, str, str, str, str, tuple[Phase, ...]], ...] = (
     ("success", "Success", "green", "CHECK", "S", ("recording", "paused")),
     ("failure", "Failure", "red", "X", "F", ("recording", "paused")),
     ("pause", "Pause", "yellow", "PLAYER_PAUSE", "P", ("recording", "paused")),
-    ("takeover", "Take over", "blue", "HAND_GRAB", "T", ("recording", "paused")),
+    ("takeover", "Take over", "blue", "STEERING_WHEEL", "T", ("recording", "paused")),
     ("release", "Give back", "blue", "ROBOT", "R", ("recording", "paused")),
     ("discard", "Discard", "gray", "TRASH", "D", ("recording", "paused")),
     ("redo", "Start over", "gray", "REFRESH", "O", ("recording", "paused")),
@@ -31,13 +31,21 @@ BUTTONS: tuple[tuple[Event, str, str, str, str, tuple[Phase, ...]], ...] = (
     ("quit", "Quit", "gray", "POWER", "Q", ("waiting",)),
 )
 STYLE = """<style>
-.mantine-Button-root{min-height:2.9em;font-size:.95rem;touch-action:manipulation}
-.rp{font:14px/1.45 system-ui,sans-serif;padding:.1em .2em}
+.rp{font:14px/1.5 system-ui,sans-serif;padding:.1em .8em}
 .rp b{font-variant-numeric:tabular-nums}
-.rp .phase{display:inline-block;color:#fff;border-radius:.4em;padding:.1em .7em;font-weight:600;margin-right:.6em}
-.rp .line{display:flex;justify-content:space-between;gap:.8em;flex-wrap:wrap}
+.rp .phase{display:inline-block;color:#fff;border-radius:.4em;padding:.05em .7em;font-weight:600;margin-right:.6em}
+.rp .line{display:flex;justify-content:space-between;gap:.2em .8em;flex-wrap:wrap}
 .rp .warn{color:#c92a2a;font-weight:600}
 .rp .dim{opacity:.7}
+.mantine-Button-root{min-height:2.9em;font-size:.95rem;touch-action:manipulation}
+img[style*="max-width: 100%"]{width:100%;border-radius:.3em}
+div:has(>div>.mantine-Button-root){display:grid;grid-template-columns:1fr 1fr;padding:.3em .4em}
+div:has(>div>.mantine-Button-root)>*{grid-column:1/-1}
+div:has(>.mantine-Button-root){grid-column:auto!important;margin:0 .3em!important}
+div:has(>.mantine-Button-root[style*="-dark-"]){grid-column:1/-1!important}
+@media(max-width:40em){
+div[style*="fixed"]:has(.rp),div[style*="fixed"]:has(.rp) div[style*="20em"]{width:100%!important}
+}
 </style>"""
 
 
@@ -54,7 +62,7 @@ class Panel:
         self._state = gui.add_html("")
         self._roles: dict[int, tuple[Any, Any]] = {}  # each browser's own line, and its button to drive
         self._shown = ""
-        self._gripper = 1.0
+        self._gripper, self._has_policy = 1.0, False
         self._grip: Any = None
         if spec.action.kind == "tool_pose" or spec.action.dim in (4, 7):
             self._grip = gui.add_button("Close the gripper", color="dark", icon=viser.Icon.HAND_GRAB)
@@ -77,8 +85,10 @@ class Panel:
             _assign(self._grip, "label", "Close the gripper" if self._gripper > 0.5 else "Open the gripper")
         if status is None:
             return
+        self._has_policy |= status.source == "policy"
+        can = {"takeover": status.source == "policy", "release": self._has_policy and status.source != "policy"}
         for event, *_, phases in BUTTONS:
-            _assign(self._buttons[event], "visible", status.phase in phases)
+            _assign(self._buttons[event], "visible", status.phase in phases and can.get(event, True))
         _assign(self._buttons["pause"], "label", "Go on" if status.phase == "paused" else "Pause")
         if (content := _in_words(status, state)) != self._shown:
             self._shown = self._state.content = content
@@ -117,9 +127,9 @@ class Panel:
                 self._roles[number] = line, button
             line, button = self._roles[number]
             if number == state.driver:
-                words = "<b>You drive.</b> " + (state.reason.capitalize() or "The robot follows the handle.")
+                words = f"<b>You drive:</b> {state.reason or 'the robot follows the handle'}"
             else:
-                words = f"<b>You watch.</b> {driver.name.capitalize() if driver else 'Nobody'} drives."
+                words = f"<b>You watch:</b> {driver.name if driver else 'nobody'} drives"
             _assign(line, "content", f'<div class="rp">{words}</div>')
             _assign(button, "visible", number != state.driver)
 
@@ -170,12 +180,13 @@ def _assign(handle: Any, name: str, value: Any) -> None:
 def _in_words(status: Status, state: HandState) -> str:
     word, colour = PHASES[status.phase]
     minutes, seconds = divmod(int(status.time_s), 60)
-    drops = f'<span class="warn">{status.dropped} dropped</span>' if status.dropped else "0 dropped"
+    drops = f'<span class="warn">{status.dropped} dropped</span>' if status.dropped else "<span>0 dropped</span>"
     latency = f"{state.latency_s * 1e3:.0f} ms" if state.present else "–"
+    cameras = f"<span>cameras <b>{status.camera_hz:.0f} Hz</b></span>" if status.camera_hz else ""
     lines = [
         f'<span><span class="phase" style="background:{colour}">{word}</span>'
         f"episode <b>{status.episode}</b> of <b>{status.episodes}</b></span><b>{minutes}:{seconds:02d}</b>",
-        f"<span>rate <b>{status.rate_hz:.1f} Hz</b></span><span>latency <b>{latency}</b></span><span>{drops}</span>",
+        f"<span><b>{status.rate_hz:.1f} Hz</b></span>{cameras}<span>latency <b>{latency}</b></span>{drops}",
         f'<span class="dim">driven by <b>{status.source}</b></span>',
     ]
     if status.message:
