@@ -121,7 +121,7 @@ class _Session:
 
     def run(self) -> SessionResult:
         self.held, self.seed = self.wishes.held, self.wishes.seed
-        pressed: str = ""
+        pressed = ""
         while self.held < self.wishes.episodes and pressed != "quit":
             pressed = self._wait()
             if pressed == "undo":
@@ -136,6 +136,8 @@ class _Session:
         """Let the person look and move at the next start; return ``start``, ``undo`` or ``quit``."""
         self._to_start()
         self.phase, self.shared.waiting = "waiting", True
+        if self.outcomes and self.ended != "undo":
+            self.message = ""
         refused = 0
         while True:
             self.pace = Pace()

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from robopolicy.cli import replay
 from robopolicy.cli.data_actions import edit, exchange, look, quality, view
 
 SUBJECTS = (look, view, edit, quality, exchange)
@@ -14,3 +15,4 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for subject in SUBJECTS:
         subject.add_actions(actions, debug)
+    replay.add_parser(actions, debug)
