@@ -111,6 +111,18 @@ class BasePolicy:
         error, novelty = _measure(self._net, x, y, slice(None))
         return Judged(error, novelty, self.rule.apply(error, novelty))
 
+    def judge_step(self, state: dict[str, np.ndarray], actions: np.ndarray) -> tuple[float, float]:
+        """Return compatibility and novelty of one step.
+
+        Args:
+            state: {name: (1, D)}.
+            actions: (horizon, A), those that were sent from this step on.
+        """
+        x = self.features.state(state)
+        y = self.features.residual(x, torch.as_tensor(np.asarray(actions, np.float32)).flatten()[None])
+        error, novelty = _measure(self._net, x, y, slice(None))
+        return float(self.rule.apply(error, novelty)[0]), float(novelty[0])
+
     def fits(self, judged: Judged) -> bool:
         """Whether a demonstration is compatible with the base."""
         return judged.score >= self.rule.score

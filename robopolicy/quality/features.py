@@ -75,7 +75,10 @@ class Features(nn.Module):
             action: (N, A).
             episode_ends: (E,) one past each episode's last row.
         """
-        chunks = self._chunks(action, episode_ends)
+        return self.residual(state, self._chunks(action, episode_ends))
+
+    def residual(self, state: Tensor, chunks: Tensor) -> Tensor:
+        """Return what is left of ``chunks`` (N, horizon * A) after the guess from ``state`` (N, F), scaled."""
         return (chunks - _with_one(state) @ self.guess) / self.scale
 
     def _scaled(self, state: Mapping[str, np.ndarray]) -> Tensor:
