@@ -9,8 +9,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record
 
 from robopolicy.errors import DatasetError
-from robopolicy.spec import TOOL_POSE, StateSpec
+from robopolicy.spec import TOOL_POSE, CameraSpec, StateSpec
 from robopolicy_data.check import check, info
+from robopolicy_data.derived import write_derived
+from robopolicy_data.files import crc32c
 from robopolicy_data.writer import DatasetWriter
 
 
@@ -100,7 +102,127 @@ def test_black_and_frozen_frames(path):
 
     assert recorded(path, change) == [
         "warning: episode 3, obs/cam/front: 9 of 30 frames repeat the one before while the state moves",
-        "warning: episode 3, obs/cam/wrist: 1 of 30 frames are black, the first at step 5",
+        "warning: episode 3, obs/cam/wrist: 1 of 30 frames are black, the first at frame 5",
+    ]
+
+
+def test_a_gap_and_what_it_does_to_the_rate(path):
+    assert recorded(path, lambda k, step: stretched(step, k >= 11, SPEC.period_ns + 400_000_000)) == [
+        "warning: episode 3, time/step: labelled 20 Hz, with its gaps 15.68 Hz",
+        "warning: episode 3, time/step: jitter: 1 % of steps are 288 ms off a 50 ms period",
+        "warning: episode 3, time/step: 1 gap(s), the longest 0.45 s after step 10",
+    ]
+
+
+def frozen_from(first):
+    """Let the wrist camera deliver nothing new from a step on."""
+
+    def change(k, step):
+        stamps = step.observation.image_stamps_ns
+        if k < first:
+            change.last = stamps["wrist"]
+        return seen(step, image_stamps_ns={**stamps, "wrist": change.last})
+
+    return change
+
+
+@pytest.mark.parametrize(("first", "said"), [(3, "1.35 s, 0.1 s into"), (12, "0.9 s, 0.55 s into"), (25, None)])
+def test_a_camera_that_stalls(path, first, said):
+    problems = recorded(path, frozen_from(first))
+    if said is None:
+        assert problems == ["warning: episode 3, obs/cam/wrist: frames are up to 250 ms older than their step"]
+    else:
+        (problem,) = problems
+        assert problem.startswith("warning: episode 3, obs/cam/wrist: the camera stalls: no new frame for " + said)
+
+
+def test_a_camera_that_is_slow_is_no_finding(path):
+    def change(k, step):
+        stamps = step.observation.image_stamps_ns
+        if k % 4 == 0:
+            change.last = stamps["wrist"]
+        return seen(step, image_stamps_ns={**stamps, "wrist": change.last})
+
+    assert recorded(path, change) == []
+
+
+def test_dropped_steps_are_an_error(path):
+    with DatasetWriter(path, SPEC) as writer:
+        episode = writer.begin(META)
+        for step in make_steps(4, 30):
+            episode.add(step)
+        episode.commit(drops={"steps": 7, "spans": [[1, 2, 7]]})
+    (problem,) = check(path)
+    assert problem.severity == "error"
+    assert "7 step(s) were dropped" in problem.message
+
+
+def test_what_was_recovered_says_so(path):
+    with DatasetWriter(path, SPEC) as writer:
+        episode = writer.begin(META)
+        for step in make_steps(4, 30):
+            episode.add(step)
+    with DatasetWriter(path, SPEC, recover=True):
+        pass
+    assert [str(p) for p in check(path)] == [
+        "warning: episode 3: recovered 30 of 30 journaled steps of an interrupted recording"
+    ]
+
+
+@pytest.mark.parametrize("group", ["", "obs", "obs/state", "time", "align", "derived", "derived/quality@1"])
+def test_a_folder_that_is_no_group(path, group):
+    write_derived(path, 1, "quality@1", {"idle": np.zeros(20, bool)})
+    assert check(path) == []
+    file = path / "episodes/000001" / group / "zarr.json"
+    saved = file.read_bytes()
+    if group:
+        file.unlink()
+        (problem,) = check(path)
+        assert (problem.severity, problem.where) == ("error", "episode 1")
+        assert f"{group}/zarr.json is missing" in problem.message
+    file.write_bytes(saved.replace(b'"group"', b'"array"'))
+    (problem,) = check(path)
+    assert "is a zarr array, want a group" in problem.message
+
+
+def test_the_episodes_folder_is_a_group(path):
+    (path / "episodes/zarr.json").unlink()
+    (problem,) = check(path)
+    assert "episodes/zarr.json is missing" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("stream", "values", "said"),
+    [
+        ("align/wrist", np.arange(20, dtype=np.int32) + 5, "frames 5 to 24, but the camera has 20"),
+        ("align/wrist", np.arange(20, dtype=np.int32)[::-1], "steps go back to older frames 19 times, first after"),
+        ("time/wrist", np.arange(20)[::-1] * 1_000_000 + 10**9, "time does not go on at 19 of 20 frames, the first"),
+    ],
+)
+def test_frames_and_steps_that_do_not_fit(path, stream, values, said):
+    data = np.ascontiguousarray(values).tobytes()
+    (path / "episodes/000001" / stream / "c.0").write_bytes(data + crc32c(data))
+    problems = [p for p in check(path) if p.severity == "error"]
+    assert [said in p.message for p in problems] == [True], problems
+
+
+def test_damage_of_what_a_tool_added(path):
+    write_derived(path, 1, "quality@1", {"idle": np.zeros(20, bool)})
+    file = path / "episodes/000001/derived/quality@1/idle/c.0"
+    file.write_bytes(b"\1" + file.read_bytes()[1:])
+    (problem,) = check(path)
+    assert "derived/quality@1: idle: c.0 is damaged" in problem.message
+
+
+def test_an_empty_depth_map(tmp_path):
+    spec = replace(SPEC, cameras={"range": CameraSpec(8, 8, "depth")})
+    with DatasetWriter(tmp_path, spec) as writer:
+        episode = writer.begin(META)
+        for k, step in enumerate(make_steps(4, 20)):
+            episode.add(seen(step, images={"range": np.full((8, 8), k and 500 + k, np.uint16)}))
+        episode.commit()
+    assert [str(p) for p in check(tmp_path)] == [
+        "warning: episode 0, obs/depth/range: 1 of 20 frames are empty, the first at frame 0"
     ]
 
 

@@ -1,41 +1,23 @@
 """Looks over a dataset: what is broken, and what would quietly spoil the training. Renders nothing."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from robopolicy.errors import DatasetError
 from robopolicy.spec import PolicySpec
+from robopolicy_data.check_frames import check_frames, state_moved
+from robopolicy_data.check_time import check_camera_time, check_time
 from robopolicy_data.episode import Episode
 from robopolicy_data.info import count_folders, info
-from robopolicy_data.layout import WIP, camera_path, state_path
-from robopolicy_data.metadata import unfinished_import
+from robopolicy_data.layout import DERIVED, EPISODES, MONITOR, WIP, camera_path, groups, state_path, streams
+from robopolicy_data.metadata import read_json, unfinished_import
+from robopolicy_data.problem import Problem
 from robopolicy_data.reader import Dataset
 
 __all__ = ["Problem", "check", "info"]
-
-Severity = Literal["error", "warning"]
-
-MAX_RATE_ERROR = 0.05  # of the labelled rate
-MAX_JITTER = 0.2  # 99th percentile of |dt - median|, of the period
-MAX_CAMERA_AGE = 2.0  # periods a frame may be older than its step
-MAX_FROZEN = 0.1  # share of an episode's frames equal to the one before while the state moved
-BLACK = 8  # a frame with no brighter value is black, 0..255
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One finding; an ``error`` means that data are missing or wrong, a ``warning`` that they look odd."""
-
-    severity: Severity
-    where: str  # "episode 12, obs/cam/front", or "" for the whole dataset
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.where}{': ' if self.where else ''}{self.message}"
 
 
 def check(path: Path | str, *, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
@@ -52,6 +34,7 @@ def check(path: Path | str, *, progress: Callable[[int, int], None] | None = Non
     problems = [] if len(dataset) else [Problem("warning", "", "there are no episodes")]
     if line := unfinished_import(dataset.attrs, dataset.path):
         problems.append(Problem("error", "", line))
+    problems += _check_groups("", dataset.path, [f"{EPISODES}/any"])
     ranges = _Ranges(dataset.spec)
     for done, episode in enumerate(dataset, 1):
         problems += _check_episode(episode, dataset.spec, ranges)
@@ -66,31 +49,75 @@ def check(path: Path | str, *, progress: Callable[[int, int], None] | None = Non
 
 def _check_episode(episode: Episode, spec: PolicySpec, ranges: "_Ranges") -> Iterator[Problem]:
     """Yield the findings of one episode; a stream that cannot be read is reported and left out of the rest."""
+    where = f"episode {episode.number}"
     try:
-        _ = episode.length, episode.meta
+        own, _ = episode.attributes, episode.meta
     except DatasetError as error:
-        yield Problem("error", f"episode {episode.number}", str(error))
+        yield Problem("error", where, str(error))
         return
-    numbers: dict[str, np.ndarray] = {}
-    readers: dict[str, Callable[[], np.ndarray]] = {
-        **{state_path(name): lambda name=name: episode.state(name) for name in spec.state},  # type: ignore[misc]
+    yield from _check_notes(where, own)
+    paths = [*(stream.path for stream in streams(spec)), *(camera_path(spec, name) for name in spec.cameras)]
+    derived = [f"{DERIVED}/{name}/any" for name in episode.derived_names()]
+    old = [path for path in paths if path.startswith("align/") and not (episode.path / path).exists()]
+    yield from _check_groups(where, episode.path, [*(path for path in paths if path not in old), *derived])
+    readers: dict[str, Callable[[], Any]] = {
+        **{state_path(name): lambda name=name: episode.state(name) for name in spec.state},
         "action/command": episode.action,
         "action/source": episode.sources,
-        **{f"time/{name}": lambda name=name: episode.stamps_ns(name) for name in ("step", "action", *spec.cameras)},  # type: ignore[misc]
+        **{f"time/{name}": lambda name=name: episode.stamps_ns(name) for name in ("step", "action")},
+        **{f"{DERIVED}/{name}": lambda name=name: episode.derived(name) for name in episode.derived_names()},
+        MONITOR: episode.verdicts,
     }
+    numbers: dict[str, np.ndarray] = {}
     for stream, read in readers.items():
         try:
             numbers[stream] = read()
         except DatasetError as error:
-            yield Problem("error", f"episode {episode.number}", str(error))
-    try:
-        episode.verdicts()
-    except DatasetError as error:
-        yield Problem("error", f"episode {episode.number}", str(error))
+            yield Problem("error", where, str(error))
+    numbers = {stream: values for stream, values in numbers.items() if not stream.startswith(DERIVED)}
     yield from _check_numbers(episode, numbers, ranges)
-    yield from _check_times(episode, spec, {k[5:]: v for k, v in numbers.items() if k.startswith("time/")})
+    yield from check_time(where, spec, {k[5:]: v for k, v in numbers.items() if k.startswith("time/")})
     for camera in spec.cameras:
         yield from _check_camera(episode, spec, camera, numbers)
+
+
+def _check_notes(where: str, own: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what the recording itself says went wrong."""
+    if drops := own.get("drops"):
+        text = f"{drops.get('steps')} step(s) were dropped while recording: the disk or the processor could not keep up"
+        yield Problem("error", where, text)
+    if recovered := own.get("recovered"):
+        yield Problem("warning", where, str(recovered.get("reason", recovered)))
+
+
+def _check_groups(where: str, folder: Path, arrays: list[str]) -> Iterator[Problem]:
+    """Yield every folder above an array that is no zarr group."""
+    for group in groups(arrays):
+        try:
+            kind = read_json(folder / group / "zarr.json").get("node_type")
+        except DatasetError as error:
+            yield Problem("error", where, str(error))
+            continue
+        if kind != "group":
+            yield Problem("error", where, f"{folder / group / 'zarr.json'} is a zarr {kind}, want a group")
+
+
+def _check_camera(episode: Episode, spec: PolicySpec, camera: str, numbers: dict[str, np.ndarray]) -> Iterator[Problem]:
+    """Yield what is wrong with a camera: its times if they can be read, then every frame."""
+    moved = None
+    try:
+        stamps, align = episode.frame_stamps_ns(camera), episode.frame_rows(camera)
+        if "time/step" in numbers:
+            yield from check_camera_time(f"episode {episode.number}", spec, camera, stamps, align, numbers["time/step"])
+        states = [values for stream, values in numbers.items() if stream.startswith("obs/state/")]
+        moved = state_moved(states, align, len(stamps))
+    except DatasetError as error:
+        yield Problem("error", f"episode {episode.number}", str(error))
+    try:
+        count = episode.frame_count(camera)
+    except DatasetError:
+        return  # said above
+    yield from check_frames(episode, spec, camera, np.ones(count, bool) if moved is None else moved)
 
 
 def _check_numbers(episode: Episode, numbers: dict[str, np.ndarray], ranges: "_Ranges") -> Iterator[Problem]:
@@ -102,51 +129,6 @@ def _check_numbers(episode: Episode, numbers: dict[str, np.ndarray], ranges: "_R
             text = f"{len(bad)} of {len(values)} steps hold NaN or infinity, the first at step {bad[0]}"
             yield Problem("error", f"episode {episode.number}, {stream}", text)
         ranges.add(stream, values)
-
-
-def _check_times(episode: Episode, spec: PolicySpec, stamps: dict[str, np.ndarray]) -> Iterator[Problem]:
-    for name, ns in stamps.items():
-        # an image may be seen twice, and a set-point may be due with the one before; a step has its own instant
-        back = np.flatnonzero(np.diff(ns) <= 0 if name == "step" else np.diff(ns) < 0)
-        if len(back):
-            text = f"time does not go on at {len(back)} of {len(ns)} steps, the first after step {back[0]}"
-            yield Problem("error", f"episode {episode.number}, time/{name}", text)
-    step = stamps.get("step")
-    if step is None or len(step) < 3:
-        return
-    dt, where = np.diff(step), f"episode {episode.number}, time/step"
-    period = float(np.median(dt))
-    if period <= 0:
-        return
-    if abs(1e9 / period / spec.rate_hz - 1) > MAX_RATE_ERROR:
-        yield Problem("warning", where, f"labelled {spec.rate_hz:g} Hz, recorded at {1e9 / period:.4g} Hz")
-    jitter = float(np.quantile(np.abs(dt - period), 0.99))
-    if jitter > MAX_JITTER * period:
-        yield Problem(
-            "warning", where, f"jitter: 1 % of steps are {jitter / 1e6:.3g} ms off a {period / 1e6:.4g} ms period"
-        )
-    for camera in spec.cameras:
-        if camera in stamps and (age := float(np.max(step - stamps[camera]))) > MAX_CAMERA_AGE * period:
-            text = f"frames are up to {age / 1e6:.4g} ms older than their step"
-            yield Problem("warning", f"episode {episode.number}, {camera_path(spec, camera)}", text)
-
-
-def _check_camera(episode: Episode, spec: PolicySpec, camera: str, numbers: dict[str, np.ndarray]) -> Iterator[Problem]:
-    where = f"episode {episode.number}, {camera_path(spec, camera)}"
-    try:
-        images = episode.images(camera)  # (T, H, W, 3) or (T, H, W)
-    except DatasetError as error:
-        yield Problem("error", f"episode {episode.number}", str(error))
-        return
-    black = np.flatnonzero(images.reshape(len(images), -1).max(axis=1) <= BLACK)
-    if len(black):
-        yield Problem("warning", where, f"{len(black)} of {len(images)} frames are black, the first at step {black[0]}")
-    same = np.array([np.array_equal(a, b) for a, b in zip(images[1:], images[:-1], strict=True)], bool)
-    states = [v for k, v in numbers.items() if k.startswith("obs/state/")]
-    moved = np.any([np.any(np.diff(v, axis=0) != 0, axis=1) for v in states], axis=0) if states else np.ones_like(same)
-    frozen = int(np.sum(same & moved))
-    if frozen > MAX_FROZEN * len(images):
-        yield Problem("warning", where, f"{frozen} of {len(images)} frames repeat the one before while the state moves")
 
 
 class _Ranges:

@@ -1,0 +1,60 @@
+"""What the frames of a camera tell: damage, black ones, ones that do not change; one frame in memory at a time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from robopolicy.errors import DatasetError
+from robopolicy.spec import PolicySpec
+from robopolicy_data.episode import Episode
+from robopolicy_data.layout import camera_path
+from robopolicy_data.problem import Problem
+
+MAX_FROZEN = 0.1  # share of an episode's frames equal to the one before while the state moved
+BLACK = 8  # a picture with no brighter value is black, 0..255
+
+
+def check_frames(episode: Episode, spec: PolicySpec, camera: str, moved: np.ndarray) -> Iterator[Problem]:
+    """Decode every frame and yield what is wrong.
+
+    Args:
+        episode: read from.
+        spec: of the dataset.
+        camera: its name.
+        moved: (N,) bool, whether the state changed since the frame before.
+    """
+    where = f"episode {episode.number}, {camera_path(spec, camera)}"
+    size = spec.cameras[camera]
+    frame, before = np.empty((1, *size.shape), size.dtype), np.empty((1, *size.shape), size.dtype)
+    dark: list[int] = []
+    frozen, count = 0, episode.frame_count(camera)
+    for row in range(count):
+        try:
+            episode.frames(camera, [row], out=frame)
+        except DatasetError as error:
+            yield Problem("error", f"episode {episode.number}", str(error))
+            return
+        if frame.max() <= (BLACK if size.kind == "colour" else 0):
+            dark.append(row)
+        frozen += bool(row and moved[row] and np.array_equal(frame, before))
+        frame, before = before, frame
+    if dark:
+        what = "black" if size.kind == "colour" else "empty"
+        yield Problem("warning", where, f"{len(dark)} of {count} frames are {what}, the first at frame {dark[0]}")
+    if frozen > MAX_FROZEN * count:
+        yield Problem("warning", where, f"{frozen} of {count} frames repeat the one before while the state moves")
+
+
+def state_moved(states: list[np.ndarray], align: np.ndarray, frames: int) -> np.ndarray:
+    """Return whether the state changed between the first sights of each frame and the one before, (N,) bool.
+
+    Args:
+        states: (T, D) each.
+        align: (T,) which frame each step saw.
+        frames: N.
+    """
+    if not states:
+        return np.ones(frames, bool)
+    first = np.searchsorted(align, np.arange(frames)).clip(max=len(align) - 1)
+    changed = [np.any(state[first] != state[np.roll(first, 1)], axis=1) for state in states]
+    return np.any(changed, axis=0)
