@@ -516,7 +516,7 @@ def peer(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("video", "backend"), [("libsvtav1", "torchcodec"), ("h264", "pyav"), ("none", "torchcodec")])
+@pytest.mark.parametrize(("video", "backend"), [("libsvtav1", "default"), ("h264", "pyav"), ("none", "default")])
 def test_lerobots_own_reader_sees_the_same(recorded, tmp_path, peer, video, backend):
     export_lerobot(recorded, tmp_path / "l", video=video)
     said = peer("lerobot_read.py", tmp_path / "l", tmp_path / "seen.npz", "--backend", backend)

@@ -1,6 +1,6 @@
 """Runs in a Python that has lerobot (made for 0.4.4): loads a folder with LeRobotDataset and writes what came out.
 
-python lerobot_read.py FOLDER OUT.npz [--backend torchcodec|pyav]
+python lerobot_read.py FOLDER OUT.npz [--backend default|torchcodec|pyav]
 
 Arrays: every numeric key stacked over all items; pictures of colour cameras as uint8 (N, H, W, 3); "task" (N,);
 "window/..." what delta_timestamps gives for the item in the middle. It prints versions and episodes as JSON.
@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.video_utils import get_safe_default_codec
 
 
 def plain(values):
@@ -26,8 +27,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("out")
-    parser.add_argument("--backend", default="torchcodec")
+    parser.add_argument("--backend", default="default", help="default: torchcodec where it is installed, else pyav")
     options = parser.parse_args()
+    if options.backend == "default":
+        options.backend = get_safe_default_codec()
     dataset = LeRobotDataset("local/peer", root=options.folder, video_backend=options.backend)
     items = [dataset[i] for i in range(len(dataset))]
     keys = [key for key, value in items[0].items() if not isinstance(value, str)]
