@@ -1,4 +1,5 @@
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,16 @@ def test_a_folder_that_is_no_group(path, group):
     file.write_bytes(saved.replace(b'"group"', b'"array"'))
     (problem,) = check(path)
     assert "is a zarr array, want a group" in problem.message
+
+
+def test_a_zip_is_checked_too(path, tmp_path_factory):
+    (path / "episodes/000001/obs/zarr.json").unlink()
+    name = tmp_path_factory.mktemp("z") / "d.zip"
+    with zipfile.ZipFile(name, "w", zipfile.ZIP_STORED) as archive:
+        for file in path.rglob("*"):
+            archive.write(file, file.relative_to(path))
+    (problem,) = check(name)
+    assert "episodes/000001/obs/zarr.json is missing" in problem.message
 
 
 def test_the_episodes_folder_is_a_group(path):

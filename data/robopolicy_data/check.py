@@ -13,9 +13,10 @@ from robopolicy_data.check_time import check_camera_time, check_time
 from robopolicy_data.episode import Episode
 from robopolicy_data.info import count_folders, info
 from robopolicy_data.layout import DERIVED, EPISODES, MONITOR, WIP, camera_path, groups, state_path, streams
-from robopolicy_data.metadata import read_json, unfinished_import
+from robopolicy_data.metadata import json_in, unfinished_import
 from robopolicy_data.problem import Problem
 from robopolicy_data.reader import Dataset
+from robopolicy_data.source import Source, open_source
 
 __all__ = ["Problem", "check", "info"]
 
@@ -24,30 +25,30 @@ def check(path: Path | str, *, progress: Callable[[int, int], None] | None = Non
     """Read every byte of a dataset and return what is wrong with it, worst first; empty is good.
 
     Args:
-        path: the dataset.
+        path: the dataset: a folder, a zip or a URL.
         progress: called with (episodes checked, episodes in all).
 
     Raises:
         DatasetError, NewerFormat: if it cannot be opened at all.
     """
-    dataset = Dataset(path, unfinished=True)
+    dataset, source = Dataset(path, unfinished=True), open_source(path)
     problems = [] if len(dataset) else [Problem("warning", "", "there are no episodes")]
-    if line := unfinished_import(dataset.attrs, dataset.path):
+    if line := unfinished_import(dataset.attrs, dataset.where):
         problems.append(Problem("error", "", line))
-    problems += _check_groups("", dataset.path, [f"{EPISODES}/any"])
+    problems += _check_groups("", source, "", [f"{EPISODES}/any"])
     ranges = _Ranges(dataset.spec)
     for done, episode in enumerate(dataset, 1):
-        problems += _check_episode(episode, dataset.spec, ranges)
+        problems += _check_episode(episode, dataset.spec, source, ranges)
         if progress is not None:
             progress(done, len(dataset))
     problems += ranges.constant(len(dataset))
-    if unfinished := count_folders(dataset.path / WIP):
+    if source.folder is not None and (unfinished := count_folders(source.folder / WIP)):
         text = f"{unfinished} unfinished recording(s) in {WIP}: one is being made, or the next recording puts it aside"
         problems.append(Problem("warning", "", text))
     return sorted(problems, key=lambda problem: problem.severity)
 
 
-def _check_episode(episode: Episode, spec: PolicySpec, ranges: "_Ranges") -> Iterator[Problem]:
+def _check_episode(episode: Episode, spec: PolicySpec, source: Source, ranges: "_Ranges") -> Iterator[Problem]:
     """Yield the findings of one episode; a stream that cannot be read is reported and left out of the rest."""
     where = f"episode {episode.number}"
     try:
@@ -56,16 +57,19 @@ def _check_episode(episode: Episode, spec: PolicySpec, ranges: "_Ranges") -> Ite
         yield Problem("error", where, str(error))
         return
     yield from _check_notes(where, own)
+    at = f"{EPISODES}/{episode.number:06d}"
+    derived = _derived_names(source, at)
     paths = [*(stream.path for stream in streams(spec)), *(camera_path(spec, name) for name in spec.cameras)]
-    derived = [f"{DERIVED}/{name}/any" for name in episode.derived_names()]
-    old = [path for path in paths if path.startswith("align/") and not (episode.path / path).exists()]
-    yield from _check_groups(where, episode.path, [*(path for path in paths if path not in old), *derived])
+    paths = [
+        path for path in paths if not path.startswith("align/") or source.exists(f"{at}/{path}")
+    ]  # none in format 1
+    yield from _check_groups(where, source, at, [*paths, *(f"{DERIVED}/{name}/any" for name in derived)])
     readers: dict[str, Callable[[], Any]] = {
         **{state_path(name): lambda name=name: episode.state(name) for name in spec.state},
         "action/command": episode.action,
         "action/source": episode.sources,
         **{f"time/{name}": lambda name=name: episode.stamps_ns(name) for name in ("step", "action")},
-        **{f"{DERIVED}/{name}": lambda name=name: episode.derived(name) for name in episode.derived_names()},
+        **{f"{DERIVED}/{name}": lambda name=name: episode.derived(name) for name in derived},
         MONITOR: episode.verdicts,
     }
     numbers: dict[str, np.ndarray] = {}
@@ -90,16 +94,23 @@ def _check_notes(where: str, own: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("warning", where, str(recovered.get("reason", recovered)))
 
 
-def _check_groups(where: str, folder: Path, arrays: list[str]) -> Iterator[Problem]:
+def _derived_names(source: Source, at: str) -> list[str]:
+    """Return every folder of an episode's derived ones, also one that lost its zarr.json."""
+    names = source.list(f"{at}/{DERIVED}") if source.exists(f"{at}/{DERIVED}") else []
+    return sorted(name for name in names if name != "zarr.json" and not name.startswith("."))
+
+
+def _check_groups(where: str, source: Source, at: str, arrays: list[str]) -> Iterator[Problem]:
     """Yield every folder above an array that is no zarr group."""
     for group in groups(arrays):
+        path = "/".join(part for part in (at, group, "zarr.json") if part)
         try:
-            kind = read_json(folder / group / "zarr.json").get("node_type")
+            kind = json_in(source, path).get("node_type")
         except DatasetError as error:
             yield Problem("error", where, str(error))
             continue
         if kind != "group":
-            yield Problem("error", where, f"{folder / group / 'zarr.json'} is a zarr {kind}, want a group")
+            yield Problem("error", where, f"{path} is a zarr {kind}, want a group")
 
 
 def _check_camera(episode: Episode, spec: PolicySpec, camera: str, numbers: dict[str, np.ndarray]) -> Iterator[Problem]:
