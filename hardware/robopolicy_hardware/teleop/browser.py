@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +15,17 @@ from robopolicy_hardware.teleop.browser_door import Door, address, listen
 from robopolicy_hardware.teleop.browser_hand import Grasp, Hand
 from robopolicy_hardware.teleop.browser_page import Frame, Page
 from robopolicy_hardware.teleop.target import ToolTarget
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Where handle and target belong together during one grasp, all in the base frame."""
+
+    grasp: int
+    handle: np.ndarray  # (3,) m
+    turn: np.ndarray  # (3, 3), of the handle since it was taken
+    position: np.ndarray  # (3,) m, of the target
+    rotation: np.ndarray  # (3, 3), R_base_target
 
 
 class BrowserTeleop:
@@ -55,7 +67,8 @@ class BrowserTeleop:
         self._scene = scene
         self._frame_period_s, self._frame_due_s = 1 / max_hz, 0.0
         self._held = True
-        self._anchor: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._anchor: Anchor | None = None
+        self._met = (0, 0)  # newest grasp followed, and the stamp of the observation it was first seen at
         token = token or secrets.token_urlsafe(16)
         door = Door(token)
         self._hand = Hand(silence_s)
@@ -91,7 +104,7 @@ class BrowserTeleop:
             self._resume(observation)
         self._held = bool(reason)
         if not reason and state.grasp is not None:
-            self._follow(state.grasp)
+            self._follow(state.grasp, observation.stamp_ns)
         else:
             self._anchor = None
         if not reason and grip is not None:
@@ -130,19 +143,33 @@ class BrowserTeleop:
         self._target.move(np.zeros(3), None, gripper)
         self._anchor = None
 
-    def _follow(self, grasp: Grasp) -> None:
+    def _follow(self, grasp: Grasp, stamp_ns: int) -> None:
         """Move the target by what the handle moved since it was taken, or since the last engagement."""
-        if self._anchor is None or self._anchor[0] != grasp.number:
-            start = (grasp.position, quat_to_matrix(grasp.quat))
-            rotation = start[1].T @ quat_to_matrix(self._target.quat)
-            self._anchor = (grasp.number, start[0], self._target.position, rotation)
-        _, origin, position, rotation = self._anchor
+        anchor = self._anchored(grasp, stamp_ns)
+        step = grasp.position - anchor.handle
         if self._plane:  # its units are not the handle's: by steps
-            self._target.move(grasp.position - origin)
-            self._anchor = (grasp.number, grasp.position, position, rotation)
-            return
-        turned = quat_to_matrix(grasp.quat) @ rotation
-        self._target.place(position + grasp.position - origin, matrix_to_quat(turned))
+            self._target.move(step)
+            self._anchor = replace(anchor, handle=grasp.position)
+        else:
+            turned = quat_to_matrix(grasp.quat) @ anchor.turn.T @ anchor.rotation
+            self._target.place(anchor.position + step, matrix_to_quat(turned))
+        if grasp.over:
+            self._hand.followed(grasp.number)
+
+    def _anchored(self, grasp: Grasp, stamp_ns: int) -> Anchor:
+        """Return where handle and target belong together.
+
+        That is where the handle was taken; but where it is now if the loop had followed this grasp before and was
+        interrupted (by a silence, a pause, a policy): what was moved meanwhile is not made up for.
+        """
+        if self._anchor is not None and self._anchor.grasp == grasp.number:
+            return self._anchor
+        if self._met[0] != grasp.number:
+            self._met = (grasp.number, stamp_ns)
+        fresh = self._met[1] == stamp_ns
+        handle, turn = (grasp.origin, np.eye(3)) if fresh else (grasp.position, quat_to_matrix(grasp.quat))
+        self._anchor = Anchor(grasp.number, handle, turn, self._target.position, quat_to_matrix(self._target.quat))
+        return self._anchor
 
     def _offer(self, observation: Observation, *, following: bool) -> None:
         """Leave the newest state for the page, at most ``max_hz`` times a second and only if somebody looks."""

@@ -20,6 +20,7 @@ class Grasp:
     origin: np.ndarray  # (3,) m, where the handle was taken
     position: np.ndarray  # (3,) m, where it is now, base frame
     quat: np.ndarray  # (4,) wxyz, how far it was turned since it was taken, base frame
+    over: bool = False  # it was let go: this is where
 
 
 @dataclass(frozen=True)
@@ -109,22 +110,33 @@ class Hand:
             if client in self._state.clients and client != self._state.driver:
                 self._hand_to(client)
 
-    def grasped(self, client: int, position: np.ndarray, quat: np.ndarray) -> bool:
-        """The handle was taken or is at ``position`` (3,) m, turned by ``quat`` (4,); False if not by the driver."""
+    def grasped(self, client: int, position: np.ndarray) -> bool:
+        """The handle was taken at ``position`` (3,) m; False if it was not the driver who did."""
         with self._lock:
             if client != self._state.driver:
                 return False
-            where, turn = np.array(position, np.float64), np.array(quat, np.float64)
-            if (grasp := self._state.grasp) is None:
-                self._grasps += 1
-                grasp = Grasp(self._grasps, where, where, turn)
-            self._set(grasp=replace(grasp, position=where, quat=turn), released=False)
+            self._grasps += 1
+            where = np.array(position, np.float64)
+            self._set(grasp=Grasp(self._grasps, where, where, np.array([1.0, 0, 0, 0])), released=False)
             return True
 
-    def let_go(self, client: int) -> None:
-        """The handle was let go: the target stays where it is."""
+    def moved(self, client: int, position: np.ndarray, quat: np.ndarray) -> None:
+        """The handle in hand is at ``position`` (3,) m, turned by ``quat`` (4,) wxyz since it was taken."""
         with self._lock:
-            if client == self._state.driver:
+            if client == self._state.driver and (grasp := self._state.grasp) is not None:
+                where, turn = np.array(position, np.float64), np.array(quat, np.float64)
+                self._set(grasp=replace(grasp, position=where, quat=turn))
+
+    def let_go(self, client: int) -> None:
+        """The handle was let go: the loop follows it to where that was, and no further."""
+        with self._lock:
+            if client == self._state.driver and (grasp := self._state.grasp) is not None:
+                self._set(grasp=replace(grasp, over=True))
+
+    def followed(self, number: int) -> None:
+        """The loop has followed the grasp of this number to its end."""
+        with self._lock:
+            if (grasp := self._state.grasp) is not None and grasp.number == number:
                 self._set(grasp=None)
 
     def gripped(self, client: int, opening: float) -> bool:

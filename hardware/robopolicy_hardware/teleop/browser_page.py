@@ -18,7 +18,7 @@ from robopolicy_hardware.teleop.browser_hand import Hand
 from robopolicy_hardware.teleop.browser_panel import Panel, for_people
 
 EYE, TARGET = (1.30, -0.85, 0.80), (0.36, 0.0, 0.18)  # m, of the first view: from the front right, down at the table
-UPRIGHT_EYE, UPRIGHT_TARGET = (1.50, -1.00, 0.45), (0.38, 0.0, -0.32)  # on a telephone, whose lower half is buttons
+UPRIGHT_EYE, UPRIGHT_TARGET = (1.85, -1.25, 0.85), (0.38, 0.0, -0.16)  # on a telephone, whose lower half is buttons
 FIELD_OF_VIEW = np.deg2rad(45)  # from the top of the picture to its bottom
 HANDLE = "/handle"
 HANDLE_PX = 110  # of each arrow, on a screen of any size: wide enough for a finger
@@ -211,9 +211,11 @@ class Page:
         hand = self._hand
 
         async def moved(event: Any) -> None:
-            if event.phase == "update":
-                hand.grasped(event.client_id, event.target.position, event.target.wxyz)
-            elif event.phase == "end":
+            if event.phase == "start":
+                hand.grasped(event.client_id, event.target.position)
+            elif event.phase == "update":
+                hand.moved(event.client_id, event.target.position, event.target.wxyz)
+            else:
                 hand.let_go(event.client_id)
 
         handle.on_update(moved)

@@ -1,0 +1,90 @@
+"""An operator for the tests of the browser page: opens it in a real Chromium, finds its handle in space, drags it."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robopolicy_hardware.teleop.browser_page import EYE, FIELD_OF_VIEW, HANDLE_PX, TARGET
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=gl-egl", "--ignore-gpu-blocklist"]  # Mesa draws
+SIZE = (1000, 520)  # px: few enough for a software renderer, wide enough to have the panel beside the robot
+PATIENCE_MS = 60_000
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A running browser, or a skip that says what is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def open_page(browser: Any, url: str, size: tuple[int, int] = SIZE, **options: Any) -> Any:
+    """A tab with the page in it, connected and drawn."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(url)
+    page.get_by_text("You ", exact=False).first.wait_for()
+    page.locator("canvas").first.wait_for()
+    drawn(page)
+    return page
+
+
+def drawn(page: Any, frames: int = 3) -> None:
+    """Wait until the page has drawn some more frames: what the server sent before is on the screen then."""
+    page.evaluate(
+        "n => new Promise(done => { const next = () => n-- > 0 ? requestAnimationFrame(next) : done(); next(); })",
+        frames,
+    )
+
+
+def on_screen(page: Any, point: Sequence[float]) -> tuple[float, float]:
+    """Where a point in space is on the screen, px, as long as nobody turned the view."""
+    box = page.locator("canvas").first.bounding_box()
+    offset, depth = _seen(np.asarray(point, np.float64))
+    scale = box["height"] / 2 / np.tan(FIELD_OF_VIEW / 2) / depth
+    return box["x"] + box["width"] / 2 + offset[0] * scale, box["y"] + box["height"] / 2 - offset[1] * scale
+
+
+def drag(page: Any, handle: Sequence[float], by: Sequence[float], *, hold_s: float = 0.0, release: bool = True) -> None:
+    """Take the arrow of the handle at ``handle`` (3,) m that points along ``by`` and pull by ``by`` (3,) m, one axis."""
+    step = np.asarray(by, np.float64)
+    axis = np.abs(step) / np.abs(step).sum()
+    assert np.count_nonzero(axis) == 1, "an arrow moves along its own axis only"
+    box = page.locator("canvas").first.bounding_box()
+    _, depth = _seen(np.asarray(handle, np.float64))
+    metres_a_px = 2 * depth * np.tan(FIELD_OF_VIEW / 2) / box["height"]
+    grip = np.asarray(handle) + 0.75 * HANDLE_PX * metres_a_px * axis
+    page.mouse.move(*on_screen(page, grip))
+    drawn(page)
+    page.mouse.down()
+    drawn(page)
+    for share in np.linspace(0, 1, 9)[1:]:
+        page.mouse.move(*on_screen(page, grip + share * step))
+        drawn(page, 1)
+    page.wait_for_timeout(1000 * hold_s)
+    if release:
+        page.mouse.up()
+
+
+def _seen(point: np.ndarray) -> tuple[np.ndarray, float]:
+    """Offset to the right and up (2,) m, and depth m, of a point before the first view's camera."""
+    eye, target = np.asarray(EYE), np.asarray(TARGET)
+    ahead = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(ahead, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    up = np.cross(right, ahead)
+    return np.array([(point - eye) @ right, (point - eye) @ up]), float((point - eye) @ ahead)
