@@ -136,8 +136,6 @@ class _Session:
         """Let the person look and move at the next start; return ``start``, ``undo`` or ``quit``."""
         self._to_start()
         self.phase, self.shared.waiting = "waiting", True
-        if self.outcomes and self.ended != "undo":
-            self.message = ""
         refused = 0
         while True:
             self.pace = Pace()
@@ -164,6 +162,7 @@ class _Session:
         except (UnsafeCommand, StaleFrame) as error:
             self.ended = f"{type(error).__name__}: {error}"
             meta = self.wishes.describe(self.seed)
+        self.message = self.ended if ":" in self.ended else ""  # an error is worth reading while one waits
         outcome = self._outcome(meta)
         self.outcomes.append(outcome)
         self.held += outcome.kept
@@ -250,7 +249,7 @@ class _Session:
             self.message = "nothing to undo"
             return
         self.held -= 1
-        self.seed = seed
+        self.seed, self.message = seed, ""
         self.wishes.tell(f"undone: the newest episode (seed {seed}) is gone; the same start again")
 
     def _outcome(self, meta: EpisodeMeta) -> Outcome:

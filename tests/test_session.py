@@ -1,0 +1,205 @@
+"""A session: what a person presses decides what is in the dataset."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hands import Hand
+from tiny_worlds import SPEC, AnythingGoes, PointWorld, make_agent
+
+from robopolicy.cli.demonstrate import undo
+from robopolicy.clock import SimClock
+from robopolicy.errors import UnsafeCommand
+from robopolicy.pace import Pace
+from robopolicy.session import Wishes, keep_unless_discarded, run_session
+from robopolicy.shared_control import Shared
+from robopolicy.spec import CameraSpec
+from robopolicy.testing import WatcherContract
+from robopolicy.types import EpisodeMeta, Observation, Step
+from robopolicy_data.layout import SOURCES
+from robopolicy_data.reader import Dataset
+from robopolicy_data.recorder import Recorder
+
+HOMEWARDS = (-0.02, -0.02, 0.0)
+
+
+class TestPace(WatcherContract):
+    def make(self, spec):
+        return Pace()
+
+
+def session(path, script, *, episodes=9, policy=None, world=PointWorld, safety=None, away=range(0), **wishes):
+    clock = SimClock()
+    robot = world(clock)
+    hand = Hand(SPEC, script, HOMEWARDS, away)
+    told = []
+    with Recorder(path, keep=keep_unless_discarded, background=False) as recorder:
+        result = run_session(
+            robot, Shared(policy, hand, SPEC), hand, clock, safety or AnythingGoes(SPEC), recorder,
+            Wishes(
+                lambda seed: EpisodeMeta("go home", "point", seed=seed, operator="ann"), episodes,
+                undo=lambda: undo(path, recorder), tell=told.append, **wishes,
+            ),
+        )  # fmt: skip
+    return result, hand, told
+
+
+def held(path):
+    return [(e.meta.seed, e.meta.success, e.length) for e in Dataset(path)]
+
+
+def test_success_and_failure_are_kept_discard_and_redo_are_not(tmp_path):
+    script = {
+        3: ["start"], 6: ["success"], 8: ["start"], 10: ["discard"], 12: ["start"], 14: ["redo"],
+        16: ["start"], 20: ["failure"], 22: ["quit"],
+    }  # fmt: skip
+    result, _, told = session(tmp_path / "d", script)
+    assert held(tmp_path / "d") == [(0, True, 2), (2, False, 3)]
+    assert [o.ended for o in result.outcomes] == ["success", "discard", "redo", "failure"]
+    assert (result.episodes, result.quit) == (2, True)
+    assert [line.split(":")[0] for line in told if not line.startswith(" ")] == [
+        "episode 1 of 9", "not kept", "not kept", "episode 2 of 9",
+    ]  # fmt: skip
+    assert "10.0 of 10 Hz, 0 ticks skipped, 0 steps dropped; human 100%" in told[0]
+
+
+def test_each_episode_starts_where_its_seed_says_whatever_was_done_while_waiting(tmp_path):
+    session(tmp_path / "d", {9: ["start"], 11: ["success"], 30: ["start"], 32: ["success"], 33: ["quit"]})
+    for episode in Dataset(tmp_path / "d"):
+        fresh = PointWorld(SimClock())
+        fresh.reset(episode.meta.seed)
+        np.testing.assert_array_equal(episode.state("point")[0], fresh.read().state["point"])
+
+
+def test_redo_offers_the_same_start_again(tmp_path):
+    session(tmp_path / "d", {2: ["start"], 4: ["redo"], 6: ["start"], 8: ["success"], 9: ["quit"]})
+    assert held(tmp_path / "d") == [(0, True, 1)]
+
+
+def test_a_pause_is_recorded_as_a_hold_and_goes_on_without_a_jump(tmp_path):
+    script = {2: ["start"], 6: ["pause"], 11: ["start"], 15: ["success"], 16: ["quit"]}
+    _, hand, _ = session(tmp_path / "d", script)
+    (episode,) = Dataset(tmp_path / "d")
+    names = [SOURCES[i] for i in episode.sources()]
+    assert names == ["human"] * 3 + ["hold"] * 5 + ["human"] * 4
+    steps = np.linalg.norm(np.diff(episode.action(), axis=0), axis=1)
+    assert steps[7] <= steps[0] * 1.001 + 1e-6, "the first step after the pause is no larger than one while driving"
+    assert {s.phase for s in hand.shown} == {"waiting", "recording", "paused", "saving"}
+    assert [m["name"] for m in episode.attributes["marks"]] == ["pause", "go on"]
+
+
+def test_undo_takes_the_newest_episode_away_and_offers_its_start_again(tmp_path):
+    script = {
+        2: ["undo"], 3: ["start"], 5: ["success"], 7: ["start"], 9: ["success"], 11: ["undo"],
+        13: ["start"], 16: ["failure"], 17: ["quit"],
+    }  # fmt: skip
+    result, hand, _ = session(tmp_path / "d", script)
+    assert held(tmp_path / "d") == [(0, True, 1), (1, False, 2)]
+    assert result.episodes == 2
+    assert any(s.message == "nothing to undo" for s in hand.shown)
+
+
+def test_quitting_in_mid_episode_wants_to_be_asked_twice(tmp_path):
+    script = {2: ["start"], 5: ["quit"], 8: ["success"], 10: ["start"], 12: ["quit"], 13: ["quit"]}
+    result, hand, _ = session(tmp_path / "d", script)
+    assert held(tmp_path / "d") == [(0, True, 5)]
+    assert [o.ended for o in result.outcomes] == ["success", "quit"]
+    assert any("quit again" in s.message for s in hand.shown)
+
+
+def test_there_is_an_end_when_there_are_enough_and_a_resumed_session_counts_on(tmp_path):
+    script = {2: ["start"], 4: ["success"]}
+    result, *_ = session(tmp_path / "d", script, episodes=1)
+    assert (result.episodes, result.quit) == (1, False)
+    script = {2: ["start"], 4: ["success"]}
+    result, hand, _ = session(tmp_path / "d", script, episodes=2, held=1, seed=1)
+    assert (result.episodes, result.quit) == (2, False)
+    assert [seed for seed, *_ in held(tmp_path / "d")] == [0, 1]
+    assert hand.shown[0].episode == 1
+
+
+def test_auto_success_and_the_time_limit_end_an_episode(tmp_path):
+    result, *_ = session(
+        tmp_path / "d", {2: ["start"]}, episodes=1, policy=make_agent(), auto_success=True, time_limit_s=100.0
+    )
+    (episode,) = Dataset(tmp_path / "d")
+    assert (result.outcomes[0].ended, episode.meta.success) == ("success", True)
+    assert episode.meta.extra["world_success"] is True
+    session(tmp_path / "e", {2: ["start"]}, episodes=1, time_limit_s=1.0)
+    (episode,) = Dataset(tmp_path / "e")
+    assert (episode.meta.success, episode.length) == (False, 10)
+    assert "time limit of 1 s" in episode.meta.notes
+
+
+class Refuses(AnythingGoes):
+    """Refuses one command."""
+
+    def __init__(self, at):
+        self.at, self.count = at, 0
+
+    def limit(self, action, observation, now_ns):
+        self.count += 1
+        if self.count in self.at:
+            raise UnsafeCommand("observation is 0.3 s old")
+        return super().limit(action, observation, now_ns)
+
+
+def test_a_refused_command_ends_the_episode_not_the_session_and_loses_no_step(tmp_path):
+    script = {2: ["start"], 20: ["start"], 23: ["success"], 24: ["quit"]}
+    result, hand, _ = session(tmp_path / "d", script, safety=Refuses({6}))
+    assert held(tmp_path / "d") == [(0, False, 4), (1, True, 2)]
+    assert "0.3 s old" in next(iter(Dataset(tmp_path / "d"))).meta.notes
+    assert result.outcomes[0].ended == "UnsafeCommand: observation is 0.3 s old"
+    assert any("0.3 s old" in s.message for s in hand.shown if s.phase == "waiting")
+
+
+def test_refusals_between_episodes_are_shown_and_only_a_row_of_them_is_an_end(tmp_path):
+    script = {6: ["start"], 9: ["success"], 10: ["quit"]}
+    session(tmp_path / "d", script, safety=Refuses({2, 4}))
+    assert len(held(tmp_path / "d")) == 1
+    with pytest.raises(UnsafeCommand):
+        session(tmp_path / "e", {}, safety=Refuses(range(1, 1000)))
+
+
+def test_a_person_takes_over_from_the_policy_and_every_step_says_who_drove(tmp_path):
+    script = {
+        2: ["start"],
+        6: ["takeover"],
+        10: ["release"],
+        14: ["takeover"],
+        16: ["takeover"],
+        20: ["failure"],
+        21: ["quit"],
+    }
+    session(tmp_path / "d", script, policy=make_agent())
+    (episode,) = Dataset(tmp_path / "d")
+    names = [SOURCES[i] for i in episode.sources()]
+    assert names == ["policy"] * 3 + ["human"] * 4 + ["policy"] * 4 + ["human"] * 2 + ["policy"] * 4
+    assert [m["name"] for m in episode.attributes["marks"]] == ["takeover", "release", "takeover", "release"]
+
+
+def test_the_status_shows_time_rate_and_driver(tmp_path):
+    _, hand, _ = session(tmp_path / "d", {2: ["start"], 12: ["success"], 13: ["quit"]})
+    last = [s for s in hand.shown if s.phase == "recording"][-1]
+    assert last.time_s == pytest.approx(0.9, abs=0.11)
+    assert last.rate_hz == pytest.approx(10.0)
+    assert (last.source, last.episode, last.episodes) == ("human", 0, 9)
+
+
+def test_pace_tells_a_camera_that_shows_the_same_frame_again():
+    pace, spec = Pace(), replace(SPEC, cameras={"a": CameraSpec(2, 2)})
+    for k in range(40):
+        stamp_ns = k * 50_000_000
+        frame_ns = (k // 2) * 100_000_000
+        seen = Observation(stamp_ns, {}, {"a": np.zeros((2, 2, 3), np.uint8)}, {"a": frame_ns})
+        pace.see(seen)
+        pace.on_step(Step(seen, np.zeros(2, np.float32), stamp_ns, "human" if k < 30 else "hold"))
+    assert spec.cameras
+    assert pace.rate_hz == pytest.approx(20.0)
+    assert pace.camera_hz == pytest.approx(10.0)
+    assert pace.shares() == {"human": 0.75, "hold": 0.25}
+    assert pace.mean_hz == pytest.approx(20.0)
