@@ -22,9 +22,9 @@ def info(path: Path | str) -> dict[str, Any]:
     metas = [episode.meta for episode in dataset]
     labels = Counter({True: "true", False: "false", None: "unknown"}[meta.success] for meta in metas)
     root = dataset.attrs
-    interrupted = unfinished_import(root, dataset.path)
+    interrupted = unfinished_import(root, Path(dataset.where))
     return {
-        "path": str(dataset.path),
+        "path": dataset.where,
         **({} if interrupted is None else {"import": interrupted.partition(": ")[2]}),
         "version": root["version"],
         "created": root.get("created", ""),
@@ -41,12 +41,20 @@ def info(path: Path | str) -> dict[str, Any]:
         "state": {name: (s.dim, s.units) for name, s in dataset.spec.state.items()},
         "action": {"kind": dataset.spec.action.kind, "names": dataset.spec.action.names},
         "rate_hz": dataset.spec.rate_hz,
-        "megabytes": _bytes(dataset.path / EPISODES) / 1e6,
         **_happened(dataset),
-        "unfinished": count_folders(dataset.path / WIP),
-        "set_aside": count_folders(dataset.path / TRASH),
-        "set_aside_megabytes": _bytes(dataset.path / TRASH) / 1e6,
+        **(_on_disk(dataset.path) if Path(dataset.where).is_dir() else {}),
     }
+
+
+def _on_disk(path: Path) -> dict[str, Any]:
+    """Return what only a folder can tell."""
+    found: dict[str, Any] = {"megabytes": _bytes(path / EPISODES) / 1e6}
+    if log := edits(path):
+        found["edits"] = f"{len(log)}, the latest: {log[-1].words} ({log[-1].when})"
+    if words := trash_in_words(path):
+        found["trash"] = words
+    sizes = {"set_aside": count_folders(path / TRASH), "set_aside_megabytes": _bytes(path / TRASH) / 1e6}
+    return {**found, "unfinished": count_folders(path / WIP), **sizes}
 
 
 def seconds(episode: Episode) -> float:
@@ -77,16 +85,12 @@ def trash_in_words(path: Path | str) -> str | None:
 
 
 def _happened(dataset: Dataset) -> dict[str, Any]:
-    """Return what befell the recordings and what was done to them; only what there is to say."""
+    """Return what befell the recordings; only what there is to say."""
     found: dict[str, Any] = {}
     own = {episode.number: episode.attributes for episode in dataset}
     for key, words in (("recovered", "recovered"), ("parent", "cut_from_others"), ("drops", "with_dropped_steps")):
         if numbers := [number for number, attributes in own.items() if any_in(attributes.get(key))]:
             found[words] = f"episodes {numbers_in_words(numbers)}"
-    if log := edits(dataset.path):
-        found["edits"] = f"{len(log)}, the latest: {log[-1].words} ({log[-1].when})"
-    if words_ := trash_in_words(dataset.path):
-        found["trash"] = words_
     return found
 
 

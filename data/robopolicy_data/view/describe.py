@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _spans(words: np.ndarray, since: np.ndarray) -> list[list[Any]]:
     edges = [0, *(np.flatnonzero(words[1:] != words[:-1]) + 1).tolist(), len(words)]
     step = float(np.median(np.diff(since))) if len(since) > 1 else 0.0
     ends = np.append(since[1:], since[-1] + step)
-    return [[_number(since[a]), _number(ends[b - 1]), str(words[a])] for a, b in zip(edges, edges[1:], strict=False)]
+    return [[_number(since[a]), _number(ends[b - 1]), str(words[a])] for a, b in pairwise(edges)]
 
 
 def _marks(episode: Episode, since: np.ndarray) -> list[dict[str, Any]]:

@@ -139,7 +139,8 @@ def _write_film(
     columns, count = layout(cell)
     words = depth_in_words(depth_range(episode, camera)) if spec.kind == "depth" else ""
     return {
-        "camera": camera, "range": words, "kind": spec.kind, "width": cell.width, "height": cell.height, "sheets": names,
+        "camera": camera, "kind": spec.kind, "range": words,
+        "width": cell.width, "height": cell.height, "sheets": names,
         "columns": columns, "per_sheet": count, "stride": cell.padded[::-1],
         "times": [round(float(t), 4) for t in times[kept]],
     }  # fmt: skip

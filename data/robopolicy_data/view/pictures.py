@@ -47,7 +47,7 @@ def sheets(episode: Episode, camera: str, spec: CameraSpec, frames: np.ndarray, 
             for some in range(0, len(chosen), AT_ONCE)
             for frame in episode.frames(camera, chosen[some : some + AT_ONCE])
         ]
-        found.append(_encode(_grid(pictures, columns, cell)))
+        found.append(_encode(_grid(pictures, columns, cell), _quality(cell)))
     return found
 
 
@@ -120,6 +120,11 @@ def _grid(pictures: Sequence[np.ndarray], columns: int, cell: Cell) -> np.ndarra
         place = sheet[row * height : (row + 1) * height, column * width : (column + 1) * width]
         place[...] = np.pad(picture, ((0, height - cell.height), (0, width - cell.width), (0, 0)), mode="edge")
     return sheet
+
+
+def _quality(cell: Cell) -> int:
+    """Return the JPEG quality of a sheet: small frames are shown enlarged."""
+    return QUALITY if cell.width > 160 else 88
 
 
 def _encode(picture: np.ndarray, quality: int = QUALITY) -> bytes:

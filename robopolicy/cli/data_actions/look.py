@@ -1,25 +1,36 @@
-"""`robopolicy data info | check`: what is in a dataset, and what is wrong with it."""
+"""`robopolicy data info | check | stats`: what is in a dataset, what is wrong with it, its numbers."""
 
 import argparse
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
 def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     """Add the actions' arguments."""
-    info = actions.add_parser("info", parents=[debug], help="what is in a dataset")
-    info.add_argument("path", type=Path, metavar="D.zarr")
+    info = actions.add_parser("info", parents=[debug], help="what is in a dataset, and what happened to it")
+    info.add_argument("path", metavar="D.zarr")
+    info.add_argument("--json", action="store_true", help="print it as JSON")
     info.set_defaults(run=run_info)
     check = actions.add_parser("check", parents=[debug], help="find what is wrong; exit 1 if anything is")
     check.add_argument("path", type=Path, metavar="D.zarr")
     check.set_defaults(run=run_check)
+    stats = actions.add_parser("stats", parents=[debug], help="ranges, quantiles, lengths, rates, success rates")
+    stats.add_argument("path", metavar="D.zarr")
+    stats.add_argument("--json", action="store_true", help="print all of it as JSON")
+    stats.set_defaults(run=run_stats)
 
 
 def run_info(args: argparse.Namespace) -> None:
     """Print what is in a dataset."""
     from robopolicy_data.check import info
 
-    for key, value in info(args.path).items():
+    found = info(args.path)
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    for key, value in found.items():
         print(f"{key:<20} {_words(value)}")
 
 
@@ -35,6 +46,47 @@ def run_check(args: argparse.Namespace) -> int:
     if not problems:
         say((f"{args.path}: nothing wrong", "green"))
     return 1 if errors else 0
+
+
+def run_stats(args: argparse.Namespace) -> None:
+    """Print the numbers of a dataset."""
+    from robopolicy_data.stats import stats
+
+    found = stats(args.path)
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    for line in _table(found):
+        print(line)
+
+
+def _table(found: dict[str, Any]) -> Iterator[str]:
+    yield f"{found['path']}: {found['episodes']} episodes"
+    if not found["episodes"]:
+        return
+    yield f"{'':<26}{'min':>11}{'median':>11}{'max':>11}"
+    spreads = {"steps": found["steps"], "seconds": found["seconds"]}
+    for name, spread in {**spreads, **{f"{k}, Hz": v for k, v in found["rate_hz"].items()}}.items():
+        yield f"{name:<26}{spread['min']:>11.5g}{spread['median']:>11.5g}{spread['max']:>11.5g}"
+    for name, camera in found["cameras"].items():
+        yield f"{name}: {camera['frames']} frames, {camera['kilobytes_a_frame']:.1f} kB a frame"
+    total = sum(found["sources"].values())
+    yield "driven by " + ", ".join(f"{name} {n / total:.1%}" for name, n in found["sources"].items() if n)
+    yield f"\n{'':<26}{'episodes':>11}{'success':>11}{'failure':>11}{'unknown':>11}{'rate':>11}{'seconds':>11}"
+    groups = {"all": {**found["success"], "seconds": found["seconds"]["median"]}}
+    groups |= {f"operator {name or '(none)'}": v for name, v in found["by_operator"].items()}
+    groups |= {f"task {name or '(none)'}": v for name, v in found["by_task"].items()}
+    for name, g in groups.items():
+        count, rate = g["true"] + g["false"] + g["unknown"], "-" if g["rate"] is None else f"{g['rate']:.1%}"
+        yield f"{name:<26}{count:>11}{g['true']:>11}{g['false']:>11}{g['unknown']:>11}{rate:>11}{g['seconds']:>11.4g}"
+    yield f"\n{'':<26}{'min':>11}{'1 %':>11}{'median':>11}{'99 %':>11}{'max':>11}{'mean':>11}{'std':>11}"
+    for name, s in found["streams"].items():
+        for i in range(len(s.get("mean", ()))):
+            q = s["quantiles"]
+            values = (s["min"][i], q["0.01"][i], q["0.5"][i], q["0.99"][i], s["max"][i], s["mean"][i], s["std"][i])
+            yield f"{f'{name}[{i}]':<26}" + "".join(f"{value:>11.4g}" for value in values)
+        if s["not_finite"]:
+            yield f"{name}: {s['not_finite']} steps with NaN or infinity left out"
 
 
 def _words(value: Any) -> str:

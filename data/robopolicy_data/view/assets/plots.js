@@ -2,6 +2,7 @@
 /* The curves: states, actions, the monitor's statistic; one plot a stream and unit. */
 
 let plots = [];
+const UNITS = { 1: "", quat: "", rad_wrapped: "rad", open: "1 is open" };
 const hidden = new Set(); // names of curves that were switched off, kept from episode to episode
 
 function showPlots() {
@@ -22,7 +23,7 @@ function showPlots() {
       return { key, value, points: plot.curves[i] };
     });
     const legend = make("div", "curves", ...curves.map((curve) => curve.value.parentNode));
-    const unit = plot.unit && plot.unit !== "1" ? [make("small", "", plot.unit)] : [];
+    const unit = UNITS[plot.unit] ?? plot.unit ? [make("small", "", UNITS[plot.unit] ?? plot.unit)] : [];
     const box = make("div", "plot", make("div", "name", plot.title, ...unit), area, legend);
     const entry = { ...plot, canvas, area, high, low, curves, box };
     scrubs(area);

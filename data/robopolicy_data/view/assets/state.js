@@ -62,8 +62,8 @@ function duration(seconds) {
 
 function number(value) {
   if (value === null || value === undefined) return "–";
-  if (value === 0) return "0";
   const size = Math.abs(value);
+  if (size < 1e-6) return "0";
   if (size >= 10000 || size < 0.001) return value.toExponential(1);
   return value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : 3);
 }
