@@ -1,4 +1,6 @@
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,11 @@ from robopolicy.loop import run_episode
 from robopolicy.spec import CameraSpec
 from robopolicy.testing import WatcherContract
 from robopolicy.types import Command
+from robopolicy_data.check import check
+from robopolicy_data.episode_writer import EpisodeWriter
 from robopolicy_data.reader import Dataset
 from robopolicy_data.recorder import Recorder
+from robopolicy_data.writer import DatasetWriter
 from robopolicy_hardware.mock import MockRobot
 
 
@@ -127,3 +132,217 @@ def test_meta_that_cannot_be_stored_keeps_the_steps(tmp_path):
     with Recorder(tmp_path) as recorder:
         show(recorder, 3)
     assert len(list((tmp_path / ".trash").iterdir())) == 1
+
+
+class SlowDisk:
+    """Lets a recorder's writes pass one by one, so that its queue is as full as a test wants it."""
+
+    def __init__(self, monkeypatch):
+        self.allowed = threading.Semaphore(0)
+        really = EpisodeWriter.add
+
+        def add(episode, step):
+            self.allowed.acquire()
+            really(episode, step)
+
+        monkeypatch.setattr(EpisodeWriter, "add", add)
+
+    def let(self, steps):
+        self.allowed.release(steps)
+
+
+def wait_until(what):
+    while not what():
+        time.sleep(0.001)
+
+
+def real_time(steps):
+    """Stamps that lie in no future: time that is not simulated."""
+    return [
+        replace(s, observation=replace(s.observation, stamp_ns=10**9 + k, image_stamps_ns={}))
+        for k, s in enumerate(steps)
+    ]
+
+
+def test_a_full_queue_is_counted_told_recorded_and_an_error(tmp_path, monkeypatch):
+    disk = SlowDisk(monkeypatch)
+    with Recorder(tmp_path, lossless=True, capacity_steps=5) as recorder:
+        recorder.on_start(META, SPEC)
+        steps = real_time(make_steps(3, 20))
+        for step in steps[:8]:
+            recorder.on_step(step)  # 5 wait, 3 find no room
+        status = recorder.status()
+        assert (status.queued, status.capacity, status.dropped) == (5, 5, 3)
+        assert "3 step(s) DROPPED" in status.message
+        disk.let(5)
+        wait_until(lambda: recorder.status().queued == 0)
+        for step in steps[8:14]:
+            recorder.on_step(step)  # 5 fit, 1 not
+        disk.let(100)
+        recorder.on_end(META)
+        assert "4 step(s) DROPPED" in recorder.status().message
+    (episode,) = Dataset(tmp_path)
+    kept = [*range(5), *range(8, 13)]
+    assert episode.stamps_ns("step").tolist() == [10**9 + k for k in kept]
+    first = 10**9
+    assert episode.attributes["drops"] == {
+        "steps": 4, "spans": [[first + 5, first + 7, 3], [first + 13, first + 13, 1]],
+    }  # fmt: skip
+    assert np.array_equal(episode.images("front"), np.stack([steps[k].observation.images["front"] for k in kept]))
+    assert [p.message for p in check(tmp_path) if p.severity == "error"] == [
+        "4 step(s) were dropped while recording: the disk or the processor could not keep up"
+    ]
+
+
+def test_the_queue_is_bounded_in_bytes_too(tmp_path, monkeypatch):
+    disk = SlowDisk(monkeypatch)
+    size = sum(np.prod(c.shape) for c in SPEC.cameras.values())
+    with Recorder(tmp_path, capacity_bytes=3 * int(size)) as recorder:
+        recorder.on_start(META, SPEC)
+        for step in real_time(make_steps(3, 5)):
+            recorder.on_step(step)
+        assert (recorder.status().queued, recorder.status().dropped) == (3, 2)
+        disk.let(100)
+        recorder.on_end(META)
+    assert Dataset(tmp_path)[0].length == 3
+
+
+def test_a_frame_seen_again_waits_only_once(tmp_path, monkeypatch):
+    disk = SlowDisk(monkeypatch)
+    size = sum(np.prod(c.shape) for c in SPEC.cameras.values())
+    steps = real_time(make_steps(3, 6))
+    stamps = dict.fromkeys(SPEC.cameras, 10**9)
+    with Recorder(tmp_path, lossless=True, capacity_bytes=int(size)) as recorder:
+        recorder.on_start(META, SPEC)
+        for step in steps:
+            recorder.on_step(replace(step, observation=replace(step.observation, image_stamps_ns=stamps)))
+        assert (recorder.status().queued, recorder.status().dropped) == (6, 0)
+        disk.let(100)
+        recorder.on_end(META)
+    episode = Dataset(tmp_path)[0]
+    assert (episode.length, episode.frame_count("front")) == (6, 1)
+    assert np.array_equal(episode.images("front", 5)[0], steps[0].observation.images["front"])
+
+
+def test_simulated_time_waits_for_the_disk(tmp_path, monkeypatch):
+    disk = SlowDisk(monkeypatch)
+    with Recorder(tmp_path, lossless=True, capacity_steps=2) as recorder:
+        recorder.on_start(replace(META, seed=3), SPEC)
+        feeder = threading.Thread(target=lambda: [recorder.on_step(step) for step in make_steps(3, 40)])
+        feeder.start()
+        disk.let(100)
+        feeder.join()
+        recorder.on_end(replace(META, seed=3))
+    (episode,) = Dataset(tmp_path)
+    assert episode.attributes["drops"] == {}
+    assert episode.length == 40
+    require_intact(episode, seed=3)
+
+
+def test_the_loop_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    disk = SlowDisk(monkeypatch)
+    with Recorder(tmp_path) as recorder:
+        recorder.on_start(META, SPEC)
+        for step in make_steps(3, 50):
+            recorder.on_step(step)  # would never return if it waited: nothing is let through
+        assert recorder.status().queued == 50
+        disk.let(100)
+        recorder.on_end(META)
+    assert Dataset(tmp_path)[0].length == 50
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_bad_frame_ends_the_recording_and_costs_nothing_before_it(tmp_path, background, keep):
+    steps = make_steps(3, 9)
+    seen = steps[6].observation
+    steps[6] = replace(steps[6], observation=replace(seen, images={**seen.images, "wrist": np.zeros((9, 9, 3), "u1")}))
+    with Recorder(tmp_path, lossless=True, background=background, keep=lambda meta: keep) as recorder:
+        recorder.on_start(META, SPEC)
+        with pytest.raises(ContractError, match=r"camera 'wrist': picture is uint8 \(9, 9, 3\), want"):
+            list(map(recorder.on_step, steps * 1000))
+        recorder.on_end(replace(META, success=False, notes="ended by it"))
+    if keep:
+        (episode,) = Dataset(tmp_path)
+        assert (episode.length, episode.meta.success, episode.meta.notes) == (6, False, "ended by it")
+        require_intact(episode, seed=3)
+    else:
+        assert len(Dataset(tmp_path)) == 0
+        with DatasetWriter(tmp_path, SPEC) as writer:
+            assert [one.steps for one in writer.interrupted] == [6], "what an error cut short is not deleted"
+
+
+def test_what_the_loop_could_not_hear_of_is_told_at_the_end(tmp_path, monkeypatch):
+    disk = SlowDisk(monkeypatch)
+    steps = make_steps(3, 7)
+    late = replace(steps[4].observation, stamp_ns=5)
+    with Recorder(tmp_path, lossless=True) as recorder:
+        recorder.on_start(META, SPEC)
+        for step in (*steps[:4], replace(steps[4], observation=late), *steps[5:]):
+            recorder.on_step(step)
+        disk.let(100)
+        with pytest.raises(ContractError, match="time/step goes back in time"):
+            recorder.on_end(replace(META, success=True, notes="fine."))
+        show(recorder, 2)
+    first, second = Dataset(tmp_path)
+    assert (first.length, first.meta.success) == (4, False)
+    assert first.meta.notes.startswith("fine. recording stopped after 4 steps: time/step goes back in time")
+    require_intact(first, seed=3)
+    require_intact(second)
+
+
+def test_an_unended_episode_can_be_recovered(tmp_path):
+    with Recorder(tmp_path, lossless=True) as recorder:
+        show(recorder, 3, end=False)
+    with Recorder(tmp_path, lossless=True, recover=True) as recorder:
+        show(recorder, 2)
+        assert [one.number for one in recorder.interrupted] == [0]
+    recovered, other = Dataset(tmp_path)
+    require_intact(recovered, seed=3)
+    require_intact(other)
+    assert recovered.meta.success is False
+
+
+def test_marks_lie_at_the_newest_step(tmp_path):
+    with Recorder(tmp_path) as recorder:
+        recorder.on_start(META, SPEC)
+        steps = make_steps(3, 4)
+        for k, step in enumerate(steps):
+            recorder.on_step(step)
+            if k == 2:
+                recorder.mark("grasped")
+        recorder.on_end(META)
+    stamp_ns = steps[2].observation.stamp_ns
+    assert Dataset(tmp_path)[0].attributes["marks"] == [{"stamp_ns": stamp_ns, "name": "grasped"}]
+
+
+def paced(period_ns, count, wrist=None):
+    for k, step in enumerate(make_steps(3, count)):
+        seen = step.observation
+        stamp = 10**9 + k * period_ns
+        stamps = {"front": stamp, "wrist": stamp if wrist is None else 10**9 + wrist(k) * period_ns}
+        yield replace(step, observation=replace(seen, stamp_ns=stamp, image_stamps_ns=stamps), due_ns=stamp)
+
+
+@pytest.mark.parametrize(
+    ("steps", "now", "after"),
+    [
+        (paced(50_000_000, 60), "", ""),
+        (paced(55_000_000, 60), "18.18 Hz, labelled 20 Hz", "18.18 Hz, labelled 20 Hz"),
+        (
+            paced(50_000_000, 60, lambda k: min(k, 39)),
+            "camera 'wrist' stalls: no new frame for 1.0 s", "camera 'wrist' stalled: no new frame for 1.0 s",
+        ),
+        (paced(50_000_000, 90, lambda k: k if k > 40 else 0), "", "camera 'wrist' stalled: no new frame for 2.0 s"),
+        (paced(50_000_000, 60, lambda k: k // 4 * 4), "", ""),
+    ],
+    ids=["good", "slow", "stalls", "stalled", "slow camera"],
+)  # fmt: skip
+def test_a_slow_loop_and_a_camera_that_stalls_are_told(tmp_path, steps, now, after):
+    with Recorder(tmp_path, background=False) as recorder:
+        recorder.on_start(META, SPEC)
+        for step in steps:
+            recorder.on_step(step)
+        assert recorder.status().message == now
+        recorder.on_end(META)
+        assert recorder.status().message == after
