@@ -16,7 +16,7 @@ class Rule:
     """How a stream is read at an instant.
 
     ``interpolate``: linear between the samples around it, quaternions by SLERP; at an end of the stream its last
-    sample is held. ``nearest``, ``before`` (the newest not later), ``after`` (the oldest not earlier): one sample as it is.
+    sample is held. ``nearest``, ``before`` (the newest not later), ``after`` (the oldest not earlier): a sample as is.
 
     Raises:
         ContractError: if a number or a name makes no sense.

@@ -38,10 +38,11 @@ def make_store(path, ends=(3, 7), **arrays):
         "robot_eef_pose": rng.standard_normal((total, 6)).astype("f4").astype("f8"),
     } | arrays
     group = zarr.open_group(path, mode="w", zarr_format=2)
+    whole = {"write_empty_chunks": True}  # as zarr 2 does, and so diffusion_policy
     for name, values in data.items():
         if values is not None:
-            group.create_array(f"data/{name}", data=values, chunks=(2, *values.shape[1:]))
-    group.create_array("meta/episode_ends", data=np.asarray(ends, np.int64))
+            group.create_array(f"data/{name}", data=values, chunks=(2, *values.shape[1:]), config=whole)
+    group.create_array("meta/episode_ends", data=np.asarray(ends, np.int64), config=whole)
     return data
 
 

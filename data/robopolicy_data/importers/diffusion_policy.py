@@ -12,7 +12,18 @@ import numpy as np
 
 from robopolicy.errors import DatasetError
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
-from robopolicy.types import EpisodeMeta, Observation, Step
+from robopolicy.types import EpisodeMeta
+from robopolicy_data.carried import KEY, Carried
+from robopolicy_data.importers.columns import (
+    Columns,
+    exact_float32,
+    exact_uint8,
+    nominal_ns,
+    require_ends,
+    require_new,
+    write_columns,
+)
+from robopolicy_data.importers.zarr2 import Zarr2Store, require_lengths
 from robopolicy_data.writer import DatasetWriter
 
 _EXPECTED = (
@@ -32,15 +43,18 @@ _PUSHT_UNITS = {("state", 5): ("px", "px", "px", "px", "rad_wrapped")}
 
 
 @dataclass(frozen=True)
-class _Source:
+class Buffer:
     """The opened store, checked."""
 
+    store: Zarr2Store
     name: str
     action: Any  # zarr array (N, A)
-    states: Mapping[str, Any]  # (N, ...) each
-    cameras: Mapping[str, Any]  # (N, H, W, 3) each
+    states: Mapping[str, Any]  # {ours: (N, ...)}
+    cameras: Mapping[str, Any]  # {ours: (N, H, W, 3) or, of a depth camera, (N, H, W)}
+    keys: Mapping[str, str]  # {ours: its name in the store}
     seconds: np.ndarray | None  # (N,) float64, if the store has time stamps
-    ends: np.ndarray  # (E,) int64
+    ends: tuple[int, ...]  # (E,)
+    carried: Carried | None  # what our own exporter put beside it
 
 
 def import_diffusion_policy(
@@ -49,156 +63,203 @@ def import_diffusion_policy(
     *,
     rate_hz: float | None = None,
     round_to_float32: bool = False,
+    allow_missing: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Import a replay buffer into a new dataset, episode by episode; return the number of episodes.
 
-    Killed half-way it leaves a dataset marked as incomplete, which nobody reads or appends to by mistake.
+    Killed half-way it leaves a dataset marked as incomplete, which nobody reads or appends to by mistake. A buffer that
+    `export_diffusion_policy` wrote comes back as it was: spec, names, stamps and the meta of every episode.
 
     Args:
-        source: the zarr v2 folder.
+        source: the zarr v2 folder, or a zip of one.
         destination: the dataset to make; must not exist, or be empty.
-        rate_hz: of the recording; None is what the store says, else 10. The stamps are nominal (step / rate) unless the store has ``data/timestamp``;
-            each episode's ``extra.stamps`` says which.
+        rate_hz: of the recording; None is what the store says, else 10. The stamps are nominal (step / rate) unless the
+            store has ``data/timestamp``; each episode's ``extra.stamps`` says which.
         round_to_float32: accept float64 numbers that float32 cannot hold.
+        allow_missing: take chunks that are not there for zeros.
         progress: called with (episodes done, episodes in all).
 
     Raises:
-        DatasetError: if the source has another layout, the destination is taken, or a bit would be lost.
+        DatasetError: if the source has another layout or is damaged, the destination is taken, or a bit would be lost.
         DiskFull: if there is no room; what was imported so far stays, marked as incomplete.
     """
-    target = Path(destination)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DatasetError(f"{target} exists and is not empty; import into a new folder, or delete it first")
-    store = _open(Path(source))
-    spec = _spec(store, 10.0 if rate_hz is None else rate_hz)
-    meta = _meta(store)
-    starts = [0, *store.ends[:-1].tolist()]
-    with DatasetWriter(target, spec, lossless=True, importing=str(source)) as writer:
-        for done, (start, end) in enumerate(zip(starts, store.ends.tolist(), strict=True), 1):
-            steps = _steps(store, slice(start, end), spec, round_to_float32)
-            episode = writer.begin(meta)
-            for step in steps:
-                episode.add(step)
-            episode.commit()
-            if progress is not None:
-                progress(done, len(starts))
-        writer.imported()
+    target = require_new(destination)
+    with Zarr2Store(source, _EXPECTED, allow_missing=allow_missing) as store:
+        buffer = _checked(store)
+        spec = _spec(buffer, rate_hz)
+        starts = (0, *buffer.ends[:-1])
+        with DatasetWriter(target, spec, lossless=True, importing=str(source)) as writer:
+            for number, (start, stop) in enumerate(zip(starts, buffer.ends, strict=True)):
+                columns = _columns(buffer, start, stop, spec, round_to_float32)
+                write_columns(writer, _meta(buffer, number), columns)
+                if progress is not None:
+                    progress(number + 1, len(starts))
+            writer.imported()
     return len(starts)
 
 
-def _open(path: Path) -> _Source:
-    """Open the store read-only and sort its arrays.
+def read_ends(store: Zarr2Store) -> tuple[int, ...]:
+    """Return the episodes' ends; DatasetError if they are missing or make no sense."""
+    arrays = store.arrays("meta")
+    if "episode_ends" not in arrays:
+        raise DatasetError(f"{store.path}: no meta/episode_ends; {store.expected}")
+    array = arrays["episode_ends"]
+    if array.ndim != 1:
+        raise DatasetError(f"{store.path}: meta/episode_ends has shape {array.shape}; {store.expected}")
+    ends = store.read("meta/episode_ends", array, 0, array.shape[0])
+    return tuple(require_ends(store.path, ends, store.expected))
+
+
+def carried_by(store: Zarr2Store, episodes: int) -> Carried | None:
+    """Return what our exporter put beside a store, None if somebody else wrote it."""
+    own = store.attributes.get(KEY)
+    if own is None:
+        return None
+    carried = Carried(own, store.path)
+    carried.require_fits(episodes, store.path)
+    return carried
+
+
+def _checked(store: Zarr2Store) -> Buffer:
+    """Sort the arrays.
 
     Raises:
         DatasetError: saying what is missing and what was expected.
     """
-    if not (path / ".zgroup").is_file():
-        raise DatasetError(f"{path}: no zarr v2 group; {_EXPECTED}")
-    import zarr
-
-    group: Any = zarr.open_group(str(path), mode="r", zarr_format=2)
-    for needed in ("data/action", "meta/episode_ends"):
-        if not (path / needed / ".zarray").is_file():
-            raise DatasetError(f"{path}: no {needed}; {_EXPECTED}")
-    ends = np.asarray(group["meta/episode_ends"][:]).astype(np.int64)
-    arrays = dict(sorted(group["data"].arrays()))
-    _require_lengths(path, arrays, ends)
+    arrays = store.arrays("data")
+    if "action" not in arrays:
+        raise DatasetError(f"{store.path}: no data/action; {_EXPECTED}")
+    ends = read_ends(store)
+    require_lengths(store.path, arrays, ends[-1])
+    carried = carried_by(store, len(ends))
     action, stamps = arrays.pop("action"), arrays.pop("timestamp", None)
-    cameras = {name: array for name, array in arrays.items() if array.ndim == 4}
+    keys = {_CAMERA_NAMES.get(k, k) if a.ndim == 4 else k: k for k, a in arrays.items()}
+    if carried is not None:
+        keys = _carried_keys(store, carried, arrays)
+    cameras = {name: arrays[k] for name, k in keys.items() if arrays[k].ndim == 4 or _is_depth(carried, name)}
     for name, array in cameras.items():
-        if array.shape[-1] != 3:
-            raise DatasetError(f"{path}: data/{name} has shape {array.shape}; a camera is (N, H, W, 3)")
-    states = {name: array for name, array in arrays.items() if name not in cameras}
+        if array.shape[-1] != 3 and not _is_depth(carried, name):
+            raise DatasetError(f"{store.path}: data/{keys[name]} has shape {array.shape}; a camera is (N, H, W, 3)")
+    states = {name: arrays[key] for name, key in keys.items() if name not in cameras}
     for name, array in {"action": action, **states}.items():
         if array.dtype.kind not in "fiu" or array.ndim > 3:
-            raise DatasetError(f"{path}: data/{name} is {array.dtype} {array.shape}; a state is numbers (N, D)")
-    return _Source(path.stem, action, states, cameras, None if stamps is None else np.asarray(stamps[:], float), ends)
+            raise DatasetError(
+                f"{store.path}: data/{keys.get(name, name)} is {array.dtype} {array.shape}; a state is numbers (N, D)"
+            )
+    seconds = None if stamps is None else store.read("data/timestamp", stamps, 0, ends[-1]).astype(float).reshape(-1)
+    if carried is None:
+        _require_forward(store, seconds, ends)
+    return Buffer(store, store.path.stem.removesuffix(".zarr"), action, states, cameras, keys, seconds, ends, carried)
 
 
-def _require_lengths(path: Path, arrays: Mapping[str, Any], ends: np.ndarray) -> None:
-    if ends.ndim != 1 or len(ends) == 0 or np.any(np.diff(ends, prepend=0) <= 0):
-        raise DatasetError(f"{path}: meta/episode_ends must increase from above 0; {_EXPECTED}")
-    for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[0] != ends[-1]:
-            raise DatasetError(f"{path}: data/{name} has shape {array.shape}, but the episodes end at {ends[-1]}")
+def _carried_keys(store: Zarr2Store, carried: Carried, arrays: Mapping[str, Any]) -> dict[str, str]:
+    for name, key in carried.names.items():
+        if key not in arrays:
+            raise DatasetError(f"{store.path}: data/{key} is missing; its {KEY} attributes say it is {name!r}")
+    return {name: carried.names[name] for name in (*carried.spec.state, *carried.spec.cameras)}
 
 
-def _spec(store: _Source, rate_hz: float) -> PolicySpec:
-    known = _UNITS | (_PUSHT_UNITS if _is_pusht(store) else {})
-    dims = {name: int(np.prod(array.shape[1:], dtype=int)) for name, array in store.states.items()}
-    dim = int(np.prod(store.action.shape[1:], dtype=int))
-    if _is_pusht(store):
+def _is_depth(carried: Carried | None, name: str) -> bool:
+    return carried is not None and name in carried.spec.cameras and carried.spec.cameras[name].kind == "depth"
+
+
+def _require_forward(store: Zarr2Store, seconds: np.ndarray | None, ends: tuple[int, ...]) -> None:
+    """Within an episode the stamps must increase: a stamp seen twice would be the same picture."""
+    if seconds is None:
+        return
+    back = np.flatnonzero(np.diff(seconds) <= 0) + 1
+    inside = back[~np.isin(back, ends)]
+    if len(inside):
+        row = int(inside[0])
+        raise DatasetError(
+            f"{store.path}: data/timestamp does not go forward at row {row}: {seconds[row]:.6f} s after "
+            f"{seconds[row - 1]:.6f} s; does meta/episode_ends fit?"
+        )
+
+
+def _spec(buffer: Buffer, rate_hz: float | None) -> PolicySpec:
+    if buffer.carried is not None:
+        _require_spec(buffer, buffer.carried.spec)
+        return buffer.carried.spec
+    known = _UNITS | (_PUSHT_UNITS if _is_pusht(buffer) else {})
+    dims = {name: int(np.prod(array.shape[1:], dtype=int)) for name, array in buffer.states.items()}
+    dim = int(np.prod(buffer.action.shape[1:], dtype=int))
+    if _is_pusht(buffer):
         action = ActionSpec("vector", ("x", "y"), ("px",))
     else:
         action = ActionSpec("vector", tuple(f"a{i}" for i in range(dim)), ("1",))
     return PolicySpec(
-        cameras={_CAMERA_NAMES.get(k, k): CameraSpec(*map(int, a.shape[1:3])) for k, a in store.cameras.items()},
+        cameras={name: CameraSpec(*map(int, array.shape[1:3])) for name, array in buffer.cameras.items()},
         state={name: StateSpec(size, known.get((name, size), ("1",))) for name, size in dims.items()},
         action=action,
-        rate_hz=rate_hz,
+        rate_hz=rate_hz or 10.0,
     )
 
 
-def _is_pusht(store: _Source) -> bool:
+def _require_spec(buffer: Buffer, spec: PolicySpec) -> None:
+    """The arrays must be what the attributes beside them say."""
+    shapes = {name: (state.dim,) for name, state in spec.state.items()} | {k: c.shape for k, c in spec.cameras.items()}
+    arrays = {**buffer.states, **buffer.cameras, "action": buffer.action}
+    for name, shape in {**shapes, "action": (spec.action.dim,)}.items():
+        if arrays[name].shape[1:] != shape:
+            where = f"{buffer.store.path}: data/{buffer.keys.get(name, name)}"
+            raise DatasetError(f"{where} has shape {arrays[name].shape}; its {KEY} attributes say (N, {shape})")
+
+
+def _is_pusht(buffer: Buffer) -> bool:
     """Whether these are the Push-T demonstrations: their names alone, ``state`` and ``action``, say nothing."""
-    shapes = {name: array.shape[1:] for name, array in store.states.items()}
-    return store.action.shape[1:] == (2,) and shapes.get("state") == (5,) and "keypoint" in shapes
+    shapes = {name: array.shape[1:] for name, array in buffer.states.items()}
+    return buffer.action.shape[1:] == (2,) and shapes.get("state") == (5,) and "keypoint" in shapes
 
 
-def _meta(store: _Source) -> EpisodeMeta:
-    stamps = "nominal: step / rate, the source has none" if store.seconds is None else "data/timestamp"
-    name = "pusht" if _is_pusht(store) else store.name
-    return EpisodeMeta(name, name, extra={"imported": f"diffusion_policy {store.name}", "stamps": stamps})
+def _meta(buffer: Buffer, number: int) -> EpisodeMeta:
+    if buffer.carried is not None:
+        return buffer.carried.metas[number]
+    stamps = "nominal: step / rate, the source has none" if buffer.seconds is None else "data/timestamp"
+    name = "pusht" if _is_pusht(buffer) else buffer.name
+    return EpisodeMeta(name, name, extra={"imported": f"diffusion_policy {buffer.name}", "stamps": stamps})
 
 
-def _steps(store: _Source, rows: slice, spec: PolicySpec, rounding: bool) -> list[Step]:
-    """Return the steps of one episode."""
-    length = rows.stop - rows.start
-    action = _float32("action", store.action, rows, rounding)
-    state = {name: _float32(name, array, rows, rounding) for name, array in store.states.items()}
-    images = {_CAMERA_NAMES.get(k, k): _uint8(k, array, rows) for k, array in store.cameras.items()}
-    if store.seconds is None:
-        stamps = [k * spec.period_ns for k in range(length)]
+def _columns(buffer: Buffer, start: int, stop: int, spec: PolicySpec, rounding: bool) -> Columns:
+    def numbers(key: str, array: Any) -> np.ndarray:
+        values = buffer.store.read(f"data/{key}", array, start, stop)
+        return exact_float32(f"data/{key}", values, start, rounding)
+
+    def pictures(name: str, array: Any) -> Callable[[int, int], np.ndarray]:
+        key = f"data/{buffer.keys[name]}"
+
+        def read(first: int, end: int) -> np.ndarray:
+            values = buffer.store.read(key, array, start + first, start + end)
+            return values if spec.cameras[name].kind == "depth" else exact_uint8(key, values, start + first)
+
+        return read
+
+    if buffer.seconds is None:
+        step_ns = nominal_ns(stop - start, spec.rate_hz)
     else:
-        stamps = np.round(store.seconds[rows] * 1e9).astype(np.int64).tolist()
-    return [
-        Step(
-            Observation(
-                stamp,
-                {name: array[k] for name, array in state.items()},
-                {name: array[k] for name, array in images.items()},
-                dict.fromkeys(images, stamp),
-            ),
-            action[k],
-            stamp,
-            "human",
-        )
-        for k, stamp in enumerate(stamps)
-    ]
+        step_ns = np.round(buffer.seconds[start:stop] * 1e9).astype(np.int64)
+    return Columns(
+        action=numbers("action", buffer.action),
+        state={name: numbers(buffer.keys[name], array) for name, array in buffer.states.items()},
+        pictures={name: pictures(name, array) for name, array in buffer.cameras.items()},
+        **({"step_ns": step_ns} if buffer.carried is None else carried_columns(buffer.store, spec, start, stop)),
+    )
 
 
-def _float32(name: str, array: Any, rows: slice, rounding: bool) -> np.ndarray:
-    """Return (T, D) float32, equal to the source unless ``rounding``."""
-    values = np.asarray(array[rows]).reshape(rows.stop - rows.start, -1)
-    exact = values.astype(np.float32)
-    if not rounding and not np.array_equal(exact.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
-        raise DatasetError(
-            f"data/{name} is {values.dtype} and float32 cannot hold all of it exactly, from row {rows.start} on; "
-            "import with round_to_float32 (--round) to accept the rounding"
-        )
-    return exact
+def carried_columns(store: Zarr2Store, spec: PolicySpec, start: int, stop: int) -> dict[str, Any]:
+    """Return the stamps and sources of rows ``start`` to ``stop`` that our exporter kept below ``meta/robopolicy``."""
+    group = f"meta/{KEY}"
+    arrays = store.arrays(group)
 
+    def column(name: str) -> np.ndarray:
+        if name not in arrays:
+            raise DatasetError(f"{store.path}: {group}/{name} is missing")
+        return store.read(f"{group}/{name}", arrays[name], start, stop)
 
-def _uint8(name: str, array: Any, rows: slice) -> np.ndarray:
-    """Return (T, H, W, 3) uint8, equal to the source."""
-    values = np.asarray(array[rows])
-    with np.errstate(invalid="ignore"):  # what does not fit becomes something else, and differs below
-        exact = values.astype(np.uint8, copy=False)
-    if not np.array_equal(exact, values):
-        low, high = float(np.min(values)), float(np.max(values))
-        raise DatasetError(
-            f"data/{name} is {values.dtype} from {low:g} to {high:g}, rows {rows.start}..{rows.stop}: "
-            "a camera holds whole numbers 0 to 255"
-        )
-    return exact
+    return {
+        "step_ns": column("time_step"),
+        "action_ns": column("time_action"),
+        "camera_ns": {name: column(f"time_{name}") for name in spec.cameras},
+        "sources": column("source"),
+    }

@@ -27,6 +27,16 @@ ROUND: Options = {
         "help": "accept numbers that float32 cannot hold exactly",
     }
 }
+MISSING: Options = {
+    "--allow-missing": {"action": "store_true", "help": "take chunks that are not there for zeros"},
+}
+COMPRESSOR: Options = {
+    "--compressor": {
+        "choices": ("default", "disk"),
+        "default": None,
+        "help": "default: lz4, as diffusion_policy writes; disk: zstd, smaller",
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,41 @@ FORMATS: dict[str, Format] = {
     "diffusion-policy": Format(
         "diffusion_policy's replay buffer: a zarr v2 folder, or a .zarr.zip of one",
         importer="robopolicy_data.importers.diffusion_policy:import_diffusion_policy",
+        exporter="robopolicy_data.exporters.diffusion_policy:export_diffusion_policy",
+        import_options=RATE | ROUND | MISSING,
+        export_options=COMPRESSOR,
+    ),
+    "umi": Format(
+        "UMI's dataset.zarr.zip: hand-held grippers' poses",
+        importer="robopolicy_data.importers.umi:import_umi",
+        exporter="robopolicy_data.exporters.umi:export_umi",
+        import_options=RATE | ROUND | MISSING,
+        export_options={
+            "--gripper-width": {
+                "dest": "gripper_width_m",
+                "type": positive,
+                "default": None,
+                "help": "how far the gripper opens, m (default: 0.08)",
+            },
+            "--pictures": {
+                "choices": ("jxl", "blosc"),
+                "default": None,
+                "help": "jxl: lossless JPEG-XL (default); blosc: lz4, opens without imagecodecs",
+            },
+        },
+    ),
+    "robomimic": Format(
+        "robomimic's HDF5",
+        importer="robopolicy_data.importers.robomimic:import_robomimic",
+        exporter="robopolicy_data.exporters.robomimic:export_robomimic",
         import_options=RATE | ROUND,
+        export_options={
+            "--no-next-obs": {
+                "dest": "next_obs",
+                "action": "store_false",
+                "help": "leave next_obs out: half the size (SequenceDataset then wants load_next_obs=False)",
+            }
+        },
     ),
     "lerobot": Format(
         "LeRobot's v3.0 (v2.x too when importing): a folder of parquet, mp4 and json",
