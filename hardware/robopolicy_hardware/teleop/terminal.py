@@ -2,7 +2,6 @@
 
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -54,7 +53,7 @@ class Terminal:
         if self._before is None:
             self._before = termios.tcgetattr(self._in)
             if threading.current_thread() is threading.main_thread():  # after Ctrl-Z and fg the shell has set its own
-                self._resume = signal.signal(signal.SIGCONT, lambda number, frame: self.open())
+                self._resume = signal.signal(signal.SIGCONT, self._again)
         mode = termios.tcgetattr(self._in)
         mode[0] &= ~(termios.IXON | termios.ICRNL)
         mode[3] &= ~(termios.ICANON | termios.ECHO)
@@ -102,9 +101,16 @@ class Terminal:
         """Beep."""
         self._write(b"\a")
 
+    def _again(self, number: int, frame: Any) -> None:
+        with suppress(termios.error, OSError):  # a terminal that vanishes continues what it stopped, too
+            self.open()
+
     def _paint(self) -> None:
-        width = shutil.get_terminal_size().columns
-        self._write(b"\r\x1b[K" + self._line[: max(width - 1, 1)].encode())
+        try:
+            width = os.get_terminal_size(self._out).columns
+        except OSError:
+            width = 0
+        self._write(b"\r\x1b[K" + self._line[: (width or 80) - 1].encode())  # some terminals say 0
 
     def _read(self) -> bytes:
         try:
@@ -118,7 +124,11 @@ class Terminal:
                 os.write(self._out, data)
 
     def __enter__(self) -> "Terminal":
-        self.open()
+        try:
+            self.open()
+        except BaseException:  # a signal in the middle of it
+            self.close()
+            raise
         return self
 
     def __exit__(
