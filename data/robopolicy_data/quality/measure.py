@@ -194,4 +194,3 @@ def _outliers(quality: Quality, space: np.ndarray, ends: np.ndarray) -> tuple[Ou
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
-

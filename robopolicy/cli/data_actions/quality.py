@@ -10,16 +10,12 @@ from robopolicy.cli.arguments import positive
 
 def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     """Add the action's arguments."""
-    parser = actions.add_parser(
-        "quality", parents=[debug], help="measure demonstrations, name what sticks out"
-    )
+    parser = actions.add_parser("quality", parents=[debug], help="measure demonstrations, name what sticks out")
     parser.add_argument("path", type=Path, metavar="D.zarr")
     parser.add_argument("--write", action="store_true", help="write the marks into derived/, for training and viewing")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page with plots")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument(
-        "--motion", metavar="STATE", help="state whose motion is the path"
-    )
+    parser.add_argument("--motion", metavar="STATE", help="state whose motion is the path")
     parser.add_argument("--idle-seconds", type=positive, default=0.5, help="standing still for so long is idle")
     parser.set_defaults(run=run_quality)
 
