@@ -104,11 +104,24 @@ class Zarr2Store:
         rest = [range(math.ceil(n / c)) for n, c in zip(array.shape[1:], array.chunks[1:], strict=True)]
         for place in itertools.product(first, *rest):
             key = f"{name}/{separator.join(map(str, place))}"
-            if not (key in self.names if self._store is not None else (self.path / key).is_file()):
+            if self._store is None and (self.path / key).is_file():
+                _require_whole(self.path / key, array)
+            elif key not in self.names:
                 raise DatasetError(
                     f"{self.path}: chunk {key} is missing, the store is incomplete; if its writer leaves "
                     "chunks of zeros out, import with allow_missing (--allow-missing)"
                 )
+
+
+def _require_whole(file: Path, array: Any) -> None:
+    """Refuse a truncated blosc chunk: the decoder believes the length in its header and reads past the end."""
+    if getattr(array.metadata.compressor, "codec_id", "") != "blosc":
+        return
+    with open(file, "rb") as opened:
+        head = opened.read(16)  # the last four: bytes of the chunk, little-endian
+    size = file.stat().st_size
+    if len(head) < 16 or int.from_bytes(head[12:], "little") != size:
+        raise DatasetError(f"{file} is truncated: it has {size} bytes, which its header denies")
 
 
 def require_lengths(where: object, arrays: Mapping[str, Any], total: int) -> None:
