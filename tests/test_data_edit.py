@@ -1,19 +1,30 @@
 import json
 import os
+import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from recordings import SPEC, record, require_intact
+from recordings import META, SECOND, SPEC, make_steps, record, require_intact
 
-from robopolicy.errors import ContractError, DatasetBusy, DatasetError, UsageError
+from robopolicy.errors import ContractError, DatasetBusy, DatasetError, SpecMismatch, UsageError
+from robopolicy.spec import CameraSpec
+from robopolicy.types import Observation, Step
+from robopolicy_data.check import check
+from robopolicy_data.derived import write_derived
 from robopolicy_data.edit import delete, empty_trash, undelete, undo
 from robopolicy_data.history import edits
 from robopolicy_data.labels import label
+from robopolicy_data.merge import merge
 from robopolicy_data.numbers import numbers_in_words, parse_numbers
 from robopolicy_data.reader import Dataset
+from robopolicy_data.split import split
+from robopolicy_data.trim import active_steps, steps_of_seconds, trim
 from robopolicy_data.writer import DatasetWriter
 
 
@@ -123,6 +134,299 @@ def test_gc_deletes_for_good_and_undo_passes_it_over(path):
         undo(path)
     assert numbers(path) == [0, 3, 4]
     assert empty_trash(path) == (0, 0)
+
+
+def test_trim_keeps_the_bytes_of_the_steps_asked_for(path):
+    whole = Dataset(path)[3]
+    frames = {name: list(whole.frame_bytes(name)) for name in SPEC.cameras}
+    want = {name: whole.images(name)[2:5] for name in SPEC.cameras}
+    numbers_ = whole.state("q")[2:5], whole.action()[2:5], whole.stamps_ns("step")[2:5], whole.stamps_ns("front")[2:5]
+    new, edit = trim(path, 3, 2, 5)
+    assert (new, edit.words) == (5, "trimmed episode 3 to its steps 2 to 4, which are episode 5")
+    part = {e.number: e for e in Dataset(path)}
+    assert sorted(part) == [0, 1, 2, 4, 5]
+    part = part[5]
+    assert part.length == 3
+    for name in SPEC.cameras:
+        assert list(part.frame_bytes(name)) == frames[name][2:5]
+        assert np.array_equal(part.images(name), want[name])
+    got = part.state("q"), part.action(), part.stamps_ns("step"), part.stamps_ns("front")
+    assert all(np.array_equal(a, b) for a, b in zip(got, numbers_, strict=True))
+    own = part.attributes
+    assert own["parent"] == {"number": 3, "uuid": whole.attributes["uuid"], "start": 2, "stop": 5}
+    assert own["uuid"] != whole.attributes["uuid"]
+    assert own["timing"]["step"]["hz"] == pytest.approx(20)
+    assert [str(p) for p in check(path) if p.severity == "error"] == []
+    (undone,) = undo(path)
+    assert undone.kind == "trim"
+    assert numbers(path) == [0, 1, 2, 3, 4]
+    intact(path)
+
+
+def test_trim_of_cameras_slower_than_the_steps_and_of_depth(tmp_path):
+    spec = replace(SPEC, cameras={"slow": CameraSpec(16, 16), "deep": CameraSpec(16, 24, "depth")})
+    rng = np.random.default_rng(0)
+    with DatasetWriter(tmp_path / "d", spec, lossless=True) as writer:
+        episode = writer.begin(META)
+        for k in range(12):
+            if k % 3 == 0:
+                colour, depth = rng.integers(0, 255, (16, 16, 3), np.uint8), rng.integers(0, 4000, (16, 24), np.uint16)
+                taken = SECOND + k * spec.period_ns
+            state = {"q": np.full(3, k, np.float32), "gripper": np.zeros(1, np.float32)}
+            stamps = {"slow": taken, "deep": taken}
+            seen = Observation(SECOND + k * spec.period_ns, state, {"slow": colour, "deep": depth}, stamps)
+            episode.add(Step(seen, np.zeros(2, np.float32), seen.stamp_ns, "human"))
+        episode.commit()
+    whole = Dataset(tmp_path / "d")[0]
+    assert whole.frame_count("slow") == 4
+    want = {name: (whole.images(name)[4:9], whole.stamps_ns(name)[4:9]) for name in spec.cameras}
+    trim(tmp_path / "d", 0, 4, 9)
+    (part,) = Dataset(tmp_path / "d")
+    assert part.frame_count("slow") == 2, "frames that no step saw are left behind"
+    assert part.frame_rows("slow").tolist() == [0, 0, 1, 1, 1]
+    for name, (images, stamps) in want.items():
+        assert np.array_equal(part.images(name), images)
+        assert np.array_equal(part.stamps_ns(name), stamps)
+    assert [str(p) for p in check(tmp_path / "d") if p.severity == "error"] == []
+
+
+def test_trim_by_seconds_and_by_idle_marks_moves_the_marks_along(path):
+    length = Dataset(path)[4].length
+    label(path, 4, marks=[{"text": "slip", "start": 3, "stop": 6}, {"text": "late", "start": length - 1}, "plain"])
+    assert steps_of_seconds(path, 4, 0.1, None) == (2, length)
+    assert steps_of_seconds(path, 4, None, 0.2) == (0, 4)
+    with pytest.raises(DatasetError, match="no idle marks; make them: robopolicy data quality"):
+        active_steps(path, 4)
+    idle = np.zeros(length, bool)
+    idle[[0, 1, 3, length - 1]] = True
+    write_derived(path, 4, "quality@1", {"idle": idle})
+    start, stop = active_steps(path, 4)
+    assert (start, stop) == (2, length - 1)
+    trim(path, 4, start, stop)
+    part = Dataset(path)[-1]
+    assert part.attributes["marks"] == [{"text": "slip", "start": 1, "stop": 4}, "plain"]
+    assert part.derived_names() == []
+    for wrong in ((0, part.length), (-1, 2), (3, 3), (2, 99)):
+        with pytest.raises(ContractError, match="steps"):
+            trim(path, part.number, *wrong)
+
+
+def test_trim_reads_old_formats_and_keeps_verdicts(tmp_path):
+    with DatasetWriter(tmp_path / "d", SPEC) as writer:
+        episode = writer.begin(META)
+        for step in make_steps(3, 6, verdict=True):
+            episode.add(step)
+        episode.commit()
+    before = Dataset(tmp_path / "d")[0].verdicts()
+    trim(tmp_path / "d", 0, 1, 4)
+    after = Dataset(tmp_path / "d")[0].verdicts()
+    assert all(np.array_equal(after[k], before[k][1:4]) for k in before)
+
+
+def test_split_shares_out_every_episode_once_by_links(path, tmp_path):
+    with DatasetWriter(path, SPEC, lossless=True) as writer:
+        for seed in range(5, 10):
+            record(writer, seed, success=seed % 2 == 0)
+    shares = {tmp_path / "train": 0.8, tmp_path / "val": 0.2}
+    made = split(path, shares, seed=3, by="success")
+    assert [(m.episodes, m.linked) for m in made] == [(8, True), (2, True)]
+    train, val = Dataset(tmp_path / "train"), Dataset(tmp_path / "val")
+    seeds = [[e.meta.seed for e in part] for part in (train, val)]
+    assert sorted(seeds[0] + seeds[1]) == list(range(10))
+    assert [sum(s % 2 == 0 for s in part) for part in seeds] == [4, 1], "each part has the same mix"
+    for episode in [*train, *val]:
+        require_intact(episode)
+    (file,) = (tmp_path / "val/episodes/000000/action/command").glob("c.*")
+    assert file.stat().st_nlink == 2
+    again = split(path, {tmp_path / "a": 0.8, tmp_path / "b": 0.2}, seed=3, by="success")
+    assert [[e.meta.seed for e in Dataset(m.path)] for m in again] == seeds, "one seed, one draw"
+    label(tmp_path / "val", 0, notes="mine")
+    assert not any(e.meta.notes for e in Dataset(path)), "an edit of a part leaves the source alone"
+    with DatasetWriter(tmp_path / "val", SPEC, lossless=True) as writer:
+        assert record(writer, 77) == 2
+
+
+def test_split_refuses_what_makes_no_sense(path, tmp_path):
+    for shares in ({"a": 0.5}, {"a": 0.5, "b": 0.6}, {"a": 1.5, "b": -0.5}):
+        with pytest.raises(UsageError, match="want two or more, sum 1"):
+            split(path, {tmp_path / k: v for k, v in shares.items()})
+    with pytest.raises(UsageError, match="would get none of the 5 episodes"):
+        split(path, {tmp_path / "a": 0.99, tmp_path / "b": 0.01})
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DatasetError, match="b exists; name a new dataset"):
+        split(path, {tmp_path / "a": 0.5, tmp_path / "b": 0.5})
+    assert not (tmp_path / "a").exists()
+
+
+def test_merge_takes_all_and_refuses_other_specs_and_doubles(path, tmp_path):
+    with DatasetWriter(tmp_path / "other", SPEC, lossless=True) as writer:
+        for seed in (7, 8):
+            record(writer, seed)
+    made = merge([path, tmp_path / "other"], tmp_path / "sum")
+    assert (made.episodes, made.linked) == (7, True)
+    assert [e.meta.seed for e in Dataset(tmp_path / "sum")] == [0, 1, 2, 3, 4, 7, 8]
+    intact(tmp_path / "sum")
+    with pytest.raises(DatasetError, match=r"episode 0 of .*sum is the same recording as episode 0 of"):
+        merge([path, tmp_path / "sum"], tmp_path / "twice")
+    assert merge([path, tmp_path / "sum"], tmp_path / "twice", duplicates="skip").skipped == 5
+    with DatasetWriter(tmp_path / "fast", replace(SPEC, rate_hz=50.0)):
+        pass
+    with pytest.raises(SpecMismatch, match=r"20 Hz.*50 Hz"):
+        merge([path, tmp_path / "fast"], tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+KILL = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from robopolicy_data.edit import delete, empty_trash, undelete, undo
+from robopolicy_data.labels import label
+from robopolicy_data.merge import merge
+from robopolicy_data.reader import Dataset
+from robopolicy_data.split import split
+from robopolicy_data.trim import trim
+
+OPERATIONS = ("pwrite", "fsync", "rename", "replace", "link", "mkdir", "rmdir", "unlink", "truncate", "ftruncate")
+
+def dies_at(n):
+    count = 0
+    def step():
+        nonlocal count
+        count += 1
+        if count == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def killing(name):
+        really = getattr(os, name)
+        def call(*a, **k):
+            step()
+            if name == "pwrite" and count == n - 1:  # the next is this write, torn in its middle
+                really(a[0], bytes(a[1])[: len(a[1]) // 2], *a[2:])
+                step()
+            return really(*a, **k)
+        setattr(os, name, call)
+    for name in OPERATIONS:
+        killing(name)
+
+def state(root):
+    return {p.name: [(e.number, e.attributes, e.state("q").tobytes(), [*e.frame_bytes("front")]) for e in Dataset(p)]
+            for p in sorted(root.iterdir()) if not p.name.startswith(".")}
+
+EDITS = {
+    "delete": lambda d: delete(d, 1),
+    "undelete": lambda d: undelete(d, 0),
+    "undo": lambda d: undo(d),
+    "label": lambda d: label(d, 2, success=False, notes="x", marks=["m"]),
+    "trim": lambda d: trim(d, 2, 1, 3),
+    "untrim": lambda d: undo(d),
+    "gc": lambda d: empty_trash(d),
+    "merge": lambda d: merge([d], d.with_name("sum")),
+}
+
+def comparable(found):  # what a trim makes has a uuid of its own
+    return repr([[(n, {k: v for k, v in own.items() if k != "uuid"}, q, f) for n, own, q, f in episodes]
+                 for episodes in found.values()])
+
+import shutil
+name, home = sys.argv[2], Path(sys.argv[3])
+prepared = home / "prepared"
+fresh = lambda: (shutil.rmtree(home / "work", ignore_errors=True), shutil.copytree(prepared, home / "work"))
+work = home / "work" / "d"
+fresh(); before = comparable(state(home / "work"))
+EDITS[name](work); after = comparable(state(home / "work"))
+assert before != after or name == "gc"
+count, really = [0], {}
+def counted(name):
+    really[name] = getattr(os, name)
+    setattr(os, name, lambda *a, **k: (count.__setitem__(0, count[0] + 1), really[name](*a, **k))[1])
+fresh()
+for each in OPERATIONS:
+    counted(each)
+EDITS[name](work)
+for each in OPERATIONS:
+    setattr(os, each, really[each])
+operations = count[0] + 2  # a torn write counts twice
+points = sorted(set(range(1, operations + 1)[:: max(1, operations // int(sys.argv[4]))]) | {operations - 1, operations})
+kills = 0
+seen = set()
+for n in [*points, 10**6]:
+    fresh()
+    child = os.fork()
+    if child == 0:
+        dies_at(n)
+        EDITS[name](work)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    found = comparable(state(home / "work"))
+    assert found in (before, after), (name, n)
+    seen.add(found)
+    if os.WIFEXITED(status):
+        assert found == after, (name, n)
+        continue
+    kills += 1
+    label(work, Dataset(work)[-1].number, task="after the kill")
+    numbers = {e.number for e in Dataset(work)}
+    assert [e for e in os.listdir(work / "episodes") if e.isdigit() and int(e) not in numbers] == []
+    assert not (home / "work" / "sum").exists() or len(Dataset(home / "work" / "sum"))
+    try:
+        while True:
+            undo(work)
+    except Exception as error:
+        assert "nothing to undo" in str(error), error
+assert seen == {before, after}, (name, "kills hit only one side")
+print(kills)
+"""
+
+
+@pytest.fixture
+def in_memory(tmp_path):
+    """A folder that needs no disk, where there is one: a kill does not care, and there are hundreds."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+EDITS = ("delete", "undelete", "undo", "label", "trim", "untrim", "gc", "merge")
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_kill_at_a_file_operation_leaves_before_or_after(edit, in_memory):
+    killed(edit, in_memory, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_kill_at_any_file_operation_leaves_before_or_after(edit, in_memory):
+    killed(edit, in_memory, 60)
+
+
+def killed(edit, home, points):
+    prepared = home / "prepared" / "d"
+    with DatasetWriter(prepared, SPEC, lossless=True) as writer:
+        for seed in range(3):
+            record(writer, seed)
+    delete(prepared, 0)
+    if edit == "untrim":
+        trim(prepared, 2, 0, 3)
+    command = [sys.executable, "-W", "error", "-c", KILL, str(Path(__file__).parent), edit, str(home), str(points)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3, "the kills hit nothing"
+
+
+def test_a_torn_line_of_the_log_is_no_edit(path):
+    label(path, 0, notes="one")
+    with (path / "edits.jsonl").open("ab") as log:
+        log.write(b'{"id": 2, "kind": "del')
+    assert len(edits(path)) == 1
+    delete(path, 1)
+    assert [e.id for e in edits(path)] == [1, 2]
+    with (path / "edits.jsonl").open("ab") as log:
+        log.write(b"nonsense\n")
+    with pytest.raises(DatasetError, match=r"edits\.jsonl, line 3, is no edit"):
+        undo(path)
 
 
 def test_ranges():

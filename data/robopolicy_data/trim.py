@@ -134,8 +134,7 @@ def _cut_frames(source: Path, target: Path, first: int, last: int) -> None:
     ]
     writer.finish(np.array(places, "<u8").tobytes())
     writer.close()
-    found["shape"][0] = last - first
-    write_file(target / "zarr.json", to_bytes(found))
+    _write_shape(target, found, last - first)
 
 
 def _cut_rows(source: Path, target: Path, first: int, last: int, shift: int) -> None:
@@ -144,8 +143,12 @@ def _cut_rows(source: Path, target: Path, first: int, last: int, shift: int) -> 
     data = np.ascontiguousarray(rows - rows.dtype.type(shift) if shift else rows).tobytes()
     target.mkdir(parents=True)
     write_file(target / _block(source).name, data, crc32c(data))
-    found["shape"][0] = last - first
-    found["chunk_grid"]["configuration"]["chunk_shape"][0] = last - first
+    _write_shape(target, found, last - first)
+
+
+def _write_shape(target: Path, found: dict[str, Any], rows: int) -> None:
+    """Write an array's zarr.json with another number of rows, all in one block."""
+    found["shape"][0] = found["chunk_grid"]["configuration"]["chunk_shape"][0] = rows
     write_file(target / "zarr.json", to_bytes(found))
 
 
