@@ -107,6 +107,7 @@ def _open() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtra("pygame", "teleop") from error
     pygame.display.init()
+    pygame.joystick.init()
     controller.init()
     pygame.event.pump()
     for number in range(pygame.joystick.get_count()):
