@@ -1,0 +1,230 @@
+"""`robopolicy record` with a person at a real terminal: keys in, a dataset out, the terminal as it was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from terminals import InTerminal
+
+from robopolicy_data.check import check
+from robopolicy_data.layout import SOURCES
+from robopolicy_data.reader import Dataset
+
+TESTS = str(Path(__file__).parent)
+
+
+@pytest.fixture
+def at(tmp_path):
+    """Start ``robopolicy record`` in a terminal; all are ended afterwards."""
+    running = []
+
+    def start(*words, robot="mock", teleop="keyboard", **options):
+        here = ("record", "--robot", robot, "--teleop", teleop, "--data", tmp_path / "d.zarr", "--seed", 5)
+        running.append(InTerminal(*here, *words, **options))
+        return running[-1]
+
+    yield start
+    for terminal in running:
+        terminal.close()
+
+
+def sources(episode):
+    return [SOURCES[i] for i in episode.sources()]
+
+
+def sound(path):
+    return [str(p) for p in check(path) if p.severity == "error"]
+
+
+def test_a_session_at_the_mock_from_the_first_key_to_the_next_command(at, tmp_path):
+    words = ("--episodes", 2, "--operator", "ann", "--task", "show it", "--notes", "a test", "--rate", 25)
+    terminal = at(*words)
+    terminal.wait_for("gripper")  # which keys move
+    terminal.wait_for("ep 0/2 ○")
+    terminal.press(" ")
+    terminal.wait_for("●")
+    terminal.press("wwwW")
+    terminal.wait_for(r"● 00:00\.[5-9] 2[45]")
+    terminal.press("p")
+    terminal.wait_for("‖.*hold  paused")
+    terminal.press("p")
+    terminal.wait_for("●.*human")
+    terminal.press("\r")
+    terminal.wait_for(
+        r"episode 1 of 2: success, \d+ steps in [\d.]+ s, 2\d\.\d of 25 Hz, \d+ ticks skipped, 0 steps dr"
+    )
+    terminal.press(" ")
+    terminal.wait_for("●")
+    time.sleep(0.2)
+    terminal.press("\x7f")
+    terminal.wait_for("not kept: discard")
+    terminal.press(" ")
+    terminal.wait_for("●")
+    time.sleep(0.2)
+    terminal.press("f")
+    terminal.wait_for("episode 2 of 2: failure")
+    terminal.wait_for("holds 2 episodes. Next: robopolicy train")
+    assert terminal.ends() == 0
+    assert terminal.restored()
+    assert terminal.raw.count("\a") == 3 + 3 * 2
+    first, second = Dataset(tmp_path / "d.zarr")
+    assert (first.meta.success, second.meta.success) == (True, False)
+    assert (first.meta.operator, first.meta.task, first.meta.notes) == ("ann", "show it", "a test")
+    assert first.meta.seed == 5
+    assert first.meta.rate_hz == 25
+    assert set(sources(first)) == {"human", "hold"}
+    assert [mark["name"] for mark in first.attributes["marks"]] == ["pause", "go on"]
+    assert first.action()[-1][0] - first.action()[0][0] == pytest.approx(0.08, abs=0.02)
+    assert sound(tmp_path / "d.zarr") == []
+
+
+def test_resumed_it_appends_and_undo_takes_the_newest_away(at, tmp_path):
+    for seed in (5, 6):
+        terminal = at("--episodes", 3)
+        terminal.wait_for(f"ep {seed - 5}/3 ○")
+        terminal.press(" ")
+        terminal.wait_for("●")
+        time.sleep(0.2)
+        terminal.press("\r")
+        terminal.wait_for(f"episode {seed - 4} of 3: success")
+        if seed == 6:
+            terminal.press("u")
+            terminal.wait_for("undone: the newest episode .seed 6. is gone")
+            terminal.wait_for("ep 1/3 ○")
+        terminal.press("q")
+        assert terminal.ends() == 0
+    assert [episode.meta.seed for episode in Dataset(tmp_path / "d.zarr")] == [5]
+
+
+def test_the_twin_runs_in_real_time_and_starts_where_its_seed_says(at, tmp_path):
+    terminal = at("--episodes", 1, "--cameras", "front", robot="twin:lift")
+    terminal.wait_for("ep 0/1 ○")
+    terminal.press("WWD")  # looking around before the start
+    time.sleep(0.3)
+    terminal.press(" ")
+    terminal.wait_for("●")
+    terminal.press("ss")
+    terminal.wait_for(r"● 00:01\.")
+    terminal.press("\r")
+    terminal.wait_for("episode 1 of 1: success")
+    assert terminal.ends() == 0
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    from robopolicy.clock import SimClock
+    from sim_envs.worlds import make_world
+
+    world = make_world("twin:lift", SimClock(), cameras=())
+    world.reset(5)
+    np.testing.assert_allclose(episode.state("cube_pos")[0], world.read().state["cube_pos"], atol=1e-3)
+    np.testing.assert_allclose(episode.state("tool_pos")[0], world.read().state["tool_pos"], atol=2e-3)
+    world.close()
+    assert episode.meta.task == world.instruction
+    assert episode.meta.extra["world_success"] is False
+    assert sound(tmp_path / "d.zarr") == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_mid_episode_loses_nothing_and_leaves_the_terminal_as_it_was(at, tmp_path, how):
+    terminal = at("--episodes", 3)
+    terminal.wait_for("ep 0/3 ○")
+    terminal.press(" ")
+    terminal.wait_for(r"● 00:00\.[4-9]")
+    os.kill(terminal.process.pid, how)
+    assert terminal.ends() in (128 + how, 130)
+    assert terminal.restored()
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    assert episode.length >= 5
+    assert episode.meta.success is False
+    assert "ended by" in episode.meta.notes
+    assert sound(tmp_path / "d.zarr") == []
+
+
+BROKEN = """
+import numpy as np
+from robopolicy_hardware.mock import MockRobot
+class Breaks(MockRobot):
+    def __init__(self, clock):
+        super().__init__(None, clock)
+        self.count = 0
+    def read(self):
+        self.count += 1
+        if self.count == 40:
+            raise RuntimeError("the arm is gone")
+        return super().read()
+"""
+
+
+def test_a_robot_that_breaks_is_one_line_on_a_terminal_as_it_was(at, tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN)
+    terminal = at("--episodes", 3, robot="mine:Breaks", cwd=tmp_path)
+    terminal.wait_for("ep 0/3 ○")
+    terminal.press(" ")
+    terminal.wait_for("robopolicy: unexpected RuntimeError: the arm is gone")
+    assert terminal.ends() == 1
+    assert terminal.restored()
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    assert "the arm is gone" in episode.meta.notes
+
+
+def test_ones_own_device_is_named_by_module_and_class(at, tmp_path):
+    terminal = at("--episodes", 1, teleop="hands:Hand", env={"PYTHONPATH": TESTS})
+    terminal.wait_for("ep 0/1 ○")
+    terminal.press(" ")
+    terminal.wait_for("●.*human")
+    time.sleep(0.2)
+    terminal.press("\r")
+    assert terminal.ends() == 0
+    assert set(sources(next(iter(Dataset(tmp_path / "d.zarr"))))) == {"human"}
+
+
+def complaint(*words, cwd=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "robopolicy.cli.main", "record", *map(str, words)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--robot", "mock", "--teleop", "keyboard"], "standard input is no terminal"),
+        (["--robot", "ros", "--teleop", "keyboard"], "comes with part 4"),
+        (["--robot", "mock", "--teleop", "joystick"], "no teleoperation device 'joystick'; valid: browser, gamepad"),
+        (["--robot", "mock", "--teleop", "json:loads"], "could not be made|is no device"),
+        (["--robot", "mock", "--teleop", "json:Nothing"], "module json has no 'Nothing'"),
+        (["--robot", "mock", "--teleop", "gamepad"], "no gamepad is there|pygame is not installed"),
+        (["--robot", "mock", "--teleop", "spacemouse"], "no SpaceMouse is there|hidapi is not installed"),
+        (["--robot", "mock", "--cameras", "side"], "expert drives twin:TASK only"),
+        (["--robot", "mock", "--teleop", "keyboard", "--cameras", "side"], "no camera 'side'; valid: front"),
+        (["--robot", "tiny_worlds:PointWorld", "--teleop", "keyboard", "--rate", "30"], "runs at 10 Hz, not at 30 Hz"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line_and_no_dataset(tmp_path, words, says):
+    import re
+
+    assert re.search(says, complaint(*words, "--data", tmp_path / "d.zarr", cwd=TESTS))
+    assert not (tmp_path / "d.zarr").exists()
+
+
+def test_a_dataset_of_another_robot_is_refused_before_anyone_drives(tmp_path):
+    words = ("record", "--robot", "twin:lift", "--cameras", "--data", tmp_path / "d.zarr", "--episodes", 1)
+    subprocess.run([sys.executable, "-m", "robopolicy.cli.main", *map(str, words)], check=True, capture_output=True)
+    terminal = InTerminal("record", "--robot", "mock", "--teleop", "keyboard", "--data", tmp_path / "d.zarr")
+    try:
+        terminal.wait_for("robopolicy: .*camera|state")
+        assert terminal.ends() == 1
+        assert terminal.restored()
+    finally:
+        terminal.close()
+    said = complaint("--robot", "twin:lift", "--cameras", "--data", tmp_path / "d.zarr", "--episodes", 2, "--new")
+    assert "exists already" in said
+    assert len(Dataset(tmp_path / "d.zarr")) == 1
