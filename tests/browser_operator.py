@@ -12,7 +12,7 @@ from robopolicy_hardware.teleop.browser_page import EYE, FIELD_OF_VIEW, HANDLE_P
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=gl-egl", "--ignore-gpu-blocklist"]  # Mesa draws
-SIZE = (1000, 520)  # px: few enough for a software renderer, wide enough to have the panel beside the robot
+SIZE = (900, 620)  # px: few enough for a software renderer, wide enough for the layout of a laptop
 PATIENCE_MS = 60_000
 
 
@@ -60,14 +60,14 @@ def on_screen(page: Any, point: Sequence[float]) -> tuple[float, float]:
 
 
 def drag(page: Any, handle: Sequence[float], by: Sequence[float], *, hold_s: float = 0.0, release: bool = True) -> None:
-    """Take the arrow of the handle at ``handle`` (3,) m that points along ``by`` and pull by ``by`` (3,) m, one axis."""
+    """Take the arrow of the handle at ``handle`` (3,) m that points along ``by`` and pull it by ``by`` (3,) m."""
     step = np.asarray(by, np.float64)
     axis = np.abs(step) / np.abs(step).sum()
     assert np.count_nonzero(axis) == 1, "an arrow moves along its own axis only"
     box = page.locator("canvas").first.bounding_box()
     _, depth = _seen(np.asarray(handle, np.float64))
     metres_a_px = 2 * depth * np.tan(FIELD_OF_VIEW / 2) / box["height"]
-    grip = np.asarray(handle) + 0.75 * HANDLE_PX * metres_a_px * axis
+    grip = np.asarray(handle) + 0.7 * HANDLE_PX * metres_a_px * axis
     page.mouse.move(*on_screen(page, grip))
     drawn(page)
     page.mouse.down()

@@ -58,7 +58,7 @@ class BrowserTeleop:
         host: str = "127.0.0.1",
         port: int = 8765,
         token: str | None = None,
-        silence_s: float = 0.5,
+        silence_s: float = 1.0,
         max_hz: float = 30.0,
         camera_hz: float = 15.0,
     ) -> None:
@@ -100,6 +100,7 @@ class BrowserTeleop:
         """Return the target as a command, or a hold when the driver is not there."""
         state, grip = self._hand.look(), self._hand.take_grip()
         reason = state.reason
+        self._target.see(observation)
         if self._held and not reason:
             self._resume(observation)
         self._held = bool(reason)
@@ -109,7 +110,7 @@ class BrowserTeleop:
             self._anchor = None
         if not reason and grip is not None:
             self._target.move(np.zeros(3), None, grip)
-        values = self._target.command(observation)
+        values = self._target.command()
         self._offer(observation, following=not reason)
         return Command(None, "hold", reason=reason) if reason else Command(values, "human")
 

@@ -38,7 +38,8 @@ class HandState:
 
     driver: int | None = None  # client number
     present: bool = False  # the driver's page answers
-    released: bool = True  # the driver has not touched anything since joining, or let go on purpose
+    released: bool = True  # the driver has not touched anything since it became the driver
+    turning: bool = False  # the handle turns the tool in place of moving it
     grasp: Grasp | None = None
     latency_s: float = 0.0
     clients: dict[int, Seen] = field(default_factory=dict)
@@ -123,7 +124,7 @@ class Hand:
     def moved(self, client: int, position: np.ndarray, quat: np.ndarray) -> None:
         """The handle in hand is at ``position`` (3,) m, turned by ``quat`` (4,) wxyz since it was taken."""
         with self._lock:
-            if client == self._state.driver and (grasp := self._state.grasp) is not None:
+            if client == self._state.driver and (grasp := self._state.grasp) is not None and not grasp.over:
                 where, turn = np.array(position, np.float64), np.array(quat, np.float64)
                 self._set(grasp=replace(grasp, position=where, quat=turn))
 
@@ -138,6 +139,14 @@ class Hand:
         with self._lock:
             if (grasp := self._state.grasp) is not None and grasp.number == number:
                 self._set(grasp=None)
+
+    def turned_over(self, client: int) -> bool:
+        """The handle shall turn the tool, or move it again; False if it was not the driver who said so."""
+        with self._lock:
+            if client != self._state.driver:
+                return False
+            self._set(turning=not self._state.turning)
+            return True
 
     def gripped(self, client: int, opening: float) -> bool:
         """The gripper shall be at ``opening``, 0 to 1; False if it was not the driver who said so."""
@@ -157,11 +166,6 @@ class Hand:
             if event in ("start", "takeover"):
                 self._set(released=False)
             return True
-
-    def relax(self) -> None:
-        """Hold until the driver touches something."""
-        with self._lock:
-            self._set(grasp=None, released=True)
 
     def take_grip(self) -> float | None:
         """Return the opening asked for since the last call, or None."""

@@ -75,13 +75,18 @@ class Page:
         self._server = guarded_viser(door, listening)
         self._parts: dict[str, Any] = {}
         self._poses: dict[str, np.ndarray] = {}
-        self._draw_surroundings()
-        if scene is not None:
-            self._draw(scene.shapes(), scene.poses())
-        self._panel = Panel(self._server, hand, spec)
+        self._thread = threading.Thread(target=self._run, name="browser page", daemon=True)
+        try:
+            self._draw_surroundings()
+            if scene is not None:
+                self._draw(scene.shapes(), scene.poses())
+            self._panel = Panel(self._server, hand, spec)
+        except BaseException:
+            with quietly():
+                self._server.stop()
+            raise
         self._server.on_client_connect(self._on_connect)
         self._server.on_client_disconnect(self._on_disconnect)
-        self._thread = threading.Thread(target=self._run, name="browser page", daemon=True)
         self._thread.start()
 
     @property
@@ -184,8 +189,12 @@ class Page:
                 part.position, part.wxyz = pose[:3], pose[3:]
         if (tool := frame.observation.state.get("tool_pos")) is not None:
             _move(self._plumb, tool)
+        state = self._hand.look()
         for handle in self._handles.values():
-            if self._hand.look().grasp is None:
+            if handle.disable_rotations == state.turning:
+                handle.disable_rotations = not state.turning
+                handle.disable_axes = handle.disable_sliders = state.turning
+            if state.grasp is None:
                 _move(handle, frame.handle)
                 if handle.wxyz[0] < 1 - 1e-6:
                     handle.wxyz = (1.0, 0.0, 0.0, 0.0)
@@ -202,11 +211,9 @@ class Page:
                 handle.remove()
         if driver is None or driver in self._handles or driver not in clients:
             return
-        plane = self._spec.action.kind == "vector"
-        turns = self._spec.action.kind == "tool_pose" or self._spec.action.dim in (6, 7)
         handle = clients[driver].scene.add_transform_controls(
             HANDLE, scale=HANDLE_PX, fixed=True, line_width=5.0, depth_test=False, opacity=0.9,
-            active_axes=(True, True, not plane), disable_rotations=plane or not turns, position=TARGET,
+            active_axes=(True, True, self._spec.action.kind != "vector"), disable_rotations=True, position=TARGET,
         )  # fmt: skip
         hand = self._hand
 

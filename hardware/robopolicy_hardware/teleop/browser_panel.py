@@ -27,9 +27,11 @@ BUTTONS: tuple[tuple[Event, str, str, str, str, tuple[Phase, ...]], ...] = (
     ("release", "Give back", "blue", "ROBOT", "R", ("recording", "paused")),
     ("discard", "Discard", "gray", "TRASH", "D", ("recording", "paused")),
     ("redo", "Start over", "gray", "REFRESH", "O", ("recording", "paused")),
-    ("undo", "Drop the last episode", "gray", "ARROW_BACK_UP", "U", ("waiting",)),
+    ("undo", "Undo episode", "gray", "ARROW_BACK_UP", "U", ("waiting",)),
     ("quit", "Quit", "gray", "POWER", "Q", ("waiting",)),
 )
+CLOSE, OPEN = "Close gripper", "Open gripper"
+TURN, MOVE = "Turn tool", "Move tool"
 STYLE = """<style>
 .rp{font:14px/1.5 system-ui,sans-serif;padding:.1em .8em}
 .rp b{font-variant-numeric:tabular-nums}
@@ -42,7 +44,6 @@ img[style*="max-width: 100%"]{width:100%;border-radius:.3em}
 div:has(>div>.mantine-Button-root){display:grid;grid-template-columns:1fr 1fr;padding:.3em .4em}
 div:has(>div>.mantine-Button-root)>*{grid-column:1/-1}
 div:has(>.mantine-Button-root){grid-column:auto!important;margin:0 .3em!important}
-div:has(>.mantine-Button-root[style*="-dark-"]){grid-column:1/-1!important}
 @media(max-width:40em){
 div[style*="fixed"]:has(.rp),div[style*="fixed"]:has(.rp) div[style*="20em"]{width:100%!important}
 }
@@ -58,15 +59,22 @@ class Panel:
         self._server, self._hand = server, hand
         gui = server.gui
         gui.set_panel_label("robopolicy")
+        gui.main_panel.dock_right()  # beside the scene: floating over it, it would hide the handle
+        gui.main_panel.set_width(300)
         self._style = gui.add_html(STYLE)
         self._state = gui.add_html("")
         self._roles: dict[int, tuple[Any, Any]] = {}  # each browser's own line, and its button to drive
         self._shown = ""
         self._gripper, self._has_policy = 1.0, False
         self._grip: Any = None
-        if spec.action.kind == "tool_pose" or spec.action.dim in (4, 7):
-            self._grip = gui.add_button("Close the gripper", color="dark", icon=viser.Icon.HAND_GRAB)
+        self._turn: Any = None
+        kind, dim = spec.action.kind, spec.action.dim
+        if kind == "tool_pose" or (kind == "tool_delta" and dim in (4, 7)):
+            self._grip = gui.add_button(CLOSE, color="dark", icon=viser.Icon.HAND_GRAB)
             self._on(self._grip, gui.add_command("Open or close the gripper", hotkey="space"), self._toggle)
+        if kind == "tool_pose" or (kind == "tool_delta" and dim in (6, 7)):
+            self._turn = gui.add_button(TURN, color="indigo", icon=viser.Icon.ROTATE)
+            self._on(self._turn, gui.add_command("Turn the tool, or move it", hotkey="W"), hand.turned_over)
         self._buttons = {}
         for event, words, colour, icon, key, _ in BUTTONS:
             button = gui.add_button(words, color=colour, icon=getattr(viser.Icon, icon), visible=event == "start")
@@ -82,7 +90,9 @@ class Panel:
             self._gripper = gripper
         self._show_roles(state)
         if self._grip is not None:
-            _assign(self._grip, "label", "Close the gripper" if self._gripper > 0.5 else "Open the gripper")
+            _assign(self._grip, "label", CLOSE if self._gripper > 0.5 else OPEN)
+        if self._turn is not None:
+            _assign(self._turn, "label", MOVE if state.turning else TURN)
         if status is None:
             return
         self._has_policy |= status.source == "policy"
@@ -110,8 +120,7 @@ class Panel:
                 )
                 for name, camera in spec.cameras.items()
             }
-        panel.dock_left()
-        panel.set_width(300)
+        panel.dock_below(self._server.gui.main_panel)
         return images
 
     def _show_roles(self, state: HandState) -> None:
