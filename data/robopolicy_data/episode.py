@@ -1,7 +1,7 @@
 """One committed episode, read from its files; every block is verified, every array is the caller's own."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,20 @@ from robopolicy.errors import DatasetError, UnknownCamera, UnknownName
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.blocks import read_array, read_block, require_like
-from robopolicy_data.frames import FrameCodec, frame_codec
+from robopolicy_data.described import StreamTable, require_frames
+from robopolicy_data.frames import FrameCodec
 from robopolicy_data.layout import (
     DERIVED,
     EPISODES,
     MONITOR,
-    Stream,
     align_path,
     camera_path,
     monitor_streams,
     shard_file,
     state_path,
-    streams,
     time_path,
 )
-from robopolicy_data.metadata import KEY, array_dict, frames_dict, json_in, meta_from_json
+from robopolicy_data.metadata import KEY, array_dict, json_in, meta_from_json, parse_json, read_bytes
 from robopolicy_data.shard import ShardReader
 from robopolicy_data.source import Source
 
@@ -38,7 +37,7 @@ class Episode:
         source: the dataset's files.
         spec: the dataset's.
         number: of the episode.
-        table: `stream_table` of the spec, if the caller has it already.
+        table: of the spec, if the caller has it already.
         attributes: of the episode, if a catalog holds them.
 
     Every method raises DatasetError, naming episode, stream and frame, if what it reads is missing or damaged.
@@ -50,13 +49,13 @@ class Episode:
         spec: PolicySpec,
         number: int,
         *,
-        table: Mapping[str, Stream] | None = None,
+        table: StreamTable | None = None,
         attributes: dict[str, Any] | None = None,
     ) -> None:
         self.number = number
         self._source, self._at = source, f"{EPISODES}/{number:06d}"
         self._spec = spec
-        self._streams = stream_table(spec) if table is None else table
+        self._table = StreamTable(spec) if table is None else table
         self._shards: dict[str, tuple[FrameCodec, ShardReader]] = {}
         if attributes is not None:
             self.__dict__["_attributes"] = attributes  # in the place of the cached property
@@ -67,6 +66,11 @@ class Episode:
         if self._source.folder is None:
             raise DatasetError(f"{self._source.where} is read-only; copy it into a folder first")
         return self._source.folder / self._at
+
+    @property
+    def far(self) -> bool:
+        """Whether it lies in a zip or behind a URL, not in a folder of this machine."""
+        return self._source.folder is None
 
     @cached_property
     def _attributes(self) -> dict[str, Any]:
@@ -112,7 +116,7 @@ class Episode:
         """Return (T,) int64, robot clock: ``"step"`` (observation), ``"action"`` (due), a camera (the frame seen)."""
         if stream in self._spec.cameras:
             return self.frame_stamps_ns(stream)[self.frame_rows(stream)]
-        if time_path(stream) not in self._streams:
+        if time_path(stream) not in self._table.streams:
             raise UnknownName("stream", stream, ("step", "action", *self._spec.cameras))
         return self._read(time_path(stream))
 
@@ -231,9 +235,7 @@ class Episode:
         if camera not in self._shards:
             path, size, count = camera_path(self._spec, camera), self._spec.cameras[camera], self.frame_count(camera)
             try:
-                found = json_in(self._source, f"{self._at}/{path}/zarr.json")
-                codec = frame_codec(_inner_codecs(found))
-                require_like(found, frames_dict(codec, size, count))
+                codec = self._described(path, count, lambda found: require_frames(found, size, count))
                 self._shards[camera] = codec, ShardReader(self._source, f"{self._at}/{path}/{shard_file(size)}", count)
             except DatasetError as error:
                 raise DatasetError(f"episode {self.number}, {path}: {error}") from error
@@ -241,13 +243,21 @@ class Episode:
         return shard, codec
 
     def _read(self, path: str) -> np.ndarray:
-        stream = self._streams[path]
+        stream = self._table.streams[path]
         rows = self.length if stream.camera is None else self.frame_count(stream.camera)
         try:
-            require_like(json_in(self._source, f"{self._at}/{path}/zarr.json"), array_dict(stream, rows))
+            self._described(path, rows, lambda found: require_like(found, array_dict(stream, rows)))
             return read_block(self._source, f"{self._at}/{path}/{stream.chunk}", stream.shape(rows), stream.dtype)
         except DatasetError as error:
             raise DatasetError(f"episode {self.number}, {path}: {error}") from error
+
+    def _described(self, path: str, rows: int, judge: Callable[[dict[str, Any]], Any]) -> Any:
+        """Return what ``judge`` says of an array's zarr.json; one that equals the last judged is not parsed again."""
+        file = f"{self._at}/{path}/zarr.json"
+        raw, judged = read_bytes(self._source, file), self._table.judged.get((path, rows))
+        if judged is None or judged[0] != raw:
+            judged = self._table.judged[path, rows] = raw, judge(parse_json(raw, self._source, file))
+        return judged[1]
 
     def _below(self, path: str) -> list[str]:
         """Return the names below a folder of the episode that are folders themselves."""
@@ -255,18 +265,3 @@ class Episode:
             return []
         names = (name for name in self._source.list(f"{self._at}/{path}") if name[:1] not in ("", "."))
         return sorted(name for name in names if self._source.exists(f"{self._at}/{path}/{name}/zarr.json"))
-
-
-def stream_table(spec: PolicySpec) -> dict[str, Stream]:
-    """Return every low-dimensional stream an episode of this spec may have, by its path."""
-    return {stream.path: stream for stream in (*streams(spec), *monitor_streams())}
-
-
-def _inner_codecs(found: dict[str, Any]) -> list[dict[str, Any]]:
-    try:
-        codecs = found["codecs"][0]["configuration"]["codecs"]
-        if codecs[-1]["name"] == "crc32c":
-            return list(codecs[:-1])
-    except (KeyError, IndexError, TypeError):
-        pass
-    raise DatasetError("zarr.json describes no shard of checksummed frames")

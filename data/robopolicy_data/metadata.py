@@ -97,10 +97,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def json_in(source: Source, path: str) -> dict[str, Any]:
     """Read one zarr.json of a source; raises as `read_json`."""
+    return parse_json(read_bytes(source, path), source, path)
+
+
+def read_bytes(source: Source, path: str) -> bytes:
+    """Return a whole file; DatasetError if it is missing."""
     try:
-        data = json.loads(source.read(path))
+        return source.read(path)
     except FileNotFoundError as error:
         raise DatasetError(f"{source.where}/{path} is missing") from error
+
+
+def parse_json(raw: bytes, source: Source, path: str) -> dict[str, Any]:
+    """Return the JSON object in ``raw``, which came from ``path``; DatasetError if it is none."""
+    try:
+        data = json.loads(raw.decode())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DatasetError(f"{source.where}/{path} is not JSON: {error}") from error
     if not isinstance(data, dict):

@@ -22,8 +22,14 @@ def in_parallel(
         job: what to do; an error of one of them is raised here, the rest is given up.
         count: how often.
         progress: called with (done, count), from this thread.
-        threads: how many at once; None is one a core.
+        threads: how many at once; None is one a core, 1 does it in this one.
     """
+    if threads == 1:
+        for i in range(count):
+            job(i)
+            if progress is not None:
+                progress(i + 1, count)
+        return
     with ThreadPoolExecutor(threads or cores()) as pool:
         jobs = [pool.submit(job, i) for i in range(count)]
         try:

@@ -8,7 +8,8 @@ from typing import Any
 from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import PolicySpec
 from robopolicy_data.catalog import read_catalog
-from robopolicy_data.episode import Episode, stream_table
+from robopolicy_data.described import StreamTable
+from robopolicy_data.episode import Episode
 from robopolicy_data.history import half_done
 from robopolicy_data.layout import EPISODES
 from robopolicy_data.metadata import read_root, require_imported
@@ -44,7 +45,7 @@ class Dataset(Sequence[Episode]):
             self.spec = PolicySpec.from_json(self._attributes["spec"])
         except (KeyError, RobopolicyError) as error:
             raise DatasetError(f"{self.where}: its attributes hold no spec ({error})") from error
-        table = stream_table(self.spec)
+        table = StreamTable(self.spec)
         found = read_catalog(self._source) if self._source.folder is None else None
         listed = dict.fromkeys(_numbers(self._source)) if found is None else found
         self._episodes = [

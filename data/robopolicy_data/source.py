@@ -72,20 +72,15 @@ class FolderSource:
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
-        with self._opened(path) as fd:
-            return _pread(fd, 0, os.fstat(fd).st_size)
+        return self._pread(path, 0, None)
 
     def read_range(self, path: str, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset`` on."""
-        with self._opened(path) as fd:
-            if offset < 0:
-                offset = max(0, os.fstat(fd).st_size + offset)
-            return _pread(fd, offset, size)
+        return self._pread(path, offset, size)
 
     def size(self, path: str) -> int:
         """Return the bytes of a file."""
-        with self._opened(path) as fd:
-            return os.fstat(fd).st_size
+        return os.stat(f"{self._root}/{path}").st_size
 
     def list(self, path: str) -> list[str]:
         """Return the names below ``path``."""
@@ -95,15 +90,18 @@ class FolderSource:
         """Whether it is there."""
         return os.path.exists(f"{self._root}/{path}")
 
-    @contextmanager
-    def _opened(self, path: str) -> Iterator[int]:
-        name = f"{self._root}/{path}" if path else self._root
+    def _pread(self, path: str, offset: int, size: int | None) -> bytes:
+        name = f"{self._root}/{path}"
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except NotADirectoryError as error:
             raise FileNotFoundError(error.errno, error.strerror, name) from error
         try:
-            yield fd
+            if size is None or offset < 0:
+                length = os.fstat(fd).st_size
+                offset = max(0, length + offset) if offset < 0 else offset
+                size = length if size is None else size
+            return _pread(fd, offset, size)
         except OSError as error:
             raise DatasetError(f"{name} cannot be read: {error.strerror}") from error
         finally:
