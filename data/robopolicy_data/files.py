@@ -117,6 +117,14 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, all durable: a folder's name is kept by the one above it."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
+
+
 def sync_tree(folder: Path) -> None:
     """Wait until a folder and all in it are on the disk; threaded, since many flushes at once cost little more."""
     paths = [Path(where) / name for where, _, files in os.walk(folder) for name in (*files, ".")]

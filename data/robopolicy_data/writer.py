@@ -11,7 +11,7 @@ from robopolicy.errors import ContractError, DatasetError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.episode_writer import EpisodeWriter, remove_folder
-from robopolicy_data.files import copy_tree, disk_full_as, replace_durable, sync, sync_tree
+from robopolicy_data.files import copy_tree, disk_full_as, make_folder, replace_durable, sync, sync_tree
 from robopolicy_data.frames import Coding
 from robopolicy_data.layout import EPISODES, LOCK, WIP, require_names
 from robopolicy_data.leftovers import Interrupted, take_care
@@ -60,7 +60,7 @@ class DatasetWriter:
         self._episode: EpisodeWriter | None = None
         _require_ours(self.path)
         with disk_full_as(lambda: f"cannot write to {self.path}; its committed episodes are untouched"):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._lock = WriterLock(self.path / LOCK)
             try:
                 self._open_or_create(importing)
