@@ -1,0 +1,308 @@
+"""Batches: the same in every cache, order, mixture, padding, marks, memory, damage."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recordings import META, SPEC, length, make_step, picture, record
+
+from robopolicy.errors import ContractError, DatasetError, SpecMismatch, UnknownCamera
+from robopolicy.spec import CameraSpec, PolicySpec
+from robopolicy_data.derived import write_derived
+from robopolicy_data.loader import Loader
+from robopolicy_data.reader import Dataset
+from robopolicy_data.windows import WindowSampler, load_arrays
+from robopolicy_data.writer import DatasetWriter
+
+SIZE = {"n_obs": 2, "horizon": 4, "batch_size": 8}
+KINDS = [
+    (cache, threads, prefetch)
+    for cache in ("decoded", "compressed", "disk")
+    for threads in (1, 3)
+    for prefetch in (0, 2)
+]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("loader") / "a.zarr", range(6))
+
+
+def make(path, seeds, *, spec: PolicySpec = SPEC, lossless: bool = False, **meta):
+    with DatasetWriter(path, spec, lossless=lossless) as writer:
+        for seed in seeds:
+            record(writer, seed, **meta)
+    return path
+
+
+def copied(batch):
+    return {
+        key: {name: part.copy() for name, part in value.items()} if isinstance(value, dict) else value.copy()
+        for key, value in batch.items()
+    }
+
+
+def require_equal(a, b):
+    assert a.keys() == b.keys() == {"state", "images", "action", "padded_obs", "padded_action"}
+    for key, value in a.items():
+        for name, part in value.items() if isinstance(value, dict) else ((key, value),):
+            other = b[key][name] if isinstance(value, dict) else b[key]
+            assert part.dtype == other.dtype
+            assert np.array_equal(part, other), (key, name)
+
+
+@pytest.mark.parametrize(("cache", "threads", "prefetch"), KINDS)
+def test_every_cache_gives_the_windows_of_the_sampler(path, cache, threads, prefetch):
+    dataset = Dataset(path)
+    sampler = WindowSampler(load_arrays(dataset), 2, 4)
+    order = np.concatenate([np.random.default_rng([3, epoch]).permutation(len(sampler)) for epoch in (0, 1)])
+    per_epoch = len(sampler) // 8
+    with Loader([dataset], **SIZE, seed=3, cache=cache, threads=threads, prefetch=prefetch) as loader:
+        assert len(loader) == len(sampler) == sum(length(seed) for seed in range(6))
+        for step in range(2 * per_epoch):
+            epoch, k = divmod(step, per_epoch)
+            ids = order[epoch * len(sampler) :][k * 8 : (k + 1) * 8]
+            require_equal(loader.batch(step), sampler.batch(ids))
+
+
+def test_a_batch_depends_on_seed_and_step_alone(path):
+    with Loader([path], **SIZE, seed=1) as straight, Loader([path], **SIZE, seed=1, cache="disk") as jumping:
+        want = [copied(straight.batch(step)) for step in range(9)]
+        for step in (5, 6, 7, 0, 8, 8, 2):
+            require_equal(jumping.batch(step), want[step])
+    with Loader([path], **SIZE, seed=2) as other:
+        assert not np.array_equal(other.batch(0)["action"], want[0]["action"])
+
+
+def test_the_arrays_are_the_callers_until_the_next_batch(path):
+    with Loader([path], **SIZE, cache="compressed") as loader:
+        batch = loader.batch(0)
+        kept = copied(batch)
+        for _ in range(3):  # whatever is made ahead meanwhile is made elsewhere
+            loader._ahead[-1][1].result()
+            require_equal(batch, kept)
+        assert loader.batch(1)["action"] is not batch["action"]
+
+
+def test_processes_share_an_epoch(path):
+    loaders = [Loader([path], n_obs=1, horizon=1, batch_size=5, rank=rank, world=3) for rank in range(3)]
+    alone = Loader([path], n_obs=1, horizon=1, batch_size=15)
+    for step in range(len(alone) // 15):
+        parts = np.stack([copied(loader.batch(step))["action"] for loader in loaders], axis=1)
+        assert np.array_equal(parts.reshape(15, 1, 2), alone.batch(step)["action"])
+    for loader in (*loaders, alone):
+        loader.close()
+
+
+def test_a_mixture_draws_by_weight_and_says_what_does_not_fit(path, tmp_path):
+    make(tmp_path / "b.zarr", [20])
+    mine = Dataset(tmp_path / "b.zarr")[0].action()
+    with Loader([path, tmp_path / "b.zarr"], n_obs=1, horizon=1, batch_size=400, weights=(1, 3)) as loader:
+        first, second = copied(loader.batch(0))["action"], loader.batch(1)["action"]
+        share = np.isin(first[:, 0, 0], mine[:, 0]).mean()
+        assert 0.68 < share < 0.82, "three quarters, give or take three standard deviations"
+        assert not np.array_equal(first, second)
+    with Loader([path, tmp_path / "b.zarr"], n_obs=1, horizon=1, batch_size=10_000) as loader:
+        assert loader.batch_size == len(loader), "without weights each window comes once"
+        assert len(np.unique(loader.batch(0)["action"][:, 0, 0])) == len(loader)
+    for weights in ((1,), (1, -1), (0, 0), (1, float("nan"))):
+        with pytest.raises(ContractError, match=r"weights .* for 2 datasets: want one each"):
+            Loader([path, tmp_path / "b.zarr"], **SIZE, weights=weights)
+
+
+def test_datasets_of_different_robots_do_not_mix(path, tmp_path):
+    other = replace(SPEC, rate_hz=10.0, cameras={**SPEC.cameras, "wrist": CameraSpec(8, 8)})
+    make(tmp_path / "b.zarr", [1], spec=other)
+    with pytest.raises(
+        SpecMismatch, match=r"camera wrist: .*a\.zarr has 16x16, .*b\.zarr has 8x8; rate: .*20 Hz.*10 Hz"
+    ):
+        Loader([path, tmp_path / "b.zarr"], **SIZE)
+    with pytest.raises(SpecMismatch, match="rate"):
+        Loader([path, tmp_path / "b.zarr"], **SIZE, cameras=("front",))
+
+
+def test_only_what_is_asked_for_is_there(path):
+    with Loader([path], **SIZE, cameras=("wrist",), states=("gripper",)) as loader:
+        batch = loader.batch(0)
+        assert (list(batch["images"]), list(batch["state"])) == (["wrist"], ["gripper"])
+        assert loader.spec == replace(SPEC.select(("wrist",), ("gripper",)), n_obs=2, horizon=4)
+    with pytest.raises(UnknownCamera, match="valid: front, wrist"):
+        Loader([path], **SIZE, cameras=("top",))
+
+
+def test_failures_are_left_out_unless_asked_for(tmp_path):
+    with DatasetWriter(tmp_path / "d", SPEC) as writer:
+        for seed, success in enumerate((True, False, None)):
+            record(writer, seed, success=success)
+    with Loader([tmp_path / "d"], **SIZE) as some, Loader([tmp_path / "d"], **SIZE, keep=lambda episode: True) as every:
+        assert (len(some), len(every)) == (length(0) + length(2), length(0) + length(1) + length(2))
+    with pytest.raises(DatasetError, match="no episode to load of 3"):
+        Loader([tmp_path / "d"], **SIZE, keep=lambda episode: False)
+
+
+def test_every_nth_row_makes_a_slower_policy(path):
+    episode = Dataset(path)[5]
+    with Loader([path], n_obs=2, horizon=3, batch_size=1, every=3, keep=lambda e: e.number == 5, prefetch=0) as loader:
+        assert loader.spec.rate_hz == SPEC.rate_hz / 3
+        found = {}
+        for step in range(len(loader)):
+            batch = copied(loader.batch(step))
+            now = int(np.flatnonzero(episode.action()[:, 0] == batch["action"][0, 0, 0])[0])
+            found[now] = batch
+    last = episode.length - 1
+    assert sorted(found) == list(range(episode.length)), "each phase is used"
+    for now, batch in found.items():
+        seen, acted = [max(now - 3, 0), now], [min(now + 3 * k, last) for k in range(3)]
+        assert np.array_equal(batch["state"]["q"][0], episode.state("q")[seen])
+        assert np.array_equal(batch["images"]["front"][0], episode.images("front", seen))
+        assert np.array_equal(batch["action"][0], episode.action()[acted])
+        assert batch["padded_obs"][0].tolist() == [now < 3, False]
+        assert batch["padded_action"][0].tolist() == [now + 3 * k > last for k in range(3)]
+
+
+def test_steps_of_deltas_cannot_be_thinned(tmp_path):
+    spec = replace(SPEC, action=replace(SPEC.action, kind="tool_delta"))
+    make(tmp_path / "d", [1], spec=spec)
+    with pytest.raises(ContractError, match="cannot be thinned"):
+        Loader([tmp_path / "d"], **SIZE, every=2)
+
+
+def test_marked_rows_are_no_windows_and_end_the_actions(tmp_path):
+    make(tmp_path / "d", [6, 6])
+    with pytest.raises(DatasetError, match=r"episode 0 has no marks 'idle' .*robopolicy data quality"):
+        Loader([tmp_path / "d"], **SIZE, skip=("idle",))
+    total = length(6)
+    for number in (0, 1):
+        marks = np.zeros(total, bool)
+        marks[4:6] = number == 0
+        write_derived(tmp_path / "d", number, "quality@1", {"idle": marks})
+    episode = Dataset(tmp_path / "d")[0]
+    with Loader([tmp_path / "d"], n_obs=1, horizon=3, batch_size=1, skip=("idle",), prefetch=0) as loader:
+        assert len(loader) == 2 * total - 2
+        for step in range(len(loader)):
+            batch = loader.batch(step)
+            places = np.flatnonzero(episode.action()[:, 0] == batch["action"][0, 0, 0])
+            now, played = int(places[0]), batch["action"][0]
+            if batch["padded_action"][0].tolist() == [False, False, True] and now == 2:
+                assert np.array_equal(played, episode.action()[[2, 3, 3]]), "the last action before the mark stays"
+                break
+        else:
+            pytest.fail("no window runs into the mark")
+    with Loader([tmp_path / "d"], **SIZE, skip=("quality@1/idle",)) as loader:
+        assert len(loader) == 2 * total - 2
+
+
+def slow_camera(path):
+    """Steps at 20 Hz that see a camera at 5 Hz and a depth camera at 10 Hz."""
+    spec = replace(SPEC, cameras={"slow": CameraSpec(16, 24), "far": CameraSpec(8, 12, "depth")})
+    rng = np.random.default_rng(0)
+    with DatasetWriter(path, spec) as writer:
+        for _ in range(2):
+            episode, images, stamps = writer.begin(META), {}, {}
+            for k in range(13):
+                step = make_step(k, rng, spec=replace(spec, cameras={}))
+                if k % 4 == 0:
+                    images["slow"], stamps["slow"] = picture(rng, 16, 24), step.observation.stamp_ns
+                if k % 2 == 0:
+                    images["far"] = rng.integers(0, 5000, (8, 12), np.uint16)
+                    stamps["far"] = step.observation.stamp_ns
+                seen = replace(step.observation, images=dict(images), image_stamps_ns=dict(stamps))
+                episode.add(replace(step, observation=seen))
+            episode.commit()
+    return path
+
+
+@pytest.mark.parametrize("cache", ["decoded", "compressed", "disk"])
+def test_cameras_at_their_own_rate_and_depth(tmp_path, cache):
+    dataset = Dataset(slow_camera(tmp_path / "d"))
+    assert dataset[0].frame_count("slow") == 4
+    sampler = WindowSampler(load_arrays(dataset), 2, 2)
+    assert len(sampler.arrays.images["slow"]) == 8, "a picture is in memory once, however many steps saw it"
+    with Loader([dataset], n_obs=2, horizon=2, batch_size=26, cache=cache, threads=2) as loader:
+        batch = loader.batch(0)
+        order = np.random.default_rng([0, 0]).permutation(26)
+        require_equal(batch, sampler.batch(order))
+        for i, window in enumerate(order.tolist()):
+            episode, t = dataset[window // 13], window % 13
+            for camera in ("slow", "far"):
+                assert np.array_equal(batch["images"][camera][i], episode.images(camera, [max(t - 1, 0), t]))
+
+
+def test_pictures_can_be_decoded_smaller(path, tmp_path):
+    full = load_arrays(Dataset(path), cameras=("front",)).images["front"].astype(int)
+    for cache in ("decoded", "compressed"):
+        with Loader([path], **SIZE, cameras=("front",), sizes={"front": (12, 16)}, cache=cache) as loader:
+            assert loader.spec.cameras["front"] == CameraSpec(12, 16)
+            batch = loader.batch(0)["images"]["front"]
+            assert batch.shape == (8, 2, 12, 16, 3)
+            rows = np.random.default_rng([0, 0]).permutation(len(loader))[:8]
+            means = full[rows].reshape(8, 12, 2, 16, 2, 3).mean((2, 4))
+            assert np.abs(batch[:, -1] - means).mean() < 4
+    with pytest.raises(ContractError, match=r"cannot be decoded to 10x10; sizes it has: 3x4, 6x8, .* 24x32"):
+        Loader([path], **SIZE, sizes={"front": (10, 10)})
+    make(tmp_path / "exact", [1], lossless=True)
+    with pytest.raises(DatasetError, match="episode 0, camera front, frame 0: only JPEG"):
+        Loader([tmp_path / "exact"], **SIZE, sizes={"front": (12, 16)}, cache="decoded")
+
+
+def test_memory_is_planned_said_and_bounded(path):
+    lines = []
+    pixels = sum(length(seed) for seed in range(6)) * 3 * (24 * 32 + 16 * 16)
+    with Loader([path], **SIZE, say=lines.append, memory_limit_gb=0.01) as loader:
+        assert loader.plan.cache == "decoded"
+        assert loader.plan.pictures == pixels == sum(p.array.nbytes for p in loader._pictures.values())
+        slots = 3 * (8 * 2 * 3 * (24 * 32 + 16 * 16) + 4 * 8 * (2 * 4 + 4 * 2) + 8 * 6)
+        assert loader.plan.batches == slots, "two made ahead and the one in use"
+    assert lines == ["6 episodes, 39 windows; " + str(loader.plan)]
+    assert "MB of at most 10" in lines[0] or "of at most 10 MB" in lines[0]
+    needed = loader.plan.batches + loader.plan.numbers
+    with Loader([path], **SIZE, memory_limit_gb=(needed + pixels - 1) / 1e9) as loader:
+        assert loader.plan.cache == "compressed"
+    with Loader([path], **SIZE, memory_limit_gb=needed / 1e9) as loader:
+        assert loader.plan.cache == "disk"
+    with pytest.raises(ContractError, match="raise the limit or use compressed or disk"):
+        Loader([path], **SIZE, memory_limit_gb=(needed + pixels - 1) / 1e9, cache="decoded")
+    with pytest.raises(ContractError, match="want one of auto, decoded, compressed, disk"):
+        Loader([path], **SIZE, cache="ram")
+
+
+@pytest.mark.parametrize("cache", ["decoded", "compressed", "disk"])
+def test_a_damaged_picture_is_named_and_the_rest_goes_on(tmp_path, cache):
+    make(tmp_path / "d", [3, 4])
+    shard = tmp_path / "d/episodes/000001/obs/cam/front/c.0.0.0.0"
+    data = bytearray(shard.read_bytes())
+    at = int(Dataset(tmp_path / "d")[1].shard("front")[0].index[2, 0]) + 20
+    data[at] ^= 8
+    shard.write_bytes(data)
+    options = {"n_obs": 1, "horizon": 1, "batch_size": 1, "cache": cache, "threads": 2}
+    if cache != "disk":
+        with pytest.raises(DatasetError, match="episode 1, camera front, frame 2 is damaged"):
+            Loader([tmp_path / "d"], **options)
+        return
+    with Loader([tmp_path / "d"], **options) as loader:
+        failed = []
+        for step in range(len(loader)):
+            try:
+                loader.batch(step)
+            except DatasetError as error:
+                failed.append(str(error))
+        assert failed == ["episode 1, camera front, frame 2 is damaged (CRC-32C)"]
+
+
+def test_settings_that_make_no_sense_are_refused(path):
+    for wrong, message in (
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"every": 0}, "every is 0"),
+        ({"horizon": 0}, "horizon 0"),
+        ({"rank": 2, "world": 2}, "rank 2 of 2"),
+        ({"threads": 0}, "threads is 0"),
+        ({"world": 1000}, "39 windows are left; want at least 1000"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            Loader([path], **{**SIZE, **wrong})
+    with pytest.raises(DatasetError, match="no dataset to load from"):
+        Loader([], **SIZE)
