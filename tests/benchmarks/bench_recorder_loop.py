@@ -3,8 +3,8 @@
 python tests/benchmarks/bench_recorder_loop.py [--minutes 10] [--data FOLDER]
 
 The same loop runs without and with the recorder, in turns. The robot hands out pictures prepared beforehand, as a
-driver does: a new one of each camera every 33 ms, the newest at every tick. Lateness is how long after its deadline a tick is
-over. The clock is the machine's, so a busy machine spoils the numbers; compare the two columns.
+driver does: a new one of each camera every 33 ms, the newest at every tick. Lateness is how long after its deadline a
+tick is over. The clock is the machine's, so a busy machine spoils the numbers; compare the two columns.
 """
 
 import argparse
