@@ -106,10 +106,15 @@ class Chromium:
 
     def click(self, selector: str) -> None:
         """Click in the middle of the first such element."""
-        where = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
-        x, y = self.eval(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({where})")
+        x, y = self.middle(selector)
         self.mouse("mousePressed", x, y, 1)
         self.mouse("mouseReleased", x, y)
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Return where the middle of the first such element is."""
+        where = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = self.eval(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({where})")
+        return x, y
 
     def key(self, key: str, code: str = "", text: str = "", modifiers: int = 0) -> None:
         """Press and release one key."""
