@@ -190,7 +190,7 @@ def _spec(buffer: Buffer, rate_hz: float | None) -> PolicySpec:
     else:
         action = ActionSpec("vector", tuple(f"a{i}" for i in range(dim)), ("1",))
     return PolicySpec(
-        cameras={name: CameraSpec(*map(int, array.shape[1:3])) for name, array in buffer.cameras.items()},
+        cameras={name: CameraSpec(int(array.shape[1]), int(array.shape[2])) for name, array in buffer.cameras.items()},
         state={name: StateSpec(size, known.get((name, size), ("1",))) for name, size in dims.items()},
         action=action,
         rate_hz=rate_hz or 10.0,

@@ -162,7 +162,7 @@ def _spec(file: Any, demo: str, rate_hz: float, path: Path) -> PolicySpec:
         shape = group["obs"][key].shape
         if shape[-1] != 3:
             raise DatasetError(f"{path}: data/{demo}/obs/{key} has shape {shape}; a camera is (T, H, W, 3)")
-        cameras[name] = CameraSpec(*map(int, shape[1:3]))
+        cameras[name] = CameraSpec(int(shape[1]), int(shape[2]))
     for key, array in group["obs"].items():
         if array.ndim != 4:
             if array.dtype.kind not in "fiu":

@@ -90,7 +90,7 @@ def import_umi(
 
 def robots_of(names: Mapping[str, Any]) -> list[str]:
     """Return ``robot0``, ``robot1``, ... as far as all their parts are among the names."""
-    found = []
+    found: list[str] = []
     while all(f"robot{len(found)}_{part}" in names for part in PARTS):
         found.append(f"robot{len(found)}")
     return found
@@ -102,7 +102,7 @@ def _spec(store: Zarr2Store, arrays: Mapping[str, Any], robots: list[str], rate_
         if array.ndim == 4:
             if array.shape[-1] != 3:
                 raise DatasetError(f"{store.path}: data/{name} has shape {array.shape}; a camera is (N, H, W, 3)")
-            cameras[name] = CameraSpec(*map(int, array.shape[1:3]))
+            cameras[name] = CameraSpec(int(array.shape[1]), int(array.shape[2]))
         elif name != "action" and not _CONSTANT.fullmatch(name):
             dim = int(np.prod(array.shape[1:], dtype=int))
             part = name.partition("_")[2] if name.startswith("robot") else ""

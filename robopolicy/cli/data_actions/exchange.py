@@ -91,6 +91,19 @@ FORMATS: dict[str, Format] = {
             }
         },
     ),
+    "rosbag": Format(
+        "ROS 2 bags (mcap, sqlite3), one or a folder of them; topics named by a YAML file",
+        importer="robopolicy_data.importers.rosbag:import_rosbag",
+        import_options={
+            "--config": {
+                "type": Path,
+                "required": True,
+                "metavar": "TOPICS.yaml",
+                "help": "which topic is which field; data/README.md has an example",
+            },
+            "--lossless": {"action": "store_true", "help": "keep raw pictures bit for bit (no JPEG)"},
+        },
+    ),
     "lerobot": Format(
         "LeRobot's v3.0 (v2.x too when importing): a folder of parquet, mp4 and json",
         importer="robopolicy_data.importers.lerobot:import_lerobot",
