@@ -27,14 +27,14 @@ from robopolicy.training.resume import (
     run_settings,
     save_state,
 )
-from robopolicy.training.windows import DeviceWindows, Sampler
+from robopolicy.training.windows import Batches, Sampler, open_windows
 
 SCHEDULE = 10_000  # resolution of the learning rate schedule, which runs over the fraction of the budget used
 
 
 def train(
     policy: DiffusionPolicy,
-    sampler: Sampler,
+    sampler: Sampler | Batches,
     out: str | Path,
     config: TrainConfig,
     *,
@@ -49,7 +49,8 @@ def train(
 
     Args:
         policy: trained in place; its normaliser is fitted here unless the run resumes.
-        sampler: the windows, as `robopolicy_data.windows.WindowSampler`.
+        sampler: the windows, as `robopolicy_data.windows.WindowSampler`, which go to the device whole, or batches of
+            them, as `robopolicy_data.loader.Loader`, which goes on as the run does: same seed, same batches.
         out: folder of the checkpoint.
         config: budgets and optimiser.
         resume: go on from ``out``; the same data and settings are required, only a budget may grow.
@@ -83,7 +84,7 @@ class _Run:
     def __init__(
         self,
         policy: DiffusionPolicy,
-        sampler: Sampler,
+        sampler: Sampler | Batches,
         out: Path,
         config: TrainConfig,
         on_progress: Callable[[Progress], None] | None,
@@ -94,7 +95,7 @@ class _Run:
 
         self.config, self.out, self.on_progress, self.about = config, out, on_progress, about
         self.device = torch.device(config.device)
-        self.windows = DeviceWindows(sampler, policy.spec, self.device)
+        self.windows = open_windows(sampler, policy.spec, self.device, config.seed)
         self.actions_crc = zlib.crc32(np.ascontiguousarray(sampler.arrays.action).data)
         policy.fit_normaliser(sampler.arrays)
         self.policy = policy.to(self.device)
@@ -109,7 +110,7 @@ class _Run:
         # use_ema_warmup: without it EMAModel ignores power
         self.ema = EMAModel(policy.parameters(), use_ema_warmup=True, power=config.ema_power, foreach=True)
         self.generator = torch.Generator(self.device)
-        self.batch_size = min(config.batch_size, len(self.windows))
+        self.batch_size = self.windows.size(config.batch_size)
         self.step = self.first_step = 0
         self.elapsed_before_s = 0.0  # in earlier calls of a resumed run
         self.data_s = self.update_s = 0.0
@@ -215,6 +216,7 @@ class _Run:
             "data": f"actions of crc32 {self.actions_crc:08x}",
             "spec": self.policy.spec.to_json(),
             "config": self.policy.config.to_json(),
+            **self.windows.about,
         }
         return json.loads(json.dumps(identity))  # tuples as they will read back: lists
 

@@ -1,7 +1,7 @@
-"""Training windows gathered on the device, in an order that depends on nothing but seed and step."""
+"""Training windows, gathered on the device or brought there; the order depends on nothing but seed and step."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ class Arrays(Protocol):
 
     state: Mapping[str, np.ndarray]  # {name: (N, D) float32}
     action: np.ndarray  # (N, A) float32
-    images: Mapping[str, np.ndarray]  # {camera: (N, H, W, 3) uint8}
+    images: Mapping[str, np.ndarray]  # {camera: (F, H, W, 3) uint8}
+    # and, if a camera is slower than the steps, seen {camera: (N,) int64}: which picture each step saw
 
 
 class Sampler(Protocol):
@@ -25,6 +26,45 @@ class Sampler(Protocol):
     arrays: Any  # Arrays
     obs_rows: np.ndarray  # (W, n_obs) int64
     action_rows: np.ndarray  # (W, horizon) int64
+    # and, where known, padded_obs (W, n_obs) bool and padded_action (W, horizon) bool
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Whole batches made in the host's memory, as `robopolicy_data.loader.Loader` makes them."""
+
+    arrays: Any  # state and action of all steps
+    spec: PolicySpec  # of the windows
+    seed: int
+    batch_size: int
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What makes the order of the batches, beside the data; JSON-able."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        ...
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Return batch number ``step`` in arrays that stay as they are until the next call."""
+        ...
+
+
+def open_windows(
+    windows: Sampler | Batches, spec: PolicySpec, device: torch.device, seed: int
+) -> "DeviceWindows | HostWindows":
+    """Return what a trainer takes batches from; raises ContractError if it does not fit ``spec`` or ``seed``."""
+    if isinstance(windows, Batches):
+        return HostWindows(windows, spec, device, seed)
+    return DeviceWindows(windows, spec, device)
+
+
+def pinned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Return an array in memory that a GPU copies from while the CPU goes on: `allocate` of a loader."""
+    array: np.ndarray = torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True).numpy()
+    return array
 
 
 class DeviceWindows:
@@ -47,11 +87,27 @@ class DeviceWindows:
         self._action = torch.as_tensor(arrays.action, device=device)
         self._obs_rows = torch.as_tensor(sampler.obs_rows, device=device)
         self._action_rows = torch.as_tensor(sampler.action_rows, device=device)
+        seen = getattr(arrays, "seen", {})
+        self._seen = {name: torch.as_tensor(seen[name], device=device) for name in spec.cameras if name in seen}
+        self._padded = {
+            name: torch.as_tensor(getattr(sampler, name), device=device)
+            for name in ("padded_obs", "padded_action")
+            if hasattr(sampler, name)
+        }
         self._device = device
         self._permutation: tuple[int, int, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._obs_rows)
+
+    def size(self, wanted: int) -> int:
+        """Return how many windows a batch has."""
+        return min(wanted, len(self))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Nothing: seed and step say it all."""
+        return {}
 
     def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
         """Return batch number ``step`` of the run ``seed``: every window once an epoch, the odd rest left out."""
@@ -60,12 +116,16 @@ class DeviceWindows:
         return self.gather(self._epoch(seed, epoch)[k * size : (k + 1) * size])
 
     def gather(self, ids: Tensor) -> dict[str, Any]:
-        """Return windows ids (B,): state {name: (B, n_obs, D)}, images {camera: (B, n_obs, H, W, 3)}, action."""
+        """Return windows ids (B,): states (B, n_obs, D), images (B, n_obs, H, W, 3), action and, if known, padded_*."""
         rows = self._obs_rows[ids]
         return {
             "state": {name: values[rows] for name, values in self._state.items()},
-            "images": {name: values[rows] for name, values in self._images.items()},
+            "images": {
+                name: values[self._seen[name][rows] if name in self._seen else rows]
+                for name, values in self._images.items()
+            },
             "action": self._action[self._action_rows[ids]],
+            **{name: values[ids] for name, values in self._padded.items()},
         }
 
     def _epoch(self, seed: int, epoch: int) -> Tensor:
@@ -75,17 +135,66 @@ class DeviceWindows:
         return self._permutation[2]
 
 
+class HostWindows:
+    """Batches of a loader, brought to ``device``; on the CPU they are the loader's own arrays.
+
+    Raises:
+        ContractError: if the loader's horizons, names or seed are not those of the run.
+    """
+
+    def __init__(self, loader: Batches, spec: PolicySpec, device: torch.device, seed: int) -> None:
+        have = (loader.spec.n_obs, loader.spec.horizon, loader.spec.action.dim)
+        _require_shapes(have, spec, loader.spec.state, loader.spec.cameras)
+        if loader.seed != seed:
+            raise ContractError(f"training: the loader's seed is {loader.seed}, the run's {seed}")
+        self._loader, self._spec, self._device = loader, spec, device
+        self._copied: torch.cuda.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def size(self, wanted: int) -> int:
+        """Return how many windows a batch has: the loader's own number."""
+        return self._loader.batch_size
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What makes the order, beside seed and step."""
+        return {"order": dict(self._loader.about)}
+
+    def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
+        """Return batch number ``step``; what it holds is good until the next call."""
+        if self._copied is not None:
+            self._copied.synchronize()  # the loader fills these arrays anew once it is asked again
+        made = self._loader.batch(step)
+        batch = {
+            "state": {name: self._bring(made["state"][name]) for name in self._spec.state},
+            "images": {name: self._bring(made["images"][name]) for name in self._spec.cameras},
+            **{name: self._bring(made[name]) for name in ("action", "padded_obs", "padded_action") if name in made},
+        }
+        if self._device.type == "cuda":
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        return batch
+
+    def _bring(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+
 def _require_fit(sampler: Sampler, spec: PolicySpec) -> None:
     have = (sampler.obs_rows.shape[1], sampler.action_rows.shape[1], sampler.arrays.action.shape[1])
+    _require_shapes(have, spec, sampler.arrays.state, sampler.arrays.images)
+    if len(sampler.obs_rows) == 0:
+        raise ContractError("training: the dataset has no windows; record at least one episode")
+
+
+def _require_shapes(
+    have: tuple[int, int, int], spec: PolicySpec, states: Mapping[str, Any], cameras: Mapping[str, Any]
+) -> None:
     want = (spec.n_obs, spec.horizon, spec.action.dim)
     if have != want:
         raise ContractError(f"training: windows have (n_obs, horizon, action) {have}, the policy's spec has {want}")
-    for kind, names, offered in (
-        ("state", spec.state, sampler.arrays.state),
-        ("camera", spec.cameras, sampler.arrays.images),
-    ):
+    for kind, names, offered in (("state", spec.state, states), ("camera", spec.cameras, cameras)):
         missing = [name for name in names if name not in offered]
         if missing:
             raise ContractError(f"training: no {kind} {missing} in the data; it has {sorted(offered)}")
-    if len(sampler.obs_rows) == 0:
-        raise ContractError("training: the dataset has no windows; record at least one episode")
