@@ -47,6 +47,10 @@ class UnsafeCommand(RobopolicyError, ValueError):
     """A command the safety layer refuses outright (non-finite, wrong length, no fresh observation)."""
 
 
+class LateCommand(UnsafeCommand):
+    """A command whose observation, or one of its pictures, is older than safety allows."""
+
+
 class DatasetError(RobopolicyError, ValueError):
     """Something on disk is not a readable robopolicy dataset."""
 

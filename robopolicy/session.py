@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robopolicy.errors import StaleFrame, UnsafeCommand
+import numpy as np
+
+from robopolicy.errors import LateCommand, StaleFrame, UnsafeCommand
 from robopolicy.interfaces import Clock, Environment, Robot, Safety, Teleop, Watcher
 from robopolicy.loop import run_episode
 from robopolicy.pace import Pace
@@ -13,6 +15,7 @@ from robopolicy.types import EpisodeMeta, Event, Observation, Phase, Status
 
 FOREVER = 10**9  # steps; a person says when it is over
 PATIENCE = 20  # refused commands in a row, between episodes, before the session gives up
+STALLS = 3  # late steps in a row that a running episode survives on the set-point in force
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,11 @@ def run_session(
     Between episodes the world stands at the next start and the person may move about; ``start`` puts it back there and
     records. ``success`` and ``failure`` keep the episode, ``discard`` does not, ``redo`` does not and offers the same
     start again, ``undo`` takes the newest kept one away, ``pause`` holds (and records that it held), ``takeover`` and
-    ``release`` switch between policy and person. A command that safety refuses or a stale frame ends the episode, not
-    the session: it is kept, without success, and its notes say why.
+    ``release`` switch between policy and person.
+
+    A step so late that safety refuses its observation sends the set-point in force once more and is marked ``stall``;
+    three in a row, or any other refusal, or a stale frame end the episode, not the session: it is kept, without
+    success, and its notes say why.
 
     Args:
         robot: what is driven.
@@ -96,7 +102,7 @@ def run_session(
         safety: limits every command, also between episodes.
         recorder: sees the episodes that are recorded; its ``keep`` is `keep_unless_discarded`.
         wishes: what to do.
-        watchers: see the recorded episodes too.
+        watchers: see the recorded episodes too; what one has in ``message`` the operator sees.
     """
     return _Session(robot, shared, teleop, clock, safety, recorder, wishes, tuple(watchers)).run()
 
@@ -174,8 +180,9 @@ class _Session:
         self, meta: EpisodeMeta, done: Callable[[Observation], bool], watchers: tuple[Watcher, ...]
     ) -> EpisodeMeta:
         self.shared.set_point = self.robot.stop("before the loop")  # where whoever drives begins
+        safety = _SurvivesStalls(self.safety, self.shared.set_point, self._stalled)
         return run_episode(
-            self.robot, self.shared, self.clock, self.safety, meta, max_steps=FOREVER,
+            self.robot, self.shared, self.clock, safety, meta, max_steps=FOREVER,
             watchers=(self.shared, self.pace, *watchers), done=done, finish=self._finish,
         )  # fmt: skip
 
@@ -223,6 +230,11 @@ class _Session:
                 self._mark("takeover" if self.shared.driver == "human" else "release")
         elif event == "undo":
             self.message = "undo works between episodes; discard ends this one"
+
+    def _stalled(self, why: str) -> None:
+        self.message = why
+        if self.phase != "waiting":
+            self._mark("stall")
 
     def _mark(self, name: str) -> None:
         mark = getattr(self.recorder, "mark", None)
@@ -274,9 +286,10 @@ class _Session:
         return otherwise if status is None else getattr(status(), name, otherwise)
 
     def _remark(self) -> str:
+        watched = next((str(w.message) for w in self.watchers if getattr(w, "message", "")), "")
         if self.phase == "waiting":
-            return ""
-        return self._of_recorder("message", "") or self.shared.reason or self.wishes.hint()
+            return watched
+        return self._of_recorder("message", "") or watched or self.shared.reason or self.wishes.hint()
 
     def _show(self, phase: Phase) -> None:
         recording = phase != "waiting"
@@ -294,3 +307,25 @@ class _Session:
             message=self.message or self._remark(),
         )
         self.teleop.show(status)
+
+
+class _SurvivesStalls:
+    """A safety layer that sends the set-point in force again when the newest observation is too old for a new one."""
+
+    def __init__(self, safety: Safety, set_point: np.ndarray, tell: Callable[[str], None]) -> None:
+        self._safety, self._sent, self._tell, self._stalls = safety, set_point, tell, 0
+
+    def reset(self) -> None:
+        self._safety.reset()
+
+    def limit(self, action: np.ndarray, observation: Observation, now_ns: int) -> np.ndarray:
+        try:
+            self._sent = self._safety.limit(action, observation, now_ns)
+        except LateCommand as error:
+            self._stalls += 1
+            if self._stalls == STALLS:
+                raise
+            self._tell(str(error))
+        else:
+            self._stalls = 0
+        return self._sent.copy()

@@ -1,10 +1,12 @@
 """`robopolicy record` with a person at a real terminal: keys in, a dataset out, the terminal as it was."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,75 @@ def test_ones_own_device_is_named_by_module_and_class(at, tmp_path):
     assert set(sources(next(iter(Dataset(tmp_path / "d.zarr"))))) == {"human"}
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A policy of random weights: what it wants is nonsense, that safety slows down."""
+    import torch
+
+    from robopolicy.clock import SimClock
+    from robopolicy.policies.diffusion import DiffusionPolicy
+    from robopolicy.training.checkpoint import save_checkpoint
+    from sim_envs.worlds import make_world
+
+    world = make_world("twin:lift", SimClock(), cameras=())
+    spec = replace(world.spec.select(state=("tool_pos", "tool_quat")), n_obs=2, horizon=16, n_execute=8)
+    world.close()
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(spec)
+    rng = np.random.default_rng(0)
+    state = {name: rng.uniform(-1, 1, (9, part.dim)).astype(np.float32) for name, part in spec.state.items()}
+    action = rng.uniform(-1, 1, (9, spec.action.dim)).astype(np.float32)
+    policy.fit_normaliser(type("Arrays", (), {"state": state, "action": action}))
+    folder = tmp_path_factory.mktemp("policy") / "p"
+    save_checkpoint(folder, policy, train={"steps": 0})
+    return folder
+
+
+def test_a_policy_drives_and_the_person_takes_over_and_gives_back(at, tmp_path, checkpoint):
+    words = ("--episodes", 1, "--cameras", "--checkpoint", checkpoint)
+    terminal = at(*words, robot="twin:lift")
+    terminal.wait_for("ep 0/1 ○")
+    terminal.press(" ")
+    terminal.wait_for("●.*policy")
+    time.sleep(0.5)
+    terminal.press("t")
+    terminal.wait_for("●.*human")
+    terminal.press("www")
+    time.sleep(0.5)
+    terminal.press("t")
+    terminal.wait_for("●.*policy")
+    time.sleep(0.5)
+    terminal.press("\r")
+    terminal.wait_for("episode 1 of 1: success.*policy [0-9]+%")
+    assert terminal.ends() == 0
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    names = sources(episode)
+    drivers = [name for name, before in zip(names, [None, *names], strict=False) if name != before]
+    assert drivers == ["policy", "human", "policy"]
+    assert [mark["name"] for mark in episode.attributes["marks"]] == ["takeover", "release"]
+    assert episode.meta.extra["checkpoint"] == str(checkpoint)
+    steps = np.linalg.norm(np.diff(episode.action()[:, :3], axis=0), axis=1)
+    at_switches = [i - 1 for i in range(1, len(names)) if names[i] != names[i - 1]]
+    assert steps[at_switches].max() <= np.delete(steps, at_switches).max()
+
+
+def test_without_a_terminal_the_page_still_says_where_it_is(tmp_path):
+    pytest.importorskip("viser", reason="viser is not installed: pip install 'robopolicy[teleop]'")
+    words = ("record", "--robot", "mock", "--teleop", "browser", "--port", 0, "--data", tmp_path / "d.zarr")
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "robopolicy.cli.main", *map(str, words)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert "no terminal here" in process.stdout.readline()
+        assert re.match(r"open http://127.0.0.1:\d+\S+ in a browser", process.stdout.readline())
+        process.terminate()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def complaint(*words, cwd=None):
     done = subprocess.run(
         [sys.executable, "-m", "robopolicy.cli.main", "record", *map(str, words)],
@@ -209,8 +280,6 @@ def complaint(*words, cwd=None):
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line_and_no_dataset(tmp_path, words, says):
-    import re
-
     assert re.search(says, complaint(*words, "--data", tmp_path / "d.zarr", cwd=TESTS))
     assert not (tmp_path / "d.zarr").exists()
 

@@ -13,7 +13,7 @@ from tiny_worlds import SPEC, AnythingGoes, PointWorld, make_agent
 
 from robopolicy.cli.demonstrate import undo
 from robopolicy.clock import SimClock
-from robopolicy.errors import UnsafeCommand
+from robopolicy.errors import LateCommand, UnsafeCommand
 from robopolicy.pace import Pace
 from robopolicy.session import Wishes, keep_unless_discarded, run_session
 from robopolicy.shared_control import Shared
@@ -155,6 +155,34 @@ def test_a_refused_command_ends_the_episode_not_the_session_and_loses_no_step(tm
     assert "0.3 s old" in next(iter(Dataset(tmp_path / "d"))).meta.notes
     assert result.outcomes[0].ended == "UnsafeCommand: observation is 0.3 s old"
     assert any("0.3 s old" in s.message for s in hand.shown if s.phase == "waiting")
+
+
+class Late(Refuses):
+    """Finds the observation too old now and then."""
+
+    def limit(self, action, observation, now_ns):
+        try:
+            return super().limit(action, observation, now_ns)
+        except UnsafeCommand as error:
+            raise LateCommand(str(error)) from error
+
+
+def test_a_late_step_or_two_send_the_set_point_in_force_again_and_are_marked(tmp_path):
+    script = {2: ["start"], 9: ["success"], 10: ["quit"]}
+    session(tmp_path / "d", script, safety=Late({4, 5, 7}))
+    (episode,) = Dataset(tmp_path / "d")
+    assert (episode.length, episode.meta.success) == (6, True)
+    assert [mark["name"] for mark in episode.attributes["marks"]] == ["stall"] * 3
+    sent = episode.action()
+    np.testing.assert_array_equal(sent[2:4], sent[[1, 1]])
+    assert not np.array_equal(sent[4], sent[3])
+
+
+def test_three_late_steps_in_a_row_end_the_episode(tmp_path):
+    session(tmp_path / "d", {2: ["start"], 12: ["quit"]}, safety=Late({4, 5, 6}))
+    (episode,) = Dataset(tmp_path / "d")
+    assert (episode.length, episode.meta.success) == (4, False)
+    assert "LateCommand: observation is 0.3 s old" in episode.meta.notes
 
 
 def test_refusals_between_episodes_are_shown_and_only_a_row_of_them_is_an_end(tmp_path):

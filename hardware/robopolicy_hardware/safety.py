@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from robopolicy.errors import ContractError, UnsafeCommand
+from robopolicy.errors import ContractError, LateCommand, UnsafeCommand
 from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, quat_to_matrix, rot6d_to_matrix
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation
@@ -96,9 +96,9 @@ class SafetyLayer:
         """Return the nearest allowed command (A,) float32 on the way to ``action``.
 
         Raises:
-            UnsafeCommand: if it has the wrong length, a number is not finite, its rotation is degenerate, or the
-                observation or one of its pictures is older than ``max_age_s``; the reason is in the message and
-                nothing may be sent.
+            UnsafeCommand: if it has the wrong length, a number is not finite or its rotation is degenerate.
+            LateCommand: if the observation or one of its pictures is older than ``max_age_s``. Whichever it is, the
+                reason is in the message and nothing may be sent.
         """
         wanted = self._accept(action, observation, now_ns)
         start, elapsed_s = self._start(observation, now_ns)
@@ -118,16 +118,17 @@ class SafetyLayer:
         for what, stamp_ns in {"observation": observation.stamp_ns, **pictures}.items():
             age_s = (now_ns - stamp_ns) / 1e9
             if abs(age_s) > self._limits.max_age_s:  # a stamp in the future is another clock's
-                self._refuse(f"{what} is {age_s:.3f} s old; at most {self._limits.max_age_s:g} s is allowed")
+                why = f"{what} is {age_s:.3f} s old; at most {self._limits.max_age_s:g} s is allowed"
+                self._refuse(why, LateCommand)
         if self._pose:
             columns = wanted[3:9].reshape(2, 3)
             if np.linalg.norm(np.cross(columns[0], columns[1])) < 1e-3:
                 self._refuse("command's rotation is degenerate: its two columns must be independent")
         return wanted
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, kind: type[UnsafeCommand] = UnsafeCommand) -> None:
         self.counts["refused"] += 1
-        raise UnsafeCommand(why)
+        raise kind(why)
 
     def _start(self, observation: Observation, now_ns: int) -> tuple[np.ndarray | None, float]:
         """The command that this step starts from, or None if nothing is known, and the seconds it may use."""

@@ -26,7 +26,6 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         UsageError: if the device needs a terminal and there is none, or cannot drive the robot.
         SpecMismatch: if the dataset holds episodes of another robot, or the policy does not fit it.
     """
-    from robopolicy.cli.progress import say
     from robopolicy.cli.record import recorded
     from robopolicy.cli.worlds import make_safety
     from robopolicy_data.recorder import Recorder
@@ -58,12 +57,14 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
             auto_success=args.auto_success,
             time_limit_s=args.time_limit,
             undo=lambda: undo(args.data, recorder),
-            tell=tell or say,
+            tell=tell,
         )
         if args.auto_success and not isinstance(robot, Environment):
             raise UsageError(f"--auto-success needs a simulated world; {args.robot!r} is none")
         shared = Shared(policy, teleop, robot.spec)
         watchers = [device] if isinstance(device, Watcher) else []  # the browser shows a policy at work too
+        if args.compare_with is not None:
+            watchers.append(_comparison(args.compare_with, robot.spec))
         return run_session(robot, shared, teleop, clock, make_safety(robot.spec), recorder, wishes, watchers=watchers)
 
 
@@ -133,6 +134,19 @@ def _policy(args: argparse.Namespace, robot: Robot) -> Agent:
     agent = make_agent(args.checkpoint, monitor=args.monitor, device=check_device(args.device))
     agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
     return agent
+
+
+def _comparison(path: Path, spec: PolicySpec) -> Watcher:
+    """Return a watcher that says when a demonstration differs from the successful ones in ``path``."""
+    import torch
+
+    from robopolicy.cli.data_actions.quality import base_policy
+    from robopolicy.quality.watcher import CompatibilityWatcher
+
+    torch.set_num_threads(1)
+    watcher = CompatibilityWatcher(base_policy(path))
+    watcher.require(spec)
+    return watcher
 
 
 def _terminal(device: str) -> Any:
