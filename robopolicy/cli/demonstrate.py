@@ -140,7 +140,7 @@ def _comparison(path: Path, spec: PolicySpec) -> Watcher:
     """Return a watcher that says when a demonstration differs from the successful ones in ``path``."""
     import torch
 
-    from robopolicy.cli.data_actions.quality import base_policy
+    from robopolicy.cli.data_actions.judging import base_policy
     from robopolicy.quality.watcher import CompatibilityWatcher
 
     torch.set_num_threads(1)

@@ -37,6 +37,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     person.add_argument("--auto-success", action="store_true", help="a simulated world's success ends the episode")
     person.add_argument("--time-limit", type=positive, metavar="S", help="an episode that takes longer has failed")
     person.add_argument("--speed", type=positive, default=1.0, help="factor of how far or fast the hand moves the tool")
+    person.add_argument(
+        "--compare-with", type=Path, metavar="D.zarr", help="say when a demonstration differs from these"
+    )
     devices = parser.add_argument_group("devices")
     devices.add_argument("--host", default="127.0.0.1", help="browser: address of the page")
     devices.add_argument("--port", type=at_least(0), default=8765, help="browser: its port; 0 takes a free one")

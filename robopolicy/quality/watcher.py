@@ -39,13 +39,13 @@ class CompatibilityWatcher:
         """The demonstration's compatibility so far, 0 to 1; None before there is one."""
         return float(np.mean(self.compatibility)) if self.compatibility else None
 
-    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
-        """Begin anew.
-
-        Raises:
-            SpecMismatch: if the robot is not the one of the base demonstrations.
-        """
+    def require(self, spec: PolicySpec) -> None:
+        """Raise SpecMismatch, both sides printed, if the robot is not the one of the base demonstrations."""
         self._base.spec.require_from(spec, needs="the demonstrations to compare with", offers="the robot")
+
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """Begin anew; raises as `require` does."""
+        self.require(spec)
         self.message, self.compatibility, self._novelty = "", [], []
         self._window.clear()
 

@@ -21,6 +21,7 @@ BASE = 20
 SETS = {
     "two styles": [("expert", BASE), ("other style", 20)],
     "unsteady hands": [("expert", BASE), ("unsteady", 20)],
+    "careless": [("expert", BASE), ("hesitant", 20), ("clumsy", 20), ("wandering", 20)],
     "a bit of everything": [
         ("expert", BASE + 10), ("other style", 6), ("unsteady", 6), ("hesitant", 6), ("clumsy", 6), ("wandering", 6),
     ],

@@ -1,0 +1,88 @@
+"""Datasets meet the judges of demonstrations: a base policy, and what no other demonstration does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import UsageError
+from robopolicy.spec import PolicySpec
+
+EXTRANEOUS = "extraneous@1"  # the name of what is written into derived/
+
+
+def looked_at(spec: PolicySpec, states: Sequence[str] | None = None) -> PolicySpec:
+    """Return ``spec`` with the states that demonstrations are compared in: those named, or all that are no speeds.
+
+    Raises:
+        UnknownName: naming the valid ones.
+        UsageError: if there is none.
+    """
+    if states is None:
+        states = [name for name, part in spec.state.items() if not all(unit.endswith("/s") for unit in part.units)]
+    if not states:
+        raise UsageError("demonstrations are compared in their states, and there are none; pictures alone do not do")
+    return spec.select(cameras=(), state=tuple(states))
+
+
+def load(dataset: Any, spec: PolicySpec, episodes: Sequence[int] | None = None) -> Any:
+    """Return the arrays of the states and actions of ``dataset``'s episodes (positions; None is all)."""
+    from robopolicy_data.windows import load_arrays
+
+    return load_arrays(dataset, cameras=(), states=tuple(spec.state), episodes=episodes)
+
+
+def base_policy(path: Path, *, states: Sequence[str] | None = None, first: int | None = None) -> Any:
+    """Return the `BasePolicy` of the demonstrations in ``path`` that did not fail.
+
+    Args:
+        path: dataset.
+        states: to look at; None is all that are no speeds.
+        first: only so many, from the beginning.
+    """
+    from robopolicy.quality.compatibility import BasePolicy
+    from robopolicy_data.reader import Dataset
+
+    dataset = Dataset(path)
+    good = [i for i, episode in enumerate(dataset) if episode.meta.success is not False][:first]
+    if not good:
+        raise UsageError(f"{path} holds no demonstration to compare with ({len(dataset)} recorded, all failures)")
+    spec = looked_at(dataset.spec, states)
+    return BasePolicy(load(dataset, spec, good), spec)
+
+
+def compare(path: Path, base: Any, base_path: Path, *, first: int = 0) -> list[tuple[int, Any]]:
+    """Return (number, `Judged`) of every episode of ``path`` from position ``first`` on.
+
+    Raises:
+        SpecMismatch: if the two are of different robots.
+    """
+    from robopolicy.quality.compatibility import judge_all
+    from robopolicy_data.reader import Dataset
+
+    dataset = Dataset(path)
+    base.spec.require_from(dataset.spec, needs=f"base {base_path}", offers=str(path))
+    rest = range(first, len(dataset))
+    if not rest:
+        raise UsageError(f"{path} has {len(dataset)} episodes; there is none after the first {first} to compare")
+    judged = judge_all(base, load(dataset, base.spec, rest))
+    return [(dataset[i].number, one) for i, one in zip(rest, judged, strict=True)]
+
+
+def extraneous(path: Path, *, states: Sequence[str] | None = None, seed: int = 0) -> list[tuple[int, Any, Any]]:
+    """Return (number, score (T,) float32, marks (T,) bool) of every episode of ``path``."""
+    from robopolicy.quality.extraneous import find_extraneous
+    from robopolicy_data.reader import Dataset
+
+    dataset = Dataset(path)
+    spec = looked_at(dataset.spec, states)
+    found = find_extraneous(load(dataset, spec), spec, seed=seed).episodes()
+    return [(episode.number, score, marks) for episode, (score, marks) in zip(dataset, found, strict=True)]
+
+
+def write_extraneous(path: Path, found: Sequence[tuple[int, Any, Any]]) -> None:
+    """Write ``derived/extraneous@1`` of every episode, replacing what an earlier run left."""
+    from robopolicy_data.derived import write_derived
+
+    for number, score, marks in found:
+        share = {"extraneous_share": float(marks.mean())}
+        write_derived(path, number, EXTRANEOUS, {"extraneous": marks, "score": score}, share)
