@@ -393,10 +393,10 @@ MALFORMED = {
     "version 1": (lambda r: change_info(r, codebase_version="v1.6"), r"format v1.6; convert it with lerobot"),
     "episodes miscounted": (lambda r: change_info(r, total_episodes=4), r"says 4 episodes, its list of them has 3"),
     "another spec": (
-        lambda r: change_info(r, robopolicy={"spec": replace(SPEC, cameras={"top": CameraSpec(4, 4)}).to_json()}),
+        lambda r: change_spec(r, replace(SPEC, cameras={"top": CameraSpec(4, 4)}).to_json()),
         r"feature 'observation.images.top' is None",
     ),
-    "no spec": (lambda r: change_info(r, robopolicy={}), r"robopolicy.spec is not what an export writes"),
+    "no spec": (lambda r: change_spec(r, {}), r"the spec in robopolicy.source is not what an export writes"),
     "no action": (lambda r: make_foreign(r, action=None), r"no feature 'action' of shape \[A\]"),
     "no list of episodes": (lambda r: (r / EPISODES).unlink(), r"no meta/episodes.*never finished"),
     "list of episodes cut": (lambda r: cut(r / EPISODES, 0.5), r"no whole parquet file"),
@@ -433,6 +433,12 @@ MALFORMED = {
     "video too short": (lambda r: write_video(r / VIDEO, 20, 20.0), r"ends early: frame 1 of 5 is due at 1.0000 s"),
     "video of another rate": (lambda r: write_video(r / VIDEO, 24, 10.0), r"no frame at 0.0500 s"),
 }  # fmt: skip
+
+
+def change_spec(root, spec):
+    features = info_of(root)["features"]
+    features["robopolicy.source"]["info"]["spec"] = spec
+    change_info(root, features=features)
 
 
 def write_video(path, frames, rate_hz):
@@ -554,6 +560,24 @@ def test_lerobots_own_reader_sees_the_same(recorded, tmp_path, peer, video, back
 
 def depth(episode):
     return episode.images("depth")
+
+
+@pytest.mark.slow
+def test_after_lerobots_own_tool_left_an_episode_out(recorded, tmp_path, peer):
+    """It drops what it does not know of: per-episode meta but task; spec, stamps and sources survive."""
+    export_lerobot(recorded, tmp_path / "l", video="h264")
+    assert peer("lerobot_delete.py", tmp_path / "l", tmp_path / "less", 1) == 2
+    import_lerobot(tmp_path / "less", tmp_path / "d")
+    ours, theirs = Dataset(recorded), Dataset(tmp_path / "d")
+    assert theirs.spec == SPEC
+    for a, b in zip([ours[0], ours[2]], theirs, strict=True):
+        assert np.array_equal(b.action(), a.action())
+        assert np.array_equal(b.state("q"), a.state("q"))
+        assert np.array_equal(b.stamps_ns("wrist"), a.stamps_ns("wrist"))
+        assert np.array_equal(b.sources(), a.sources())
+        assert b.meta.task == a.meta.task
+    assert [episode.meta.success for episode in theirs] == [True, False]
+    assert error_between(theirs, [ours[0], ours[2]], "front").psnr_db > 28
 
 
 @pytest.mark.slow

@@ -39,8 +39,9 @@ PARTS = ("record", "load", "delete", "kill")
 
 
 def make_frames(path: Path, count: int, height: int, width: int) -> None:
-    """Pictures with detail of every size that pan as a moving camera's do, with a sensor's noise: as big as a robot's, at
-    240x320 about 22 KB as JPEG of quality 90 and 6 KB as LeRobot's AV1.
+    """Detail of every size that pans as a moving camera's does, and a sensor's noise.
+
+    At 240x320 some 22 KB as JPEG of quality 90 and 6 KB as LeRobot's AV1, as a robot's pictures are.
     """
     import cv2
 

@@ -156,7 +156,6 @@ class _Export:
             layout.OWN: {
                 "software": software(),
                 "source": source,
-                "spec": spec.to_json(),
                 "videos": {"codec": self._video, "crf": self._crf, "psnr_db": errors},
             },
         }
@@ -215,9 +214,9 @@ def _chosen(dataset: Dataset, episodes: Iterable[int] | None) -> list[Episode]:
     try:
         chosen: list[Episode] = [dataset[i] for i in (range(len(dataset)) if episodes is None else episodes)]
     except IndexError as error:
-        raise DatasetError(f"{dataset.path} has {len(dataset)} episodes, positions 0 to {len(dataset) - 1}") from error
+        raise DatasetError(f"{dataset.where} has {len(dataset)} episodes, positions 0 to {len(dataset) - 1}") from error
     if not chosen:
-        raise DatasetError(f"{dataset.path}: no episodes to export; it has {len(dataset)}")
+        raise DatasetError(f"{dataset.where}: no episodes to export; it has {len(dataset)}")
     return chosen
 
 

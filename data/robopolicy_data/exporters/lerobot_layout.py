@@ -58,7 +58,8 @@ def features(spec: PolicySpec, videos: bool) -> dict[str, dict[str, Any]]:
         feature = _feature(kind, shape, ["height", "width", "channels"])
         found[camera_key(name, camera)] = feature | ({} if camera.kind == "colour" else {"info": dict(_DEPTH)})
     found |= {key: _feature("bool", [1]) for key in (DONE, SUCCESS)}
-    found |= {key: _feature("int64", [1]) for key in (SOURCE, STEP_NS, ACTION_NS, *map(camera_ns, spec.cameras))}
+    found[SOURCE] = _feature("int64", [1]) | {"info": {"spec": spec.to_json()}}  # LeRobot's own tools keep it there
+    found |= {key: _feature("int64", [1]) for key in (STEP_NS, ACTION_NS, *map(camera_ns, spec.cameras))}
     found["timestamp"] = _feature("float32", [1])
     return found | {key: _feature("int64", [1]) for key in COUNTERS}
 

@@ -1,6 +1,6 @@
 """The statistics that LeRobot's policies normalise by: of each episode, and of all of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,11 @@ def of_pictures(pictures: Iterable[np.ndarray]) -> Stats:
 
 def chosen_rows(length: int) -> list[int]:
     """Return which of an episode's pictures its statistics look at."""
-    return np.unique(np.linspace(0, length - 1, min(length, MAX_PICTURES)).round().astype(int)).tolist()
+    rows: list[int] = np.unique(np.linspace(0, length - 1, min(length, MAX_PICTURES)).round().astype(int)).tolist()
+    return rows
 
 
-def of_all(episodes: list[Mapping[str, Stats]]) -> dict[str, Stats]:
+def of_all(episodes: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
     """Pool: exact for min, max, mean and std; a quantile is the mean of the episodes', as LeRobot does."""
     return {key: _pooled([stats[key] for stats in episodes]) for key in episodes[0]}
 

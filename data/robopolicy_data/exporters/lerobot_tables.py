@@ -23,7 +23,8 @@ class DataWriter:
         self._root, self._pa, self._pq = root, *_arrow()
         columns = {key: feature for key, feature in features.items() if feature["dtype"] != "video"}
         self._schema = self._pa.schema([(key, self._type(feature)) for key, feature in columns.items()])
-        self._place, self._writer, self._file = (0, -1), None, root
+        self._place, self._file = (0, -1), root
+        self._writer: Any = None
 
     def write(self, columns: Mapping[str, Any]) -> tuple[int, int]:
         """Append one episode, ``{column: (T, ...) array, or T encoded pictures}``; return chunk and file."""

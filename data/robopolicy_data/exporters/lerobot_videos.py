@@ -32,7 +32,8 @@ class CameraVideos:
     def __init__(self, root: Path, key: str, camera: str, rate_hz: float, codec: str, crf: int) -> None:
         self._root, self._key, self._camera, self._rate_hz = root, key, camera, rate_hz
         self._codec, self._crf = codec, crf
-        self._place, self._writer, self._inside = (0, -1), None, list[Episode]()
+        self._place, self._inside = (0, -1), list[Episode]()
+        self._writer: VideoWriter | None = None
         self.error = Error()
 
     def add(self, episode: Episode, height: int, width: int) -> dict[str, int | float]:

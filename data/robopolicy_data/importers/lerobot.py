@@ -92,7 +92,7 @@ def _plan(source: Source, rounding: bool) -> _Plan:
         raise DatasetError(f"{where}: no feature 'action' of shape [A]; it has {', '.join(sorted(source.features))}")
     if not source.episodes:
         raise DatasetError(f"{source.root}: there are no episodes")
-    if source.own is not None:
+    if source.spec is not None:
         return _own_plan(source, rounding)
     states = {
         _name(key): (key, slice(0, feature["shape"][0]))
@@ -115,16 +115,15 @@ def _plan(source: Source, rounding: bool) -> _Plan:
 
 def _own_plan(source: Source, rounding: bool) -> _Plan:
     """Take back what our export said."""
-    where, own = source.root / layout.INFO, source.own
+    where = source.root / layout.INFO
     try:
-        assert own is not None
-        spec = PolicySpec.from_json(own["spec"])
-    except (KeyError, TypeError, RobopolicyError) as error:
-        raise DatasetError(f"{where}: {layout.OWN}.spec is not what an export writes ({error})") from error
+        spec = PolicySpec.from_json(source.spec)
+    except (TypeError, RobopolicyError) as error:
+        raise DatasetError(f"{where}: the spec in {layout.SOURCE} is not what an export writes ({error})") from error
     for key, feature in layout.features(spec, videos=True).items():
         got = source.features.get(key)
         if got is None or got["shape"] != feature["shape"]:
-            raise DatasetError(f"{where}: feature {key!r} is {got}, but {layout.OWN}.spec makes it {feature}")
+            raise DatasetError(f"{where}: feature {key!r} is {got}, but the spec in {layout.SOURCE} makes it {feature}")
     states = {name: (layout.STATE, part) for name, part in layout.state_slices(spec).items()}
     cameras = {name: layout.camera_key(name, camera) for name, camera in spec.cameras.items()}
     return _Plan(spec, states, cameras, (), rounding)
@@ -181,7 +180,7 @@ def _steps(source: Source, episode: SourceEpisode, columns: Mapping[str, np.ndar
             {name: int(values[k]) for name, values in seen.items()},
             encoded,
         )
-        yield Step(observation, action[k], int(due[k]), SOURCES[int(driver[k])])
+        yield Step(observation, action[k], int(due[k]), SOURCES[int(driver[k])])  # type: ignore[arg-type]
 
 
 def _decode(data: bytes, camera: CameraSpec, where: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robopolicy.errors import DatasetError, MissingExtra, NewerFormat
-from robopolicy_data.exporters.lerobot_layout import INFO, META, OWN
+from robopolicy_data.exporters.lerobot_layout import INFO, META, SOURCE
 from robopolicy_data.videos import VideoReader
 
 _EXPECTED = "expected a LeRobot dataset (v3.0 or v2.x): meta/info.json, meta/episodes, data, videos"
@@ -41,7 +41,7 @@ class Source:
         features: of ``info.json``.
         rate_hz: its fps.
         robot: its robot_type, or "".
-        own: what an export of ours says beside, or None.
+        spec: the PolicySpec that an export of ours put there, as JSON, or None.
         episodes: all of them, by index.
 
     Raises:
@@ -56,7 +56,7 @@ class Source:
         self.features: dict[str, dict[str, Any]] = info["features"]
         self.rate_hz = float(info["fps"])
         self.robot = str(info.get("robot_type") or "")
-        self.own: dict[str, Any] | None = info.get(OWN)
+        self.spec: Any = (self.features.get(SOURCE, {}).get("info") or {}).get("spec")
         self._new = _version(info, root)[0] >= 3
         self._table = lru_cache(maxsize=1)(self._read_table)
         self._readers: dict[str, VideoReader] = {}
@@ -131,7 +131,7 @@ class Source:
 
     def _path(self, template: str, row: Mapping[str, Any], prefix: str, key: str = "") -> Path:
         place = {name: row[f"{prefix}{name}"] for name in ("chunk_index", "file_index")}
-        return self.root / self._info[template].format(video_key=key, **place)
+        return self.root / str(self._info[template]).format(video_key=key, **place)
 
     def _episodes_v2(self) -> list[SourceEpisode]:
         found = []
@@ -174,6 +174,7 @@ class Source:
 
 def _read_info(root: Path) -> dict[str, Any]:
     path = root / INFO
+    info: dict[str, Any]
     try:
         info = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
