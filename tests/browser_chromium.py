@@ -105,7 +105,8 @@ class Chromium:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, buttons=buttons, clickCount=1)
 
     def click(self, selector: str) -> None:
-        """Click in the middle of the first such element."""
+        """Click in the middle of the first such element, once what was asked before is on the screen."""
+        self.eval("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => 1)")
         x, y = self.middle(selector)
         self.mouse("mousePressed", x, y, 1)
         self.mouse("mouseReleased", x, y)

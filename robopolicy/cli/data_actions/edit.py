@@ -167,8 +167,10 @@ def run_recover(args: argparse.Namespace) -> None:
     from robopolicy_data.recovery import recover
 
     found = recover(args.path)
-    for recording in found:
-        say(f"{args.path}: {recording}")
+    for one in found:
+        became = f"is episode {one.number} now" if one.number is not None else f"stays in {one.folder}"
+        why = f"; {one.reason}" if one.reason else ""
+        say(f"{args.path}: a recording of {one.task!r}, {one.steps} whole steps, {became}{why}")
     if not found:
         say(f"{args.path}: no interrupted recording")
 
