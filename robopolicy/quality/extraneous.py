@@ -29,7 +29,9 @@ class ExtraneousConfig:
 class Extraneous:
     """Every step of some demonstrations, judged by the others."""
 
-    score: np.ndarray  # (N,) float32; larger is less like any other demonstration
+    score: np.ndarray  # (N,) float32, far + unknown; larger is less like any other demonstration
+    far: np.ndarray  # (N,) float32: how far its like is, 0 for the median step
+    unknown: np.ndarray  # (N,) float32: share of the others that do not recognise it in the embedding, less one half
     marked: np.ndarray  # (N,) bool
     episode_ends: np.ndarray  # (E,) one past each episode's last row
 
@@ -69,10 +71,11 @@ def find_extraneous(
     asked = align(embedded, likeness, ends, np.random.default_rng(seed))
     window = 2 * round(config.smooth_s * spec.rate_hz / 2) + 1
     far = _spread(np.log(np.maximum(smoothed(asked.distance, ends, window), 1e-9)))
-    unknown = 1 - smoothed(asked.votes, ends, window)
-    score = far + unknown - 0.5
+    unknown = 0.5 - smoothed(asked.votes, ends, window)
+    score = far + unknown
     marked = grown(score, config.sure, config.unsure, ends, max(round(config.shortest_s * spec.rate_hz), 1))
-    return Extraneous(score.astype(np.float32), marked, ends)
+    parts = (part.astype(np.float32) for part in (score, far, unknown))
+    return Extraneous(*parts, marked, ends)
 
 
 def _spread(far: np.ndarray) -> np.ndarray:

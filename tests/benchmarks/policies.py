@@ -25,7 +25,7 @@ def train_policy(
     steps: int,
     seed: int = 0,
     episodes: Sequence[int] | None = None,
-    keep: np.ndarray | None = None,
+    skip: np.ndarray | None = None,
 ) -> DiffusionPolicy:
     """Train the mlp preset on the given episodes (positions; None is all) for ``steps`` gradient steps.
 
@@ -35,30 +35,15 @@ def train_policy(
         steps: the budget.
         seed: of weights and batches.
         episodes: positions in the dataset.
-        keep: (N,) bool over the rows of those episodes: windows are cut only from runs of rows that are kept.
+        skip: (N,) bool over the rows of those episodes: no window is cut from them.
     """
     dataset = Dataset(data)
     spec = replace(dataset.spec.select(cameras=(), state=STATES), n_obs=2, horizon=16, n_execute=8)
     arrays = load_arrays(dataset, cameras=(), states=STATES, episodes=episodes)
-    if keep is not None:
-        arrays = without(arrays, keep)
     torch.manual_seed(seed)
     policy = DiffusionPolicy(spec, preset("mlp"))
     config = TrainConfig(steps=steps, seed=seed, num_threads=1, save_every_s=1e9)
-    return train(policy, WindowSampler(arrays, 2, 16, n_execute=8), out, config)
-
-
-def without(arrays: object, keep: np.ndarray) -> object:
-    """Return the rows that are kept, each run of them an episode of its own."""
-    ends = np.asarray(arrays.episode_ends)
-    cut = np.zeros(len(keep), bool)  # before which rows a new run begins
-    cut[0] = True
-    cut[ends[:-1]] = True
-    cut[1:] |= keep[1:] != keep[:-1]
-    run = np.cumsum(cut)[keep]
-    new_ends = np.flatnonzero(np.append(run[1:] != run[:-1], True)) + 1
-    state = {name: values[keep] for name, values in arrays.state.items()}
-    return replace(arrays, state=state, action=arrays.action[keep], episode_ends=new_ends)
+    return train(policy, WindowSampler(arrays, 2, 16, n_execute=8, skip=None if skip is None else [skip]), out, config)
 
 
 def successes(policy: DiffusionPolicy, seeds: Sequence[int]) -> np.ndarray:
