@@ -167,7 +167,7 @@ def _panel(device: Any, terminal: Any, stack: ExitStack) -> tuple[Any, Any]:
     if terminal is None:
         if hasattr(device, "help"):
             say(device.help)
-        return device, None
+        return device, say
     from robopolicy_hardware.teleop.panel import HELP, Panel
 
     stack.enter_context(terminal)
