@@ -99,20 +99,21 @@ class BrowserTeleop:
     def read(self, observation: Observation) -> Command:
         """Return the target as a command, or a hold when the driver is not there."""
         state, grip = self._hand.look(), self._hand.take_grip()
-        reason = state.reason
+        if reason := state.reason:
+            self._held, self._anchor = True, None
+            self._offer(observation, following=False)
+            return Command(None, "hold", reason=reason)
         self._target.see(observation)
-        if self._held and not reason:
+        if self._held:
             self._resume(observation)
-        self._held = bool(reason)
-        if not reason and state.grasp is not None:
-            self._follow(state.grasp, observation.stamp_ns)
-        else:
+        if state.grasp is None:
             self._anchor = None
-        if not reason and grip is not None:
+        else:
+            self._follow(state.grasp, observation.stamp_ns)
+        if grip is not None:
             self._target.move(np.zeros(3), None, grip)
-        values = self._target.command()
-        self._offer(observation, following=not reason)
-        return Command(None, "hold", reason=reason) if reason else Command(values, "human")
+        self._offer(observation, following=True)
+        return Command(self._target.command(), "human")
 
     def events(self) -> Sequence[Event]:
         """Return what was pressed since the last call."""
@@ -142,7 +143,7 @@ class BrowserTeleop:
         gripper = self._target.gripper
         self._target.engage(observation, None)
         self._target.move(np.zeros(3), None, gripper)
-        self._anchor = None
+        self._held, self._anchor = False, None
 
     def _follow(self, grasp: Grasp, stamp_ns: int) -> None:
         """Move the target by what the handle moved since it was taken, or since the last engagement."""

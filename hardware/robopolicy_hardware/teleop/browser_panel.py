@@ -112,16 +112,13 @@ class Panel:
     def _add_cameras(self, spec: PolicySpec) -> dict[str, Any]:
         if not spec.cameras:
             return {}
-        panel = self._server.gui.add_panel()
-        with panel.add_tab("Cameras"):
-            images = {
+        with self._server.gui.add_folder("Cameras"):
+            return {
                 name: self._server.gui.add_image(
                     np.full((*_fitted(camera.height, camera.width), 3), 230, np.uint8), label=name, format="jpeg"
                 )
                 for name, camera in spec.cameras.items()
             }
-        panel.dock_below(self._server.gui.main_panel)
-        return images
 
     def _show_roles(self, state: HandState) -> None:
         clients = self._server.get_clients()
