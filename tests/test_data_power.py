@@ -53,7 +53,7 @@ def test_a_power_cut_at_any_moment(tmp_path, monkeypatch, seed):
     disk, commits, made = recorded(tmp_path, monkeypatch)
     monkeypatch.undo()
     rng, steps = np.random.default_rng(seed), {1: 60, 2: 60, 9: 60, 3: 10}
-    moments = rng.integers(0, len(disk.log) + 1, 15 if seed == 0 else 600).tolist()
+    moments = rng.integers(0, len(disk.log) + 1, 10 if seed == 0 else 250).tolist()
     near = [moment + shift for moment in (made, *commits.values()) for shift in (-2, -1, 0)]
     recovered = 0
     for moment in (*moments, *near):
@@ -74,7 +74,7 @@ def test_a_power_cut_at_any_moment(tmp_path, monkeypatch, seed):
         require_whole(path, steps)
         assert [str(p) for p in check(path) if p.severity == "error"] == []
         shutil.rmtree(target)
-    assert recovered > 3, "no cut left anything to recover; the test tests nothing"
+    assert recovered > 2, "no cut left anything to recover; the test tests nothing"
 
 
 def test_a_disk_that_lies_would_be_noticed(tmp_path, monkeypatch):

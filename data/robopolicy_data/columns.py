@@ -1,5 +1,6 @@
 """Journal records cut into the episode's arrays, block by block, so that a long recording takes no memory."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,11 +135,21 @@ def _extend(column: Column, done: int, rows: np.ndarray) -> None:
 
 
 def timing(stamps_ns: Callable[[str], np.ndarray], names: list[str]) -> dict[str, dict[str, float]]:
-    """Return the achieved rate of each stream, and the 99th percentile of how far its periods lie off their median."""
+    """Return the achieved rate of each stream, and the 99th percentile of how far its periods lie off their median.
+
+    The percentile is one of 10,000 to 20,000 periods, evenly picked, where there are more.
+    """
     found = {}
     for name in names:
         dt = np.diff(stamps_ns(name))
         if len(dt) and dt.sum() > 0:
-            jitter = float(np.quantile(np.abs(dt - np.median(dt)), 0.99))
-            found[name] = {"hz": len(dt) * 1e9 / float(dt.sum()), "jitter_p99_ms": jitter / 1e6}
+            some = dt[:: max(len(dt) // 10_000, 1)]
+            off = np.abs(some - _quantile(some, 0.5))
+            found[name] = {"hz": len(dt) * 1e9 / float(dt.sum()), "jitter_p99_ms": _quantile(off, 0.99) / 1e6}
     return found
+
+
+def _quantile(values: np.ndarray, q: float) -> int:
+    """Return the smallest of the integers that so large a share does not exceed; several times faster than numpy's."""
+    place = max(math.ceil(q * len(values)) - 1, 0)
+    return int(np.partition(values, place)[place])

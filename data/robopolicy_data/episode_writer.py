@@ -38,7 +38,7 @@ class EpisodeWriter:
         meta: what is known beforehand.
         coding: of the camera frames.
         publish: moves the finished folder to its number and returns that.
-        on_close: told when the episode is over, however it ended.
+        on_close: told when the episode is over, however it ended, with the folder to delete, or None if it stays.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EpisodeWriter:
         meta: EpisodeMeta,
         coding: Coding,
         publish: Callable[[Path], int],
-        on_close: Callable[[], None],
+        on_close: Callable[[Path | None], None],
     ) -> None:
         self._spec, self._coding, self._publish, self._on_close = spec, coding, publish, on_close
         self._meta = self._filled(meta)
@@ -177,9 +177,7 @@ class EpisodeWriter:
     def _close(self, keep: bool = False) -> None:
         self._open = False
         self._close_files()
-        if not keep:
-            remove_folder(self._folder)
-        self._on_close()
+        self._on_close(None if keep else self._folder)
 
     def _close_files(self) -> None:
         self._syncing.close()

@@ -128,8 +128,13 @@ def make_folder(path: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """Wait until a folder and all in it are on the disk; threaded, since many flushes at once cost little more."""
     paths = [Path(where) / name for where, _, files in os.walk(folder) for name in (*files, ".")]
+
+    def flush(start: int) -> None:
+        for path in paths[start::_FLUSHES]:
+            sync(path)
+
     with ThreadPoolExecutor(_FLUSHES) as pool:
-        list(pool.map(sync, paths))
+        list(pool.map(flush, range(min(_FLUSHES, len(paths)))))
 
 
 def copy_tree(source: Path, target: Path, *, link: bool) -> None:

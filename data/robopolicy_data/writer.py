@@ -1,6 +1,7 @@
 """The append-only writer: an episode is committed whole or stays invisible, and nothing committed is opened again."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,7 @@ class DatasetWriter:
         require_names(self.spec)
         self._coding = Coding(quality, lossless)
         self._episode: EpisodeWriter | None = None
+        self._tidying: ThreadPoolExecutor | None = None
         _require_ours(self.path)
         with disk_full_as(lambda: f"cannot write to {self.path}; its committed episodes are untouched"):
             make_folder(self.path)
@@ -144,6 +146,9 @@ class DatasetWriter:
         """Let the dataset go; an episode still open is left unfinished; idempotent."""
         if self._episode is not None:
             self._episode.abandon()
+        if self._tidying is not None:
+            self._tidying.shutdown()
+            self._tidying = None
         if not self._lock.closed:
             with suppress(OSError):
                 (self.path / WIP).rmdir()  # unless something unfinished is in it
@@ -187,8 +192,13 @@ class DatasetWriter:
         if self._episode is not None:
             raise ContractError("an episode is still open; commit or discard it first")
 
-    def _forget(self) -> None:
+    def _forget(self, folder: Path | None) -> None:
+        """Let an episode go; what is left of it is deleted in the background, for a long journal takes its time."""
         self._episode = None
+        if folder is not None:
+            if self._tidying is None:
+                self._tidying = ThreadPoolExecutor(1, "tidy")
+            self._tidying.submit(remove_folder, folder)
 
 
 def _require_ours(path: Path) -> None:
