@@ -115,7 +115,8 @@ class _Export:
         for name, videos in self._videos.items():
             row |= videos.add(episode, self._spec.cameras[name].height, self._spec.cameras[name].width)
         own = _stats(episode, self._spec, columns)
-        row |= {f"stats/{k}/{name}": v for k, each in stats.to_plain(own).items() for name, v in each.items()}
+        listed = {k: each for k, each in own.items() if not k.startswith(layout.DEPTH)}  # its tools want 3 channels
+        row |= {f"stats/{k}/{name}": v for k, each in stats.to_plain(listed).items() for name, v in each.items()}
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
         row[layout.META] = to_bytes(asdict(meta)).decode()
         self._rows.append(row)

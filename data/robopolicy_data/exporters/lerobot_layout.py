@@ -14,6 +14,7 @@ DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 CHUNK_FILES, DATA_MB, VIDEO_MB = 1000, 100, 200  # files a chunk folder, size at which a new file begins
 
+IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, ACTION, DONE, SUCCESS = "observation.state", "action", "next.done", "next.success"
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")  # int64
 OWN = "robopolicy"  # our own key in info.json, and prefix of our own columns
@@ -24,7 +25,7 @@ META = f"{OWN}/meta"  # column of meta/episodes: all of EpisodeMeta, as JSON
 
 def camera_key(name: str, camera: CameraSpec) -> str:
     """Return the feature of a camera; depth has a family of its own, for ``images`` are scaled to 0..1."""
-    return f"observation.{'images' if camera.kind == 'colour' else 'depth'}.{name}"
+    return (IMAGES if camera.kind == "colour" else DEPTH) + name
 
 
 def camera_ns(name: str) -> str:

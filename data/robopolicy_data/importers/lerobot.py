@@ -246,7 +246,7 @@ def _camera(feature: Mapping[str, Any]) -> CameraSpec:
 
 def _name(key: str) -> str:
     """Return a name for a feature: ``observation.images.front`` is called ``front``."""
-    for prefix in ("observation.images.", "observation.depth.", "observation."):
+    for prefix in (layout.IMAGES, layout.DEPTH, "observation."):
         if key.startswith(prefix):
             key = key.removeprefix(prefix)
             break
