@@ -17,16 +17,17 @@ PHASES: dict[Phase, tuple[str, str]] = {  # word and colour
     "paused": ("paused", "#e67700"),
     "saving": ("saving", "#5f3dc4"),
 }
-# Event, words, colour, icon, key, and in which phases it can be pressed.
+# Event, words, colour, icon, key, and in which phases it can be pressed. Letters only: space and enter would press the
+# button clicked last as well.
 BUTTONS: tuple[tuple[Event, str, str, str, str, tuple[Phase, ...]], ...] = (
-    ("start", "Start", "green", "PLAYER_RECORD", "enter", ("waiting",)),
+    ("start", "Start", "green", "PLAYER_RECORD", "B", ("waiting",)),
     ("success", "Success", "green", "CHECK", "S", ("recording", "paused")),
     ("failure", "Failure", "red", "X", "F", ("recording", "paused")),
     ("pause", "Pause", "yellow", "PLAYER_PAUSE", "P", ("recording", "paused")),
     ("takeover", "Take over", "blue", "STEERING_WHEEL", "T", ("recording", "paused")),
-    ("release", "Give back", "blue", "ROBOT", "R", ("recording", "paused")),
+    ("release", "Give back", "blue", "ROBOT", "E", ("recording", "paused")),
     ("discard", "Discard", "gray", "TRASH", "D", ("recording", "paused")),
-    ("redo", "Start over", "gray", "REFRESH", "O", ("recording", "paused")),
+    ("redo", "Start over", "gray", "REFRESH", "R", ("recording", "paused")),
     ("undo", "Undo episode", "gray", "ARROW_BACK_UP", "U", ("waiting",)),
     ("quit", "Quit", "gray", "POWER", "Q", ("waiting",)),
 )
@@ -41,7 +42,7 @@ STYLE = """<style>
 .rp .dim{opacity:.7}
 .mantine-Button-root{min-height:2.9em;font-size:.95rem;touch-action:manipulation}
 img[style*="max-width: 100%"]{width:100%;border-radius:.3em}
-div:has(>div>.mantine-Button-root){display:grid;grid-template-columns:1fr 1fr;padding:.3em .4em}
+div:has(>div>.mantine-Button-root){display:grid;grid-template-columns:repeat(2,minmax(0,1fr));padding:.3em .4em}
 div:has(>div>.mantine-Button-root)>*{grid-column:1/-1}
 div:has(>.mantine-Button-root){grid-column:auto!important;margin:0 .3em!important}
 @media(max-width:40em){
@@ -71,7 +72,7 @@ class Panel:
         kind, dim = spec.action.kind, spec.action.dim
         if kind == "tool_pose" or (kind == "tool_delta" and dim in (4, 7)):
             self._grip = gui.add_button(CLOSE, color="dark", icon=viser.Icon.HAND_GRAB)
-            self._on(self._grip, gui.add_command("Open or close the gripper", hotkey="space"), self._toggle)
+            self._on(self._grip, gui.add_command("Open or close the gripper", hotkey="G"), self._toggle)
         if kind == "tool_pose" or (kind == "tool_delta" and dim in (6, 7)):
             self._turn = gui.add_button(TURN, color="indigo", icon=viser.Icon.ROTATE)
             self._on(self._turn, gui.add_command("Turn the tool, or move it", hotkey="W"), hand.turned_over)
