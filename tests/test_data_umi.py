@@ -220,7 +220,7 @@ def test_every_jpeg_xl_picture_is_compared_with_what_went_in():
     codec = _picture_codec("jxl")
     for image in pictures:
         assert np.array_equal(Jpegxl().decode(codec.encode(image)).reshape(image.shape), image)
-    lossy = _Lossless([Jpegxl(distance=3.0)])
+    lossy = _Lossless([Jpegxl(lossless=False, distance=3.0)])
     with pytest.raises(DatasetError, match="does not hold a picture without loss"):
         lossy.encode(pictures[0])
     assert codec.get_config()["lossless"] is True
