@@ -15,6 +15,7 @@ from robopolicy.types import EpisodeMeta, Event, Observation, Phase, Status
 
 FOREVER = 10**9  # steps; a person says when it is over
 PATIENCE = 20  # refused commands in a row, between episodes, before the session gives up
+STALL_TOLD_S = 3.0
 STALLS = 3  # late steps in a row that a running episode survives on the set-point in force
 
 
@@ -122,6 +123,8 @@ class _Session:
     message: str = ""
     ended: str = ""
     asked: bool = False  # whether to quit while recording
+    stall: str = ""  # the newest late step, told for a while
+    stall_s: float = 0.0
     dropped: int = 0  # steps of this episode that the recorder could not take
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -159,7 +162,7 @@ class _Session:
 
     def _record(self) -> Outcome:
         self._to_start()
-        self.dropped = 0
+        self.dropped, self.stall = 0, ""
         self.phase, self.shared.waiting, self.message, self.ended = "recording", False, "", ""
         self.pace, self.asked = Pace(), False
         watchers = (self.recorder, *self.watchers)
@@ -232,7 +235,7 @@ class _Session:
             self.message = "undo works between episodes; discard ends this one"
 
     def _stalled(self, why: str) -> None:
-        self.message = why
+        self.stall, self.stall_s = why, self.pace.time_s
         if self.phase != "waiting":
             self._mark("stall")
 
