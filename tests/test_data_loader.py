@@ -116,7 +116,7 @@ def test_a_mixture_draws_by_weight_and_says_what_does_not_fit(path, tmp_path):
 
 def test_datasets_of_different_robots_do_not_mix(path, tmp_path):
     other = replace(SPEC, rate_hz=10.0, cameras={**SPEC.cameras, "wrist": CameraSpec(8, 8)})
-    make(tmp_path / "b.zarr", [1], spec=other)
+    DatasetWriter(tmp_path / "b.zarr", other).close()
     with pytest.raises(
         SpecMismatch, match=r"camera wrist: .*a\.zarr has 16x16, .*b\.zarr has 8x8; rate: .*20 Hz.*10 Hz"
     ):

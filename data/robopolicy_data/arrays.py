@@ -49,11 +49,18 @@ def load_arrays(
     chosen: list[Episode] = [dataset[int(i)] for i in (range(len(dataset)) if episodes is None else episodes)]
     if not chosen:
         raise DatasetError(f"{dataset.where}: no episodes to read; it has {len(dataset)}")
-    blocks = [-(-sum(episode.frame_count(name) for episode in chosen) // BLOCK) for name in spec.cameras]
-    first, *rest = stages(progress, [len(chosen), *blocks])
-    numbers = read_numbers(chosen, spec, first)
+    return decode_arrays(chosen, spec, progress)
+
+
+def decode_arrays(
+    episodes: Sequence[Episode], spec: PolicySpec, progress: Callable[[int, int], None] | None = None
+) -> Arrays:
+    """Read and decode at least one episode, of one dataset or of several; see `load_arrays`."""
+    blocks = [-(-sum(episode.frame_count(name) for episode in episodes) // BLOCK) for name in spec.cameras]
+    first, *rest = stages(progress, [len(episodes), *blocks])
+    numbers = read_numbers(episodes, spec, first)
     images = {
-        name: decode_all(name, chosen, camera, progress=told)
+        name: decode_all(name, episodes, camera, progress=told)
         for (name, camera), told in zip(spec.cameras.items(), rest, strict=True)
     }
     return replace(numbers, images=images)

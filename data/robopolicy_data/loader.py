@@ -15,16 +15,11 @@ from robopolicy.spec import PolicySpec
 from robopolicy_data.arrays import Arrays, read_numbers
 from robopolicy_data.cache import Pictures
 from robopolicy_data.episode import Episode
-from robopolicy_data.mixture import Mixture, read_marks, require_same_spec
+from robopolicy_data.mixture import Mixture, not_failed, read_marks, require_same_spec, thinned
 from robopolicy_data.parallel import cores
 from robopolicy_data.plan import Plan, open_pictures, plan_memory
 from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import Windows
-
-
-def not_failed(episode: Episode) -> bool:
-    """Whether an episode succeeded or nobody judged it: what a policy learns from unless told otherwise."""
-    return episode.meta.success is not False
 
 
 class Loader:
@@ -246,10 +241,6 @@ class Loader:
 
 def _spec(recorded: PolicySpec, n_obs: int, horizon: int, every: int, sizes: dict[str, tuple[int, int]]) -> PolicySpec:
     """Return the spec of the windows."""
-    if every > 1 and recorded.action.kind == "tool_delta":
-        raise ContractError(
-            f"loader: every {every}: actions are tool_delta, which cannot be thinned without adding them up"
-        )
     for name in sizes:
         if name not in recorded.cameras:
             raise UnknownCamera("camera", name, recorded.cameras)
@@ -257,9 +248,7 @@ def _spec(recorded: PolicySpec, n_obs: int, horizon: int, every: int, sizes: dic
         name: replace(camera, height=sizes[name][0], width=sizes[name][1]) if name in sizes else camera
         for name, camera in recorded.cameras.items()
     }
-    return replace(
-        recorded, cameras=cameras, rate_hz=recorded.rate_hz / every, n_obs=n_obs, horizon=horizon, n_execute=1
-    )
+    return replace(thinned(recorded, every), cameras=cameras, n_obs=n_obs, horizon=horizon, n_execute=1)
 
 
 def _require(**counts: int) -> None:

@@ -1,6 +1,7 @@
 """One dataset or many: that they fit together, what is marked in them, and which windows make up a batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,26 @@ def require_same_spec(
         first.require_from(spec, needs=here, offers=there)
         spec.require_from(first, needs=there, offers=here)
     return first
+
+
+def not_failed(episode: Episode) -> bool:
+    """Whether an episode succeeded or nobody judged it: what a policy learns from unless told otherwise."""
+    return episode.meta.success is not False
+
+
+def thinned(spec: PolicySpec, every: int) -> PolicySpec:
+    """Return the spec of a policy that steps once in ``every`` rows of the data.
+
+    Raises:
+        ContractError: if the actions are differences, of which none may be left out.
+    """
+    if every < 1:
+        raise ContractError(f"every is {every}; want at least 1")
+    if every > 1 and spec.action.kind == "tool_delta":
+        raise ContractError(
+            f"every {every}: the actions are tool_delta, which cannot be thinned without adding them up"
+        )
+    return replace(spec, rate_hz=spec.rate_hz / every)
 
 
 def read_marks(episodes: Sequence[Episode], name: str) -> np.ndarray:

@@ -3,10 +3,11 @@
 import argparse
 import os
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.arguments import at_least
+from robopolicy.cli.training_data import CACHES, DataChoice, load_windows, open_data, policy_spec
 from robopolicy.errors import UsageError
 
 STEPS = 20_000  # unless told otherwise
@@ -15,7 +16,17 @@ STEPS = 20_000  # unless told otherwise
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("train", parents=[debug], help="train a diffusion policy from a dataset")
-    parser.add_argument("--data", required=True, type=Path, metavar="D.zarr")
+    parser.add_argument("--data", required=True, nargs="+", metavar="D.zarr", help="folders, .zip files or URLs")
+    parser.add_argument(
+        "--weights", nargs="+", type=float, help="share of each dataset in the samples; default: by size"
+    )
+    parser.add_argument("--cache", default="auto", choices=CACHES, help="where pictures wait; auto: what fits")
+    parser.add_argument(
+        "--skip", nargs="+", default=[], metavar="MARK", help="leave out marked steps: idle, extraneous"
+    )
+    parser.add_argument(
+        "--every", type=at_least(1), default=1, help="rows a step: 5 makes a 20 Hz policy of 100 Hz data"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
     parser.add_argument("--preset", default="mlp", help="network: mlp (CPUs), unet-small, unet")
     parser.add_argument("--states", nargs="*", metavar="NAME", help="states the policy sees; default: all")
@@ -44,8 +55,9 @@ def run(args: argparse.Namespace) -> None:
         "steps": args.steps, "max_minutes": args.minutes, "batch_size": args.batch_size, "lr": args.lr,
         "num_threads": args.threads, "seed": args.seed, "device": args.device,
     }  # fmt: skip
+    choice = DataChoice(tuple(args.data), _tuple(args.weights), args.cache, tuple(args.skip), args.every)
     train(
-        args.data, args.out, preset=args.preset, states=_tuple(args.states), cameras=_tuple(args.cameras),
+        choice, args.out, preset=args.preset, states=_tuple(args.states), cameras=_tuple(args.cameras),
         n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute, resume=args.resume,
         settings={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
@@ -54,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def train(
-    data: Path,
+    data: DataChoice | Path | str,
     out: Path,
     *,
     preset: str = "mlp",
@@ -66,7 +78,7 @@ def train(
     resume: bool = False,
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Train a policy on the successful episodes of ``data`` with a progress bar; see `TrainConfig` for ``settings``.
+    """Train a policy on the episodes of ``data`` that did not fail, with a progress bar; see `TrainConfig`.
 
     Raises:
         UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, or nothing succeeded.
@@ -82,8 +94,6 @@ def train(
     from robopolicy.training.resume import plan_resume, read_cursor
     from robopolicy.training.trainer import TrainConfig
     from robopolicy.training.trainer import train as fit
-    from robopolicy_data.reader import Dataset
-    from robopolicy_data.windows import WindowSampler, load_arrays
 
     if (out / "weights.safetensors").exists() and not resume:
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
@@ -97,30 +107,22 @@ def train(
     config = TrainConfig(**settings)  # before the data are loaded, which can take minutes
     if resume:
         say(plan_resume(out, config, net.lr if config.lr is None else config.lr))
-    dataset = Dataset(data)
-    spec = dataset.spec.select(cameras=cameras, state=states)
-    spec = replace(spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)
-    keep = [i for i, episode in enumerate(dataset) if episode.meta.success is not False]
-    if not keep:
-        raise UsageError(f"{data} holds no episode to train from ({len(dataset)} recorded, all failures)")
+    choice = data if isinstance(data, DataChoice) else DataChoice((data,))
+    opened = open_data(choice, cameras, states)
+    spec = policy_spec(opened, n_obs, horizon, n_execute)
     claim_folder(out)
-    with bar("load", len(keep), "episodes") as progress:
-        arrays = load_arrays(
-            dataset, cameras=tuple(spec.cameras), states=tuple(spec.state), episodes=keep,
-            progress=lambda done, total: progress.at(done, total),
-        )  # fmt: skip
-    sampler = WindowSampler(arrays, n_obs, horizon, n_execute=n_execute)
+    windows = load_windows(opened, spec, batch_size=config.batch_size, seed=config.seed, device=config.device)
     torch.manual_seed(config.seed)  # of the first weights
     policy = DiffusionPolicy(spec, net)
-    about = {"path": str(data), "episodes": len(keep)}
+    about = {**choice.about, "episodes": len(opened.episodes)}
     with bar("train", None, "steps") as progress:
 
         def show(now: Any) -> None:
             note = f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_s:.0f}s"
             progress.at(now.step, now.steps, note=note)
 
-        fit(policy, sampler, out, config, resume=resume, on_progress=show, about=about)
+        fit(policy, windows, out, config, resume=resume, on_progress=show, about=about)
 
 
-def _tuple(names: list[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(names)
+def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)

@@ -1,0 +1,129 @@
+"""What `robopolicy train` learns from: episodes of one dataset or a mixture, on the device or from a loader."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import UsageError
+from robopolicy.spec import PolicySpec
+
+CACHES = ("auto", "decoded", "compressed", "disk")
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Which data, and how they are read.
+
+    Raises:
+        UsageError: if weights and datasets are not one each.
+    """
+
+    paths: tuple[Path | str, ...]
+    weights: tuple[float, ...] | None = None  # share of each dataset in the samples
+    cache: str = "auto"  # on the device if it fits, else what fits of decoded, compressed, disk
+    skip: tuple[str, ...] = ()  # marks of steps to leave out
+    every: int = 1  # rows of the data a step of the policy
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and len(self.weights) != len(self.paths):
+            raise UsageError(f"--weights {len(self.weights)} for {len(self.paths)} datasets; give one each")
+        if self.cache not in CACHES:
+            raise UsageError(f"--cache is {self.cache!r}; want one of {', '.join(CACHES)}")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What train.json tells of the data."""
+        paths = [str(path) for path in self.paths]
+        told: dict[str, Any] = {"path": paths[0] if len(paths) == 1 else paths}
+        if self.weights is not None:
+            told["weights"] = list(self.weights)
+        if self.skip:
+            told["skip"] = list(self.skip)
+        return told if self.every == 1 else {**told, "every": self.every}
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """Datasets that fit together, and the episodes to learn from."""
+
+    choice: DataChoice
+    datasets: Sequence[Any]  # robopolicy_data.reader.Dataset
+    episodes: Sequence[Any]  # those that did not fail
+    recorded: PolicySpec  # chosen cameras and states, as recorded
+    spec: PolicySpec  # at the rate of the policy
+
+
+def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, ...] | None) -> OpenData:
+    """Open the datasets, read nothing.
+
+    Raises:
+        UsageError: if nothing in them succeeded.
+        SpecMismatch: if they differ; both sides printed.
+        ContractError: if the actions cannot be taken every n-th row.
+    """
+    from robopolicy_data.mixture import not_failed, require_same_spec, thinned
+    from robopolicy_data.reader import Dataset
+
+    datasets = [Dataset(path) for path in choice.paths]
+    recorded = require_same_spec(datasets, cameras, states)
+    episodes = [episode for dataset in datasets for episode in dataset if not_failed(episode)]
+    if not episodes:
+        names = ", ".join(str(path) for path in choice.paths)
+        count = sum(len(dataset) for dataset in datasets)
+        raise UsageError(f"{names} holds no episode to train from ({count} recorded, all failures)")
+    return OpenData(choice, datasets, episodes, recorded, thinned(recorded, choice.every))
+
+
+def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str) -> Any:
+    """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader."""
+    from robopolicy.cli.progress import bar, say
+    from robopolicy_data.arrays import decode_arrays
+    from robopolicy_data.loader import Loader
+    from robopolicy_data.mixture import read_marks
+    from robopolicy_data.windows import WindowSampler
+
+    choice = data.choice
+    with bar("load", None, "pieces") as progress:
+        if choice.cache == "auto" and choice.weights is None and _fits(data, device):
+            marks = [read_marks(data.episodes, name) for name in choice.skip]
+            arrays = decode_arrays(data.episodes, data.recorded, progress.at)
+            return WindowSampler(
+                arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, skip=marks
+            )
+        pinned: dict[str, Any] = {}
+        if device.startswith("cuda"):
+            from robopolicy.training.windows import pinned as allocate
+
+            pinned = {"allocate": allocate}
+        return Loader(
+            data.datasets, n_obs=spec.n_obs, horizon=spec.horizon, batch_size=batch_size, seed=seed,
+            weights=choice.weights, cameras=tuple(spec.cameras), states=tuple(spec.state), every=choice.every,
+            skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
+        )  # fmt: skip
+
+
+def policy_spec(data: OpenData, n_obs: int, horizon: int, n_execute: int) -> PolicySpec:
+    """Return the spec of the policy that these data teach."""
+    return replace(data.spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)
+
+
+def _fits(data: OpenData, device: str) -> bool:
+    """Whether the decoded pictures fit into half of what the host, and the GPU, has to spare."""
+    import math
+
+    import numpy as np
+    import torch
+
+    from robopolicy_data.plan import spare_bytes
+
+    spare = spare_bytes()
+    if device.startswith("cuda"):
+        spare = min(spare, torch.cuda.mem_get_info(device)[0])
+    pixels = sum(
+        sum(episode.frame_count(name) for episode in data.episodes)
+        * math.prod(camera.shape)
+        * np.dtype(camera.dtype).itemsize
+        for name, camera in data.recorded.cameras.items()
+    )
+    return pixels <= spare / 2
