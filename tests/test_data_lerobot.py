@@ -214,11 +214,13 @@ def test_a_full_file_is_followed_by_another(recorded, tmp_path, monkeypatch):
     require_same_but_colour(Dataset(recorded), Dataset(tmp_path / "d"))
 
 
-def test_some_episodes_of_a_rate_that_is_no_whole_number(tmp_path):
-    spec = replace(SPEC, rate_hz=12.5)
+@pytest.mark.parametrize(("rate_hz", "fps"), [(12.5, 12.5), (29.9876543, 2429 / 81)])
+def test_some_episodes_of_a_rate_that_is_no_whole_number(tmp_path, rate_hz, fps):
+    """A video's clock is a ratio: LeRobot gets the nearest, we get ours back."""
+    spec = replace(SPEC, rate_hz=rate_hz)
     make(tmp_path / "a", spec=spec)
     assert export_lerobot(tmp_path / "a", tmp_path / "l", episodes=[2, 0], video="h264") == 2
-    assert info_of(tmp_path / "l")["fps"] == 12.5
+    assert info_of(tmp_path / "l")["fps"] == pytest.approx(fps, rel=1e-9)
     import_lerobot(tmp_path / "l", tmp_path / "b")
     assert [episode.meta.operator for episode in Dataset(tmp_path / "b")] == ["bob", "ann"]
     assert Dataset(tmp_path / "b").spec == spec

@@ -22,7 +22,7 @@ from robopolicy_data.exporters.lerobot_videos import CameraVideos, pictures
 from robopolicy_data.files import disk_full_as
 from robopolicy_data.metadata import software, to_bytes
 from robopolicy_data.reader import Dataset
-from robopolicy_data.videos import CODECS, CRF
+from robopolicy_data.videos import CODECS, CRF, rate_as_fraction
 
 VIDEO_CHOICES = (*CODECS, "none")
 
@@ -85,10 +85,11 @@ class _Export:
 
     def __init__(self, root: Path, spec: PolicySpec, video: str, crf: int) -> None:
         self._root, self._spec, self._video, self._crf = root, spec, video, crf
+        self._fps = float(rate_as_fraction(spec.rate_hz))  # as a video's clock holds it: stamps must match to 0.1 ms
         self._features = layout.features(spec, videos=video != "none")
         self._data = DataWriter(root, self._features)
         self._videos = {
-            name: CameraVideos(root, layout.camera_key(name, camera), name, spec.rate_hz, video, crf)
+            name: CameraVideos(root, layout.camera_key(name, camera), name, self._fps, video, crf)
             for name, camera in spec.cameras.items()
             if video != "none" and camera.kind == "colour"
         }
@@ -102,6 +103,7 @@ class _Export:
         number, meta, length = len(self._rows), episode.meta, episode.length
         task = self._tasks.setdefault(meta.task, len(self._tasks))
         columns = _numbers(episode, self._spec) | {
+            "timestamp": (np.arange(length) / self._fps).astype(np.float32),
             "episode_index": np.full(length, number),
             "index": self._frames + np.arange(length),
             "task_index": np.full(length, task),
@@ -135,9 +137,9 @@ class _Export:
         (self._root / layout.INFO).write_bytes(to_bytes(self._info(source), indent=1))
 
     def _info(self, source: str) -> dict[str, Any]:
-        spec, rate = self._spec, self._spec.rate_hz
+        spec, fps = self._spec, int(self._fps) if self._fps.is_integer() else self._fps
         for name in self._videos:
-            info = layout.video_info(spec.cameras[name], CODECS[self._video], rate)
+            info = layout.video_info(spec.cameras[name], CODECS[self._video], fps)
             self._features[layout.camera_key(name, spec.cameras[name])]["info"] = info
         errors = {k: {"all": v.error.psnr_db, "worst": v.error.worst_psnr_db} for k, v in self._videos.items()}
         return {
@@ -149,7 +151,7 @@ class _Export:
             "chunks_size": layout.CHUNK_FILES,
             "data_files_size_in_mb": layout.DATA_MB,
             "video_files_size_in_mb": layout.VIDEO_MB,
-            "fps": int(rate) if float(rate).is_integer() else rate,
+            "fps": fps,
             "splits": {"train": f"0:{len(self._rows)}"},
             "data_path": layout.DATA,
             "video_path": layout.VIDEO if self._videos else None,
@@ -182,7 +184,6 @@ def _numbers(episode: Episode, spec: PolicySpec) -> dict[str, np.ndarray]:
         layout.STEP_NS: episode.stamps_ns("step"),
         layout.ACTION_NS: episode.stamps_ns("action"),
         **{layout.camera_ns(name): episode.stamps_ns(name) for name in spec.cameras},
-        "timestamp": (np.arange(length) / spec.rate_hz).astype(np.float32),
         "frame_index": np.arange(length),
     }
     if spec.state:

@@ -65,7 +65,7 @@ def features(spec: PolicySpec, videos: bool) -> dict[str, dict[str, Any]]:
     return found | {key: _feature("int64", [1]) for key in COUNTERS}
 
 
-def video_info(camera: CameraSpec, codec: str, rate_hz: float) -> dict[str, Any]:
+def video_info(camera: CameraSpec, codec: str, fps: float) -> dict[str, Any]:
     """Return what LeRobot says of a video beside its feature."""
     return {
         "video.height": camera.height,
@@ -73,7 +73,7 @@ def video_info(camera: CameraSpec, codec: str, rate_hz: float) -> dict[str, Any]
         "video.codec": codec,
         "video.pix_fmt": "yuv420p",
         "video.is_depth_map": False,
-        "video.fps": int(rate_hz) if float(rate_hz).is_integer() else rate_hz,
+        "video.fps": fps,
         "video.channels": 3,
         "has_audio": False,
     }
