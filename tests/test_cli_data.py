@@ -51,7 +51,8 @@ def test_label_says_what_changed(path, capsys):
     assert out.splitlines() == [
         f'{path}: labelled episode {n}: success unknown, notes "hm", marks [slip]' for n in (0, 1)
     ]
-    assert Dataset(path)[0].attributes["marks"] == [{"text": "slip", "start": 2, "stop": 5}]
+    stamps = Dataset(path)[0].stamps_ns("step").tolist()
+    assert Dataset(path)[0].attributes["marks"] == [{"name": "slip", "stamp_ns": stamps[2], "until_ns": stamps[5]}]
     assert run(capsys, "label", path, "0", *words)[1] == f"{path}: labelled so already"
     code, _, err = run(capsys, "label", path, "0")
     assert (code, err) == (1, "robopolicy: label: nothing to change; give success, task, notes or marks")

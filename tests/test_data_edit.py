@@ -108,10 +108,11 @@ def test_a_dataset_that_is_being_written_is_busy(path):
 def test_label_is_seen_by_stock_zarr_and_by_the_reader(path):
     zarr = pytest.importorskip("zarr")
     before = (path / "episodes" / "000001" / "zarr.json").read_bytes()
-    label(path, 1, success=True, task="größer", notes="a note", marks=[{"text": "slip", "start": 1, "stop": 3}])
+    label(path, 1, success=True, task="größer", notes="a note", marks=[{"name": "slip", "start": 1, "stop": 3}])
     own = dict(zarr.open_group(path / "episodes" / "000001", mode="r").attrs)["robopolicy"]
     assert (own["success"], own["task"], own["notes"]) == (True, "größer", "a note")
-    assert own["marks"][-1] == {"text": "slip", "start": 1, "stop": 3}
+    stamps = Dataset(path)[1].stamps_ns("step").tolist()
+    assert own["marks"][-1] == {"name": "slip", "stamp_ns": stamps[1], "until_ns": stamps[2]}
     meta = Dataset(path)[1].meta
     assert (meta.success, meta.task, meta.seed) == (True, "größer", 1)
     assert label(path, 1, success=True) == []
@@ -190,9 +191,12 @@ def test_trim_of_cameras_slower_than_the_steps_and_of_depth(tmp_path):
     assert [str(p) for p in check(tmp_path / "d") if p.severity == "error"] == []
 
 
-def test_trim_by_seconds_and_by_idle_marks_moves_the_marks_along(path):
+def test_trim_by_seconds_and_by_idle_marks_keeps_the_marks_within(path):
     length = Dataset(path)[4].length
-    label(path, 4, marks=[{"text": "slip", "start": 3, "stop": 6}, {"text": "late", "start": length - 1}, "plain"])
+    label(path, 4, marks=[{"name": "slip", "start": 3, "stop": 6}, {"name": "late", "start": length - 1}, "plain"])
+    marks = Dataset(path)[4].attributes["marks"]
+    with pytest.raises(ContractError, match=f"mark 'x': episode 4 has the steps 0 to {length - 1}"):
+        label(path, 4, marks=[{"name": "x", "start": length}])
     assert steps_of_seconds(path, 4, 0.1, None) == (2, length)
     assert steps_of_seconds(path, 4, None, 0.2) == (0, 4)
     with pytest.raises(DatasetError, match="no idle marks; make them: robopolicy data quality"):
@@ -204,7 +208,7 @@ def test_trim_by_seconds_and_by_idle_marks_moves_the_marks_along(path):
     assert (start, stop) == (2, length - 1)
     trim(path, 4, start, stop)
     part = Dataset(path)[-1]
-    assert part.attributes["marks"] == [{"text": "slip", "start": 1, "stop": 4}, "plain"]
+    assert part.attributes["marks"] == [marks[0], "plain"], "what lies outside is gone"
     assert part.derived_names() == []
     for wrong in ((0, part.length), (-1, 2), (3, 3), (2, 99)):
         with pytest.raises(ContractError, match="steps"):

@@ -7,10 +7,12 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from robopolicy.errors import ContractError
+from robopolicy_data.episode import Episode
 from robopolicy_data.files import replace_durable
 from robopolicy_data.history import Edit, editing, own_attributes
 from robopolicy_data.metadata import KEY, read_json, to_bytes
 from robopolicy_data.numbers import require_episodes
+from robopolicy_data.reader import Dataset
 
 Success = bool | Literal["unknown"]
 
@@ -33,8 +35,9 @@ def label(
         success: the new value, ``"unknown"`` for neither; None leaves it, as with the others.
         task: what was to be done.
         notes: anything.
-        marks: JSON to be added, such as ``{"text": "slip", "start": 12, "stop": 20}`` (steps, stop excluded).
-        unmark: marks with one of these texts are taken away.
+        marks: to be added, such as ``{"name": "slip", "start": 12, "stop": 20}``: steps, ``stop`` excluded, which are
+            stored as stamps; without ``stop`` an instant, without ``start`` of the whole episode.
+        unmark: marks of one of these names are taken away.
 
     Returns:
         The edits made; an episode that is labelled so already makes none.
@@ -49,13 +52,14 @@ def label(
     if not new and not marks and not unmark:
         raise ContractError("label: nothing to change; give success, task, notes or marks")
     asked = [numbers] if isinstance(numbers, int) else list(numbers)
-    added = json.loads(to_bytes(list(marks)))
     done, command = [], uuid4().hex
     with editing(path) as history:
         require_episodes(asked, history.numbers(), history.root)
+        dataset = {episode.number: episode for episode in Dataset(history.root)} if marks else {}
+        added = {number: [_stamped(mark, dataset[number]) for mark in marks] for number in asked}
         for number in asked:
             own = own_attributes(history.episode(number))
-            wanted = {**new, **_marks(own, added, unmark)}
+            wanted = {**new, **_marks(own, added[number], unmark)}
             after = {key: value for key, value in wanted.items() if own.get(key) != value}
             if not after:
                 continue
@@ -75,19 +79,31 @@ def write_attributes(episode: Path, changes: Mapping[str, Any], drop: Collection
     replace_durable(episode / "zarr.json", to_bytes(group, indent=1))
 
 
-def mark_text(mark: Any) -> str:
+def mark_name(mark: Any) -> str:
     """Return what a mark says."""
-    return str(mark.get("text", mark)) if isinstance(mark, Mapping) else str(mark)
+    return str(mark.get("name", mark)) if isinstance(mark, Mapping) else str(mark)
+
+
+def _stamped(mark: Any, episode: Episode) -> Any:
+    """Return a mark as it is stored, with stamps in the place of steps."""
+    plain = json.loads(to_bytes(mark))
+    if not isinstance(plain, dict) or "start" not in plain:
+        return plain
+    stamps, first, last = episode.stamps_ns("step"), plain.pop("start"), plain.pop("stop", None)
+    if not 0 <= first < len(stamps) or (last is not None and last <= first):
+        raise ContractError(f"mark {mark_name(mark)!r}: episode {episode.number} has the steps 0 to {len(stamps) - 1}")
+    until = {} if last is None else {"until_ns": int(stamps[min(last, len(stamps)) - 1])}
+    return {**plain, "stamp_ns": int(stamps[first]), **until}
 
 
 def _marks(own: Mapping[str, Any], added: list[Any], unmark: Sequence[str]) -> dict[str, Any]:
     if not added and not unmark:
         return {}
-    kept = [mark for mark in own.get("marks") or [] if mark_text(mark) not in unmark]
+    kept = [mark for mark in own.get("marks") or [] if mark_name(mark) not in unmark]
     return {"marks": kept + [mark for mark in added if mark not in kept]}
 
 
 def _show(value: Any) -> str:
     if isinstance(value, list):
-        return "[" + "; ".join(map(mark_text, value)) + "]"
+        return "[" + "; ".join(map(mark_name, value)) + "]"
     return "unknown" if value is None else json.dumps(value, ensure_ascii=False)

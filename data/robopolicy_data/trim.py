@@ -109,7 +109,8 @@ def cut(source: Path, target: Path, start: int, stop: int, parent: Mapping[str, 
     for folder in [target, *(p for p in target.rglob("*") if p.is_dir())]:
         if not (folder / "zarr.json").exists():
             write_file(folder / "zarr.json", group_json())
-    attributes = _attributes(own, start, stop, {name: b - a for name, (a, b) in seen.items()}, parent)
+    frames = {name: b - a for name, (a, b) in seen.items()}
+    attributes = _attributes(own, _rows(target / "time/step"), frames, {**parent, "start": start, "stop": stop})
     write_file(target / "zarr.json", group_json({KEY: {**attributes, **_timing(target, seen)}}))
     sync_tree(target)
 
@@ -172,27 +173,22 @@ def _is_array(file: Path) -> bool:
 
 
 def _attributes(
-    own: Mapping[str, Any], start: int, stop: int, frames: Mapping[str, int], parent: Mapping[str, Any]
+    own: Mapping[str, Any], stamps_ns: np.ndarray, frames: Mapping[str, int], parent: Mapping[str, Any]
 ) -> dict[str, Any]:
-    marks = [moved for mark in own.get("marks") or [] if (moved := _moved(mark, start, stop)) is not None]
-    changed = {
-        **own, "length": stop - start, "uuid": uuid4().hex, "parent": {**parent, "start": start, "stop": stop},
-    }  # fmt: skip
+    changed = {**own, "length": len(stamps_ns), "uuid": uuid4().hex, "parent": dict(parent)}
     if "marks" in own:
-        changed["marks"] = marks
+        first, last = int(stamps_ns[0]), int(stamps_ns[-1])
+        changed["marks"] = [mark for mark in own["marks"] if _within(mark, first, last)]
     if "frames" in own:
         changed["frames"] = dict(frames)
     return changed
 
 
-def _moved(mark: Any, start: int, stop: int) -> Any:
-    """Return a mark counted from the new first step, None if it lies outside."""
-    if not isinstance(mark, Mapping) or not isinstance(mark.get("start"), int):
-        return mark
-    first, last = mark["start"], mark.get("stop", mark["start"] + 1)
-    if last <= start or first >= stop:
-        return None
-    return {**mark, "start": max(first - start, 0), "stop": min(last, stop) - start}
+def _within(mark: Any, first_ns: int, last_ns: int) -> bool:
+    """Whether a mark lies in what is kept, be it in part; one without a time is of the whole episode."""
+    if not isinstance(mark, Mapping) or not isinstance(mark.get("stamp_ns"), int):
+        return True
+    return mark["stamp_ns"] <= last_ns and mark.get("until_ns", mark["stamp_ns"]) >= first_ns
 
 
 def _timing(target: Path, cameras: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from robopolicy.spec import PolicySpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.info import any_in, seconds
+from robopolicy_data.labels import mark_name
 from robopolicy_data.layout import MONITOR_STATES, SOURCES
 from robopolicy_data.reader import Dataset
 
@@ -52,7 +53,7 @@ def describe_row(episode: Episode) -> dict[str, Any]:
         "alarm": verdicts is not None and bool(np.any(verdicts["state"] == MONITOR_STATES.index("alarm"))),
         "score": _number(meta.extra.get("score")),
         "outlier": list(quality.get("outlier") or []),
-        "marks": own.get("marks") or [],
+        "marks": [mark_name(mark) for mark in own.get("marks") or []],
         "extraneous": _extraneous_share(episode),
     }
     row |= {key: own[key] for key in ("recovered", "parent", "drops") if any_in(own.get(key))}
@@ -143,15 +144,13 @@ def _spans(words: np.ndarray, since: np.ndarray) -> list[list[Any]]:
 
 
 def _marks(episode: Episode, since: np.ndarray) -> list[dict[str, Any]]:
-    found = []
+    found, start_ns = [], int(episode.stamps_ns("step")[0])
     for mark in episode.attributes.get("marks") or []:
-        if not isinstance(mark, dict):
-            found.append({"text": str(mark)})
-            continue
-        entry: dict[str, Any] = {"text": str(mark.get("text", mark))}
-        if isinstance(mark.get("start"), int) and 0 <= mark["start"] < len(since):
-            stop = min(int(mark.get("stop", mark["start"] + 1)), len(since))
-            entry |= {"from": _number(since[mark["start"]]), "to": _number(since[max(stop - 1, mark["start"])])}
+        entry: dict[str, Any] = {"text": mark_name(mark)}
+        if isinstance(mark, dict) and isinstance(mark.get("stamp_ns"), int):
+            ends = mark["stamp_ns"], mark.get("until_ns", mark["stamp_ns"])
+            times = [min(max((ns - start_ns) / 1e9, 0.0), float(since[-1])) for ns in ends]
+            entry |= {"from": _number(times[0]), "to": _number(times[1])}
         found.append(entry)
     return found
 

@@ -66,7 +66,7 @@ def write_page(
         raise DatasetError(f"{path}: there are no episodes to look at")
     _require_ours(folder)
     width, rate_hz = _reduction(dataset, chosen, megabytes)
-    note = f"frames reduced to {width} px and at most {rate_hz:g} a second"
+    note = f"frames at most {width} px wide and {rate_hz:g} a second"
     with disk_full_as(lambda: f"cannot write the page to {folder}"):
         for name in ("episodes", "frames", "thumbs"):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -45,8 +45,8 @@ def _add_label(label: argparse.ArgumentParser) -> None:
     label.add_argument("--success", choices=("true", "false", "unknown"))
     label.add_argument("--task")
     label.add_argument("--notes")
-    label.add_argument("--mark", action="append", default=[], metavar="TEXT[@START[-STOP]]", help="add; in steps")
-    label.add_argument("--unmark", action="append", default=[], metavar="TEXT", help="take a mark away")
+    label.add_argument("--mark", action="append", default=[], metavar="NAME[@STEP[-STEP]]", help="add one")
+    label.add_argument("--unmark", action="append", default=[], metavar="NAME", help="take a mark away")
 
 
 def _add_trim(trim: argparse.ArgumentParser) -> None:
@@ -209,12 +209,12 @@ def _span(text: str, number: Any) -> tuple[Any, Any]:
 
 
 def _mark(text: str) -> dict[str, Any]:
-    """Return the mark of ``slip@12-20``."""
+    """Return the mark of ``slip@12-20``, both steps included."""
     words, at, steps = text.rpartition("@")
     first, dash, last = steps.partition("-")
     if not at or not first.isdigit() or (dash and not last.isdigit()):
-        return {"text": text}
-    return {"text": words, "start": int(first), "stop": int(last) if dash else int(first) + 1}
+        return {"name": text}
+    return {"name": words, "start": int(first), **({"stop": int(last) + 1} if dash else {})}
 
 
 def _command(*words: object) -> str:

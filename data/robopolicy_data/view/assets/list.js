@@ -80,7 +80,7 @@ function passes(row) {
   if (filters.operator && row.operator !== filters.operator) return false;
   if (filters.task && row.task !== filters.task) return false;
   if (filters.flag && !FLAGS[filters.flag][1](row)) return false;
-  const text = [row.number, row.task, row.operator, row.robot, row.notes, ...row.outlier, ...row.marks.map((m) => m.text || m)].join(" ").toLowerCase();
+  const text = [row.number, row.task, row.operator, row.robot, row.notes, ...row.outlier, ...row.marks].join(" ").toLowerCase();
   return filters.text.toLowerCase().split(/\s+/).every((word) => text.includes(word));
 }
 
@@ -127,7 +127,7 @@ function rowBadges(row) {
   if (row.drops) badges.push(badge("dropped", "bad", `steps were dropped: ${JSON.stringify(row.drops)}`));
   if (row.recovered) badges.push(badge("recovered", "warn", "made of an interrupted recording"));
   if (row.parent) badges.push(badge(`from ${row.parent.number ?? "another"}`, "", "cut from another episode"));
-  for (const mark of row.marks.slice(0, 2)) badges.push(badge(mark.text || String(mark), ""));
+  for (const mark of row.marks.slice(0, 2)) badges.push(badge(mark, ""));
   return badges;
 }
 
