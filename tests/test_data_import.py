@@ -12,6 +12,7 @@ import zarr
 from robopolicy.errors import DatasetError
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy_data.check import check, info
+from robopolicy_data.exporters.diffusion_policy import export_diffusion_policy
 from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
 from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import load_arrays
@@ -46,6 +47,7 @@ def make_store(path, ends=(3, 7), **arrays):
     return data
 
 
+@pytest.mark.slow
 def test_all_human_pusht_demonstrations_bit_for_bit(pusht, tmp_path):
     told = []
     assert import_diffusion_policy(pusht, tmp_path / "d", progress=lambda *n: told.append(n)) == 206
@@ -71,6 +73,11 @@ def test_all_human_pusht_demonstrations_bit_for_bit(pusht, tmp_path):
     assert all((episode.sources() == 1).all() for episode in dataset), "a person drove"
     assert dataset[3].stamps_ns("image")[:3].tolist() == [0, 100_000_000, 200_000_000]
     assert check(tmp_path / "d") == []
+    assert export_diffusion_policy(tmp_path / "d", tmp_path / "again.zarr") == 206
+    again = zarr.open_group(tmp_path / "again.zarr", mode="r", zarr_format=2)
+    assert np.array_equal(again["meta/episode_ends"][:], source["meta/episode_ends"][:])
+    for name in ("action", "state", "keypoint", "n_contacts", "img"):
+        assert np.array_equal(again[f"data/{name}"][:].reshape(source[f"data/{name}"].shape), source[f"data/{name}"][:])
 
 
 def test_any_store_of_this_layout(tmp_path):

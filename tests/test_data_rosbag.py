@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("rosbags", reason="the extra ros is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
 from ros_bags import (
     MS,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import zarr
 
-pytest.importorskip("imagecodecs", reason="the extra convert is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
 import peer
 from exchanged import SPEC, colour, joined, record, require_same

@@ -48,6 +48,8 @@ class Format:
     exporter: str | None = None  # "module:function(dataset_path, destination, *, episodes, progress, ...) -> episodes"
     import_options: Options = field(default_factory=dict)
     export_options: Options = field(default_factory=dict)
+    picks: bool = True  # whether the exporter takes --episodes
+    unit: str = "episodes"  # what its progress counts
     outcome: str | None = None  # "module:function(destination) -> one more line on what an export came to, or empty"
 
 
@@ -104,6 +106,12 @@ FORMATS: dict[str, Format] = {
             "--lossless": {"action": "store_true", "help": "keep raw pictures bit for bit (no JPEG)"},
         },
     ),
+    "zip": Format(
+        "one file that robopolicy and stock zarr read as it is, from a disk or a server",
+        exporter="robopolicy_data.catalog:pack_zip",
+        picks=False,
+        unit="files",
+    ),
     "lerobot": Format(
         "LeRobot's v3.0 (v2.x too when importing): a folder of parquet, mp4 and json",
         importer="robopolicy_data.importers.lerobot:import_lerobot",
@@ -143,7 +151,8 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
             parser = saves.add_parser(name, parents=[debug], help=form.says, description=form.says)
             parser.add_argument("dataset", type=_place, metavar="D.zarr")
             parser.add_argument("destination", type=Path, metavar="OUT", help="must not exist")
-            parser.add_argument("--episodes", type=numbers, help="positions to export, such as 0:10,12 (default: all)")
+            if form.picks:
+                parser.add_argument("--episodes", type=numbers, help="positions, such as 0:10,12 (default: all)")
             _add(parser, form.export_options, run_export)
 
 
@@ -152,7 +161,7 @@ def run_import(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
 
     form = FORMATS[args.format]
-    count = _run("import", form.importer, args.source, args.destination, _chosen(args, form.import_options))
+    count = _run("import", form, form.importer, args.source, args.destination, _chosen(args, form.import_options))
     command = shlex.join(["robopolicy", "data", "check", str(args.destination)])
     say(f"{args.destination}: {count} episodes. Next: ", (command, "bold"))
 
@@ -162,8 +171,8 @@ def run_export(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
 
     form = FORMATS[args.format]
-    chosen = _chosen(args, form.export_options) | {"episodes": args.episodes}
-    count = _run("export", form.exporter, args.dataset, args.destination, chosen)
+    chosen = _chosen(args, form.export_options) | ({"episodes": args.episodes} if form.picks else {})
+    count = _run("export", form, form.exporter, args.dataset, args.destination, chosen)
     say(f"{args.destination}: {count} episodes, {form.says}")
     if form.outcome is not None and (line := _function(form.outcome)(args.destination)):
         say(line)
@@ -201,12 +210,12 @@ def _chosen(args: argparse.Namespace, options: Options) -> dict[str, Any]:
     return {keyword: value for keyword, value in given.items() if value is not None}
 
 
-def _run(label: str, where: str | None, source: Any, destination: Path, options: dict[str, Any]) -> int:
+def _run(label: str, form: Format, where: str | None, source: Any, destination: Path, options: dict[str, Any]) -> int:
     from robopolicy.cli.progress import bar
 
     assert where is not None
     function = _function(where)
-    with bar(label, None, "episodes") as progress:
+    with bar(label, None, form.unit) as progress:
         count: int = function(source, destination, progress=lambda done, total: progress.at(done, total), **options)
     return count
 
