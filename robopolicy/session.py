@@ -53,7 +53,6 @@ class Wishes:
         auto_success: a simulated world's own success ends the episode.
         time_limit_s: an episode that takes longer ends, without success.
         undo: takes the newest kept episode away and returns its seed, or None if there is nothing to take away.
-        hint: one line about the episode being recorded, shown to the person.
         tell: takes one line for each thing that happened.
     """
 
@@ -64,7 +63,6 @@ class Wishes:
     auto_success: bool = False
     time_limit_s: float | None = None
     undo: Callable[[], int | None] = lambda: None
-    hint: Callable[[], str] = lambda: ""
     tell: Callable[[str], None] = lambda line: None
 
 
@@ -280,8 +278,9 @@ class _Session:
             f"{outcome.rate_hz:.1f} of {self.robot.spec.rate_hz:g} Hz, {outcome.skipped} ticks skipped, "
             f"{self.dropped} steps dropped; {shares}"
         )
-        if (remark := self._of_recorder("message", "")) and outcome.kept:
-            self.wishes.tell(f"  {remark}")
+        if outcome.kept:
+            for remark in filter(None, (self._of_recorder("message", ""), self._of_watchers())):
+                self.wishes.tell(f"  {remark}")
 
     def _of_recorder(self, name: str, otherwise: Any) -> Any:
         """Ask the recorder's status for one thing, if it has a status."""
@@ -289,10 +288,15 @@ class _Session:
         return otherwise if status is None else getattr(status(), name, otherwise)
 
     def _remark(self) -> str:
-        watched = next((str(w.message) for w in self.watchers if getattr(w, "message", "")), "")
+        if self.stall and 0 <= self.pace.time_s - self.stall_s < STALL_TOLD_S:
+            return self.stall
+        watched = self._of_watchers()
         if self.phase == "waiting":
             return watched
-        return self._of_recorder("message", "") or watched or self.shared.reason or self.wishes.hint()
+        return self._of_recorder("message", "") or watched or self.shared.reason
+
+    def _of_watchers(self) -> str:
+        return next(filter(None, (str(getattr(watcher, "message", "")) for watcher in self.watchers)), "")
 
     def _show(self, phase: Phase) -> None:
         recording = phase != "waiting"

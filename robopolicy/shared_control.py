@@ -179,12 +179,15 @@ class Shared:
     def _difference(self, to: np.ndarray, start: np.ndarray) -> np.ndarray:
         """What leads from ``start`` to ``to``: of a tool pose (7,) m, rotation vector, gripper; otherwise (A,)."""
         if self._spec.action.kind != "tool_pose":
-            return np.asarray(to, np.float64) - start
+            difference: np.ndarray = np.asarray(to, np.float64) - start
+            return difference
         turn = matrix_to_rotvec(rot6d_to_matrix(to[3:9]) @ rot6d_to_matrix(start[3:9]).T)
         return np.concatenate([np.subtract(to[:3], start[:3], dtype=np.float64), turn, to[9:] - start[9:]])
 
     def _moved(self, start: np.ndarray, by: np.ndarray) -> np.ndarray:
         if self._spec.action.kind != "tool_pose":
-            return (start + by).astype(np.float32)
+            moved: np.ndarray = (start + by).astype(np.float32)
+            return moved
         rotation = rotvec_to_matrix(by[3:6]) @ rot6d_to_matrix(start[3:9])
-        return np.concatenate([start[:3] + by[:3], matrix_to_rot6d(rotation), start[9:] + by[6:]]).astype(np.float32)
+        parts = [start[:3] + by[:3], matrix_to_rot6d(rotation), start[9:] + by[6:]]
+        return np.concatenate(parts).astype(np.float32)

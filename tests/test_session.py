@@ -169,7 +169,8 @@ class Late(Refuses):
 
 def test_a_late_step_or_two_send_the_set_point_in_force_again_and_are_marked(tmp_path):
     script = {2: ["start"], 9: ["success"], 10: ["quit"]}
-    session(tmp_path / "d", script, safety=Late({4, 5, 7}))
+    _, hand, _ = session(tmp_path / "d", script, safety=Late({4, 5, 7}))
+    assert any("0.3 s old" in s.message for s in hand.shown if s.phase == "recording")
     (episode,) = Dataset(tmp_path / "d")
     assert (episode.length, episode.meta.success) == (6, True)
     assert [mark["name"] for mark in episode.attributes["marks"]] == ["stall"] * 3

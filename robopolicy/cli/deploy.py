@@ -10,6 +10,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
+from robopolicy.clock import SimClock
 from robopolicy.errors import UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
@@ -109,7 +110,8 @@ def deploy(
         if record is not None:
             from robopolicy_data.recorder import Recorder
 
-            watchers.append(stack.enter_context(Recorder(record)))
+            simulated = isinstance(clock, SimClock)  # such time waits for the disk: nothing is dropped
+            watchers.append(stack.enter_context(Recorder(record, background=not simulated)))
         instruction = world.instruction if world else ""
         calibration = getattr(robot, "camera_calibration", dict)()
         meta = run_episode(
