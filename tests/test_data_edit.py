@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -215,7 +216,22 @@ def test_trim_by_seconds_and_by_idle_marks_keeps_the_marks_within(path):
             trim(path, part.number, *wrong)
 
 
-def test_trim_reads_old_formats_and_keeps_verdicts(tmp_path):
+def test_trim_of_an_episode_of_format_1(path):
+    episode = path / "episodes" / "000003"
+    group = json.loads((episode / "zarr.json").read_bytes())
+    for key in ("version", "frames", "timing"):  # what format 1 did not have
+        del group["attributes"]["robopolicy"][key]
+    (episode / "zarr.json").write_text(json.dumps(group))
+    shutil.rmtree(episode / "align")
+    want = Dataset(path)[3].images("front")[1:4]
+    new, _ = trim(path, 3, 1, 4)
+    part = Dataset(path)[-1]
+    assert (part.number, part.frame_count("front")) == (new, 3)
+    assert np.array_equal(part.images("front"), want)
+    assert not (part.path / "align").exists()
+
+
+def test_trim_keeps_the_verdicts(tmp_path):
     with DatasetWriter(tmp_path / "d", SPEC) as writer:
         episode = writer.begin(META)
         for step in make_steps(3, 6, verdict=True):
