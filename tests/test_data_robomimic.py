@@ -255,8 +255,8 @@ def spoilt(kind, path):
 @pytest.mark.parametrize(
     "kind",
     [
-        "truncated", "empty", "missing", "no demos", "no obs", "missing key", "length", "width", "dtype", "picture size",
-        "float", "env args",
+        "truncated", "empty", "missing", "no demos", "no obs", "missing key", "length", "width", "dtype",
+        "picture size", "float", "env args",
     ],
 )  # fmt: skip
 def test_a_malformed_file_is_one_clear_line_and_no_dataset(tmp_path, kind):
