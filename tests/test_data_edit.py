@@ -296,6 +296,33 @@ def test_merge_takes_all_and_refuses_other_specs_and_doubles(path, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_merge_copies_where_it_cannot_link(path, in_memory):
+    if in_memory.stat().st_dev == path.stat().st_dev:
+        pytest.skip("only one file system here")
+    assert not merge([path], in_memory / "sum").linked
+    intact(in_memory / "sum")
+
+
+FULL = """
+import resource, sys
+from robopolicy.errors import DiskFull
+from robopolicy_data.trim import trim
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+try:
+    trim(sys.argv[1], 4, 1, 7)
+except DiskFull as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_episode_as_it_was(path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("File too large: ")
+    assert numbers(path) == [0, 1, 2, 3, 4]
+    assert not list((path / ".trash").glob("*"))
+    intact(path)
+
+
 KILL = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])

@@ -19,6 +19,7 @@ from recordings import META, SECOND
 from robopolicy.errors import DatasetError
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, Step, Verdict
+from robopolicy_data.catalog import pack_zip
 from robopolicy_data.derived import write_derived
 from robopolicy_data.edit import delete
 from robopolicy_data.labels import label
@@ -58,7 +59,10 @@ def make(path, episodes=6):
                 episode.add(Step(seen, np.array([0.1 * k, 1], np.float32), stamp, source, verdict))
             episode.commit()
     idle = np.arange(STEPS) < 12
-    write_derived(path, 2, "quality@1", {"idle": idle}, {"idle_share": 0.2, "outlier": ["slow </script> one"]})
+    speed = np.arange(STEPS, dtype=np.float32)
+    write_derived(
+        path, 2, "quality@1", {"idle": idle, "speed": speed}, {"idle_share": 0.2, "outlier": ["slow </script> one"]}
+    )
     label(path, 2, notes="<b>mind</b> the gap", marks=[{"name": "slip", "start": 30, "stop": 40}])
     return path
 
@@ -204,6 +208,8 @@ def test_bands_marks_and_notes_are_shown_as_text(tab):
     assert tab.eval("view.episode.bands.find(b => b.name === 'idle').spans") == [[0, 0.6, "idle"]]
     assert tab.eval("byId('notes').textContent") == "<b>mind</b> the gap\nOutlier: slow </script> one"
     assert tab.eval("document.querySelectorAll('#notes b').length") == 0, "notes are text, never markup"
+    tab.eval("seek(1.5)")
+    assert tab.eval("plots.at(-1).title + ' ' + plots.at(-1).curves[0].value.textContent") == "speed (quality@1) 30.00"
     badges = tab.eval("[...document.querySelectorAll('#title .badge')].map(b => b.textContent)")
     assert badges == ["unlabelled", "outlier", "17 % human", "20 % idle", "slip"]
 
@@ -302,6 +308,15 @@ def test_the_page_of_the_server_shows_every_frame_and_new_episodes(server, datas
         from robopolicy_data.edit import undo
 
         undo(dataset), undo(dataset)
+
+
+def test_a_zip_is_looked_at_as_a_folder_is(dataset, tmp_path):
+    pack_zip(dataset, tmp_path / "d.zip")
+    assert write_page(tmp_path / "d.zip", tmp_path / "p", episodes=[2]).episodes == 1
+    with ViewServer(tmp_path / "d.zip") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert get(server, "frame/3/front/17.jpg")[1] == list(Dataset(dataset)[3].frame_bytes("front"))[17]
+        server.shutdown()
 
 
 def test_a_page_is_written_again_but_nothing_else_is_overwritten(dataset, tmp_path):

@@ -1,5 +1,6 @@
 """A part of an episode as an episode of its own; the bytes of its frames are copied as they are."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def trim(path: Path | str, number: int, start: int, stop: int) -> tuple[int, Edi
         ContractError: if that is not a part of the episode, or all of it.
         DatasetError: if there is no such episode, or it is damaged.
         DatasetBusy: if the dataset is being written.
+        DiskFull: if there is no room; the episode stays.
     """
     with editing(path) as history:
         old = history.episode(number)
@@ -41,7 +43,11 @@ def trim(path: Path | str, number: int, start: int, stop: int) -> tuple[int, Edi
             )
         new = history.lock.next_number
         place = f"{TRASH}/cut-{uuid4().hex}"
-        cut(old, history.root / place, start, stop, parent={"number": number, "uuid": own.get("uuid")})
+        try:
+            cut(old, history.root / place, start, stop, parent={"number": number, "uuid": own.get("uuid")})
+        except BaseException:
+            shutil.rmtree(history.root / place, ignore_errors=True)
+            raise
         history.lock.remember(new + 1)
         words = f"trimmed episode {number} to its steps {start} to {stop - 1}, which are episode {new}"
         moves = {"adds": (Move(new, place),), "removes": (Move(number, trash_place(number)),)}

@@ -1,7 +1,7 @@
 """What the page shows of a dataset and of an episode, as JSON; no pictures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from robopolicy.spec import PolicySpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.info import any_in, seconds
 from robopolicy_data.labels import mark_name
-from robopolicy_data.layout import MONITOR_STATES, SOURCES
+from robopolicy_data.layout import MONITOR, MONITOR_STATES, SOURCES
 from robopolicy_data.reader import Dataset
 
 POINTS = 700  # of a curve: about one a pixel
@@ -101,7 +101,18 @@ def _plots(episode: Episode, spec: PolicySpec, rows: np.ndarray) -> list[dict[st
     if verdicts is not None:
         curves = np.stack([verdicts["statistic"], verdicts["threshold"]], axis=1)
         plots.append(_plot("monitor", ["statistic", "threshold"], "", curves[rows], steps=True))
+    for tool, arrays in _derived(episode):
+        numbers = {k: v for k, v in arrays.items() if v.dtype.kind == "f"}
+        plots += [_plot(f"{name} ({tool})", [""], "", values[rows, None]) for name, values in numbers.items()]
     return plots
+
+
+def _derived(episode: Episode) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yield what each tool but the monitor has added, step by step: its arrays (T,)."""
+    for tool in episode.derived_names():
+        if tool != MONITOR.rpartition("/")[2]:
+            arrays = episode.derived(tool) or {}
+            yield tool, {name: values for name, values in arrays.items() if values.shape == (episode.length,)}
 
 
 def _by_unit(
@@ -127,9 +138,9 @@ def _bands(episode: Episode, since: np.ndarray) -> list[dict[str, Any]]:
     if verdicts is not None:
         states = np.array(MONITOR_STATES)[np.minimum(verdicts["state"], len(MONITOR_STATES) - 1)]
         bands.append({"name": "monitor", "spans": [s for s in _spans(states, since) if s[2] != "none"]})
-    for tool in episode.derived_names():
-        for name, values in (episode.derived(tool) or {}).items():
-            if values.dtype == bool and values.shape == (episode.length,):
+    for _, arrays in _derived(episode):
+        for name, values in arrays.items():
+            if values.dtype == bool:
                 marked = np.where(values, name, "")
                 bands.append({"name": name, "spans": [s for s in _spans(marked, since) if s[2]]})
     return bands
