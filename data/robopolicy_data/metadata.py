@@ -128,11 +128,13 @@ def read_root(place: Path | Source) -> dict[str, Any]:
     """
     source = FolderSource(place) if isinstance(place, Path) else place
     expected = f"expected a folder with a zarr.json whose attributes.{KEY}.format is {FORMAT!r}"
-    if not source.exists("zarr.json"):
+    try:
+        raw = source.read("zarr.json")
+    except FileNotFoundError as error:
         old = source.exists(".zgroup")
         hint = "; it is a zarr v2 store: try robopolicy data import diffusion-policy" if old else ""
-        raise DatasetError(f"{source.where} is not a robopolicy dataset: {expected}{hint}")
-    own = (json_in(source, "zarr.json").get("attributes") or {}).get(KEY)
+        raise DatasetError(f"{source.where} is not a robopolicy dataset: {expected}{hint}") from error
+    own = (parse_json(raw, source, "zarr.json").get("attributes") or {}).get(KEY)
     if not isinstance(own, dict) or own.get("format") != FORMAT:
         raise DatasetError(f"{source.where} is not a robopolicy dataset: {expected}")
     require_readable(str(own.get("version")), source.where)
