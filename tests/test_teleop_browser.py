@@ -348,12 +348,12 @@ def test_of_two_browsers_one_drives_and_the_other_watches_until_it_asks():
         first = open_page(browser, url)
         second = open_page(browser, url, (390, 844), has_touch=True, is_mobile=True)
         second.get_by_text("You watch: browser 1 drives").wait_for()
-        second.get_by_role("button", name="Start").tap()
+        second.get_by_role("button", name="Start", exact=True).tap()
         second.get_by_text("Another browser drives").wait_for()
         assert not any(tick["events"] for tick in said)
         second.get_by_role("button", name="Drive from here").tap()
         first.get_by_text("You watch: browser 2 drives").wait_for()
-        second.get_by_role("button", name="Start").tap()
+        second.get_by_role("button", name="Start", exact=True).tap()
         until(lambda: any(tick["events"] == ["start"] for tick in said))
         second.get_by_role("button", name="Close gripper").tap()
         until(lambda: said[-1]["grip"] == 0.0)
@@ -366,19 +366,10 @@ def test_a_demonstration_by_browser_is_in_the_dataset(tmp_path):
     from robopolicy_data.reader import Dataset
 
     data = tmp_path / "d.zarr"
-    command = [
-        sys.executable,
-        "-m",
-        "robopolicy",
-        "record",
-        "--robot",
-        "twin:lift",
-        "--teleop",
-        "browser",
-        "--port",
-        "0",
-    ]
-    command += ["--data", str(data), "--episodes", "9", "--seed", "3", "--cameras", "front", "--operator", "chromium"]
+    arguments = (
+        f"--robot twin:lift --teleop browser --port 0 --data {data} --seed 3 --cameras front --operator chromium"
+    )
+    command = [sys.executable, "-m", "robopolicy", "record", *arguments.split(), "--episodes", "9"]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -393,7 +384,9 @@ def test_a_demonstration_by_browser_is_in_the_dataset(tmp_path):
                 if lift(page, seed):
                     break
             page.get_by_role("button", name="Quit").click()
-            assert process.wait(60) == 0, "".join(said)
+            assert process.wait(60) == 0
+    except Exception as error:
+        pytest.fail(f"{error}\n\nrecord said: {''.join(said)}")
     finally:
         process.kill()
         process.wait()
@@ -415,7 +408,7 @@ def lift(page: Any, seed: int) -> bool:
     start = twin.read()
     tool, cube = (start.state[name].astype(np.float64) for name in ("tool_pos", "cube_pos"))
     twin.close()
-    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_text("recording").wait_for()
     goal = np.array([*cube[:2], cube[2] + GRASP_DEPTH])
     for axis in (0, 1, 2):
@@ -429,7 +422,7 @@ def lift(page: Any, seed: int) -> bool:
     if not success.is_visible():
         return False
     success.click()
-    page.get_by_role("button", name="Start").wait_for()
+    page.get_by_role("button", name="Start", exact=True).wait_for()
     return True
 
 

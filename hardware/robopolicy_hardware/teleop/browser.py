@@ -99,7 +99,7 @@ class BrowserTeleop:
     def read(self, observation: Observation) -> Command:
         """Return the target as a command, or a hold when the driver is not there."""
         state, grip = self._hand.look(), self._hand.take_grip()
-        if reason := state.reason:
+        if reason := state.reason or self._page.trouble:
             self._held, self._anchor = True, None
             self._offer(observation, following=False)
             return Command(None, "hold", reason=reason)

@@ -1,6 +1,7 @@
 """The page an operator sees: the scene in 3-D, the cameras, the handle, the buttons and the state of things."""
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ UPRIGHT_EYE, UPRIGHT_TARGET = (1.85, -1.25, 0.85), (0.38, 0.0, -0.16)  # on a te
 FIELD_OF_VIEW = np.deg2rad(45)  # from the top of the picture to its bottom
 HANDLE = "/handle"
 HANDLE_PX = 110  # of each arrow, on a screen of any size: wide enough for a finger
+SWITCH_S = 0.001  # the loop, when it wakes, waits at most this long for the page's threads to let go of the interpreter
+PATIENCE = 5  # failures in a row of bringing the page up to date until the robot holds
 BEAT_S = 0.1  # between two questions to a page whether it is there
 STILL_M, STILL = 2e-4, 1e-3  # what moved less is not sent again
 
@@ -50,6 +53,9 @@ class Page:
         scene: what to draw, or None.
         max_hz: pages are brought up to date this often at most.
         camera_hz: each camera's pictures are sent this often at most.
+
+    Attributes:
+        trouble: why the page is no longer kept up to date, or nothing: a person must not drive by an old picture.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Page:
         self._frame: Frame | None = None
         self._status: Status | None = None
         self._closing = False
+        self.trouble = ""
         self._camera_due_s = 0.0
         self._handles: dict[int, Any] = {}  # of each browser that drives: one, or none
         self._listeners: dict[int, threading.Thread] = {}
@@ -87,6 +94,8 @@ class Page:
             raise
         self._server.on_client_connect(self._on_connect)
         self._server.on_client_disconnect(self._on_disconnect)
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_S, self._switch_s))
         self._thread.start()
 
     @property
@@ -114,6 +123,7 @@ class Page:
         self._thread.join()
         with quietly():
             self._server.stop()
+        sys.setswitchinterval(self._switch_s)
 
     def _draw_surroundings(self) -> None:
         server = self._server
@@ -160,6 +170,7 @@ class Page:
         self._hand.left(client.client_id)
 
     def _run(self) -> None:
+        failed = 0
         while True:
             started_s = time.monotonic()
             with self._wake:
@@ -167,17 +178,26 @@ class Page:
                 if self._closing:
                     return
                 frame, self._frame = self._frame, None
-            clients = self._server.get_clients()
-            for number in clients.keys() - self._listeners.keys():
-                self._listen_to(number, clients[number])
-            for number in self._listeners.keys() - clients.keys():
-                del self._listeners[number]
-            self._give_handle(clients)
-            if clients:
-                self._panel.update(self._status, self._hand.look(), None if frame is None else frame.gripper)
-            if clients and frame is not None:
-                self._send(frame)
+            try:
+                self._bring_up_to_date(frame)
+                failed, self.trouble = 0, ""
+            except Exception as error:  # a browser that goes while it is written to fails once; more is a defect
+                failed += 1
+                if failed >= PATIENCE:
+                    self.trouble = f"the page cannot be kept up to date: {type(error).__name__}: {error}"
             time.sleep(max(0.0, self._period_s - (time.monotonic() - started_s)))
+
+    def _bring_up_to_date(self, frame: Frame | None) -> None:
+        clients = self._server.get_clients()
+        for number in clients.keys() - self._listeners.keys():
+            self._listen_to(number, clients[number])
+        for number in self._listeners.keys() - clients.keys():
+            del self._listeners[number]
+        self._give_handle(clients)
+        if clients:
+            self._panel.update(self._status, self._hand.look(), None if frame is None else frame.gripper)
+        if clients and frame is not None:
+            self._send(frame)
 
     def _send(self, frame: Frame) -> None:
         with self._server.atomic():
@@ -198,9 +218,10 @@ class Page:
                 _move(handle, frame.handle)
                 if handle.wxyz[0] < 1 - 1e-6:
                     handle.wxyz = (1.0, 0.0, 0.0, 0.0)
-        if time.monotonic() >= self._camera_due_s:
-            self._camera_due_s = time.monotonic() + self._camera_period_s
+        now_s = time.monotonic()
+        if now_s >= self._camera_due_s:
             self._panel.pictures({name: for_people(image) for name, image in frame.observation.images.items()})
+            self._camera_due_s = now_s + self._camera_period_s
 
     def _give_handle(self, clients: Mapping[int, Any]) -> None:
         """The driver's browser has the handle, the others do not."""
