@@ -193,7 +193,8 @@ def compare_dying(sides: Sides, work: Path) -> None:
     for name, flags in {"default": [], "streaming": ["--streaming"]}.items():
         sides.theirs("record", work / "theirs", *arguments, *flags)
         left = sides.theirs("survivors", work / "theirs")
-        print(f"{'':10}LeRobot {name}: {left['episodes']} episodes{'; ' if left['says'] else ''}{left['says']}")
+        says = f"; its files do not load and it looks for them on the Hub ({left['says']})" if left["says"] else ""
+        print(f"{'':10}LeRobot {name}: {left['episodes']} episodes{says}")
         shutil.rmtree(work / "theirs")
 
 
