@@ -15,7 +15,7 @@ from robopolicy_data.layout import MONITOR, TRASH
 from robopolicy_data.metadata import KEY, group_json, read_json, to_bytes
 from robopolicy_data.reader import Dataset
 from robopolicy_data.shard import ShardReader, ShardWriter
-from robopolicy_data.source import FolderSource
+from robopolicy_data.source import open_source
 
 IDLE = "quality@1"
 
@@ -137,7 +137,7 @@ def _cut_frames(source: Path, target: Path, first: int, last: int) -> None:
     writer = ShardWriter(target / shard.name)
     places = [
         writer.append(frame)
-        for frame in ShardReader(FolderSource(shard.parent), shard.name, found["shape"][0]).read(range(first, last))
+        for frame in ShardReader(open_source(shard.parent), shard.name, found["shape"][0]).read(range(first, last))
     ]
     writer.finish(np.array(places, "<u8").tobytes())
     writer.close()
@@ -194,7 +194,7 @@ def _within(mark: Any, first_ns: int, last_ns: int) -> bool:
     """Whether a mark lies in what is kept, be it in part; one without a time is of the whole episode."""
     if not isinstance(mark, Mapping) or not isinstance(mark.get("stamp_ns"), int):
         return True
-    return mark["stamp_ns"] <= last_ns and mark.get("until_ns", mark["stamp_ns"]) >= first_ns
+    return bool(mark["stamp_ns"] <= last_ns and mark.get("until_ns", mark["stamp_ns"]) >= first_ns)
 
 
 def _timing(target: Path, cameras: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _by_unit(
     found = []
     for unit in dict.fromkeys(each):
         columns = [i for i, u in enumerate(each) if u == unit]
-        found.append(_plot(title, [names[i] for i in columns], unit, values[np.ix_(rows, columns)]))
+        found.append(_plot(title, [names[i] for i in columns], unit, values[rows][:, columns]))
     return found
 
 
@@ -159,7 +159,7 @@ def _marks(episode: Episode, since: np.ndarray) -> list[dict[str, Any]]:
     for mark in episode.attributes.get("marks") or []:
         entry: dict[str, Any] = {"text": mark_name(mark)}
         if isinstance(mark, dict) and isinstance(mark.get("stamp_ns"), int):
-            ends = mark["stamp_ns"], mark.get("until_ns", mark["stamp_ns"])
+            ends = int(mark["stamp_ns"]), int(mark.get("until_ns") or mark["stamp_ns"])
             times = [min(max((ns - start_ns) / 1e9, 0.0), float(since[-1])) for ns in ends]
             entry |= {"from": _number(times[0]), "to": _number(times[1])}
         found.append(entry)

@@ -25,6 +25,7 @@ from robopolicy_data.view.pictures import (
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _FOREVER = "private, max-age=86400, immutable"  # a frame of an episode never changes
+Answer = tuple[str, bytes, str]  # content type, body, how long it may be kept
 
 
 class Viewer:
@@ -42,7 +43,7 @@ class Viewer:
         self._path, self._chosen = path, episodes
         self._open()
 
-    def answer(self, path: str) -> tuple[str, bytes, str] | None:
+    def answer(self, path: str) -> Answer | None:
         """Return content type, body and how long it may be kept of a path such as ``/frame/3/front/17.jpg``.
 
         Raises:
@@ -67,7 +68,7 @@ class Viewer:
         self._episodes = {episode.number: episode for episode in choose(self._dataset, self._chosen)}
         self._depths: dict[tuple[int, str], tuple[int, int]] = {}
 
-    def _found(self, number: int, then: Callable[[Episode], Any]) -> Any:
+    def _found(self, number: int, then: Callable[[Episode], Answer | None]) -> Answer | None:
         episode = self._episodes.get(number)
         return None if episode is None else then(episode)
 
@@ -83,7 +84,7 @@ class Viewer:
             row["thumb"] = {"src": f"thumb/{row['number']}.jpg", **size}
         return about | {"mode": "server", "note": "frames as they were recorded, straight from the dataset"}
 
-    def _episode(self, episode: Episode) -> tuple[str, bytes, str]:
+    def _episode(self, episode: Episode) -> Answer:
         body = describe_episode(episode, self._dataset.spec)
         body["films"] = [self._film(episode, name) for name in self._dataset.spec.cameras]
         return "text/javascript; charset=utf-8", script("episode", body).encode(), "no-store"
@@ -99,14 +100,14 @@ class Viewer:
             film["range"] = depth_in_words(self._depth(episode, camera))
         return film
 
-    def _thumb(self, episode: Episode) -> tuple[str, bytes, str] | None:
+    def _thumb(self, episode: Episode) -> Answer | None:
         camera = thumb_camera(self._dataset)
         if camera is None:
             return None
         data, _, _ = thumbnail(episode, camera, self._dataset.spec.cameras[camera])
         return "image/jpeg", data, _FOREVER
 
-    def _frame(self, episode: Episode, camera: str, frame: int) -> tuple[str, bytes, str] | None:
+    def _frame(self, episode: Episode, camera: str, frame: int) -> Answer | None:
         spec = self._dataset.spec.cameras.get(camera)
         if spec is None or frame >= episode.frame_count(camera):
             return None
