@@ -1,6 +1,7 @@
 """Looks over a dataset: what is broken, and what would quietly spoil the training. Renders nothing."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def _check_episode(episode: Episode, spec: PolicySpec, source: Source, ranges: "
     ]  # none in format 1
     yield from _check_groups(where, source, at, [*paths, *(f"{DERIVED}/{name}/any" for name in derived)])
     readers: dict[str, Callable[[], Any]] = {
-        **{state_path(name): lambda name=name: episode.state(name) for name in spec.state},
+        **{state_path(name): partial(episode.state, name) for name in spec.state},
         "action/command": episode.action,
         "action/source": episode.sources,
-        **{f"time/{name}": lambda name=name: episode.stamps_ns(name) for name in ("step", "action")},
-        **{f"{DERIVED}/{name}": lambda name=name: episode.derived(name) for name in derived},
+        **{f"time/{name}": partial(episode.stamps_ns, name) for name in ("step", "action")},
+        **{f"{DERIVED}/{name}": partial(episode.derived, name) for name in derived},
         MONITOR: episode.verdicts,
     }
     numbers: dict[str, np.ndarray] = {}

@@ -57,4 +57,4 @@ def state_moved(states: list[np.ndarray], align: np.ndarray, frames: int) -> np.
         return np.ones(frames, bool)
     first = np.searchsorted(align, np.arange(frames)).clip(max=len(align) - 1)
     changed = [np.any(state[first] != state[np.roll(first, 1)], axis=1) for state in states]
-    return np.any(changed, axis=0)
+    return np.asarray(np.any(changed, axis=0))

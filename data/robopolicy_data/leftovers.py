@@ -100,7 +100,7 @@ def _write(folder: Path, spec: PolicySpec, journal: Journal, steps: int, reason:
         shutil.rmtree(episode / part, ignore_errors=True)
     meta = meta_from_json(own)
     meta = replace(meta, success=False, notes=f"{meta.notes} {reason}".strip())
-    more = {"drops": {}, "marks": [], "parent": None}
+    more: dict[str, Any] = {"drops": {}, "marks": [], "parent": None}
     recovered = {"steps": steps, "journaled": len(journal.rows), "reason": reason}
     attributes = episode_attributes(meta, steps, own["uuid"], own["recorded"], **more, recovered=recovered)
     columns, shards = Columns(episode, folder / "index", spec), {}
