@@ -11,7 +11,7 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
 from robopolicy.clock import SimClock
-from robopolicy.errors import UsageError
+from robopolicy.errors import SpecMismatch, UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
 
@@ -31,6 +31,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "--disturb-at", type=at_least(0), metavar="STEP", help="disturb the simulated world at this step"
     )
     parser.add_argument("--record", type=Path, metavar="D.zarr", help="record the episode")
+    parser.add_argument(
+        "--cameras", nargs="+", default=[], metavar="CAMERA", help="record these too, beside those the policy sees"
+    )
     parser.add_argument("--video", type=Path, metavar="V.webm", help="film the episode")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
     parser.add_argument(
@@ -46,8 +49,8 @@ def run(args: argparse.Namespace) -> None:
 
     outcome = deploy(
         args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
-        max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, video=args.video,
-        realtime=args.realtime, device=args.device, threads=args.threads,
+        max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
+        video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
     )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -62,6 +65,7 @@ def deploy(
     max_steps: int | None = None,
     disturb_at: int | None = None,
     record: Path | None = None,
+    cameras: tuple[str, ...] = (),
     video: Path | None = None,
     realtime: bool = False,
     device: str = "cpu",
@@ -70,7 +74,7 @@ def deploy(
     """Run one guarded episode and return its `Outcome`.
 
     Raises:
-        SpecMismatch: if the checkpoint does not fit the robot; both sides printed.
+        SpecMismatch: if the checkpoint does not fit the robot, or the recording not its dataset; both sides printed.
         UsageError: if a disturbance or a video is asked of a robot that is no simulation.
     """
     import torch
@@ -85,11 +89,13 @@ def deploy(
     start_s = time.perf_counter()
     spec = read_spec(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
-    robot = make_robot(robot_name, clock, spec, cameras=tuple(spec.cameras))
+    robot = make_robot(robot_name, clock, spec, cameras=tuple(dict.fromkeys((*spec.cameras, *cameras))))
     world = robot if isinstance(robot, Environment) else None
     if world is None and (disturb_at is not None or video is not None):
         raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
     spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
+    if record is not None:
+        require_cameras(record, robot.spec)
     torch.set_num_threads(threads)
     agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=check_device(device))
     steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
@@ -123,6 +129,25 @@ def deploy(
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
     return replace(outcome, video=None if video is None else str(video))
+
+
+def require_cameras(path: Path, spec: PolicySpec) -> None:
+    """Refuse a recording that lacks cameras of the dataset it shall join; what else differs the recorder says.
+
+    Raises:
+        SpecMismatch: naming the cameras and what to do.
+    """
+    if not (path / "zarr.json").exists():
+        return
+    from robopolicy_data.reader import Dataset
+
+    lacking = [name for name in Dataset(path, unfinished=True).spec.cameras if name not in spec.cameras]
+    if lacking:
+        names = " ".join(lacking)
+        raise SpecMismatch(
+            f"dataset {path} has the camera(s) {names}, which this recording lacks: the policy does not look at them; "
+            f"add --cameras {names}, or record into another dataset"
+        )
 
 
 class Ticker:
