@@ -20,7 +20,8 @@ from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import EpisodeMeta, Observation, Step
 from robopolicy_data.check import check
 from robopolicy_data.exporters import lerobot_tables, lerobot_videos
-from robopolicy_data.exporters.lerobot import export_lerobot, video_errors
+from robopolicy_data.exporters.lerobot import export_lerobot, outcome
+from robopolicy_data.files import crc32c
 from robopolicy_data.importers.lerobot import import_lerobot
 from robopolicy_data.reader import Dataset
 from robopolicy_data.videos import Error, VideoReader, VideoWriter
@@ -135,7 +136,7 @@ def test_round_trip_through_videos(recorded, tmp_path, video):
     assert said["psnr_db"]["front"]["all"] == pytest.approx(front.psnr_db)
     assert said["psnr_db"]["front"]["worst"] == pytest.approx(front.worst_psnr_db)
     assert 28 < front.worst_psnr_db < front.psnr_db < 60
-    assert f"PSNR of the {video} videos, dB: front {front.psnr_db:.1f} (worst picture" in video_errors(tmp_path / "l")
+    assert f"PSNR of the {video} videos, dB: front {front.psnr_db:.1f} (worst picture" in outcome(tmp_path / "l")
     assert not [problem for problem in check(tmp_path / "d") if problem.severity == "error"]
 
 
@@ -144,7 +145,7 @@ def test_round_trip_without_videos_loses_nothing(tmp_path, lossless):
     """JPEG bytes travel untouched, lossless pictures as PNG."""
     ours = Dataset(make(tmp_path / "a", lossless=lossless))
     export_lerobot(tmp_path / "a", tmp_path / "l", video="none")
-    assert video_errors(tmp_path / "l") == ""
+    assert outcome(tmp_path / "l") == ""
     assert import_lerobot(tmp_path / "l", tmp_path / "b") == 3
     theirs = Dataset(tmp_path / "b")
     require_same_but_colour(ours, theirs)
@@ -212,6 +213,19 @@ def test_a_full_file_is_followed_by_another(recorded, tmp_path, monkeypatch):
         assert found == [f"{file}.{ending}" for file in files]
     import_lerobot(tmp_path / "l", tmp_path / "d")
     require_same_but_colour(Dataset(recorded), Dataset(tmp_path / "d"))
+
+
+def test_frames_between_steps_are_left_out_and_counted(tmp_path):
+    """A camera faster than the steps: of 4 wrist frames in the first episode the steps saw two."""
+    path = make(tmp_path / "a")
+    seen = np.array([0, 0, 0, 3, 3, 3, 3], "<i4").tobytes()
+    (path / "episodes/000000/align/wrist/c.0").write_bytes(seen + crc32c(seen))
+    export_lerobot(path, tmp_path / "l", video="none")
+    assert outcome(tmp_path / "l") == "frames that no step saw, left out: wrist 2"
+    import_lerobot(tmp_path / "l", tmp_path / "b")
+    ours, theirs = Dataset(path)[0], Dataset(tmp_path / "b")[0]
+    assert np.array_equal(theirs.images("wrist"), ours.images("wrist"))
+    assert (theirs.frame_count("wrist"), ours.frame_count("wrist")) == (2, 4)
 
 
 @pytest.mark.parametrize(("rate_hz", "fps"), [(12.5, 12.5), (29.9876543, 2429 / 81)])

@@ -48,7 +48,7 @@ def export_lerobot(
         episodes: positions in the dataset; None is all.
         video: ``libsvtav1`` (AV1, LeRobot's default), ``h264``, or ``none``: pictures in the parquet, JPEG bytes as
             they are and lossless ones as PNG. Depth is always 16-bit PNG. Videos are read back and compared;
-            their PSNR is in ``info.json`` (`video_errors`).
+            their PSNR is in ``info.json`` (`outcome`).
         crf: constant rate factor of the videos; smaller is better and bigger.
         progress: called with (episodes done, episodes in all).
 
@@ -71,9 +71,16 @@ def export_lerobot(
     return len(chosen)
 
 
-def video_errors(destination: Path | str) -> str:
-    """Return one line on how near the videos of an export are to its pictures, empty if there are none."""
-    own = json.loads((Path(destination) / layout.INFO).read_text())[layout.OWN]["videos"]
+def outcome(destination: Path | str) -> str:
+    """Return one line on how near an export's videos are to its pictures and which frames it left out, or nothing."""
+    said = json.loads((Path(destination) / layout.INFO).read_text())[layout.OWN]
+    left = ", ".join(f"{camera} {count:,}" for camera, count in said["frames_left_out"].items() if count)
+    return "; ".join(
+        filter(None, [_video_errors(said["videos"]), left and f"frames that no step saw, left out: {left}"])
+    )
+
+
+def _video_errors(own: dict[str, Any]) -> str:
     parts = [
         f"{camera} {psnr['all']:.1f} (worst picture {psnr['worst']:.1f})" for camera, psnr in own["psnr_db"].items()
     ]
@@ -97,6 +104,7 @@ class _Export:
         self._stats: list[dict[str, stats.Stats]] = []
         self._tasks: dict[str, int] = {}
         self._frames = 0
+        self._left_out = dict.fromkeys(spec.cameras, 0)  # frames that no step saw
 
     def add(self, episode: Episode) -> None:
         """Write one episode."""
@@ -124,6 +132,8 @@ class _Export:
         self._rows.append(row)
         self._stats.append(own)
         self._frames += length
+        for name in self._left_out:
+            self._left_out[name] += episode.frame_count(name) - len(np.unique(episode.frame_rows(name)))
 
     def finish(self, source: str) -> None:
         """Write what describes the whole."""
@@ -159,6 +169,7 @@ class _Export:
             layout.OWN: {
                 "software": software(),
                 "source": source,
+                "frames_left_out": self._left_out,
                 "videos": {"codec": self._video, "crf": self._crf, "psnr_db": errors},
             },
         }

@@ -130,7 +130,7 @@ FORMATS: dict[str, Format] = {
                 "help": "rate factor of the videos, smaller is better (default: 30)",
             },
         },
-        outcome="robopolicy_data.exporters.lerobot:video_errors",
+        outcome="robopolicy_data.exporters.lerobot:outcome",
     ),
 }
 
