@@ -92,6 +92,7 @@ def test_a_session_at_the_mock_from_the_first_key_to_the_next_command(at, tmp_pa
     assert sound(tmp_path / "d.zarr") == []
 
 
+@pytest.mark.slow
 def test_resumed_it_appends_and_undo_takes_the_newest_away(at, tmp_path):
     for seed in (5, 6):
         terminal = at("--episodes", 3)
@@ -110,6 +111,7 @@ def test_resumed_it_appends_and_undo_takes_the_newest_away(at, tmp_path):
     assert [episode.meta.seed for episode in Dataset(tmp_path / "d.zarr")] == [5]
 
 
+@pytest.mark.slow
 def test_the_twin_runs_in_real_time_and_starts_where_its_seed_says(at, tmp_path):
     terminal = at("--episodes", 1, "--cameras", "front", robot="twin:lift")
     terminal.wait_for("ep 0/1 ○")
@@ -136,7 +138,14 @@ def test_the_twin_runs_in_real_time_and_starts_where_its_seed_says(at, tmp_path)
     assert sound(tmp_path / "d.zarr") == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_in_mid_episode_loses_nothing_and_leaves_the_terminal_as_it_was(at, tmp_path, how):
     terminal = at("--episodes", 3)
     terminal.wait_for("ep 0/3 ○")
@@ -179,6 +188,7 @@ def test_a_robot_that_breaks_is_one_line_on_a_terminal_as_it_was(at, tmp_path):
     assert "the arm is gone" in episode.meta.notes
 
 
+@pytest.mark.slow
 def test_ones_own_device_is_named_by_module_and_class(at, tmp_path):
     terminal = at("--episodes", 1, teleop="hands:Hand", env={"PYTHONPATH": TESTS})
     terminal.wait_for("ep 0/1 ○")
@@ -214,6 +224,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_policy_drives_and_the_person_takes_over_and_gives_back(at, tmp_path, checkpoint):
     words = ("--episodes", 1, "--cameras", "--checkpoint", checkpoint)
     terminal = at(*words, robot="twin:lift")
@@ -242,6 +253,7 @@ def test_a_policy_drives_and_the_person_takes_over_and_gives_back(at, tmp_path, 
     assert steps[at_switches].max() <= np.delete(steps, at_switches).max()
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_page_still_says_where_it_is(tmp_path):
     pytest.importorskip("viser", reason="viser is not installed: pip install 'robopolicy[teleop]'")
     words = ("record", "--robot", "mock", "--teleop", "browser", "--port", 0, "--data", tmp_path / "d.zarr")
@@ -280,6 +292,9 @@ def complaint(*words, cwd=None):
         (["--robot", "mock", "--teleop", "gamepad"], "no gamepad is there|pygame is not installed"),
         (["--robot", "mock", "--teleop", "spacemouse"], "no SpaceMouse is there|hidapi is not installed"),
         (["--robot", "mock", "--cameras", "side"], "expert drives twin:TASK only"),
+        (["--robot", "mock", "--teleop", "ros"], "standard input is no terminal"),
+        (["--robot", "mock", "--teleop", "browser", "--auto-success"], "--auto-success needs a simulated world"),
+        (["--robot", "twin:lift", "--checkpoint", "runs/a"], "wants a person who can take over"),
         (["--robot", "mock", "--teleop", "keyboard", "--cameras", "side"], "no camera 'side'; valid: front"),
         (["--robot", "tiny_worlds:PointWorld", "--teleop", "keyboard", "--rate", "30"], "runs at 10 Hz, not at 30 Hz"),
     ],

@@ -52,6 +52,7 @@ def test_from_another_start_the_arm_follows_and_the_cube_is_elsewhere(lifted):
     assert outcome.success is False
 
 
+@pytest.mark.slow
 def test_in_real_time_the_arm_is_close(lifted):
     outcome = replay(*load(lifted, 0), "twin:lift", realtime=True)
     assert outcome.difference["tool_pos"][0] < 0.01
@@ -143,6 +144,7 @@ def test_what_cannot_be_replayed_is_said(lifted, tmp_path):
         Recording(bad[:0], recording.due_ns[:0], recording.stamps_ns[:0], {})
 
 
+@pytest.mark.slow
 def test_the_command_line(lifted, tmp_path):
     done = cli("replay", lifted, "--episode", 1, "--video", tmp_path / "v.webm")
     assert done.returncode == 0, done.stderr

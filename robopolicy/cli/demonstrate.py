@@ -36,6 +36,8 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         stack.enter_context(ended_by_signals())
         robot = _robot(args, clock)
         stack.callback(robot.close)
+        if args.auto_success and not isinstance(robot, Environment):
+            raise UsageError(f"--auto-success needs a simulated world; {args.robot!r} is none")
         robot.read()  # what cannot be drawn fails here, before there is a dataset
         _accept(args.data, robot.spec)
         held, newest = recorded(args.data)
@@ -43,7 +45,7 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         options = DeviceOptions(
             args.speed, args.host, args.port, args.token, topic=args.topic, kind=args.message, domain=args.domain
         )
-        terminal = _terminal(args.teleop)
+        terminal = _terminal(args)
         scene = robot if isinstance(robot, Scene) else None
         device = make_teleop(args.teleop, robot.spec, scene=scene, options=options)
         stack.callback(device.close)
@@ -59,8 +61,6 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
             undo=lambda: undo(args.data, recorder),
             tell=tell,
         )
-        if args.auto_success and not isinstance(robot, Environment):
-            raise UsageError(f"--auto-success needs a simulated world; {args.robot!r} is none")
         shared = Shared(policy, teleop, robot.spec)
         watchers = [device] if isinstance(device, Watcher) else []  # the browser shows a policy at work too
         if args.compare_with is not None:
@@ -149,14 +149,15 @@ def _comparison(path: Path, spec: PolicySpec) -> Watcher:
     return watcher
 
 
-def _terminal(device: str) -> Any:
+def _terminal(args: argparse.Namespace) -> Any:
     """Return the terminal to control the session with, or None, said in one line, if there is none."""
     from robopolicy.cli.progress import say
     from robopolicy_hardware.teleop.terminal import Terminal
 
-    if device == "keyboard" or (sys.stdin.isatty() and sys.stderr.isatty()):
+    needs_keys = args.teleop in ("keyboard", "ros") and not (args.message or "").endswith("Joy")
+    if needs_keys or (sys.stdin.isatty() and sys.stderr.isatty()):
         return Terminal(sys.stdin, sys.stderr)
-    say(f"no terminal here: its keys are off, the buttons of the {device} start and end the episodes")
+    say(f"no terminal here: its keys are off, the buttons of the {args.teleop} start and end the episodes")
     return None
 
 

@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--robot ros is not here yet: it comes with part 4, the ROS 2 robot")
     if args.new and args.data.exists() and any(args.data.iterdir() if args.data.is_dir() else [args.data]):
         raise UsageError(f"--new: {args.data} exists already; without --new the recording is appended to it")
+    if args.teleop == "expert" and args.checkpoint is not None:
+        raise UsageError("--checkpoint wants a person who can take over: add --teleop browser, keyboard, gamepad, ...")
     if args.teleop == "expert":
         cameras = None if args.cameras is None else tuple(args.cameras)
         count = record(
