@@ -127,6 +127,7 @@ def test_pictures_that_are_not_whole_numbers_are_refused(tmp_path, value):
             r"data/extra has shape \(6, 1\), but the episodes end at 7",
         ),
         ({"depth": np.zeros((7, 4, 4, 1), "f4")}, r"a camera is \(N, H, W, 3\)"),
+        ({"flag": np.zeros(7, bool)}, r"data/flag is bool \(7,\); a state is numbers \(N, D\)"),
     ],
 )
 def test_another_layout_is_refused(tmp_path, arrays, message):

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import peer
 from exchanged import SPEC, joined, record, require_same
 
-from robopolicy.errors import DatasetError
+from robopolicy.errors import DatasetError, MissingExtra
 from robopolicy.spec import CameraSpec, StateSpec
 from robopolicy_data.check import check
 from robopolicy_data.exporters.robomimic import export_robomimic
@@ -314,3 +314,10 @@ def test_the_command_line_both_ways(ours, tmp_path):
     done = robopolicy("import", "robomimic", tmp_path / "o.hdf5", tmp_path / "back")
     assert done.returncode == 0, done.stderr
     require_same(ours, Dataset(tmp_path / "back"))
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingExtra, match=r"robopolicy\[convert\]"):
+        import_robomimic(tmp_path / "a.hdf5", tmp_path / "d")
+    assert not (tmp_path / "d").exists()

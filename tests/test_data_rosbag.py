@@ -24,7 +24,7 @@ from ros_bags import (
 from rosbags.rosbag2 import StoragePlugin
 
 from robopolicy.alignment import Aligner
-from robopolicy.errors import DatasetError
+from robopolicy.errors import DatasetError, MissingExtra
 from robopolicy.resampling import Rule
 from robopolicy.rotations import quat_to_matrix
 from robopolicy.spec import ActionSpec, CameraSpec, StateSpec
@@ -332,3 +332,10 @@ def test_the_command_line(bag, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "--config" in done.stderr
+
+
+def test_a_missing_extra_is_named(bag, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
+    with pytest.raises(MissingExtra, match=r"robopolicy\[ros\]"):
+        imported(bag, tmp_path)
+    assert not (tmp_path / "d").exists()

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import peer
 from exchanged import SPEC, colour, joined, record, require_same
 
-from robopolicy.errors import DatasetError
+from robopolicy.errors import DatasetError, MissingExtra
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, ActionSpec, PolicySpec, StateSpec
 from robopolicy.types import EpisodeMeta, Observation, Step
@@ -230,3 +230,10 @@ def test_depth_is_refused(tmp_path):
     dataset = record(tmp_path / "d")
     with pytest.raises(DatasetError, match=r"no depth cameras, and \['depth'\] are"):
         export_umi(dataset.path, tmp_path / "o.zip")
+
+
+def test_a_missing_extra_is_named(ours, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs.numcodecs", None)
+    with pytest.raises(MissingExtra, match=r"robopolicy\[convert\]"):
+        export_umi(ours.path, tmp_path / "o.zip")
+    assert not (tmp_path / "d").exists()

@@ -1,4 +1,4 @@
-"""Makes a Python in which diffusion_policy's and UMI's replay buffers run, for the tests of the exchange; prints its path.
+"""Makes a Python in which diffusion_policy's and UMI's replay buffers run, for the exchange's tests; prints its path.
 
 python tests/peers/diffusion_policy_install.py FOLDER
 
