@@ -129,10 +129,9 @@ def read_marks(episodes: Sequence[Episode], name: str) -> np.ndarray:
     for episode in episodes:
         found = (episode.derived(tool) or {}).get(array) if tool else None
         if found is None:
-            short = ", ".join(MARKS)
             raise DatasetError(
-                f"episode {episode.number} has no marks {name!r} (derived/{tool}/{array}); `robopolicy data quality` "
-                f"makes {short}; any other is named tool@version/array"
+                f"episode {episode.number} has no marks {name!r} (derived/{tool}/{array}); `robopolicy data quality D.zarr "
+                "--write` marks idle, with --extraneous also extraneous; any other is named tool@version/array"
             )
         if found.shape != (episode.length,):
             raise DatasetError(
