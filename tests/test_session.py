@@ -12,7 +12,7 @@ from hands import Hand
 from tiny_worlds import SPEC, AnythingGoes, PointWorld, make_agent
 
 from robopolicy.cli.demonstrate import undo
-from robopolicy.clock import SimClock
+from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import LateCommand, UnsafeCommand
 from robopolicy.pace import Pace
 from robopolicy.session import Wishes, keep_unless_discarded, run_session
@@ -209,6 +209,37 @@ def test_a_person_takes_over_from_the_policy_and_every_step_says_who_drove(tmp_p
     names = [SOURCES[i] for i in episode.sources()]
     assert names == ["policy"] * 3 + ["human"] * 4 + ["policy"] * 4 + ["human"] * 2 + ["policy"] * 4
     assert [m["name"] for m in episode.attributes["marks"]] == ["takeover", "release", "takeover", "release"]
+
+
+class Noisy(PointWorld):
+    """A camera of noise, a thousand times a second: more than any encoder takes."""
+
+    NOISE = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.spec = replace(SPEC, rate_hz=1000.0, cameras={"a": CameraSpec(480, 640)})
+
+    def read(self):
+        seen = super().read()
+        return replace(seen, images={"a": self.NOISE}, image_stamps_ns={"a": seen.stamp_ns})
+
+
+def test_steps_that_the_recorder_could_not_take_are_shown_told_and_recorded(tmp_path):
+    clock = WallClock()
+    robot = Noisy(clock)
+    hand, told = Hand(SPEC, {2: ["start"], 200: ["success"]}), []
+    with Recorder(tmp_path / "d", keep=keep_unless_discarded, background=True, capacity_steps=1) as recorder:
+        run_session(
+            robot, Shared(None, hand, robot.spec), hand, clock, AnythingGoes(SPEC), recorder,
+            Wishes(lambda seed: EpisodeMeta("t", "r", seed=seed), 1, tell=told.append),
+        )  # fmt: skip
+    (episode,) = Dataset(tmp_path / "d")
+    dropped = next(s.dropped for s in hand.shown if s.phase == "saving")
+    assert dropped > 0
+    assert f"{dropped} steps dropped" in told[0], told
+    assert episode.length + dropped == 197
+    assert episode.attributes["drops"]["steps"] == dropped
 
 
 def test_the_status_shows_time_rate_and_driver(tmp_path):
