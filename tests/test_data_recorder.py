@@ -1,3 +1,5 @@
+import errno
+import os
 import sys
 import threading
 import time
@@ -11,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, require_intact
 
 from robopolicy.clock import SimClock
-from robopolicy.errors import ContractError, SpecMismatch
+from robopolicy.errors import ContractError, DiskFull, SpecMismatch
 from robopolicy.loop import run_episode
 from robopolicy.spec import CameraSpec
 from robopolicy.testing import WatcherContract
@@ -346,3 +348,40 @@ def test_a_slow_loop_and_a_camera_that_stalls_are_told(tmp_path, steps, now, aft
         assert recorder.status().message == now
         recorder.on_end(META)
         assert recorder.status().message == after
+
+
+@pytest.mark.parametrize("room_again", [True, False])
+def test_a_disk_that_fills_behind_the_loops_back(tmp_path, monkeypatch, room_again):
+    really, full = os.pwrite, threading.Event()
+
+    def pwrite(fd, data, offset):
+        if full.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really(fd, data, offset)
+
+    steps = make_steps(3, 30)
+    with Recorder(tmp_path, lossless=True) as recorder:
+        recorder.on_start(META, SPEC)
+        for step in steps[:20]:
+            recorder.on_step(step)
+        wait_until(lambda: recorder.status().queued == 0)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        full.set()
+        recorder.on_step(steps[20])
+        wait_until(lambda: recorder.status().queued == 0)
+        assert "recording stopped: No space left on device" in recorder.status().message
+        with pytest.raises(DiskFull, match="stopped after 20 steps"):
+            recorder.on_step(steps[21])
+        if room_again:
+            full.clear()
+            recorder.on_end(replace(META, success=False))
+        else:
+            with pytest.raises(DiskFull, match="stopped after 20 steps"):
+                recorder.on_end(replace(META, success=False))
+        full.clear()
+    with DatasetWriter(tmp_path, SPEC, recover=True) as writer:
+        assert [one.steps for one in writer.interrupted] == ([] if room_again else [20])
+    (episode,) = Dataset(tmp_path)
+    assert episode.length == 20
+    require_intact(episode, seed=3)
+    assert [p for p in check(tmp_path) if p.severity == "error"] == []
