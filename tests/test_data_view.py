@@ -289,6 +289,7 @@ def test_the_page_of_the_server_shows_every_frame_and_new_episodes(server, datas
     browser.open(server.url + "#3")
     browser.until("view.episode && view.episode.number === 3 && films.every(f => f.shown >= 0)")
     assert browser.eval("films[0].times.length") == STEPS
+    assert browser.eval("films[0].src").endswith("?" + Dataset(dataset)[3].attributes["uuid"][:12]), "for the cache"
     browser.eval("seek(2.05)")
     shown(browser)
     assert browser.eval("document.querySelector('canvas[data-camera=front]').dataset.frame") == "41"

@@ -52,7 +52,7 @@ def describe_row(episode: Episode) -> dict[str, Any]:
         "sources": {name: _share(sources == i) for i, name in enumerate(SOURCES) if np.any(sources == i)},
         "alarm": verdicts is not None and bool(np.any(verdicts["state"] == MONITOR_STATES.index("alarm"))),
         "score": _number(meta.extra.get("score")),
-        "outlier": list(quality.get("outlier") or []),
+        "outlier": [reason for reason in quality.get("outlier") or [] if reason != "failed"],  # the outcome says so
         "marks": [mark_name(mark) for mark in own.get("marks") or []],
         "extraneous": _extraneous_share(episode),
     }

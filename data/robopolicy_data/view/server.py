@@ -81,7 +81,8 @@ class Viewer:
             cell = reduced(self._dataset.spec.cameras[camera], THUMB_WIDTH)
             count = min(self._episodes[row["number"]].frame_count(camera), THUMB_FRAMES)
             size = {"width": cell.width, "height": cell.height, "stride": cell.padded[1], "count": count}
-            row["thumb"] = {"src": f"thumb/{row['number']}.jpg", **size}
+            identity = _identity(self._episodes[row["number"]])
+            row["thumb"] = {"src": f"thumb/{row['number']}.jpg?{identity}", **size}
         return about | {"mode": "server", "note": "frames as they were recorded, straight from the dataset"}
 
     def _episode(self, episode: Episode) -> Answer:
@@ -93,7 +94,7 @@ class Viewer:
         spec = self._dataset.spec.cameras[camera]
         film = {
             "camera": camera, "kind": spec.kind, "width": spec.width, "height": spec.height,
-            "src": f"frame/{episode.number}/{camera}/{{frame}}.jpg",
+            "src": f"frame/{episode.number}/{camera}/{{frame}}.jpg?{_identity(episode)}",
             "times": [round(float(t), 4) for t in frame_seconds(episode, camera)],
         }  # fmt: skip
         if spec.kind == "depth":
@@ -122,6 +123,11 @@ class Viewer:
         if key not in self._depths:
             self._depths[key] = depth_range(episode, camera)
         return self._depths[key]
+
+
+def _identity(episode: Episode) -> str:
+    """Return what tells an episode from one of another dataset that this port has served, or will."""
+    return str(episode.attributes.get("uuid", ""))[:12]
 
 
 class ViewServer(ThreadingHTTPServer):

@@ -1,6 +1,8 @@
 """`robopolicy data view`: a dataset as a page to look at."""
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,13 @@ def _serve(args: argparse.Namespace, episodes: list[int] | None) -> None:
 
     with ViewServer(args.path, port=args.port, episodes=episodes) as server:
         say(f"{args.path}: ", (server.url, "bold"), " (Ctrl-C ends it)")
+        if "SSH_CONNECTION" in os.environ:
+            port = server.server_address[1]
+            say(
+                "From your own machine: ",
+                (f"ssh -L {port}:127.0.0.1:{port} THIS_MACHINE", "bold"),
+                ", then that address",
+            )
         _open(server.url, args)
         try:
             server.serve_forever()
@@ -69,7 +78,9 @@ def _rerun(args: argparse.Namespace, episodes: list[int] | None) -> None:
 
 
 def _open(address: str, args: argparse.Namespace) -> None:
+    """Open a browser where there is a display: a text browser would take the terminal."""
     import webbrowser
 
-    if not args.no_open:
+    display = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if display and not args.no_open:
         webbrowser.open(address)
