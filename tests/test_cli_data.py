@@ -1,7 +1,11 @@
 """The command line of `robopolicy data`: what it prints, what it refuses, and that a typo changes nothing."""
 
 import json
+import re
+import signal
+import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -151,3 +155,18 @@ def test_recover_brings_an_interrupted_recording_back(path, capsys):
     assert code == 0
     assert len(Dataset(path)) == 9, out
     assert run(capsys, "recover", path)[1] == f"{path}: no interrupted recording"
+
+
+def test_view_serves_until_ctrl_c(path):
+    command = [sys.executable, "-m", "robopolicy", "data", "view", str(path), "--no-open"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        url = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
+        with urllib.request.urlopen(url + "robopolicy.js") as answer:
+            assert answer.read().startswith(b"robopolicy.dataset({")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+        assert server.stderr.read() == ""
+    finally:
+        server.kill()
+        server.communicate()
