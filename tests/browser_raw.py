@@ -21,7 +21,7 @@ class RawBrowser:
 
     Attributes:
         answering: whether it answers when it is asked if it is there.
-        buttons: {words: uuid} of the buttons seen so far.
+        buttons: {words: uuid} of the buttons seen so far, under all the words they had.
         texts: {uuid: content} of the HTML seen so far.
         handle: the owner of the handle this browser was given, or None.
         counts: messages received so far, by type.
@@ -87,5 +87,7 @@ class RawBrowser:
             self.texts[message["uuid"]] = message["props"]["content"]
         elif kind == "GuiUpdateMessage" and "content" in message["updates"]:
             self.texts[message["uuid"]] = message["updates"]["content"]
+        elif kind == "GuiUpdateMessage" and "label" in message["updates"]:
+            self.buttons[message["updates"]["label"]] = message["uuid"]
         elif kind == "TransformControlsMessage":
             self.handle = message.get("owner", "")

@@ -363,6 +363,7 @@ def test_of_two_browsers_one_drives_and_the_other_watches_until_it_asks():
 @pytest.mark.slow
 def test_a_demonstration_by_browser_is_in_the_dataset(tmp_path):
     """The issue's bar: `robopolicy record --teleop browser`, a scripted Chromium lifts the cube and marks success."""
+    from robopolicy_data.layout import SOURCES
     from robopolicy_data.reader import Dataset
 
     data = tmp_path / "d.zarr"
@@ -396,8 +397,8 @@ def test_a_demonstration_by_browser_is_in_the_dataset(tmp_path):
     assert episode.meta.success is True
     assert episode.meta.extra["world_success"] is True
     assert episode.meta.operator == "chromium"
-    assert set(episode.sources) <= {"human", "hold"}
-    assert np.mean(np.asarray(episode.sources) == "human") > 0.5
+    human = episode.sources() == SOURCES.index("human")
+    assert human.mean() > 0.5, "the rest is held: a page that drew too slowly"
     assert episode.state("cube_pos")[-1, 2] > 0.1
 
 

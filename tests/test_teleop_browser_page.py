@@ -144,7 +144,8 @@ def test_the_gripper_button_says_what_it_will_do(loop):
     browser = loop.browser()
     browser.press("Close gripper")
     assert loop.until(lambda command: command.values is not None and command.values[9] == 0).source == "human"
-    browser.press("Close gripper")  # the same button: by now it opens
+    loop.until(lambda _: "Open gripper" in browser.buttons)
+    browser.press("Open gripper")
     loop.until(lambda command: command.values[9] == 1)
     browser.close()
 

@@ -77,6 +77,7 @@ class Page:
         self._closing = False
         self.trouble = ""
         self._camera_due_s = 0.0
+        self._place: np.ndarray | None = None  # (3,) m, where the handle belongs
         self._handles: dict[int, Any] = {}  # of each browser that drives: one, or none
         self._listeners: dict[int, threading.Thread] = {}
         self._server = guarded_viser(door, listening)
@@ -193,7 +194,10 @@ class Page:
             self._listen_to(number, clients[number])
         for number in self._listeners.keys() - clients.keys():
             del self._listeners[number]
-        self._give_handle(clients)
+        if frame is not None:
+            self._place = frame.handle
+        if self._place is not None:
+            self._give_handle(clients, self._place)
         if clients:
             self._panel.update(self._status, self._hand.look(), None if frame is None else frame.gripper)
         if clients and frame is not None:
@@ -223,7 +227,7 @@ class Page:
             self._panel.pictures({name: for_people(image) for name, image in frame.observation.images.items()})
             self._camera_due_s = now_s + self._camera_period_s
 
-    def _give_handle(self, clients: Mapping[int, Any]) -> None:
+    def _give_handle(self, clients: Mapping[int, Any], place: np.ndarray) -> None:
         """The driver's browser has the handle, the others do not."""
         driver = self._hand.look().driver
         for number in [number for number in self._handles if number != driver or number not in clients]:
@@ -234,7 +238,7 @@ class Page:
             return
         handle = clients[driver].scene.add_transform_controls(
             HANDLE, scale=HANDLE_PX, fixed=True, line_width=5.0, depth_test=False, opacity=0.9,
-            active_axes=(True, True, self._spec.action.kind != "vector"), disable_rotations=True, position=TARGET,
+            active_axes=(True, True, self._spec.action.kind != "vector"), disable_rotations=True, position=place,
         )  # fmt: skip
         hand = self._hand
 
