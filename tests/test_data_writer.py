@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record, require_intact
 
-from robopolicy.errors import ContractError, DatasetError, NewerFormat, SpecMismatch
+from robopolicy.errors import ContractError, DatasetError, DiskFull, NewerFormat, SpecMismatch
 from robopolicy.spec import CameraSpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.files import AppendFile
@@ -300,3 +301,60 @@ def test_every_byte_is_on_the_disk_before_the_rename_and_the_folder_after_it(pat
         assert item.is_dir() or synced[where] == item.stat().st_size, f"{where} grew after its flush"
     after = [name for what, name, _ in events[moment + 1 :] if what == "fsync"]
     assert str((path / "episodes").resolve()) in after
+
+
+def test_every_write_of_a_commit_may_fail_and_the_next_attempt_succeeds(path, monkeypatch):
+    monkeypatch.setattr("robopolicy_data.episode_writer.BLOCK", 4)
+    really, steps = os.pwrite, make_steps(3, 9)
+    with DatasetWriter(path, SPEC, lossless=True) as writer:
+        for failing in range(0, 1000, 3):
+            calls = 0
+
+            def pwrite(fd, data, offset, failing=failing):
+                nonlocal calls
+                calls += 1
+                if calls == failing + 1:
+                    really(fd, data[: len(data) // 2], offset)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return really(fd, data, offset)
+
+            episode = writer.begin(META)
+            for step in steps[:7]:
+                episode.add(step)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "pwrite", pwrite)
+                try:
+                    episode.commit()
+                    break  # every write has had its turn
+                except DiskFull:
+                    assert len(episode) == 7
+            for step in steps[7:]:
+                episode.add(step)
+            episode.commit()
+            (whole,) = Dataset(path)
+            require_intact(whole, seed=3)
+            shutil.rmtree(whole.path)
+    assert failing > 30
+
+
+def test_a_flush_that_failed_is_never_forgotten(path, monkeypatch):
+    monkeypatch.setattr("robopolicy_data.syncing.PERIOD_S", 0.0)
+
+    def fdatasync(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    steps = make_steps(3, 200)
+    with DatasetWriter(path, SPEC, lossless=True) as writer:
+        episode = writer.begin(META)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fdatasync)
+            with pytest.raises(OSError, match="Input/output error"):
+                list(map(episode.add, steps))
+        count = len(episode)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                episode.commit()
+        assert len(Dataset(path)) == 0
+    with DatasetWriter(path, SPEC, recover=True) as writer:
+        assert writer.interrupted[0].steps == count
+    require_intact(Dataset(path)[0], seed=3)

@@ -82,8 +82,11 @@ class EpisodeWriter:
             ContractError: if a shape or dtype is not the spec's, or a stream goes back in time; the episode stays as
                 it was.
             DiskFull: the steps before this one stay, and `commit` may be tried once there is room.
+            OSError: if an earlier flush to the disk failed; the episode cannot be committed, only recovered.
         """
         self._require_open()
+        with disk_full_as(self._story):
+            self._syncing.require_good()
         if self._held == BLOCK:
             self._cut()
         row, seen = self._block[self._held : self._held + 1][0], step.observation
@@ -101,8 +104,7 @@ class EpisodeWriter:
             self._cameras[name].accept(codec, self._cameras[name].stamp(seen), places[name])
         self._last = row.copy()
         self._held += 1
-        with disk_full_as(self._story):
-            self._syncing.wrote(row.nbytes + sum(size for _, size in places.values()), self._files())
+        self._syncing.wrote(row.nbytes + sum(size for _, size in places.values()), self._files())
 
     def commit(
         self,
@@ -123,6 +125,7 @@ class EpisodeWriter:
         Raises:
             ContractError: if there are no steps, or ``meta`` is not JSON; the episode stays open.
             DiskFull: the episode stays open; try again once there is room.
+            OSError: if a flush to the disk failed: abandon it, and recover what is whole.
         """
         self._require_open()
         if not len(self):
@@ -131,7 +134,7 @@ class EpisodeWriter:
         more = {"drops": dict(drops or {}), "marks": list(marks), "parent": parent}
         group_json(episode_attributes(known, len(self), self._uuid, self._recorded, **more))  # refuses what is no JSON
         with disk_full_as(self._story):
-            self._syncing.wait()
+            self._syncing.require_good(wait=True)
             self._cut()
             attributes = episode_attributes(known, len(self), self._uuid, self._recorded, **more)
             codecs = {name: camera.codec for name, camera in self._cameras.items()}

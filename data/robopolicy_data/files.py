@@ -138,7 +138,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def copy_tree(source: Path, target: Path, *, link: bool) -> None:
-    """Copy a folder into a new one, without a flush; with ``link`` by hard links where the disk allows."""
+    """Copy a folder, less hidden things, without a flush; with ``link`` by hard links where the disk allows."""
 
     def place(one: str, other: str) -> None:
         if link:
@@ -150,4 +150,4 @@ def copy_tree(source: Path, target: Path, *, link: bool) -> None:
                     raise
         shutil.copyfile(one, other)
 
-    shutil.copytree(source, target, copy_function=place)
+    shutil.copytree(source, target, copy_function=place, ignore=shutil.ignore_patterns(".*"))

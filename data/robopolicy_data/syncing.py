@@ -13,8 +13,7 @@ BYTES = 4_000_000  # not yet on the disk, before that
 class Syncing:
     """Flushes from a thread of its own, at most once a second or every few megabytes; the writer never waits for it.
 
-    Args:
-        files: asked each time for what grows.
+    A flush that fails may have lost what was appended before it, and the kernel tells only once: it is never forgotten.
     """
 
     def __init__(self) -> None:
@@ -23,30 +22,24 @@ class Syncing:
         self._began_s, self._unsynced = time.monotonic(), 0
 
     def wrote(self, count: int, files: Iterable[AppendFile]) -> None:
-        """Say that ``count`` bytes were appended to ``files``; flush them if it is time to.
-
-        Raises:
-            OSError: if an earlier flush failed: what was appended may be lost.
-        """
+        """Say that ``count`` bytes were appended to ``files``; flush them if it is time to. Raises nothing."""
         self._unsynced += count
         if self._unsynced < BYTES and time.monotonic() - self._began_s < PERIOD_S:
             return
-        if self._running is not None:
-            if not self._running.done():
-                return
-            self._running.result()
+        if self._running is not None and (not self._running.done() or self._running.exception() is not None):
+            return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "sync")
         self._running = self._pool.submit(_sync, list(files))
         self._began_s, self._unsynced = time.monotonic(), 0
 
-    def wait(self) -> None:
-        """Wait for the flush that runs; OSError if it failed."""
-        if self._running is not None:
+    def require_good(self, *, wait: bool = False) -> None:
+        """Raise what a flush has failed with, an OSError; with ``wait`` also one that still runs."""
+        if self._running is not None and (wait or self._running.done()):
             self._running.result()
 
     def close(self) -> None:
-        """Wait, let the thread go, forget failures; idempotent. Before this the files must stay open."""
+        """Wait and let the thread go; idempotent. Before this the files must stay open."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool, self._running = None, None
