@@ -65,9 +65,8 @@ def _serve(args: argparse.Namespace, episodes: list[int] | None) -> None:
 
 
 def _rerun(args: argparse.Namespace, episodes: list[int] | None) -> None:
-    from robopolicy_data.view.rerun import to_rerun
-
     from robopolicy.cli.progress import bar, say
+    from robopolicy_data.view.rerun import to_rerun
 
     with bar("rerun", None, "episodes") as progress:
         count = to_rerun(args.path, args.out, episodes=episodes, progress=progress.at)
