@@ -11,6 +11,7 @@ import torch
 from robopolicy.errors import ContractError
 from robopolicy.quality.ensemble import Ensemble, EnsembleConfig, fit_ensemble
 from robopolicy.quality.features import Features
+from robopolicy.quality.threads import one_thread
 from robopolicy.spec import PolicySpec
 
 PARTS = 5  # of the base episodes; each member leaves out two of them, so each part is unknown to four members
@@ -77,6 +78,7 @@ class BasePolicy:
         ContractError: if there are fewer than `FEWEST` episodes.
     """
 
+    @one_thread()
     def __init__(
         self, arrays: Any, spec: PolicySpec, config: CompatibilityConfig | None = None, *, seed: int = 0
     ) -> None:

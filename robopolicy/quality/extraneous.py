@@ -8,6 +8,7 @@ import numpy as np
 
 from robopolicy.quality.embedding import EmbeddingConfig, fit_embedding
 from robopolicy.quality.features import Features
+from robopolicy.quality.threads import one_thread
 from robopolicy.quality.voting import align, smoothed
 from robopolicy.spec import PolicySpec
 
@@ -41,6 +42,7 @@ class Extraneous:
         return list(zip(np.split(self.score, cuts), np.split(self.marked, cuts), strict=True))
 
 
+@one_thread()
 def find_extraneous(
     arrays: Any, spec: PolicySpec, config: ExtraneousConfig | None = None, *, seed: int = 0
 ) -> Extraneous:
