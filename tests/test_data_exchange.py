@@ -214,6 +214,14 @@ def test_missing_chunks_are_zeros_only_if_told_so(ours, tmp_path):
     assert not joined(Dataset(tmp_path / "d"), "images", "front").any()
 
 
+def test_the_rate_is_that_of_the_stamps(tmp_path):
+    from test_data_import import make_store
+
+    make_store(tmp_path / "s", timestamp=np.array([0, 0.04, 0.08, 5, 5.04, 5.081, 5.12]))
+    import_diffusion_policy(tmp_path / "s", tmp_path / "d")
+    assert Dataset(tmp_path / "d").spec.rate_hz == 25
+
+
 def test_stamps_that_do_not_go_forward_are_refused(tmp_path):
     from test_data_import import make_store
 

@@ -45,7 +45,7 @@ def write_robomimic(path, *, numbers="demo_{}", dtype="f8", rewards=None):
         for k, length in enumerate(LENGTHS):
             demo = data.create_group(numbers.format(k))
             demo.attrs["num_samples"] = length
-            demo.attrs["model_file"] = f"<mujoco model='{k}'>" + "x" * 50_000
+            demo.attrs["model_file"] = f"<mujoco model='{k}'>" + "x" * 200_000
             reward = np.zeros(length)
             reward[-1] = k != 1
             arrays = {

@@ -298,6 +298,7 @@ def test_what_is_no_bag_is_refused(tmp_path):
         ("rate_hz: 10\nstate: {q: {field: x}}\naction: /a\n", "state.q has no 'topic'"),
         ("rate_hz: 10\nstate: {q: {topic: /q, align: lerp}}\naction: /a\n", "no state.q.align 'lerp'; valid: after"),
         ("rate_hz: 10\nstate: {q: /q}\naction: {topic: /a, kind: pose}\n", "no action kind 'pose'; valid: joint"),
+        ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: /f, g: /f}\n", "two cameras have the topic '/f'"),
         ("rate_hz: 10\nstate: {q: /q}\naction: /a\ngaps: fill\n", "no gaps 'fill'; valid: drop, error"),
         ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: {topic: /f, max_age_s: -1}}\n", "the age above 0"),
     ],
@@ -320,6 +321,25 @@ def test_the_example_in_the_documentation_is_a_config():
     assert config.state["gripper"].align == "before"
     assert config.action.align == "after"
     assert len(config.action.names) == len(config.action.units) == 7
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("names: [x, y]", "names: [x]", "action has 2 numbers, and the config 1 names"),
+        ("units: m", "units: [m, m, m]", "action has 2 numbers, and 3 units"),
+        ("field: pose.position", "field: pose.position, units: [m, m]", "state pos has 3 numbers, and 2 units"),
+        ("index: [0]", "index: [2]", r"/gripper holds 2 numbers; index asks for \[2\]"),
+        ("field: pose.position", "field: pose.place", r"has no field 'pose.place'; 'place' is not among \['position'"),
+    ],
+)  # fmt: skip
+def test_a_config_that_does_not_fit_the_bag_is_one_clear_line(bag, tmp_path, old, new, line):
+    config = write_config(tmp_path / "topics.yaml")
+    assert old in config.read_text()
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(DatasetError, match=line):
+        import_rosbag(bag, tmp_path / "d", config=config)
+    assert not (tmp_path / "d").exists()
 
 
 def test_the_command_line(bag, tmp_path):

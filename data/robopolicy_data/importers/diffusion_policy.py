@@ -74,8 +74,8 @@ def import_diffusion_policy(
     Args:
         source: the zarr v2 folder, or a zip of one.
         destination: the dataset to make; must not exist, or be empty.
-        rate_hz: of the recording; None is what the store says, else 10. The stamps are nominal (step / rate) unless the
-            store has ``data/timestamp``; each episode's ``extra.stamps`` says which.
+        rate_hz: of the recording; None is what the store or its stamps say, else 10. The stamps are nominal (step /
+            rate) unless the store has ``data/timestamp``; each episode's ``extra.stamps`` says which.
         round_to_float32: accept float64 numbers that float32 cannot hold.
         allow_missing: take chunks that are not there for zeros.
         progress: called with (episodes done, episodes in all).
@@ -193,8 +193,16 @@ def _spec(buffer: Buffer, rate_hz: float | None) -> PolicySpec:
         cameras={name: CameraSpec(int(array.shape[1]), int(array.shape[2])) for name, array in buffer.cameras.items()},
         state={name: StateSpec(size, known.get((name, size), ("1",))) for name, size in dims.items()},
         action=action,
-        rate_hz=rate_hz or 10.0,
+        rate_hz=rate_hz or _rate(buffer),
     )
+
+
+def _rate(buffer: Buffer) -> float:
+    """Steps a second by the store's own stamps, else 10."""
+    if buffer.seconds is None:
+        return 10.0
+    inside = np.delete(np.diff(buffer.seconds), [end - 1 for end in buffer.ends[:-1]])
+    return round(1 / float(np.median(inside)), 3) if len(inside) else 10.0
 
 
 def _require_spec(buffer: Buffer, spec: PolicySpec) -> None:

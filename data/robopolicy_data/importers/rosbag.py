@@ -19,7 +19,7 @@ from robopolicy_data.importers.rosbag_config import BagConfig, CameraTopic, load
 from robopolicy_data.importers.rosbag_streams import BagStreams
 from robopolicy_data.writer import DatasetWriter
 
-_BAGS = (".mcap", ".db3", ".bag")
+_BAGS = (".mcap", ".db3")
 _STARTS, _ENDS = ("start",), {"success": True, "failure": False, "end": None, "stop": None}
 
 
@@ -174,7 +174,10 @@ class _Bag:
         for name in config.state:
             table = tracks[f"state {name}"].values
             assert table is not None
-            state[name] = StateSpec(table.shape[1], tracks[f"state {name}"].units)
+            units = tracks[f"state {name}"].units
+            if len(units) not in (1, table.shape[1]):
+                raise DatasetError(f"{self._path}: state {name} has {table.shape[1]} numbers, and {len(units)} units")
+            state[name] = StateSpec(table.shape[1], units)
         command = tracks["action"].values
         assert command is not None
         names = config.action.names or tuple(f"a{i}" for i in range(command.shape[1]))
@@ -182,6 +185,9 @@ class _Bag:
             raise DatasetError(
                 f"{self._path}: action has {command.shape[1]} numbers, and the config {len(names)} names"
             )
+        if len(tracks["action"].units) not in (1, len(names)):
+            units = tracks["action"].units
+            raise DatasetError(f"{self._path}: action has {len(names)} numbers, and {len(units)} units")
         cameras = {name: tracks[f"camera {name}"].camera for name in config.cameras}
         action = ActionSpec(config.action.kind, names, tracks["action"].units)  # type: ignore[arg-type]
         return PolicySpec(cameras, state, action, float(config.rate_hz))  # type: ignore[arg-type]

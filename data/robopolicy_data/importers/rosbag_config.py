@@ -111,6 +111,9 @@ def _config(data: Any) -> BagConfig:
         raise UnknownName("primary camera", str(config.primary), cameras)
     if action.kind not in ACTION_KINDS:
         raise UnknownName("action kind", action.kind, ACTION_KINDS)
+    topics = [camera.topic for camera in cameras.values()]
+    if twice := sorted({topic for topic in topics if topics.count(topic) > 1}):
+        raise ContractError(f"two cameras have the topic {twice[0]!r}")
     for name, allowed in (("gaps", ("error", "drop")), ("source", ("human", "policy"))):
         if getattr(config, name) not in allowed:
             raise UnknownName(name, str(getattr(config, name)), allowed)

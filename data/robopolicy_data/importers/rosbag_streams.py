@@ -138,6 +138,9 @@ class BagStreams:
                     held[n] = {row: kept for row, kept in held[n].items() if row >= oldest}
             if step == steps:
                 return
+        raise DatasetError(
+            f"{self._path}: only {step} of {steps} steps found their pictures; did the bag change meanwhile?"
+        )
 
 
 def camera_of(image: np.ndarray | bytes, where: str) -> CameraSpec:
