@@ -46,7 +46,8 @@ def poses_of(data: mujoco.MjData, shapes: list[Shape], bodies: np.ndarray) -> di
 
 def box(half: np.ndarray) -> Mesh:
     """Return a box of half sizes ``half`` (3,) m: 24 vertices, 12 faces."""
-    vertices, faces = [], []
+    vertices: list[np.ndarray] = []
+    faces = []
     for axis in range(3):
         for sign in (1.0, -1.0):
             u, v = np.eye(3)[(axis + 1) % 3], np.eye(3)[(axis + 2) % 3]

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robopolicy_hardware.teleop.browser_page import EYE, FIELD_OF_VIEW, HANDLE_PX, TARGET
+from robopolicy_hardware.teleop.browser_page import (
+    EYE,
+    FIELD_OF_VIEW,
+    HANDLE_PX,
+    TARGET,
+    UPRIGHT_EYE,
+    UPRIGHT_TARGET,
+)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=gl-egl", "--ignore-gpu-blocklist"]  # Mesa draws
@@ -59,35 +66,81 @@ def drawn(page: Any, frames: int = 3) -> None:
 def on_screen(page: Any, point: Sequence[float]) -> tuple[float, float]:
     """Where a point in space is on the screen, px, as long as nobody turned the view."""
     box = page.locator("canvas").first.bounding_box()
-    offset, depth = _seen(np.asarray(point, np.float64))
+    offset, depth = _seen(np.asarray(point, np.float64), box["width"] < box["height"])
     scale = box["height"] / 2 / np.tan(FIELD_OF_VIEW / 2) / depth
     return box["x"] + box["width"] / 2 + offset[0] * scale, box["y"] + box["height"] / 2 - offset[1] * scale
 
 
-def drag(page: Any, handle: Sequence[float], by: Sequence[float], *, hold_s: float = 0.0, release: bool = True) -> None:
+class Mouse:
+    """A pointer that is pressed, moved and released."""
+
+    def __init__(self, page: Any) -> None:
+        self._mouse = page.mouse
+
+    def down(self, x: float, y: float) -> None:
+        self._mouse.move(x, y)
+        self._mouse.down()
+
+    def move(self, x: float, y: float) -> None:
+        self._mouse.move(x, y)
+
+    def up(self) -> None:
+        self._mouse.up()
+
+
+class Finger:
+    """The same on a touch screen."""
+
+    def __init__(self, page: Any) -> None:
+        self._devtools = page.context.new_cdp_session(page)
+
+    def down(self, x: float, y: float) -> None:
+        self._send("touchStart", x, y)
+
+    def move(self, x: float, y: float) -> None:
+        self._send("touchMove", x, y)
+
+    def up(self) -> None:
+        self._devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    def _send(self, kind: str, x: float, y: float) -> None:
+        self._devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+
+
+def drag(
+    page: Any,
+    handle: Sequence[float],
+    by: Sequence[float],
+    *,
+    hold_s: float = 0.0,
+    release: bool = True,
+    pointer: Mouse | Finger | None = None,
+) -> None:
     """Take the arrow of the handle at ``handle`` (3,) m that points along ``by`` and pull it by ``by`` (3,) m."""
+    pointer = pointer or Mouse(page)
     step = np.asarray(by, np.float64)
     axis = np.abs(step) / np.abs(step).sum()
     assert np.count_nonzero(axis) == 1, "an arrow moves along its own axis only"
     box = page.locator("canvas").first.bounding_box()
-    _, depth = _seen(np.asarray(handle, np.float64))
+    _, depth = _seen(np.asarray(handle, np.float64), box["width"] < box["height"])
     metres_a_px = 2 * depth * np.tan(FIELD_OF_VIEW / 2) / box["height"]
     grip = np.asarray(handle) + 0.7 * HANDLE_PX * metres_a_px * axis
-    page.mouse.move(*on_screen(page, grip))
-    drawn(page)
-    page.mouse.down()
+    if isinstance(pointer, Mouse):
+        pointer.move(*on_screen(page, grip))
+        drawn(page)
+    pointer.down(*on_screen(page, grip))
     drawn(page)
     for share in np.linspace(0, 1, 9)[1:]:
-        page.mouse.move(*on_screen(page, grip + share * step))
+        pointer.move(*on_screen(page, grip + share * step))
         drawn(page, 1)
     page.wait_for_timeout(1000 * hold_s)
     if release:
-        page.mouse.up()
+        pointer.up()
 
 
-def _seen(point: np.ndarray) -> tuple[np.ndarray, float]:
+def _seen(point: np.ndarray, upright: bool) -> tuple[np.ndarray, float]:
     """Offset to the right and up (2,) m, and depth m, of a point before the first view's camera."""
-    eye, target = np.asarray(EYE), np.asarray(TARGET)
+    eye, target = np.asarray(UPRIGHT_EYE if upright else EYE), np.asarray(UPRIGHT_TARGET if upright else TARGET)
     ahead = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(ahead, (0, 0, 1))
     right /= np.linalg.norm(right)

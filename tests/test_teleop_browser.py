@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser_operator import chromium, drag, open_page
+from browser_operator import Finger, chromium, drag, open_page
 
 from robopolicy.clock import SimClock
 from robopolicy.errors import UsageError
@@ -343,7 +343,7 @@ def test_a_browser_drives_and_when_it_is_gone_the_robot_holds():
 
 
 @pytest.mark.slow
-def test_of_two_browsers_one_drives_and_the_other_watches_until_it_asks():
+def test_of_two_browsers_one_drives_and_the_other_a_telephone_watches_until_it_asks():
     with world("lift", "300") as (url, said), chromium() as browser:
         first = open_page(browser, url)
         second = open_page(browser, url, (390, 844), has_touch=True, is_mobile=True)
@@ -357,7 +357,10 @@ def test_of_two_browsers_one_drives_and_the_other_watches_until_it_asks():
         until(lambda: any(tick["events"] == ["start"] for tick in said))
         second.get_by_role("button", name="Close gripper").tap()
         until(lambda: said[-1]["grip"] == 0.0)
-        until(lambda: said[-1]["source"] == "human")
+        start = np.array(said[-1]["tool"])
+        drag(second, start, (0, 0, 0.05), hold_s=0.5, pointer=Finger(second))
+        until(lambda: said[-1]["tool"][2] > start[2] + 0.04)
+        assert said[-1]["source"] == "human"
 
 
 @pytest.mark.slow

@@ -34,18 +34,19 @@ BUTTONS: tuple[tuple[Event, str, str, str, str, tuple[Phase, ...]], ...] = (
 CLOSE, OPEN = "Close gripper", "Open gripper"
 TURN, MOVE = "Turn tool", "Move tool"
 STYLE = """<style>
-.rp{font:14px/1.5 system-ui,sans-serif;padding:.1em .8em}
+.rp{font:13.5px/1.5 system-ui,sans-serif;padding:.1em .8em}
 .rp b{font-variant-numeric:tabular-nums}
 .rp .phase{display:inline-block;color:#fff;border-radius:.4em;padding:.05em .7em;font-weight:600;margin-right:.6em}
 .rp .line{display:flex;justify-content:space-between;gap:.2em .8em;flex-wrap:wrap}
 .rp .warn{color:#c92a2a;font-weight:600}
 .rp .dim{opacity:.7}
-.mantine-Button-root{min-height:2.9em;font-size:.95rem;touch-action:manipulation}
+.mantine-Button-root{min-height:2.9em;padding:0 .3em;font-size:.95rem;touch-action:manipulation}
 img[style*="max-width: 100%"]{width:100%;border-radius:.3em}
 div:has(>div>.mantine-Button-root){display:grid;grid-template-columns:repeat(2,minmax(0,1fr));padding:.3em .4em}
 div:has(>div>.mantine-Button-root)>*{grid-column:1/-1}
 div:has(>.mantine-Button-root){grid-column:auto!important;margin:0 .3em!important}
 @media(max-width:40em){
+div[style*="fixed"]:has(.rp){max-height:46%!important}
 div[style*="fixed"]:has(.rp),div[style*="fixed"]:has(.rp) div[style*="20em"]{width:100%!important}
 }
 </style>"""
@@ -61,7 +62,7 @@ class Panel:
         gui = server.gui
         gui.set_panel_label("robopolicy")
         gui.main_panel.dock_right()  # beside the scene: floating over it, it would hide the handle
-        gui.main_panel.set_width(300)
+        gui.main_panel.set_width(320)
         self._style = gui.add_html(STYLE)
         self._state = gui.add_html("")
         self._roles: dict[int, tuple[Any, Any]] = {}  # each browser's own line, and its button to drive
