@@ -15,6 +15,7 @@ from recordings import META, SPEC, make_steps, record, require_intact
 from robopolicy.errors import ContractError, DatasetError, DiskFull, NewerFormat, SpecMismatch
 from robopolicy.spec import CameraSpec
 from robopolicy.types import EpisodeMeta
+from robopolicy_data.edit import delete
 from robopolicy_data.files import AppendFile
 from robopolicy_data.journal import read_journal
 from robopolicy_data.reader import Dataset
@@ -101,6 +102,10 @@ def test_numbers_are_never_used_twice(path):
     (path / ".lock").unlink()
     with DatasetWriter(path, SPEC) as writer:
         assert record(writer, 9) == 4
+    delete(path, 4)
+    (path / ".lock").unlink()
+    with DatasetWriter(path, SPEC) as writer:
+        assert record(writer, 9) == 5
 
 
 def test_one_episode_at_a_time(path):

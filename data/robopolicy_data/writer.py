@@ -14,7 +14,7 @@ from robopolicy.types import EpisodeMeta
 from robopolicy_data.episode_writer import EpisodeWriter, remove_folder
 from robopolicy_data.files import copy_tree, disk_full_as, make_folder, replace_durable, sync, sync_tree
 from robopolicy_data.frames import Coding
-from robopolicy_data.layout import EPISODES, LOCK, WIP, require_names
+from robopolicy_data.layout import EPISODES, LOCK, TRASH, WIP, require_names
 from robopolicy_data.leftovers import Interrupted, take_care
 from robopolicy_data.lock import WriterLock
 from robopolicy_data.metadata import KEY, VERSION, dataset_attributes, group_json, read_root, require_imported
@@ -179,8 +179,13 @@ class DatasetWriter:
 
     def _publish(self, episode: Path) -> int:
         """Rename a finished episode to its number: the one instant at which it becomes visible."""
-        episodes = self.path / EPISODES
-        number = max([self._lock.next_number, *(int(name) + 1 for name in os.listdir(episodes) if name.isdigit())])
+        episodes, trash = self.path / EPISODES, self.path / TRASH
+        names = [
+            *os.listdir(episodes),
+            *(name.removeprefix("episode-") for name in _listed(trash)),
+        ]  # deleted ones too:
+        used = [int(name) for name in names if name.isdigit()]  # the lock's number may be lost with the power
+        number = max([self._lock.next_number, *(one + 1 for one in used)])
         self._lock.remember(number + 1)
         os.rename(episode, episodes / f"{number:06d}")
         sync(episodes)
@@ -199,6 +204,10 @@ class DatasetWriter:
             if self._tidying is None:
                 self._tidying = ThreadPoolExecutor(1, "tidy")
             self._tidying.submit(remove_folder, folder)
+
+
+def _listed(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def _require_ours(path: Path) -> None:
