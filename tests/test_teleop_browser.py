@@ -22,8 +22,9 @@ from browser_operator import Finger, chromium, drag, open_page
 from robopolicy.clock import SimClock
 from robopolicy.errors import UsageError
 from robopolicy.interfaces import Watcher
+from robopolicy.shared_control import Shared
 from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, StateSpec
-from robopolicy.testing import TeleopContract, random_observation
+from robopolicy.testing import TeleopContract
 from robopolicy.types import Observation, Status, Step
 from robopolicy_hardware.teleop.browser import BrowserTeleop
 from robopolicy_hardware.teleop.browser_door import address
@@ -279,11 +280,31 @@ def test_a_plane_is_driven_by_steps():
     assert second == pytest.approx([190, 290])
 
 
-def test_it_watches_a_policy_too(teleop):
+def test_what_the_hand_does_while_a_policy_drives_is_not_made_up_for(teleop):
     assert isinstance(teleop, Watcher)
-    observation = random_observation(SPEC, np.random.default_rng(0), stamp_ns=1)
-    teleop.on_step(Step(observation, np.zeros(10, np.float32), 1, "policy"))
-    teleop.show(Status("recording", 0, 1, source="policy"))
+    held = Held(teleop)
+    held.take()
+    held.hand.gripped(0, 0.0)
+    for stamp_ns in (2, 3):
+        held.move((0.05, 0, 0))
+        teleop.on_step(Step(seen(stamp_ns=stamp_ns), np.zeros(10, np.float32), 1, "policy"))
+        teleop.show(Status("recording", 0, 1, source="policy"))
+    set_point = np.array([0.42, 0.0, 0.2, 1, 0, 0, 0, -1, 0, 0.7], np.float32)
+    teleop.engage(seen(stamp_ns=4), set_point)
+    assert teleop.read(seen(stamp_ns=4)).values == pytest.approx(set_point, abs=1e-6)
+    held.move((0.01, 0, 0))
+    assert teleop.read(seen(stamp_ns=5)).values[0] == pytest.approx(0.43, abs=1e-6)
+
+
+def test_under_shared_control_the_gripper_button_may_be_the_first_thing_touched(teleop):
+    shared = Shared(None, teleop, SPEC)
+    held = Held(teleop)
+    assert shared.act(seen(stamp_ns=1)).source == "hold"
+    shared.set_point = np.array([0.41, 0.0, 0.2, 1, 0, 0, 0, -1, 0, 1], np.float32)
+    held.hand.gripped(0, 0.0)
+    command = shared.act(seen(stamp_ns=2))
+    assert command.source == "human"
+    assert command.values == pytest.approx([0.41, 0, 0.2, 1, 0, 0, 0, -1, 0, 0], abs=1e-6)
 
 
 @contextmanager

@@ -68,6 +68,8 @@ class BrowserTeleop:
         self._frame_period_s, self._frame_due_s = 1 / max_hz, 0.0
         self._held = True
         self._anchor: Anchor | None = None
+        self._read_ns = -1  # stamp of the newest observation read
+        self._gripped = (-1, 1.0)  # stamp of the observation at which an opening was asked for, and the opening
         self._met = (0, 0)  # newest grasp followed, and the stamp of the observation it was first seen at
         token = token or secrets.token_urlsafe(16)
         door = Door(token)
@@ -95,12 +97,16 @@ class BrowserTeleop:
         """Put the target where the robot is; a handle in somebody's hand moves it from there."""
         self._target.engage(observation, set_point)
         self._anchor, self._held = None, False
+        if self._gripped[0] == observation.stamp_ns:  # asked for in this very tick: the reason to engage
+            self._target.move(np.zeros(3), None, self._gripped[1])
 
     def read(self, observation: Observation) -> Command:
         """Return the target as a command, or a hold when the driver is not there."""
         state, grip = self._hand.look(), self._hand.take_grip()
+        self._read_ns = observation.stamp_ns
         if reason := state.reason or self._page.trouble:
-            self._held, self._anchor = True, None
+            self._held = True
+            self._pass_over(state.grasp, observation.stamp_ns)
             self._offer(observation, following=False)
             return Command(None, "hold", reason=reason)
         self._target.see(observation)
@@ -111,6 +117,7 @@ class BrowserTeleop:
         else:
             self._follow(state.grasp, observation.stamp_ns)
         if grip is not None:
+            self._gripped = (observation.stamp_ns, grip)
             self._target.move(np.zeros(3), None, grip)
         self._offer(observation, following=True)
         return Command(self._target.command(), "human")
@@ -131,12 +138,24 @@ class BrowserTeleop:
         """As a watcher: nothing to show yet."""
 
     def on_step(self, step: Step) -> None:
-        """As a watcher: show also what a policy does, or a robot that is paused."""
-        if step.source != "human":
-            self._offer(step.observation, following=False)
+        """As a watcher: show also what a policy does, or a robot that is paused.
+
+        What the hand did meanwhile is not made up for when it gets the robot.
+        """
+        if step.observation.stamp_ns == self._read_ns:
+            return
+        self._hand.take_grip()
+        self._pass_over(self._hand.look().grasp, step.observation.stamp_ns)
+        self._offer(step.observation, following=False)
 
     def on_end(self, meta: EpisodeMeta) -> None:
         """As a watcher: nothing to show any more."""
+
+    def _pass_over(self, grasp: Grasp | None, stamp_ns: int) -> None:
+        """The handle may be in somebody's hand, but it does not move the robot at this tick."""
+        self._anchor = None
+        if grasp is not None:
+            self._met = (grasp.number, stamp_ns)
 
     def _resume(self, observation: Observation) -> None:
         """After a hold go on from where the robot stopped, with the grip it has: a measured one would let things go."""
