@@ -91,8 +91,8 @@ def read_numbers(
         action[rows] = episode.action()
         for name, array in state.items():
             array[rows] = episode.state(name)
-        for name, array in seen.items():
-            array[rows] = first[name][i] + episode.frame_rows(name)
+        for name, pictures in seen.items():
+            pictures[rows] = first[name][i] + episode.frame_rows(name)
 
     # small files of a disk are read sooner by one thread than by two in each other's way; a server is far
     in_parallel(read, len(episodes), progress, 16 if episodes[0].far else 1)

@@ -117,7 +117,7 @@ class Encoded:
         if self._size is None:
             codec.decode(data, place)
         elif isinstance(codec, JpegFrames):
-            import simplejpeg
+            import simplejpeg  # type: ignore[import-untyped]
 
             simplejpeg.decode_jpeg(data, "RGB", min_height=self._size[0], min_width=self._size[1], buffer=place)
         else:

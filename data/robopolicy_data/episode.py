@@ -115,7 +115,8 @@ class Episode:
     def stamps_ns(self, stream: str) -> np.ndarray:
         """Return (T,) int64, robot clock: ``"step"`` (observation), ``"action"`` (due), a camera (the frame seen)."""
         if stream in self._spec.cameras:
-            return self.frame_stamps_ns(stream)[self.frame_rows(stream)]
+            seen: np.ndarray = self.frame_stamps_ns(stream)[self.frame_rows(stream)]
+            return seen
         if time_path(stream) not in self._table.streams:
             raise UnknownName("stream", stream, ("step", "action", *self._spec.cameras))
         return self._read(time_path(stream))

@@ -160,10 +160,11 @@ class Loader:
             following += 1
         _, future = self._ahead.popleft()
         outcome = future.result()
-        self._lent = outcome["slot"]
+        batch: dict[str, Any] = outcome["slot"]
+        self._lent = batch
         if outcome["error"] is not None:
             raise outcome["error"]
-        return outcome["slot"]
+        return batch
 
     def close(self) -> None:
         """End the threads; idempotent."""

@@ -15,13 +15,17 @@ _REMOTE = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs"}  
 
 
 class Source(Protocol):
-    """The files of one dataset; paths are relative to its root, with "/".
+    """The files of one dataset; paths are relative to its root, with "/"."""
 
-    ``where`` names it in messages; ``folder`` is the local one, or None.
-    """
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        ...
 
-    where: str
-    folder: Path | None
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, None if it is a zip or behind a URL."""
+        ...
 
     def read(self, path: str) -> bytes:
         """Return a whole file; FileNotFoundError if there is none, DatasetError if it cannot be read."""
@@ -116,10 +120,10 @@ class RemoteSource:
         DatasetError: if fsspec knows no such protocol.
     """
 
-    folder = None
+    folder: Path | None = None
 
     def __init__(self, url: str) -> None:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
 
         self.where = url
         scheme = url.partition(":")[0]
@@ -193,12 +197,12 @@ class ZipSource:
         DatasetError: if it is no zip, holds compressed members, or no dataset.
     """
 
-    folder = None
+    folder: Path | None = None
 
     def __init__(self, holder: Source, where: str, name: str = "") -> None:
         self.where, self._holder, self._name = where, holder, name
         try:
-            with zipfile.ZipFile(_Ranges(holder, name)) as file:  # type: ignore[call-overload]
+            with zipfile.ZipFile(_Ranges(holder, name)) as file:
                 members = [m for m in file.infolist() if not m.is_dir()]
         except FileNotFoundError as error:
             raise DatasetError(f"{where} does not exist") from error

@@ -149,11 +149,13 @@ class WindowSampler:
 
     def _seen(self, camera: str, rows: np.ndarray) -> np.ndarray:
         seen = self.arrays.seen.get(camera)
-        return rows if seen is None else seen[rows]
+        pictures: np.ndarray = rows if seen is None else seen[rows]
+        return pictures
 
 
 def _any(marks: Sequence[np.ndarray], rows: int) -> np.ndarray:
     for mark in marks:
         if np.shape(mark) != (rows,):
             raise ContractError(f"marks to skip have the shape {np.shape(mark)}; want ({rows},), one a row")
-    return np.logical_or.reduce([np.asarray(mark, bool) for mark in marks])
+    marked: np.ndarray = np.logical_or.reduce([np.asarray(mark, bool) for mark in marks])
+    return marked
