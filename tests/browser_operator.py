@@ -63,10 +63,15 @@ def drawn(page: Any, frames: int = 3) -> None:
     )
 
 
+def upright(page: Any) -> bool:
+    """Whether the window is higher than wide: a telephone's, which has a view of its own."""
+    return page.viewport_size["width"] < page.viewport_size["height"]
+
+
 def on_screen(page: Any, point: Sequence[float]) -> tuple[float, float]:
     """Where a point in space is on the screen, px, as long as nobody turned the view."""
     box = page.locator("canvas").first.bounding_box()
-    offset, depth = _seen(np.asarray(point, np.float64), box["width"] < box["height"])
+    offset, depth = _seen(np.asarray(point, np.float64), upright(page))
     scale = box["height"] / 2 / np.tan(FIELD_OF_VIEW / 2) / depth
     return box["x"] + box["width"] / 2 + offset[0] * scale, box["y"] + box["height"] / 2 - offset[1] * scale
 
@@ -122,7 +127,7 @@ def drag(
     axis = np.abs(step) / np.abs(step).sum()
     assert np.count_nonzero(axis) == 1, "an arrow moves along its own axis only"
     box = page.locator("canvas").first.bounding_box()
-    _, depth = _seen(np.asarray(handle, np.float64), box["width"] < box["height"])
+    _, depth = _seen(np.asarray(handle, np.float64), upright(page))
     metres_a_px = 2 * depth * np.tan(FIELD_OF_VIEW / 2) / box["height"]
     grip = np.asarray(handle) + 0.7 * HANDLE_PX * metres_a_px * axis
     if isinstance(pointer, Mouse):
@@ -138,9 +143,9 @@ def drag(
         pointer.up()
 
 
-def _seen(point: np.ndarray, upright: bool) -> tuple[np.ndarray, float]:
+def _seen(point: np.ndarray, on_phone: bool) -> tuple[np.ndarray, float]:
     """Offset to the right and up (2,) m, and depth m, of a point before the first view's camera."""
-    eye, target = np.asarray(UPRIGHT_EYE if upright else EYE), np.asarray(UPRIGHT_TARGET if upright else TARGET)
+    eye, target = np.asarray(UPRIGHT_EYE if on_phone else EYE), np.asarray(UPRIGHT_TARGET if on_phone else TARGET)
     ahead = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(ahead, (0, 0, 1))
     right /= np.linalg.norm(right)

@@ -196,11 +196,11 @@ class Page:
             del self._listeners[number]
         if frame is not None:
             self._place = frame.handle
-        if self._place is not None:
-            self._give_handle(clients, self._place)
-        if clients:
-            self._panel.update(self._status, self._hand.look(), None if frame is None else frame.gripper)
-        if clients and frame is not None:
+        if self._place is None or not clients:
+            return
+        self._give_handle(clients, self._place)
+        self._panel.update(self._status, self._hand.look(), None if frame is None else frame.gripper)
+        if frame is not None:
             self._send(frame)
 
     def _send(self, frame: Frame) -> None:
