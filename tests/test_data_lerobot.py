@@ -243,8 +243,8 @@ def test_some_episodes_of_a_rate_that_is_no_whole_number(tmp_path, rate_hz, fps)
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"episodes": [3]}, DatasetError, "has 3 episodes, positions 0 to 2"),
-        ({"episodes": []}, DatasetError, "no episodes to export; it has 3"),
+        ({"episodes": [3]}, UnknownName, "no episode '3'; valid: 0 to 2"),
+        ({"episodes": []}, DatasetError, "no episodes to export"),
         ({"video": "vp9"}, UnknownName, "no video codec 'vp9'; valid: h264, libsvtav1, none"),
     ],
 )
@@ -264,7 +264,7 @@ def test_an_odd_picture_is_no_video_but_may_be_a_picture(tmp_path):
 
 
 def test_a_taken_place_is_refused(recorded, exported, tmp_path):
-    with pytest.raises(DatasetError, match="exists; export to a new folder"):
+    with pytest.raises(DatasetError, match="exists; export to a new place"):
         export_lerobot(recorded, exported)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x").touch()

@@ -1,25 +1,21 @@
 """Our dataset as LeRobot's v3.0: parquet, mp4 and json that its LeRobotDataset loads from a folder."""
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import DatasetError, UnknownName
+from robopolicy.errors import UnknownName
 from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.exporters import lerobot_layout as layout
 from robopolicy_data.exporters import lerobot_stats as stats
+from robopolicy_data.exporters.destination import chosen, fresh
 from robopolicy_data.exporters.lerobot_tables import DataWriter, write_episodes, write_tasks
 from robopolicy_data.exporters.lerobot_videos import CameraVideos, pictures
-from robopolicy_data.files import disk_full_as
 from robopolicy_data.metadata import software, to_bytes
 from robopolicy_data.reader import Dataset
 from robopolicy_data.videos import CODECS, CRF, rate_as_fraction
@@ -31,7 +27,7 @@ def export_lerobot(
     dataset_path: Path | str,
     destination: Path | str,
     *,
-    episodes: Iterable[int] | None = None,
+    episodes: Sequence[int] | None = None,
     video: str = "libsvtav1",
     crf: int = CRF,
     progress: Callable[[int, int], None] | None = None,
@@ -54,21 +50,22 @@ def export_lerobot(
 
     Raises:
         DatasetError: if the destination exists, there is nothing to export, or the source is damaged.
+        UnknownName: if there is no such episode or codec.
         ContractError: if a camera has an odd side, which a video cannot hold.
         MissingExtra: without pyarrow, or PyAV for videos.
         DiskFull: if there is no room; nothing stays.
     """
     if video not in VIDEO_CHOICES:
         raise UnknownName("video codec", video, VIDEO_CHOICES)
-    dataset, target = Dataset(dataset_path), Path(destination)
-    chosen = _chosen(dataset, episodes)
-    with _made_whole(target) as root, _Export(root, dataset.spec, video, crf) as export:
-        for done, episode in enumerate(chosen, 1):
+    dataset = Dataset(dataset_path)
+    wanted = chosen(dataset, episodes)
+    with fresh(destination) as root, _Export(root, dataset.spec, video, crf) as export:
+        for done, episode in enumerate(wanted, 1):
             export.add(episode)
             if progress is not None:
-                progress(done, len(chosen))
+                progress(done, len(wanted))
         export.finish(str(dataset_path))
-    return len(chosen)
+    return len(wanted)
 
 
 def outcome(destination: Path | str) -> str:
@@ -221,35 +218,3 @@ def _stats(episode: Episode, spec: PolicySpec, columns: dict[str, np.ndarray]) -
         layout.camera_key(name, camera): stats.of_pictures(episode.images(name, rows))
         for name, camera in spec.cameras.items()
     }
-
-
-def _chosen(dataset: Dataset, episodes: Iterable[int] | None) -> list[Episode]:
-    try:
-        chosen: list[Episode] = [dataset[i] for i in (range(len(dataset)) if episodes is None else episodes)]
-    except IndexError as error:
-        raise DatasetError(f"{dataset.where} has {len(dataset)} episodes, positions 0 to {len(dataset) - 1}") from error
-    if not chosen:
-        raise DatasetError(f"{dataset.where}: no episodes to export; it has {len(dataset)}")
-    return chosen
-
-
-@contextmanager
-def _made_whole(target: Path) -> Iterator[Path]:
-    """Yield a folder beside ``target`` that becomes it at the end, and vanishes on any error.
-
-    Raises:
-        DatasetError: if ``target`` exists.
-        DiskFull: if there is no room.
-    """
-    if target.exists():
-        raise DatasetError(f"{target} exists; export to a new folder, or delete it first")
-    with disk_full_as(lambda: f"cannot write {target}; nothing of the export is kept"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            yield folder
-            folder.chmod(0o755)
-            os.rename(folder, target)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
