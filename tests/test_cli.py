@@ -108,12 +108,12 @@ def test_dataset_of_a_newer_format(tmp_path, dataset):
     newer = tmp_path / "newer.zarr"
     shutil.copytree(dataset, newer)
     text = json.loads((newer / "zarr.json").read_text())
-    text["attributes"]["robopolicy"]["version"] = "2.0"
+    text["attributes"]["robopolicy"]["version"] = "3.0"
     (newer / "zarr.json").write_text(json.dumps(text))
     for words in (("data", "info", newer), ("train", "--data", newer, "--out", tmp_path / "o")):
         line = complaint(*words)
-        assert "2.0" in line
-        assert "1." in line  # what this version reads
+        assert "3.0" in line
+        assert "2." in line  # what this version reads
     before = sorted(newer.rglob("*"))
     complaint("record", "--robot", "twin:lift", "--data", newer, "--episodes", 3, "--cameras")
     assert sorted(newer.rglob("*")) == before
