@@ -12,7 +12,7 @@ import google_crc32c
 
 from robopolicy.errors import DiskFull
 
-_FLUSHES = 16  # at once
+_FLUSHES = 32  # at once: a commit has about fifty files and folders, and those that wait together share a flush
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
