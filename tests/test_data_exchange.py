@@ -323,3 +323,22 @@ def test_positions_that_make_no_sense(tmp_path, text):
     done = robopolicy("data", "export", "diffusion-policy", tmp_path, tmp_path / "o", f"--episodes={text}")
     assert done.returncode == 2
     assert "want numbers" in done.stderr
+
+
+def test_a_full_disk_while_exporting_leaves_nothing(ours, tmp_path):
+    """A limit on file sizes stands for the disk's end."""
+    code = (
+        "import resource, signal, sys\n"
+        "from robopolicy.cli.main import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    for form, name in (("diffusion-policy", "o.zarr"), ("diffusion-policy", "o.zarr.zip"), ("robomimic", "o.hdf5")):
+        words = [sys.executable, "-c", code, "data", "export", form, ours.path, tmp_path / name]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 1, done.stdout
+        line = done.stderr.splitlines()[-1]
+        assert line.startswith("robopolicy: "), form
+        assert f"cannot write {tmp_path / name}; nothing of it is left" in line, form
+        assert list(tmp_path.iterdir()) == [], form

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from robopolicy.errors import DatasetError, UnknownName
 from robopolicy_data.episode import Episode
-from robopolicy_data.files import disk_full_as
+from robopolicy_data.files import disk_full_as, sync, sync_tree
 from robopolicy_data.reader import Dataset
 
 
 @contextmanager
 def fresh(destination: Path | str) -> Iterator[Path]:
-    """Give a path beside ``destination`` to write a file or folder to; at the end it gets its name.
+    """Give a path beside ``destination`` to write a file or folder to; once it is on the disk, it gets its name.
 
     If the block fails, nothing is left; if the process is killed, what is left ends in ``.partial``, and the next
     export there replaces it.
@@ -33,7 +33,9 @@ def fresh(destination: Path | str) -> Iterator[Path]:
     try:
         with disk_full_as(lambda: f"cannot write {target}; nothing of it is left"):
             yield partial
-        os.rename(partial, target)
+            sync_tree(partial) if partial.is_dir() else sync(partial)
+            os.rename(partial, target)
+            sync(target.parent)
     except BaseException:
         _remove(partial)
         raise
