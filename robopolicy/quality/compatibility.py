@@ -17,6 +17,7 @@ from robopolicy.spec import PolicySpec
 PARTS = 5  # of the base episodes; each member leaves out two of them, so each part is unknown to four members
 FEWEST = 10  # base episodes below which no threshold can be told
 UNBIASED = {4: 0.9213, 10: 0.9727}  # c4(n): the standard deviation of n normal numbers comes out so much too small
+FAMILIAR = 0.1  # of a demonstration: with fewer familiar steps than this nothing speaks against it
 LARGEST = 25.0  # squared error of one action element that counts at most, in its variance
 
 
@@ -27,11 +28,16 @@ class Judged:
     error: np.ndarray  # (T,) float64: mean squared error of the members' actions; larger is less likely
     novelty: np.ndarray  # (T,) float64: standard deviation between the members
     compatibility: np.ndarray  # (T,) float64, 0 to 1; 1 where the state is new
+    new: np.ndarray  # (T,) bool: the members do not know the state
 
     @property
     def score(self) -> float:
-        """The demonstration's compatibility, 0 to 1."""
-        return float(self.compatibility.mean())
+        """The demonstration's compatibility, 0 to 1: the mean over its familiar steps, or 1 if it has hardly any.
+
+        The paper averages over all steps; then a demonstration that leaves the known ground by an unlikely action
+        outweighs that with all the new steps that follow.
+        """
+        return mean_of_familiar(self.compatibility, self.new)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class Rule:
     def apply(self, error: np.ndarray, novelty: np.ndarray) -> np.ndarray:
         """Return the compatibility (T,) of steps with these errors and novelties (T,)."""
         return np.where(novelty < self.novelty, 1 - np.minimum(error / self.error, 1.0), 1.0)
+
+    def judge(self, error: np.ndarray, novelty: np.ndarray) -> Judged:
+        """Return all that is to say of steps with these errors and novelties (T,)."""
+        return Judged(error, novelty, self.apply(error, novelty), novelty >= self.novelty)
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class BasePolicy:
     @property
     def held_out(self) -> list[Judged]:
         """Each base demonstration as members judge it that never saw it."""
-        return [Judged(e, n, self.rule.apply(e, n)) for e, n in self._held_out_numbers]
+        return [self.rule.judge(e, n) for e, n in self._held_out_numbers]
 
     def judge(self, state: dict[str, np.ndarray], action: np.ndarray) -> Judged:
         """Judge one demonstration.
@@ -110,8 +120,7 @@ class BasePolicy:
         """
         x = self.features.state(state)
         y = self.features.action(x, action, np.array([len(action)]))
-        error, novelty = _measure(self._net, x, y, slice(None))
-        return Judged(error, novelty, self.rule.apply(error, novelty))
+        return self.rule.judge(*_measure(self._net, x, y, slice(None)))
 
     def judge_step(self, state: dict[str, np.ndarray], actions: np.ndarray) -> tuple[float, float]:
         """Return compatibility and novelty of one step.
@@ -149,6 +158,12 @@ def judge_all(policy: BasePolicy, arrays: Any, episodes: Sequence[int] | None = 
     ]
 
 
+def mean_of_familiar(compatibility: np.ndarray, new: np.ndarray) -> float:
+    """Return the mean of (T,) where ``new`` (T,) is False, or 1 if that is less than `FAMILIAR` of the steps."""
+    known = ~np.asarray(new, bool)
+    return float(np.asarray(compatibility)[known].mean()) if known.mean() >= FAMILIAR else 1.0
+
+
 @torch.no_grad()
 def _measure(net: Ensemble, x: torch.Tensor, y: torch.Tensor, members: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return error and novelty (T,) of the steps x (T, F), y (T, O) under some of the members."""
@@ -171,5 +186,5 @@ def _calibrate(held_out: list[tuple[np.ndarray, np.ndarray]], config: Compatibil
     eta = float(np.quantile(novelty, config.familiar))
     limit = float(np.quantile(error[novelty < eta], config.likely))
     rule = Rule(limit, eta, 0.0)
-    scores = [float(rule.apply(e, n).mean()) for e, n in held_out]
+    scores = [rule.judge(e, n).score for e, n in held_out]
     return Rule(limit, eta, float(np.quantile(scores, config.false_alarm)))

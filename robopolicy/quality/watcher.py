@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robopolicy.quality.compatibility import BasePolicy, Judged
+from robopolicy.quality.compatibility import BasePolicy, Judged, mean_of_familiar
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
 
@@ -37,7 +37,7 @@ class CompatibilityWatcher:
     @property
     def score(self) -> float | None:
         """The demonstration's compatibility so far, 0 to 1; None before there is one."""
-        return float(np.mean(self.compatibility)) if self.compatibility else None
+        return mean_of_familiar(np.array(self.compatibility), self._new()) if self.compatibility else None
 
     def require(self, spec: PolicySpec) -> None:
         """Raise SpecMismatch, both sides printed, if the robot is not the one of the base demonstrations."""
@@ -68,14 +68,16 @@ class CompatibilityWatcher:
         else:
             self.message = ""
 
+    def _new(self) -> np.ndarray:
+        return np.array(self._novelty) >= self._base.rule.novelty
+
     def _say(self) -> str:
         recent = self.compatibility[-self._recent :]
         if len(recent) < self._recent:
             return ""
-        new = np.mean(np.array(self._novelty[-self._recent :]) >= self._base.rule.novelty)
-        if new > 0.5:
-            return NEW
-        return DIFFERS if float(np.mean(recent)) < self._limit else ""
+        if float(np.mean(recent)) < self._limit:
+            return DIFFERS
+        return NEW if self._new()[-self._recent :].mean() > 0.5 else ""
 
 
 def stretch_limit(held_out: Sequence[Judged], recent: int, false_alarm: float) -> float:

@@ -37,13 +37,19 @@ def base_policy(path: Path, *, states: Sequence[str] | None = None, first: int |
     Args:
         path: dataset.
         states: to look at; None is all that are no speeds.
-        first: only so many, from the beginning.
+        first: only those among so many, from the beginning.
+
+    Raises:
+        UsageError: if all failed, or no episode is left to compare.
+        ContractError: if they are too few.
     """
     from robopolicy.quality.compatibility import BasePolicy
     from robopolicy_data.reader import Dataset
 
     dataset = Dataset(path)
-    good = [i for i, episode in enumerate(dataset) if episode.meta.success is not False][:first]
+    if first is not None and first >= len(dataset):
+        raise UsageError(f"{path} has {len(dataset)} episodes; there is none after the first {first} to compare")
+    good = [i for i, episode in enumerate(dataset[:first]) if episode.meta.success is not False]
     if not good:
         raise UsageError(f"{path} holds no demonstration to compare with ({len(dataset)} recorded, all failures)")
     spec = looked_at(dataset.spec, states)
@@ -62,8 +68,6 @@ def compare(path: Path, base: Any, base_path: Path, *, first: int = 0) -> list[t
     dataset = Dataset(path)
     base.spec.require_from(dataset.spec, needs=f"base {base_path}", offers=str(path))
     rest = range(first, len(dataset))
-    if not rest:
-        raise UsageError(f"{path} has {len(dataset)} episodes; there is none after the first {first} to compare")
     judged = judge_all(base, load(dataset, base.spec, rest))
     return [(dataset[i].number, one) for i, one in zip(rest, judged, strict=True)]
 

@@ -84,7 +84,7 @@ def _compare(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
         for number, j in judged
         if not base.fits(j)
     ]
-    new = {n: float((j.novelty >= base.rule.novelty).mean()) for n, j in judged}
+    new = {n: float(j.new.mean()) for n, j in judged}
     scores = [{"number": n, "compatibility": j.score, "new_share": new[n], "fits": base.fits(j)} for n, j in judged]
     return misfits, {"compatibility": {"limit": limit, "episodes": scores}}
 
