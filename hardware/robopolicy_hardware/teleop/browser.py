@@ -172,10 +172,15 @@ class BrowserTeleop:
             self._target.move(step)
             self._anchor = replace(anchor, handle=grasp.position)
         else:
-            turned = quat_to_matrix(grasp.quat) @ anchor.turn.T @ anchor.rotation
-            self._target.place(anchor.position + step, matrix_to_quat(turned))
+            self._target.place(anchor.position + step, self._turned(grasp, anchor))
         if grasp.over:
             self._hand.followed(grasp.number)
+
+    def _turned(self, grasp: Grasp, anchor: Anchor) -> np.ndarray | None:
+        """Return the target's rotation as a quaternion, or None if this grasp has never turned it."""
+        if not grasp.turned:
+            return None
+        return matrix_to_quat(quat_to_matrix(grasp.quat) @ anchor.turn.T @ anchor.rotation)
 
     def _anchored(self, grasp: Grasp, stamp_ns: int) -> Anchor:
         """Return where handle and target belong together.

@@ -20,6 +20,7 @@ class Grasp:
     origin: np.ndarray  # (3,) m, where the handle was taken
     position: np.ndarray  # (3,) m, where it is now, base frame
     quat: np.ndarray  # (4,) wxyz, how far it was turned since it was taken, base frame
+    turned: bool = False  # it was turned, though it may be back
     over: bool = False  # it was let go: this is where
 
 
@@ -126,7 +127,8 @@ class Hand:
         with self._lock:
             if client == self._state.driver and (grasp := self._state.grasp) is not None and not grasp.over:
                 where, turn = np.array(position, np.float64), np.array(quat, np.float64)
-                self._set(grasp=replace(grasp, position=where, quat=turn))
+                turned = grasp.turned or bool(turn[0] < 1)
+                self._set(grasp=replace(grasp, position=where, quat=turn, turned=turned))
 
     def let_go(self, client: int) -> None:
         """The handle was let go: the loop follows it to where that was, and no further."""
