@@ -63,7 +63,8 @@ def test_base_demonstrations_are_judged_by_members_that_never_saw_them(base):
     rng = np.random.default_rng(0)
     episodes = [reach(rng) for _ in range(20)]
     seen = judge_all(base, join(episodes))
-    assert np.mean([j.error.mean() for j in base.held_out]) > 1.1 * np.mean([j.error.mean() for j in seen])
+    higher = [held.error.mean() > all_ten.error.mean() for held, all_ten in zip(base.held_out, seen, strict=True)]
+    assert sum(higher) >= 16  # of 20
     fresh = np.mean([j.error.mean() for j in judge_all(base, many(20))])
     assert np.mean([j.error.mean() for j in base.held_out]) == pytest.approx(fresh, rel=0.35)
     assert 18 <= sum(base.fits(j) for j in base.held_out) <= 20
@@ -126,7 +127,7 @@ def test_the_operator_hears_while_the_demonstration_goes_wrong(base):
     good, said = watch(base, reach(rng))
     assert set(said) == {""}
     assert good.message == ""
-    bad, said = watch(base, reach(rng, start=(0.01, -0.01), shake=0.01))
+    bad, said = watch(base, reach(rng, start=(0.0, 0.0), shake=0.005))
     assert DIFFERS in said[:-1]
     assert said[:20] == [""] * 20  # not before there is something to judge
     assert bad.message.startswith(f"{DIFFERS} (compatibility 0.")

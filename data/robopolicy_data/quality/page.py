@@ -21,6 +21,7 @@ STRIPS = {
     "lag_s": ("Lag, s", "of the state behind the command"),
 }
 EXTRANEOUS = "extraneous"
+ROWS = 15  # of the table that are seen at once
 
 
 def write_page(
@@ -42,8 +43,8 @@ def write_page(
     css = Path(__file__).with_name("page.css").read_text()
     parts = [
         _header(quality, notes, spans),
-        _notes(notes),
         _strips(quality, notes),
+        _notes(notes),
         _traces(quality, notes, spans or {}),
     ]
     html = (
@@ -84,9 +85,24 @@ def _header(quality: Quality, notes: Sequence[Outlier], spans: Mapping[int, Sequ
 def _notes(notes: Sequence[Outlier]) -> str:
     if not notes:
         return '<h2>What sticks out</h2><div class="card">Nothing.</div>'
-    link = '<a href="#e{0}">{0}</a>'
-    rows = "".join(f"<tr><td>{link.format(n.episode)}</td><td>{escape(n.reason)}</td></tr>" for n in notes)
-    return f'<h2>What sticks out</h2><div class="card"><table><tr><th>Episode</th><th>Why</th></tr>{rows}</table></div>'
+    rows = [
+        f'<tr><td><a href="#e{number}">{number}</a></td><td>{escape("; ".join(reasons))}</td></tr>'
+        for number, reasons in _reasons(notes).items()
+    ]
+    head = "<tr><th>Episode</th><th>Why</th></tr>"
+    rest = ""
+    if len(rows) > ROWS:
+        more = f"<table>{head}{''.join(rows[ROWS:])}</table>"
+        rest = f"<details><summary>{len(rows) - ROWS} more</summary>{more}</details>"
+    return f'<h2>What sticks out</h2><div class="card"><table>{head}{"".join(rows[:ROWS])}</table>{rest}</div>'
+
+
+def _reasons(notes: Sequence[Outlier]) -> dict[int, list[str]]:
+    """Return what sticks out of each episode, those first that stick out in most."""
+    found: dict[int, list[str]] = {}
+    for note in notes:
+        found.setdefault(note.episode, []).append(note.reason)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
 def _strips(quality: Quality, notes: Sequence[Outlier]) -> str:
@@ -102,9 +118,7 @@ def _strips(quality: Quality, notes: Sequence[Outlier]) -> str:
 
 def _traces(quality: Quality, notes: Sequence[Outlier], spans: Mapping[int, Sequence[tuple[int, int]]]) -> str:
     top = float(np.quantile(np.concatenate(quality.speeds), 0.99)) or 1.0
-    reasons: dict[int, list[str]] = {}
-    for note in notes:
-        reasons.setdefault(note.episode, []).append(note.reason)
+    reasons = _reasons(notes)
     ranked = sorted(range(len(quality.episodes)), key=lambda i: (quality.episodes[i].number not in reasons, i))
     cards = []
     for i in ranked:

@@ -11,14 +11,21 @@ EXTRANEOUS = "extraneous@1"  # the name of what is written into derived/
 
 
 def looked_at(spec: PolicySpec, states: Sequence[str] | None = None) -> PolicySpec:
-    """Return ``spec`` with the states that demonstrations are compared in: those named, or all that are no speeds.
+    """Return ``spec`` with the states that demonstrations are compared in: those named, or all that tell something new.
+
+    Speeds do not, nor do joint angles where the tool's pose is commanded; each needless number asks for more data.
 
     Raises:
         UnknownName: naming the valid ones.
         UsageError: if there is none.
     """
     if states is None:
-        states = [name for name, part in spec.state.items() if not all(unit.endswith("/s") for unit in part.units)]
+        joints = {"rad"} if spec.action.kind == "tool_pose" else set()
+        states = [
+            name
+            for name, part in spec.state.items()
+            if not all(unit.endswith("/s") or unit in joints for unit in part.units)
+        ]
     if not states:
         raise UsageError("demonstrations are compared in their states, and there are none; pictures alone do not do")
     return spec.select(cameras=(), state=tuple(states))
@@ -36,7 +43,7 @@ def base_policy(path: Path, *, states: Sequence[str] | None = None, first: int |
 
     Args:
         path: dataset.
-        states: to look at; None is all that are no speeds.
+        states: to look at; None is as `looked_at` says.
         first: only those among so many, from the beginning.
 
     Raises:

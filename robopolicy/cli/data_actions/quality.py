@@ -27,7 +27,7 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     base.add_argument("--base-first", type=at_least(1), metavar="N", help="how well the others fit the first N")
     compared.add_argument("--drop", action="store_true", help="delete those that do not fit (robopolicy data undo)")
     compared.add_argument("--extraneous", action="store_true", help="mark segments that no other episode has")
-    compared.add_argument("--states", nargs="+", metavar="NAME", help="compare in these; default: all but speeds")
+    compared.add_argument("--states", nargs="+", metavar="NAME", help="default: all but speeds, joints")
     parser.set_defaults(run=run_quality)
 
 
