@@ -1,6 +1,8 @@
 """A browser without a screen: it speaks the page's websocket, answers as the page does, and presses buttons."""
 
+import sys
 import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,3 +93,19 @@ class RawBrowser:
             self.buttons[message["updates"]["label"]] = message["uuid"]
         elif kind == "TransformControlsMessage":
             self.handle = message.get("owner", "")
+
+
+def drive(url: str, seconds: float) -> None:
+    """Take the handle and move it to and fro, twenty times a second."""
+    browser = RawBrowser(url)
+    while browser.handle is None:
+        time.sleep(0.05)
+    browser.drag("Start")
+    for k in range(int(20 * seconds)):
+        browser.drag("Update", (0.42 + 0.001 * (k % 20), 0, 0.2))
+        time.sleep(0.05)
+    browser.close()
+
+
+if __name__ == "__main__":
+    drive(sys.argv[1], float(sys.argv[2]))

@@ -1,11 +1,13 @@
 """What the browser page costs the control loop: ``python tests/benchmarks/bench_browser.py [SECONDS] [HZ]``.
 
 A loop at HZ (100) reads a twin's scene and two cameras of 640x480 and calls ``read``, ``events`` and ``show`` each
-tick, first with no browser, then with a real Chromium that drags the handle. Printed: CPU of these three calls in the
+tick: with no browser, with one that drives from another machine (here: a process that draws nothing), and with a real
+Chromium that drags the handle and draws on these very cores. Printed: CPU of these three calls in the
 loop's own thread, how late the loop's ticks were (with the interpreter shared with the page's threads), and CPU of the
 whole process.
 """
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -99,8 +101,11 @@ def main(seconds: float, hz: float) -> None:
     tool = twin.read().state["tool_pos"].astype(np.float64)
     teleop = BrowserTeleop(spec, scene=twin, port=0)
     print(loop(twin, teleop, seconds, hz, None).line("no browser"))
+    script = Path(__file__).parents[1] / "browser_raw.py"
+    with subprocess.Popen([sys.executable, str(script), teleop.url, str(seconds)]):
+        print(loop(twin, teleop, seconds, hz, None).line("a browser elsewhere"))
     with operator(teleop.url, tool, seconds) as running:
-        print(loop(twin, teleop, seconds, hz, running).line("a browser that drives"))
+        print(loop(twin, teleop, seconds, hz, running).line("Chromium on these cores"))
         running.result()
     teleop.close()
 
