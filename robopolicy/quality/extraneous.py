@@ -76,8 +76,8 @@ def find_extraneous(
     unknown = 0.5 - smoothed(asked.votes, ends, window)
     score = far + unknown
     marked = grown(score, config.sure, config.unsure, ends, max(round(config.shortest_s * spec.rate_hz), 1))
-    parts = (part.astype(np.float32) for part in (score, far, unknown))
-    return Extraneous(*parts, marked, ends)
+    score, far, unknown = (part.astype(np.float32) for part in (score, far, unknown))
+    return Extraneous(score, far, unknown, marked, ends)
 
 
 def _spread(far: np.ndarray) -> np.ndarray:
@@ -89,7 +89,9 @@ def _spread(far: np.ndarray) -> np.ndarray:
     return away / max(3 * 1.4826 * float(np.median(-away[away <= 0])), 1.0)
 
 
-def grown(score: np.ndarray, sure: float, unsure: float, episode_ends: Sequence[int], shortest: int) -> np.ndarray:
+def grown(
+    score: np.ndarray, sure: float, unsure: float, episode_ends: Sequence[int] | np.ndarray, shortest: int
+) -> np.ndarray:
     """Return (N,) bool: runs of at least ``shortest`` steps above ``unsure`` that somewhere come above ``sure``."""
     marked, a = np.zeros(len(score), bool), 0
     for b in episode_ends:
