@@ -60,6 +60,10 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--new: {args.data} exists already; without --new the recording is appended to it")
     if args.teleop == "expert" and args.checkpoint is not None:
         raise UsageError("--checkpoint wants a person who can take over: add --teleop browser, keyboard, gamepad, ...")
+    if args.teleop == "expert" and args.compare_with is not None:
+        raise UsageError(
+            "--compare-with speaks to a person while one drives; `robopolicy data quality` judges an expert"
+        )
     if args.teleop == "expert":
         cameras = None if args.cameras is None else tuple(args.cameras)
         count = record(
