@@ -13,6 +13,7 @@ from hands import Hand
 from tiny_worlds import SPEC, AnythingGoes, PointWorld
 
 from robopolicy.cli.demonstrate import _comparison
+from robopolicy.cli.main import main
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, UsageError
 from robopolicy.quality.watcher import CompatibilityWatcher
@@ -63,3 +64,10 @@ def test_the_comparison_of_record_is_with_the_good_episodes_of_a_dataset(tmp_pat
     failed = reaching.write(tmp_path / "f.zarr", [reaching.reach(rng)], {0: False}.items())
     with pytest.raises(UsageError, match="holds no demonstration to compare with"):
         _comparison(failed, reaching.SPEC)
+
+
+def test_an_expert_is_not_compared(tmp_path, capsys):
+    command = ["record", "--robot", "twin:lift", "--data", tmp_path / "x.zarr", "--compare-with", tmp_path / "d.zarr"]
+    assert main([str(word) for word in command]) == 1
+    assert "--compare-with speaks to a person" in capsys.readouterr().err
+    assert not (tmp_path / "x.zarr").exists()
