@@ -1,6 +1,10 @@
 """Batches: the same in every cache, order, mixture, padding, marks, memory, damage."""
 
+import signal
+import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from recordings import META, SPEC, length, make_step, picture, record
 from robopolicy.errors import ContractError, DatasetError, SpecMismatch, UnknownCamera
 from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy_data.derived import write_derived
+from robopolicy_data.frames import JpegFrames
 from robopolicy_data.loader import Loader
 from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import WindowSampler, load_arrays
@@ -83,7 +88,7 @@ def test_the_arrays_are_the_callers_until_the_next_batch(path):
         batch = loader.batch(0)
         kept = copied(batch)
         for _ in range(3):  # whatever is made ahead meanwhile is made elsewhere
-            loader._ahead[-1][1].result()
+            loader._ahead[-1][2].result()
             require_equal(batch, kept)
         assert loader.batch(1)["action"] is not batch["action"]
 
@@ -173,7 +178,7 @@ def test_steps_of_deltas_cannot_be_thinned(tmp_path):
 
 def test_marked_rows_are_no_windows_and_end_the_actions(tmp_path):
     make(tmp_path / "d", [6, 6])
-    with pytest.raises(DatasetError, match=r"episode 0 has no marks 'idle' .*robopolicy data quality"):
+    with pytest.raises(DatasetError, match=r"episode 0 has no marks 'idle'; .*robopolicy data quality"):
         Loader([tmp_path / "d"], **SIZE, skip=("idle",))
     total = length(6)
     for number in (0, 1):
@@ -194,6 +199,118 @@ def test_marked_rows_are_no_windows_and_end_the_actions(tmp_path):
             pytest.fail("no window runs into the mark")
     with Loader([tmp_path / "d"], **SIZE, skip=("quality@1/idle",)) as loader:
         assert len(loader) == 2 * total - 2
+
+
+def test_after_its_end_a_loader_gives_nothing_and_has_no_threads(path):
+    before = threading.active_count()
+    for prefetch in (0, 2):
+        loader = Loader(path, **SIZE, cache="disk", threads=2, prefetch=prefetch)
+        loader.batch(0)
+        assert threading.active_count() > before
+        loader.close()
+        loader.close()
+        assert threading.active_count() == before
+        with pytest.raises(ContractError, match="it is closed"):
+            loader.batch(1)
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 0), (2, 0), (2, 2)])
+def test_ctrl_c_in_the_middle_of_a_batch_harms_no_other(path, threads, prefetch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def decode(self, data, out):
+        time.sleep(0.002)
+        real(self, data, out)
+
+    real, previous = JpegFrames.decode, signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    options = {**SIZE, "cache": "compressed"}
+    with Loader(path, **options) as straight, Loader(path, **options, threads=threads, prefetch=prefetch) as loader:
+        JpegFrames.decode = decode
+        try:
+            for step in range(8):
+                signal.setitimer(signal.ITIMER_REAL, 0.004 + 0.002 * step)
+                try:
+                    loader.batch(step)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                require_equal(loader.batch(step), straight.batch(step))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            JpegFrames.decode = real
+            signal.signal(signal.SIGALRM, previous)
+    assert interrupted
+
+
+@pytest.mark.parametrize("cache", ["decoded", "compressed", "disk"])
+def test_any_windows_are_what_their_definition_says(tmp_path, cache, monkeypatch):
+    """Slow cameras, thinned rows, marks at either end, weights: each window against the episodes themselves."""
+    monkeypatch.setattr("robopolicy_data.cache._RUN_BYTES", 700)  # several reads an episode
+    rng = np.random.default_rng(5)
+    paths = [slow_camera(tmp_path / name) for name in ("a", "b")]
+    marks = []
+    for path in paths:
+        for number in (0, 1):
+            marks.append(rng.random(13) < 0.3)
+            marks[-1][[0, -1]] = True
+            write_derived(path, number, "t@1", {"bad": marks[-1]})
+    episodes = [episode for path in paths for episode in Dataset(path)]
+    seen = 0
+    for every, n_obs, horizon in ((1, 1, 1), (2, 3, 4), (5, 2, 3), (20, 2, 2)):
+        with Loader(
+            paths, n_obs=n_obs, horizon=horizon, batch_size=16, every=every, skip=["t@1/bad"], weights=[1, 2],
+            cache=cache, threads=2,
+        ) as loader:  # fmt: skip
+            assert len(loader) == sum((~each).sum() for each in marks)
+            for step in (0, 1, 7):
+                ids = loader._mixture.draw(step)
+                batch = loader.batch(step)
+                for i, row in enumerate(loader._windows.now[ids].tolist()):
+                    owner, t = divmod(row, 13)
+                    episode, marked = episodes[owner], marks[owner]
+                    assert not marked[t]
+                    stop = next((k for k in range(t, 13) if marked[k]), 13)
+                    obs = [t + k * every for k in range(1 - n_obs, 1)]
+                    acted = [t + k * every for k in range(horizon)]
+                    rows = [max(k, 0) for k in obs]
+                    assert batch["padded_obs"][i].tolist() == [k < 0 for k in obs]
+                    assert batch["padded_action"][i].tolist() == [k >= stop for k in acted]
+                    assert np.array_equal(batch["action"][i], episode.action()[[min(k, stop - 1) for k in acted]])
+                    assert np.array_equal(batch["state"]["q"][i], episode.state("q")[rows])
+                    for camera in ("slow", "far"):
+                        assert np.array_equal(batch["images"][camera][i], episode.images(camera, rows))
+                    seen += 1
+    assert seen == 4 * 3 * 16
+
+
+@pytest.mark.slow
+def test_resident_memory_is_what_the_plan_says(tmp_path):
+    """A process of its own for each cache: the peak is the plan, and what decoding threads need in passing."""
+    spec = replace(SPEC, cameras={"front": CameraSpec(240, 320)})
+    rng = np.random.default_rng(0)
+    with DatasetWriter(tmp_path / "d", spec, lossless=True) as writer:
+        for _ in range(4):
+            episode = writer.begin(META)
+            for k in range(150):
+                episode.add(make_step(k, rng, spec=spec))
+            episode.commit()
+    child = (
+        "import sys; from robopolicy_data.loader import Loader; from robopolicy_data.reader import Dataset\n"
+        "def mb(key): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith(key)) / 1e3\n"
+        "Dataset(sys.argv[1])[0].frames('front', [0]); before = mb('VmRSS')\n"
+        "open('/proc/self/clear_refs', 'w').write('5')\n"
+        "with Loader(sys.argv[1], n_obs=2, horizon=4, batch_size=32, cache=sys.argv[2], threads=2) as loader:\n"
+        "    for step in range(20): loader.batch(step)\n"
+        "    print(loader.plan.total / 1e6, mb('VmHWM') - before)\n"
+    )
+    for cache in ("decoded", "compressed", "disk"):
+        done = subprocess.run(
+            [sys.executable, "-c", child, tmp_path / "d", cache], check=True, capture_output=True, text=True
+        )
+        plan, added = map(float, done.stdout.split())
+        assert 0.8 * plan - 5 < added < plan + 40, cache
 
 
 def slow_camera(path):
@@ -266,19 +383,25 @@ def test_memory_is_planned_said_and_bounded(path):
         assert loader.plan.cache == "disk"
     with pytest.raises(ContractError, match="raise the limit or use compressed or disk"):
         Loader([path], **SIZE, memory_limit_gb=(needed + pixels - 1) / 1e9, cache="decoded")
+    with pytest.raises(ContractError, match="raise the limit, or make batch_size or prefetch smaller"):
+        Loader([path], **SIZE, memory_limit_gb=(needed - 1) / 1e9)
+    for limit in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ContractError, match="want a number above 0"):
+            Loader([path], **SIZE, memory_limit_gb=limit)
     with pytest.raises(ContractError, match="want one of auto, decoded, compressed, disk"):
         Loader([path], **SIZE, cache="ram")
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("cache", ["decoded", "compressed", "disk"])
-def test_a_damaged_picture_is_named_and_the_rest_goes_on(tmp_path, cache):
+def test_a_damaged_picture_is_named_and_the_rest_goes_on(tmp_path, cache, prefetch):
     make(tmp_path / "d", [3, 4])
     shard = tmp_path / "d/episodes/000001/obs/cam/front/c.0.0.0.0"
     data = bytearray(shard.read_bytes())
     at = int(Dataset(tmp_path / "d")[1].shard("front")[0].index[2, 0]) + 20
     data[at] ^= 8
     shard.write_bytes(data)
-    options = {"n_obs": 1, "horizon": 1, "batch_size": 1, "cache": cache, "threads": 2}
+    options = {"n_obs": 1, "horizon": 1, "batch_size": 1, "cache": cache, "threads": 2, "prefetch": prefetch}
     if cache != "disk":
         with pytest.raises(DatasetError, match="episode 1, camera front, frame 2 is damaged"):
             Loader([tmp_path / "d"], **options)
@@ -290,7 +413,7 @@ def test_a_damaged_picture_is_named_and_the_rest_goes_on(tmp_path, cache):
                 loader.batch(step)
             except DatasetError as error:
                 failed.append(str(error))
-        assert failed == ["episode 1, camera front, frame 2 is damaged (CRC-32C)"]
+        assert failed == [f"{tmp_path / 'd'}: episode 1, camera front, frame 2 is damaged (CRC-32C)"]
 
 
 def test_settings_that_make_no_sense_are_refused(path):
@@ -301,6 +424,7 @@ def test_settings_that_make_no_sense_are_refused(path):
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
         ({"threads": 0}, "threads is 0"),
         ({"world": 1000}, "39 windows are left; want at least 1000"),
+        ({"sizes": {"front": (1,)}}, "camera front: cannot be decoded to 1; sizes it has: 3x4"),
     ):
         with pytest.raises(ContractError, match=message):
             Loader([path], **{**SIZE, **wrong})

@@ -16,7 +16,7 @@ from robopolicy_data.parallel import in_parallel
 CACHES = ("auto", "decoded", "compressed", "disk")
 _TASKS = 4  # a thread, so that none waits long for the slowest
 _GAP = 65_536  # bytes between two frames that are cheaper to read than a second request
-_RUN = 64  # frames read at once at most, so that no long episode is in memory whole
+_RUN_BYTES = 4 << 20  # read at once at most, but for one frame, so that no long episode is in memory whole
 BLOCK = 256  # frames decoded by one job
 
 
@@ -128,7 +128,7 @@ class Encoded:
         offsets, sizes = self._index[frames, 0], self._index[frames, 1]
         owners = np.searchsorted(self.ends, frames, side="right")
         apart = (np.diff(owners, prepend=-1) != 0) | (np.diff(offsets, prepend=0) > np.roll(sizes, 1) + _GAP)
-        apart |= np.arange(len(frames)) % _RUN == 0
+        apart |= np.diff(np.cumsum(sizes) // _RUN_BYTES, prepend=-1) != 0
         starts = np.flatnonzero(apart)
         for a, b in zip(starts, [*starts[1:], len(frames)], strict=True):
             owner, begin = int(owners[a]), int(offsets[a])
@@ -158,7 +158,7 @@ class Encoded:
     def _where(self, frame: int) -> str:
         owner = int(np.searchsorted(self.ends, frame, side="right"))
         first = 0 if owner == 0 else int(self.ends[owner - 1])
-        return f"episode {self._episodes[owner].number}, camera {self._camera}, frame {frame - first}"
+        return f"{self._episodes[owner].where}, camera {self._camera}, frame {frame - first}"
 
 
 def decode_all(
@@ -188,8 +188,9 @@ def decode_all(
 
 
 def require_size(camera: str, spec: CameraSpec, size: tuple[int, int]) -> None:
-    """Refuse a size that JPEG's own scaling does not give; ContractError lists those it does."""
+    """Refuse a size (H, W) that JPEG's own scaling does not give; ContractError lists those it does."""
     given = [(-(-spec.height * k // 8), -(-spec.width * k // 8)) for k in range(1, 9)]
-    if spec.kind != "colour" or tuple(size) not in given:
+    if tuple(size) not in (given if spec.kind == "colour" else [(spec.height, spec.width)]):
+        wanted = "x".join(map(str, size))
         sizes = ", ".join(f"{h}x{w}" for h, w in given) if spec.kind == "colour" else "its own only"
-        raise ContractError(f"camera {camera}: cannot be decoded to {size[0]}x{size[1]}; sizes it has: {sizes}")
+        raise ContractError(f"camera {camera}: cannot be decoded to {wanted}; sizes it has: {sizes}")

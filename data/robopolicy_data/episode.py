@@ -68,6 +68,11 @@ class Episode:
         return self._source.folder / self._at
 
     @property
+    def where(self) -> str:
+        """Its dataset and number, for messages that may be of one dataset among many."""
+        return f"{self._source.where}: episode {self.number}"
+
+    @property
     def far(self) -> bool:
         """Whether it lies in a zip or behind a URL, not in a folder of this machine."""
         return self._source.folder is None

@@ -13,7 +13,7 @@ import numpy as np
 from robopolicy.errors import ContractError, DatasetError, UnknownCamera
 from robopolicy.spec import PolicySpec
 from robopolicy_data.arrays import Arrays, read_numbers
-from robopolicy_data.cache import Pictures
+from robopolicy_data.cache import Pictures, require_size
 from robopolicy_data.episode import Episode
 from robopolicy_data.mixture import Mixture, not_failed, read_marks, require_same_spec, thinned
 from robopolicy_data.parallel import cores
@@ -29,7 +29,7 @@ class Loader:
     says: the numbers of all steps, the pictures as ``cache`` asks, and ``prefetch`` + 1 batches, which are reused.
 
     Args:
-        datasets: datasets, or where they are; of several, the chosen cameras, states, action and rate must be equal.
+        datasets: a dataset or where it is, or several; then the chosen cameras, states, action and rate must be equal.
         n_obs: observations a window.
         horizon: actions a window.
         batch_size: windows a batch; no more than there are.
@@ -68,7 +68,7 @@ class Loader:
 
     def __init__(
         self,
-        datasets: Sequence[Dataset | Path | str],
+        datasets: Dataset | Path | str | Sequence[Dataset | Path | str],
         *,
         n_obs: int,
         horizon: int,
@@ -94,7 +94,8 @@ class Loader:
         _require(batch_size=batch_size, world=world, every=every, threads=1 if threads is None else threads)
         if not 0 <= rank < world or prefetch < 0:
             raise ContractError(f"loader: rank {rank} of {world}, prefetch {prefetch}: want 0 <= rank < world, 0 ahead")
-        opened = [one if isinstance(one, Dataset) else Dataset(one) for one in datasets]
+        several = [datasets] if isinstance(datasets, Dataset | Path | str) else datasets
+        opened = [one if isinstance(one, Dataset) else Dataset(one) for one in several]
         whole = require_same_spec(opened, cameras, states)
         self.spec = _spec(whole, n_obs, horizon, every, dict(sizes or {}))
         chosen = [[episode for episode in dataset if keep(episode)] for dataset in opened]
@@ -111,8 +112,8 @@ class Loader:
         self._mixture = Mixture(parts, seed, batch_size, weights, rank, world, [d.where for d in opened])
         self.batch_size, self.seed = self._mixture.size, seed
         self.plan: Plan = plan_memory(
-            episodes, self.spec, self.arrays, cache=cache, batch_bytes=self._batch_bytes() * (prefetch + 1),
-            limit_gb=memory_limit_gb,
+            episodes, self.spec, self.arrays, cache=cache, windows=len(self),
+            batch_bytes=self._batch_bytes() * (prefetch + 1), limit_gb=memory_limit_gb,
         )  # fmt: skip
         if say is not None:
             say(f"{len(episodes):,} episodes, {len(self):,} windows; {self.plan}")
@@ -120,8 +121,9 @@ class Loader:
         self._slots = deque(self._slot(allocate) for _ in range(prefetch + 1))
         self._pool = ThreadPoolExecutor(self.threads, "decode") if self.threads > 1 else None
         self._maker = ThreadPoolExecutor(1, "batch") if prefetch else None
-        self._ahead: deque[tuple[int, Future[dict[str, Any]]]] = deque()
+        self._ahead: deque[tuple[int, dict[str, Any], Future[None]]] = deque()
         self._lent: dict[str, Any] | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         """Return the number of windows, of all ranks."""
@@ -145,29 +147,32 @@ class Loader:
         Raises:
             DatasetError: if a picture turns out to be damaged, naming it.
         """
+        if self._closed:
+            raise ContractError("loader: it is closed; open another one")
         if self._lent is not None:
             self._slots.append(self._lent)
             self._lent = None
         if self._maker is None:
-            self._lent = self._fill(step, self._slots.popleft())
+            self._fill(step, self._slots[0])
+            self._lent = self._slots.popleft()
             return self._lent
         if self._ahead and self._ahead[0][0] != step:
             self._forget()
         following = self._ahead[-1][0] + 1 if self._ahead else step
         while self._slots:
             slot = self._slots.popleft()
-            self._ahead.append((following, self._maker.submit(self._try, following, slot)))
+            self._ahead.append((following, slot, self._maker.submit(self._fill, following, slot)))
             following += 1
-        _, future = self._ahead.popleft()
-        outcome = future.result()
-        batch: dict[str, Any] = outcome["slot"]
-        self._lent = batch
-        if outcome["error"] is not None:
-            raise outcome["error"]
-        return batch
+        _, slot, future = self._ahead[0]
+        wait([future])  # an interrupt here leaves all as it was
+        self._ahead.popleft()
+        self._lent = slot
+        future.result()
+        return slot
 
     def close(self) -> None:
-        """End the threads; idempotent."""
+        """End the threads, batches not yet begun left unmade; idempotent."""
+        self._closed = True
         self._forget()
         for pool in (self._maker, self._pool):
             if pool is not None:
@@ -181,18 +186,12 @@ class Loader:
 
     def _forget(self) -> None:
         """Take back the batches made ahead: somebody jumped."""
-        while self._ahead:
-            self._slots.append(self._ahead.popleft()[1].result()["slot"])
+        begun = [future for *_, future in self._ahead if not future.cancel()]
+        wait(begun)
+        self._slots += [slot for _, slot, _ in self._ahead]
+        self._ahead.clear()
 
-    def _try(self, step: int, slot: dict[str, Any]) -> dict[str, Any]:
-        """Fill a slot; an error keeps until its batch is asked for, and no slot is lost by it."""
-        try:
-            self._fill(step, slot)
-        except Exception as error:  # raised by `batch`
-            return {"slot": slot, "error": error}
-        return {"slot": slot, "error": None}
-
-    def _fill(self, step: int, slot: dict[str, Any]) -> dict[str, Any]:
+    def _fill(self, step: int, slot: dict[str, Any]) -> None:
         rows = self._windows.rows(self._mixture.draw(step))
         for name, values in self.arrays.state.items():
             np.take(values, rows.obs, axis=0, out=slot["state"][name], mode="clip")
@@ -208,10 +207,12 @@ class Loader:
                 task()
         else:
             begun = [self._pool.submit(task) for task in tasks]
-            wait(begun)  # all, also after an error: none may write into a batch that is given back
+            try:
+                wait(begun)
+            finally:  # all, also after an error or an interrupt: none may write into a batch that is given back
+                wait([one for one in begun if not one.cancel()])
             for one in begun:
                 one.result()
-        return slot
 
     def _slot(self, allocate: Callable[[tuple[int, ...], str], np.ndarray]) -> dict[str, Any]:
         return {
@@ -245,6 +246,7 @@ def _spec(recorded: PolicySpec, n_obs: int, horizon: int, every: int, sizes: dic
     for name in sizes:
         if name not in recorded.cameras:
             raise UnknownCamera("camera", name, recorded.cameras)
+        require_size(name, recorded.cameras[name], sizes[name])
     cameras = {
         name: replace(camera, height=sizes[name][0], width=sizes[name][1]) if name in sizes else camera
         for name, camera in recorded.cameras.items()

@@ -130,13 +130,11 @@ def read_marks(episodes: Sequence[Episode], name: str) -> np.ndarray:
         found = (episode.derived(tool) or {}).get(array) if tool else None
         if found is None:
             raise DatasetError(
-                f"episode {episode.number} has no marks {name!r} (derived/{tool}/{array}); `robopolicy data quality "
-                "D.zarr --write` marks idle, with --extraneous also extraneous; any other is named tool@version/array"
+                f"{episode.where} has no marks {name!r}; `robopolicy data quality D.zarr --write` marks idle, with "
+                "--extraneous also extraneous; any other is named tool@version/array"
             )
         if found.shape != (episode.length,):
-            raise DatasetError(
-                f"episode {episode.number}: marks {name!r} have the shape {found.shape}, one a step wanted"
-            )
+            raise DatasetError(f"{episode.where}: marks {name!r} have the shape {found.shape}, one a step wanted")
         marks.append(found.astype(bool))
     return np.concatenate(marks)
 

@@ -10,11 +10,12 @@ import numpy as np
 from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 from robopolicy_data.arrays import Arrays
-from robopolicy_data.cache import BLOCK, CACHES, Decoded, Encoded, Pictures, decode_all, require_size
+from robopolicy_data.cache import BLOCK, CACHES, Decoded, Encoded, Pictures, decode_all
 from robopolicy_data.episode import Episode
 from robopolicy_data.parallel import stages
 
-_INDEX = 16  # bytes a picture: where it lies in its shard
+_INDEX = 32  # bytes a picture: where it lies in its shard, in the shard's reader and in the cache
+_WINDOW = 40  # bytes a window: its row, the first and last of its episode, its place in this epoch's order and the next
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Plan:
 
     cache: str  # decoded, compressed or disk
     pictures: int
-    numbers: int  # states, actions, which picture each step saw, where each picture lies
+    numbers: int  # states, actions, which picture each step saw, where each picture lies, rows of the windows
     batches: int
     limit: int
 
@@ -46,6 +47,7 @@ def plan_memory(
     arrays: Arrays,
     *,
     cache: str,
+    windows: int,
     batch_bytes: int,
     limit_gb: float | None = None,
 ) -> Plan:
@@ -56,6 +58,7 @@ def plan_memory(
         spec: cameras at the size they are decoded to.
         arrays: the numbers, already loaded.
         cache: one of `CACHES`.
+        windows: how many there are.
         batch_bytes: of all batches made ahead together.
         limit_gb: GB of 1e9 bytes; None is half of what the machine has to spare.
 
@@ -64,16 +67,20 @@ def plan_memory(
     """
     if cache not in CACHES:
         raise ContractError(f"loader: cache is {cache!r}; want one of {', '.join(CACHES)}")
+    if limit_gb is not None and not 0 < limit_gb < math.inf:
+        raise ContractError(f"loader: memory_limit_gb is {limit_gb}; want a number above 0")
     limit = int(spare_bytes() / 2 if limit_gb is None else limit_gb * 1e9)
     counts = {name: sum(episode.frame_count(name) for episode in episodes) for name in spec.cameras}
     decoded = sum(n * _picture_bytes(spec, name) for name, n in counts.items())
     compressed = sum(int(episode.frame_sizes(name).sum()) for name in spec.cameras for episode in episodes)
     numbers = sum(array.nbytes for array in (*arrays.state.values(), *arrays.seen.values(), arrays.action))
-    numbers += sum(counts.values()) * _INDEX
+    numbers += sum(counts.values()) * _INDEX + windows * _WINDOW
     plans = {
         name: Plan(name, size, numbers, batch_bytes, limit)
         for name, size in (("decoded", decoded), ("compressed", compressed), ("disk", 0))
     }
+    if limit_gb is not None and plans["disk"].total > limit:
+        raise ContractError(f"loader: {plans['disk']}; raise the limit, or make batch_size or prefetch smaller")
     if cache == "auto":
         fitting = [plan for plan in plans.values() if plan.total <= limit]
         return fitting[0] if fitting else plans["disk"]
@@ -101,13 +108,10 @@ def open_pictures(
 
     Raises:
         DatasetError: if something is damaged.
-        ContractError: if JPEG cannot be decoded to a size.
     """
     sizes: dict[str, tuple[int, int] | None] = {}
     for name, camera in spec.cameras.items():
         sizes[name] = None if camera == recorded.cameras[name] else (camera.height, camera.width)
-        if (size := sizes[name]) is not None:
-            require_size(name, recorded.cameras[name], size)
     counts = [sum(episode.frame_count(name) for episode in episodes) for name in spec.cameras]
     pieces = [-(-n // BLOCK) if cache == "decoded" else len(episodes) for n in counts]
     pictures: dict[str, Pictures] = {}
