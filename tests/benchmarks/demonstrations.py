@@ -24,6 +24,7 @@ KINDS: dict[str, Callable[[], Agent]] = {
     "hesitant": lambda: Hesitant(LiftExpert()),
     "clumsy": lambda: Clumsy(LiftExpert()),
     "wandering": lambda: Wandering(LiftExpert()),
+    "novice": lambda: Hesitant(Wandering(Clumsy(LiftExpert()))),  # misses, leaves the task and stops, all in one
 }
 
 

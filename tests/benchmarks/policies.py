@@ -2,8 +2,12 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,18 +75,53 @@ def compare(name: str, a: np.ndarray, b: np.ndarray) -> str:
     )
 
 
+def compare_trainings(name: str, a: np.ndarray, b: np.ndarray) -> str:
+    """Return success of ``a`` against ``b``, both (trainings, S) on the same S starts.
+
+    The interval is of a bootstrap over starts and over each side's trainings; p of a sign-flip test over starts, the
+    trainings of one start kept together.
+    """
+    rng = np.random.default_rng(0)
+    per_start = a.mean(axis=0) - b.mean(axis=0)  # (S,)
+    means = np.empty(10_000)
+    for i in range(len(means)):
+        starts = rng.integers(a.shape[1], size=a.shape[1])
+        of_a, of_b = rng.integers(len(a), size=len(a)), rng.integers(len(b), size=len(b))
+        means[i] = a[of_a][:, starts].mean() - b[of_b][:, starts].mean()
+    low, high = np.quantile(means, (0.025, 0.975))
+    flipped = rng.choice([-1.0, 1.0], size=(100_000, len(per_start))) @ per_start
+    p = (1 + int((np.abs(flipped) >= abs(per_start.sum()) - 1e-9).sum())) / (1 + len(flipped))
+    return f"{name}: {per_start.mean():+.0%} [{low:+.0%}, {high:+.0%}] (bootstrap), sign-flip p {p:.2g}"
+
+
 def arm(
-    label: str, data: Path, out: Path, seeds: Sequence[int], *, steps: int, trainings: int = 1, **chosen: object
+    label: str,
+    data: Path,
+    out: Path,
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    trainings: int = 1,
+    jobs: int = 1,
+    **chosen: object,
 ) -> np.ndarray:
-    """Train and try out; print a line; return the successes of all trainings one after the other."""
-    begin_s = time.process_time()
-    won = [
-        successes(
-            train_policy(data, out / f"{label}-{seed}".replace(" ", "-"), steps=steps, seed=seed, **chosen), seeds
-        )
-        for seed in range(trainings)
-    ]
+    """Train and try out, ``jobs`` trainings at once; print a line; return the successes, all trainings' in a row."""
+    begin_s = time.perf_counter()
+    folders = [out / f"{label}-{seed}".replace(" ", "-") for seed in range(trainings)]
+    one = partial(_train_and_try, data, seeds, steps, chosen)
+    if jobs == 1:
+        won = [one(folder, seed) for seed, folder in enumerate(folders)]
+    else:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            won = list(pool.map(one, folders, range(trainings)))
     all_won = np.concatenate(won)
     rate = success_rate(int(all_won.sum()), len(all_won))
-    print(f"  {label:28} {rate}  ({time.process_time() - begin_s:.0f} CPU s)", flush=True)
+    each = ", ".join(f"{w.mean():.0%}" for w in won)
+    print(f"  {label:28} {rate}  (each {each}; {time.perf_counter() - begin_s:.0f} s)", flush=True)
     return all_won
+
+
+def _train_and_try(
+    data: Path, seeds: Sequence[int], steps: int, chosen: dict[str, Any], folder: Path, seed: int
+) -> np.ndarray:
+    return successes(train_policy(data, folder, steps=steps, seed=seed, **chosen), seeds)
