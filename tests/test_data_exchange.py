@@ -19,6 +19,7 @@ from robopolicy.cli.main import build_parser
 from robopolicy.errors import DatasetError, UnknownName
 from robopolicy_data.check import check
 from robopolicy_data.exporters.diffusion_policy import export_diffusion_policy
+from robopolicy_data.exporters.zipped import export_zip
 from robopolicy_data.importers.diffusion_policy import import_diffusion_policy
 from robopolicy_data.reader import Dataset
 
@@ -288,10 +289,23 @@ def test_the_command_line_both_ways(ours, tmp_path):
 
 
 def test_a_zip_of_our_own_on_the_command_line(ours, tmp_path):
-    done = robopolicy("data", "export", "zip", ours.path, tmp_path / "o.zip")
+    done = robopolicy("data", "export", "zip", ours.path, tmp_path / "o.zip", "--episodes", "0,2")
     assert done.returncode == 0, done.stderr
-    assert f"{tmp_path / 'o.zip'}: 3 episodes" in done.stdout
-    require_same(ours, Dataset(tmp_path / "o.zip"))
+    assert f"{tmp_path / 'o.zip'}: 2 episodes" in done.stdout
+    require_same(ours, Dataset(tmp_path / "o.zip"), positions=(0, 2))
+    assert [episode.number for episode in Dataset(tmp_path / "o.zip")] == [0, 2]
+    again = robopolicy("data", "export", "zip", tmp_path / "o.zip", tmp_path / "p.zip")
+    assert again.returncode == 1
+    assert "o.zip is no folder of this machine" in again.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.zip"]
+
+
+@pytest.mark.parametrize("name", ["o.zarr", "o.zarr.zip"])
+def test_a_zip_can_be_exported(ours, tmp_path, name):
+    export_zip(ours.path, tmp_path / "ours.zip")
+    export_diffusion_policy(tmp_path / "ours.zip", tmp_path / name)
+    import_diffusion_policy(tmp_path / name, tmp_path / "back.zarr")
+    require_same(ours, Dataset(tmp_path / "back.zarr"))
 
 
 def test_every_row_of_the_table_names_functions_that_take_its_options():
@@ -308,7 +322,7 @@ def test_every_row_of_the_table_names_functions_that_take_its_options():
             module, _, function = where.partition(":")
             taken = inspect.signature(getattr(import_module(module), function)).parameters
             asked = {v.get("dest", k.lstrip("-").replace("-", "_")) for k, v in options.items()}
-            asked |= {"destination", "progress"} | ({"episodes"} if first == "dataset_path" and form.picks else set())
+            asked |= {"destination", "progress"} | ({"episodes"} if first == "dataset_path" else set())
             assert asked <= set(taken), (name, where, asked - set(taken))
     assert build_parser().parse_args(["data", "import", "diffusion-policy", "a", "b"]).rate_hz is None
 

@@ -6,8 +6,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record
 
-from robopolicy_data.catalog import pack_zip
 from robopolicy_data.edit import delete
+from robopolicy_data.exporters.zipped import export_zip
 from robopolicy_data.info import info, trash_in_words
 from robopolicy_data.labels import label
 from robopolicy_data.merge import merge
@@ -67,7 +67,7 @@ def test_interrupted_and_recovered_recordings_are_told(path):
 def test_a_merged_dataset_and_a_zip_tell_where_they_come_from(path, tmp_path):
     merge([path], tmp_path / "copy")
     assert info(tmp_path / "copy")["origin"] == f"merged from {path}"
-    pack_zip(path, tmp_path / "d.zip")
+    export_zip(path, tmp_path / "d.zip")
     found = info(tmp_path / "d.zip")
     assert (found["episodes"], found["steps"]) == (4, 22)
     assert "megabytes" not in found

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from recordings import SPEC, record, require_intact
 
 from robopolicy.errors import DatasetError
-from robopolicy_data.catalog import CATALOG, pack_zip, write_catalog
+from robopolicy_data.catalog import CATALOG, write_catalog
+from robopolicy_data.exporters.zipped import export_zip
 from robopolicy_data.loader import Loader
 from robopolicy_data.reader import Dataset
 from robopolicy_data.source import FolderSource
@@ -103,16 +104,16 @@ def test_a_zip_of_ours_is_the_dataset_and_stock_zarr_reads_it(folder, tmp_path):
     from zarr.storage import ZipStore
 
     told = []
-    assert pack_zip(folder, tmp_path / "d.zip", progress=lambda done, total: told.append((done, total))) == 4
+    assert export_zip(folder, tmp_path / "d.zip", progress=lambda done, total: told.append((done, total))) == 4
     assert told[-1][0] == told[-1][1] == len(told) > 4 * 10
     require_same(Dataset(tmp_path / "d.zip"), folder)
     with ZipStore(tmp_path / "d.zip", mode="r") as store:
         group = zarr.open_group(store, mode="r")
         images = Dataset(folder)[2].images("wrist")
         assert np.array_equal(group["episodes/000002/obs/cam/wrist"][:], images)
-    with pytest.raises(DatasetError, match=r"d\.zip exists; name another file"):
-        pack_zip(folder, tmp_path / "d.zip")
-    with pytest.raises(DatasetError, match=r"d\.zip is read-only; copy it into a folder first"):
+    with pytest.raises(DatasetError, match=r"d\.zip exists; export to a new place"):
+        export_zip(folder, tmp_path / "d.zip")
+    with pytest.raises(DatasetError, match=r"d\.zip is no folder of this machine"):
         _ = Dataset(tmp_path / "d.zip").path
 
 
@@ -127,7 +128,7 @@ def test_a_zip_of_the_folder_is_read_and_a_compressed_one_refused(folder, tmp_pa
 
 
 def test_zips_that_are_none_are_said_so(folder, tmp_path):
-    pack_zip(folder, tmp_path / "whole.zip")
+    export_zip(folder, tmp_path / "whole.zip")
     data = (tmp_path / "whole.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
     with pytest.raises(DatasetError, match=r"cut\.zip is a file but no whole zip file"):
@@ -147,7 +148,7 @@ def test_zips_that_are_none_are_said_so(folder, tmp_path):
 def test_a_folder_may_be_called_zip_and_a_zip_zarr(folder, tmp_path):
     os.symlink(folder, tmp_path / "folder.zip")
     require_same(Dataset(tmp_path / "folder.zip"), folder)
-    pack_zip(folder, tmp_path / "file.zarr")
+    export_zip(folder, tmp_path / "file.zarr")
     require_same(Dataset(tmp_path / "file.zarr"), folder)
     require_same(Dataset(f"file://{folder}"), folder)
 
@@ -180,7 +181,7 @@ def test_a_frame_costs_its_bytes_and_no_shard(folder, serve):
 @pytest.mark.parametrize("cache", ["decoded", "compressed", "disk"])
 def test_training_reads_a_zip_over_http(folder, serve, tmp_path, cache):
     if not (folder.parent / "d.zip").exists():
-        pack_zip(folder, folder.parent / "d.zip")
+        export_zip(folder, folder.parent / "d.zip")
     url, _ = serve()
     options = {"n_obs": 2, "horizon": 4, "batch_size": 6, "threads": 2}
     with Loader([f"{url}/d.zip"], **options, cache=cache) as there, Loader([folder], **options) as here:

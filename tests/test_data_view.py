@@ -19,9 +19,9 @@ from recordings import META, SECOND
 from robopolicy.errors import DatasetError
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, Step, Verdict
-from robopolicy_data.catalog import pack_zip
 from robopolicy_data.derived import write_derived
 from robopolicy_data.edit import delete
+from robopolicy_data.exporters.zipped import export_zip
 from robopolicy_data.labels import label
 from robopolicy_data.reader import Dataset
 from robopolicy_data.view.page import _reduction, thin, write_page
@@ -312,7 +312,7 @@ def test_the_page_of_the_server_shows_every_frame_and_new_episodes(server, datas
 
 
 def test_a_zip_is_looked_at_as_a_folder_is(dataset, tmp_path):
-    pack_zip(dataset, tmp_path / "d.zip")
+    export_zip(dataset, tmp_path / "d.zip")
     assert write_page(tmp_path / "d.zip", tmp_path / "p", episodes=[2]).episodes == 1
     with ViewServer(tmp_path / "d.zip") as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,9 +1,7 @@
 """What lies in a dataset, in one file beside it: for servers that list no folders, and to open a far one at once."""
 
 import json
-import os
-import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,55 +55,17 @@ def read_catalog(source: Source) -> dict[int, dict[str, Any]] | None:
         raise DatasetError(f"{source.where}/{CATALOG} is not a catalog of a dataset; write it anew") from error
 
 
-def pack_zip(path: Path | str, destination: Path | str, *, progress: Callable[[int, int], None] | None = None) -> int:
-    """Pack the committed episodes of a dataset into one file that `Dataset` and stock zarr read as it is.
-
-    Nothing is compressed: pictures are already, and single frames must be found. The catalog is packed with it.
-
-    Args:
-        path: the dataset's folder.
-        destination: the .zip file; must not exist, and appears only when whole.
-        progress: called with (files packed, files in all).
-
-    Returns:
-        How many episodes it holds.
-
-    Raises:
-        DatasetError: if there is no dataset, only half an import, or ``destination`` exists.
-        DiskFull: if there is no room; nothing is left.
-    """
-    folder, target = Path(path), Path(destination)
-    if target.exists():
-        raise DatasetError(f"{target} exists; name another file")
-    data, count = _catalog(folder)
-    files = [folder / "zarr.json", folder / EPISODES / "zarr.json"]
-    for number in sorted(json.loads(data)["episodes"], key=lambda one: one["number"]):
-        episode = folder / EPISODES / f"{number['number']:06d}"
-        files += sorted(p for p in episode.rglob("*") if p.is_file() and ".partial" not in str(p.relative_to(episode)))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with disk_full_as(lambda: f"cannot write {target}; the dataset is untouched"):
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as packed:
-                packed.writestr(CATALOG, data)
-                for done, file in enumerate(files, 1):
-                    packed.write(file, file.relative_to(folder).as_posix())
-                    if progress is not None:
-                        progress(done, len(files))
-            os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
+def catalog_bytes(version: str, episodes: Mapping[int, Any]) -> bytes:
+    """Return the file's content: the dataset's format and, of each episode, {number: its attributes}."""
+    listed = [{"number": number, "attributes": attributes} for number, attributes in episodes.items()]
+    return to_bytes({"format": _KIND, "version": version, "episodes": listed})
 
 
 def _catalog(folder: Path) -> tuple[bytes, int]:
     source = FolderSource(folder)
     root = read_root(source)
     require_imported(root, folder)
-    episodes, overlooked = [], half_done(folder)
-    for name in sorted(source.list(EPISODES)):
-        if name.isdigit() and int(name) not in overlooked:
-            own = (json_in(source, f"{EPISODES}/{name}/zarr.json").get("attributes") or {}).get(KEY)
-            episodes.append({"number": int(name), "attributes": own})
-    listed = {"format": _KIND, "version": root["version"], "episodes": episodes}
-    return to_bytes(listed), len(episodes)
+    overlooked = half_done(folder)
+    numbers = sorted(int(name) for name in source.list(EPISODES) if name.isdigit() and int(name) not in overlooked)
+    own = {n: (json_in(source, f"{EPISODES}/{n:06d}/zarr.json").get("attributes") or {}).get(KEY) for n in numbers}
+    return catalog_bytes(root["version"], own), len(own)

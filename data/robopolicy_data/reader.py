@@ -57,7 +57,7 @@ class Dataset(Sequence[Episode]):
     def path(self) -> Path:
         """The dataset's folder; DatasetError if it is none but a zip or a URL."""
         if self._source.folder is None:
-            raise DatasetError(f"{self.where} is read-only; copy it into a folder first")
+            raise DatasetError(f"{self.where} is no folder of this machine; copy or unzip it into one first")
         return self._source.folder
 
     @property

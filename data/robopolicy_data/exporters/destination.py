@@ -53,7 +53,7 @@ def chosen(dataset: Dataset, episodes: Sequence[int] | None) -> list[Episode]:
         if not 0 <= position < len(dataset):
             raise UnknownName("episode", str(position), [f"0 to {len(dataset) - 1}"] if len(dataset) else [])
     if not len(found):
-        raise DatasetError(f"{dataset.path} has no episodes to export")
+        raise DatasetError(f"{dataset.where} has no episodes to export")
     return [dataset[position] for position in found]
 
 

@@ -1,14 +1,14 @@
 """Our dataset as LeRobot's v3.0: parquet, mp4 and json that its LeRobotDataset loads from a folder."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import UnknownName
+from robopolicy.errors import DatasetError, UnknownName
 from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.exporters import lerobot_layout as layout
@@ -49,7 +49,7 @@ def export_lerobot(
         progress: called with (episodes done, episodes in all).
 
     Raises:
-        DatasetError: if the destination exists, there is nothing to export, or the source is damaged.
+        DatasetError: if the destination exists, there is nothing to export, the source is damaged or holds NaN.
         UnknownName: if there is no such episode or codec.
         ContractError: if a camera has an odd side, which a video cannot hold.
         MissingExtra: without pyarrow, or PyAV for videos.
@@ -113,9 +113,10 @@ class _Export:
             "index": self._frames + np.arange(length),
             "task_index": np.full(length, task),
         }
+        _require_finite(episode, columns)
         inline = {k: c for k, c in self._spec.cameras.items() if k not in self._videos}
         encoded = {layout.camera_key(k, c): _encoded(episode, k, c) for k, c in inline.items()}
-        chunk, file = self._data.write(columns | encoded)
+        chunk, file = self._data.write(columns, encoded)
         row: dict[str, Any] = {"episode_index": number, "tasks": [meta.task], "length": length}
         row |= {"data/chunk_index": chunk, "data/file_index": file}
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
@@ -180,6 +181,17 @@ class _Export:
             videos.abandon()
 
 
+def _require_finite(episode: Episode, columns: dict[str, np.ndarray]) -> None:
+    """Refuse NaN and infinity, of which LeRobot's statistics cannot be made."""
+    for key in (layout.STATE, layout.ACTION):
+        bad = np.flatnonzero(~np.isfinite(columns[key]).all(axis=1)) if key in columns else ()
+        if len(bad):
+            raise DatasetError(
+                f"{episode.where}: {key} holds NaN or infinity at step {bad[0]}, of which LeRobot's statistics cannot "
+                "be made; trim the episode, or leave it out (--episodes)"
+            )
+
+
 def _numbers(episode: Episode, spec: PolicySpec) -> dict[str, np.ndarray]:
     """Return the episode's own columns, (T,) or (T, D)."""
     length = episode.length
@@ -199,16 +211,21 @@ def _numbers(episode: Episode, spec: PolicySpec) -> dict[str, np.ndarray]:
     return columns
 
 
-def _encoded(episode: Episode, name: str, camera: CameraSpec) -> list[bytes]:
-    """Return a file's bytes for each step's picture: the stored JPEG, else PNG."""
+def _encoded(episode: Episode, name: str, camera: CameraSpec) -> Iterator[bytes]:
+    """Yield a file's bytes for each step's picture: the stored JPEG, else PNG."""
     import cv2
 
-    if camera.kind == "colour":
-        stored = list(episode.frame_bytes(name))
-        if stored[0][:2] == b"\xff\xd8":
-            return [stored[row] for row in episode.frame_rows(name)]
-    shown = (image[..., ::-1] if image.ndim == 3 else image for image in pictures(episode, name))
-    return [cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes() for image in shown]
+    rows = episode.frame_rows(name)
+    if camera.kind == "colour" and next(episode.frame_bytes(name, [0]))[:2] == b"\xff\xd8":
+        seen, data = -1, b""
+        for row in rows.tolist():
+            if row != seen:
+                seen, data = row, next(episode.frame_bytes(name, [row]))
+            yield data
+        return
+    for image in pictures(episode, name):
+        shown = image[..., ::-1] if image.ndim == 3 else image
+        yield cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def _stats(episode: Episode, spec: PolicySpec, columns: dict[str, np.ndarray]) -> dict[str, stats.Stats]:

@@ -1,7 +1,8 @@
 """The parquet files of a LeRobot dataset, written with pyarrow alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 from robopolicy.errors import MissingExtra
 from robopolicy_data.exporters.lerobot_layout import CHUNK_FILES, DATA, DATA_MB, EPISODES, TASKS
 
+_PICTURE_ROWS = 64  # a row group that holds pictures
+
 
 class DataWriter:
-    """Writes ``data/chunk-*/file-*.parquet``, an episode a row group, a new file when one is big enough.
+    """Writes ``data/chunk-*/file-*.parquet``, a row group (or, with pictures, several) an episode, files not too big.
 
     Args:
         root: of the LeRobot dataset.
@@ -26,16 +29,25 @@ class DataWriter:
         self._place, self._file = (0, -1), root
         self._writer: Any = None
 
-    def write(self, columns: Mapping[str, Any]) -> tuple[int, int]:
-        """Append one episode, ``{column: (T, ...) array, or T encoded pictures}``; return chunk and file."""
+    def write(self, columns: Mapping[str, np.ndarray], pictures: Mapping[str, Iterator[bytes]]) -> tuple[int, int]:
+        """Append one episode, {column: (T, ...) array} and {column: T encoded pictures}; return chunk and file.
+
+        Pictures are taken a block at a time, so that no long episode is in memory whole.
+        """
         if self._writer is None or self._file.stat().st_size >= DATA_MB << 20:
             self.close()
             self._place = next_place(*self._place)
             self._file = self._root / DATA.format(chunk_index=self._place[0], file_index=self._place[1])
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._writer = self._pq.ParquetWriter(self._file, self._schema, compression="snappy")
-        arrays = [self._array(columns[field.name], field.type) for field in self._schema]
-        self._writer.write_table(self._pa.Table.from_arrays(arrays, schema=self._schema))
+        length = len(next(iter(columns.values())))
+        rows = _PICTURE_ROWS if pictures else length
+        for start in range(0, length, rows):
+            stop = min(start + rows, length)
+            parts = {key: list(islice(each, stop - start)) for key, each in pictures.items()}
+            parts |= {key: values[start:stop] for key, values in columns.items()}
+            arrays = [self._array(parts[field.name], field.type) for field in self._schema]
+            self._writer.write_table(self._pa.Table.from_arrays(arrays, schema=self._schema))
         return self._place
 
     def close(self) -> None:

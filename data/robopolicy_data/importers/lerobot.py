@@ -13,6 +13,7 @@ from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import EpisodeMeta, Observation, Step
 from robopolicy_data.exporters import lerobot_layout as layout
+from robopolicy_data.importers.columns import exact_float32, require_new
 from robopolicy_data.importers.lerobot_source import Source, SourceEpisode
 from robopolicy_data.layout import SOURCES
 from robopolicy_data.metadata import meta_from_json
@@ -49,9 +50,7 @@ def import_lerobot(
         MissingExtra: without pyarrow, or PyAV for videos.
         DiskFull: if there is no room; what was imported so far stays, marked as incomplete.
     """
-    target, path = Path(destination), Path(source)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DatasetError(f"{target} exists and is not empty; import into a new folder, or delete it first")
+    target, path = require_new(destination), Path(source)
     with closing(Source(path)) as opened:
         plan = _plan(opened, round_to_float32)
         exact = lossless or _holds_files(opened, plan)
@@ -158,8 +157,9 @@ def _steps(source: Source, episode: SourceEpisode, columns: Mapping[str, np.ndar
     if not np.all((driver >= 0) & (driver < len(SOURCES))):
         raise DatasetError(f"{where}: {layout.SOURCE} holds {int(driver.max())}; want 0 to {len(SOURCES) - 1}")
     seen = {name: columns.get(layout.camera_ns(name), stamps) for name in spec.cameras}
-    action = _float32(where, layout.ACTION, columns, plan.rounding)
-    vectors = {key: _float32(where, key, columns, plan.rounding) for key in {key for key, _ in plan.states.values()}}
+    used = {layout.ACTION, *(key for key, _ in plan.states.values())}
+    vectors = {key: exact_float32(f"{where}, {key}", columns[key], 0, plan.rounding) for key in used}
+    action = vectors[layout.ACTION]
     state = {name: vectors[key][:, part] for name, (key, part) in plan.states.items()}
     pictures = {name: source.pictures(episode, key) for name, key in plan.cameras.items()}
     for k in range(episode.length):
@@ -200,18 +200,6 @@ def _decode(data: bytes, camera: CameraSpec, where: str) -> np.ndarray:
     if image.ndim == 2 and camera.kind == "colour":
         image = np.repeat(image[..., None], 3, axis=-1)
     return np.ascontiguousarray(image[..., 2::-1]) if image.ndim == 3 else image
-
-
-def _float32(where: str, key: str, columns: Mapping[str, np.ndarray], rounding: bool) -> np.ndarray:
-    """Return (T, D) float32, equal to the source unless ``rounding``."""
-    values = columns[key].reshape(len(columns[key]), -1)
-    exact = values.astype(np.float32)
-    if not rounding and not np.array_equal(exact.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
-        raise DatasetError(
-            f"{where}: {key} is {values.dtype} and float32 cannot hold all of it exactly; "
-            "import with round_to_float32 (--round) to accept the rounding"
-        )
-    return exact
 
 
 def _holds_files(source: Source, plan: _Plan) -> bool:

@@ -131,7 +131,7 @@ def measure(
         for i, (episode, r) in enumerate(zip(dataset, rows, strict=True))
     )
     quality = Quality(
-        path=str(dataset.path),
+        path=dataset.where,
         rate_hz=rate_hz,
         motion=tuple(f"{name}[{i}]" for name, i in motion.path),
         unit=motion.unit,

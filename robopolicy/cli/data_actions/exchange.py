@@ -48,7 +48,6 @@ class Format:
     exporter: str | None = None  # "module:function(dataset_path, destination, *, episodes, progress, ...) -> episodes"
     import_options: Options = field(default_factory=dict)
     export_options: Options = field(default_factory=dict)
-    picks: bool = True  # whether the exporter takes --episodes
     unit: str = "episodes"  # what its progress counts
     outcome: str | None = None  # "module:function(destination) -> one more line on what an export came to, or empty"
 
@@ -108,8 +107,7 @@ FORMATS: dict[str, Format] = {
     ),
     "zip": Format(
         "one file that robopolicy and stock zarr read as it is, from a disk or a server",
-        exporter="robopolicy_data.catalog:pack_zip",
-        picks=False,
+        exporter="robopolicy_data.exporters.zipped:export_zip",
         unit="files",
     ),
     "lerobot": Format(
@@ -151,8 +149,7 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
             parser = saves.add_parser(name, parents=[debug], help=form.says, description=form.says)
             parser.add_argument("dataset", type=_place, metavar="D.zarr")
             parser.add_argument("destination", type=Path, metavar="OUT", help="must not exist")
-            if form.picks:
-                parser.add_argument("--episodes", type=numbers, help="positions, such as 0:10,12 (default: all)")
+            parser.add_argument("--episodes", type=numbers, help="positions, such as 0:10,12 (default: all)")
             _add(parser, form.export_options, run_export)
 
 
@@ -171,7 +168,7 @@ def run_export(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
 
     form = FORMATS[args.format]
-    chosen = _chosen(args, form.export_options) | ({"episodes": args.episodes} if form.picks else {})
+    chosen = {"episodes": args.episodes, **_chosen(args, form.export_options)}
     count = _run("export", form, form.exporter, args.dataset, args.destination, chosen)
     say(f"{args.destination}: {count} episodes, {form.says}")
     if form.outcome is not None and (line := _function(form.outcome)(args.destination)):
