@@ -81,7 +81,7 @@ def test_a_power_cut_at_any_moment(tmp_path, monkeypatch, seed):
 
 def test_a_disk_that_lies_would_be_noticed(tmp_path, monkeypatch):
     """The test of the test: without the flushes before the rename, committed episodes are lost."""
-    monkeypatch.setattr("robopolicy_data.episode_writer.sync_tree", lambda folder: None)
+    monkeypatch.setattr("robopolicy_data.syncing.Syncing.flush", lambda *args: None)
     disk, commits, _ = recorded(tmp_path, monkeypatch)
     monkeypatch.undo()
     rng = np.random.default_rng(0)

@@ -73,7 +73,7 @@ def test_what_was_put_aside_is_recovered_later(path):
         assert writer.interrupted[0].number is None
     (path / ".trash/episode-000007").mkdir()  # a deleted episode is nobody's leftover
     (one,) = recover(path)
-    assert (one.number, one.steps) == (0, 8)
+    assert (one.number, one.steps) == (8, 8), "the number of a deleted episode is not used again"
     require_intact(Dataset(path)[0], seed=3)
     assert recover(path) == []
     assert [p.name for p in (path / ".trash").iterdir()] == ["episode-000007"]
@@ -152,7 +152,7 @@ def test_a_recovery_killed_half_way_is_done_again(path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    for moment in ("robopolicy_data.leftovers.seal", "robopolicy_data.episode_writer.sync_tree"):
+    for moment in ("robopolicy_data.leftovers.seal", "robopolicy_data.leftovers.sync_tree"):
 
         def kill(*args):
             raise Killed

@@ -27,9 +27,9 @@ def path(tmp_path):
     return tmp_path / "deep" / "d"
 
 
-def begun(writer, steps=5, seed=3):
+def begun(writer, steps=5, seed=3, **options):
     episode = writer.begin(META)
-    for step in make_steps(seed, steps):
+    for step in make_steps(seed, steps, **options):
         episode.add(step)
     return episode
 
@@ -277,34 +277,44 @@ def test_an_append_interrupted_after_its_last_byte_is_taken_back(tmp_path, monke
     assert (tmp_path / "f").read_bytes() == b"onetwo!"
 
 
-def test_every_byte_is_on_the_disk_before_the_rename_and_the_folder_after_it(path, monkeypatch):
-    events: list[tuple[str, str, int]] = []  # (what, path, bytes at that time)
-    fsync, rename = os.fsync, os.rename
+@pytest.mark.parametrize("judged", [False, True])
+def test_every_byte_is_on_the_disk_before_the_rename_and_the_folder_after_it(path, monkeypatch, judged):
+    events: list[tuple[str, str, object]] = []  # (what, path, its bytes or entries before the flush)
+    rename = os.rename
 
-    def noted_fsync(fd):
-        fsync(fd)
-        name = os.readlink(f"/proc/self/fd/{fd}")
-        events.append(("fsync", name, os.fstat(fd).st_size))
+    def contents(place):
+        return sorted(os.listdir(place)) if os.path.isdir(place) else Path(place).read_bytes()
+
+    def noted(flush):
+        def noted_flush(fd):
+            name = os.readlink(f"/proc/self/fd/{fd}")
+            before = contents(name)
+            flush(fd)
+            events.append(("flush", name, before))
+
+        return noted_flush
 
     def noted_rename(source, target):
         rename(source, target)
-        events.append(("rename", str(Path(source).resolve()), 0))
+        events.append(("rename", str(Path(source).resolve()), None))
 
-    with DatasetWriter(path, SPEC) as writer:
-        episode = begun(writer)
+    monkeypatch.setattr("robopolicy_data.episode_writer.BLOCK", 4)
+    with DatasetWriter(path, SPEC) as writer, monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", noted(os.fsync))
+        patch.setattr(os, "fdatasync", noted(os.fdatasync))
+        patch.setattr(os, "rename", noted_rename)
+        episode = begun(writer, verdict=judged)
         recording = next((path / ".wip").glob("*/episode")).resolve()
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", noted_fsync)
-            patch.setattr(os, "rename", noted_rename)
-            number = episode.commit()
+        number = episode.commit()
     committed = path / "episodes" / f"{number:06d}"
-    moment = events.index(("rename", str(recording), 0))
-    synced = {name: size for what, name, size in events[:moment] if what == "fsync"}
+    moment = events.index(("rename", str(recording), None))
+    flushed = [(name, before) for what, name, before in events[:moment] if what == "flush"]
     for item in (committed, *committed.rglob("*")):
         where = str(recording / item.relative_to(committed))
-        assert where in synced, f"{where} was not flushed before the rename"
-        assert item.is_dir() or synced[where] == item.stat().st_size, f"{where} grew after its flush"
-    after = [name for what, name, _ in events[moment + 1 :] if what == "fsync"]
+        assert (where, contents(item)) in flushed, f"{where} was not flushed, as it is now, before the rename"
+    for folder in (path / ".wip", recording.parent):  # or a power cut would hide the recording from recovery
+        assert str(folder) in [name for name, _ in flushed]
+    after = [name for what, name, _ in events[moment + 1 :] if what == "flush"]
     assert str((path / "episodes").resolve()) in after
 
 

@@ -8,16 +8,14 @@ import google_crc32c
 import numpy as np
 
 from robopolicy.spec import PolicySpec
-from robopolicy_data.files import AppendFile, write_file
+from robopolicy_data.files import AppendFile
 from robopolicy_data.layout import MONITOR, Stream, align_path, camera_path, monitor_streams, streams, time_path
-from robopolicy_data.metadata import array_dict, to_bytes
 
 
 class Column:
     """The one file of an array: its rows, and once it is finished their CRC-32C."""
 
     def __init__(self, path: Path, row_bytes: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.file = AppendFile(path)
         self._row_bytes = row_bytes
         self._crcs = {0: 0}  # of the first so many bytes; two, so that an append taken back leaves the right one
@@ -67,7 +65,16 @@ class Columns:
         self.frames = dict.fromkeys(spec.cameras, 0)
         self._episode, self._index, self._spec = episode, index, spec
         self._columns: dict[str, Column] = {}
+        self._indexes: dict[str, Column] = {}
         self._streams, self._judged = list(streams(spec)), False
+
+    def create(self) -> None:
+        """Make the files, so that they are there, and on the disk, before they are needed; then `close` is owed."""
+        for stream in self._streams:
+            self._make(stream)
+        self._index.mkdir(parents=True, exist_ok=True)
+        for name in self._spec.cameras:
+            self._indexes[name] = Column(self._index / name, 16)
 
     def add(self, block: np.ndarray) -> None:
         """Append records (N,) of `rows.row_dtype`; after a failure add the same ones again, and what follows them."""
@@ -76,6 +83,8 @@ class Columns:
             for name, count in self.frames.items()
         }
         if not self._judged and np.any(block[f"{MONITOR}/state"]):
+            for stream in monitor_streams():
+                self._make(stream)
             self._streams += monitor_streams()
             self._judged = True
         for stream in self._streams:
@@ -85,44 +94,44 @@ class Columns:
                 self._extend(stream, self.frames[stream.camera], block[stream.path][fresh[stream.camera]])
         for name, rows in fresh.items():
             places = block[camera_path(self._spec, name)][rows]
-            _extend(self._column(f"index/{name}", self._index / name, 16), self.frames[name], places)
+            _extend(self._indexes[name], self.frames[name], places)
         self.rows += len(block)
         for name, rows in fresh.items():
             self.frames[name] += len(rows)
 
-    def finish(self) -> list[str]:
-        """Write each array's checksum and zarr.json; return their paths."""
+    def finish(self) -> list[tuple[Stream, int]]:
+        """Write each array's checksum; return the arrays and how many rows each has."""
         for stream in self._streams:
-            rows = self.rows if stream.camera is None else self.frames[stream.camera]
             self._columns[stream.path].finish()
-            write_file(self._episode / stream.path / "zarr.json", to_bytes(array_dict(stream, rows)))
-        return [stream.path for stream in self._streams]
+        return [(one, self.rows if one.camera is None else self.frames[one.camera]) for one in self._streams]
 
     def index(self, camera: str) -> bytes:
         """Return the index of a camera's shard: (N, 2) little-endian uint64 of offset and bytes."""
-        return self._columns[f"index/{camera}"].read()
+        return self._indexes[camera].read()
 
     def stamps_ns(self, stream: str) -> np.ndarray:
         """Return the stamps of ``step``, ``action`` or a camera's frames, int64."""
         return np.frombuffer(self._columns[time_path(stream)].read(), "<i8")
 
     def files(self) -> Iterator[AppendFile]:
-        """Yield the files that grow."""
+        """Yield the files of the arrays; those of the indexes need no flush, since they can be had from the journal."""
         return (column.file for column in self._columns.values())
 
     def close(self) -> None:
         """Close the files; idempotent."""
-        for file in self.files():
-            file.close()
+        for column in (*self._columns.values(), *self._indexes.values()):
+            column.file.close()
 
-    def _column(self, key: str, path: Path, row_bytes: int) -> Column:
-        if key not in self._columns:
-            self._columns[key] = Column(path, row_bytes)
-        return self._columns[key]
+    def _make(self, stream: Stream) -> None:
+        if stream.path not in self._columns:  # a failed attempt may have come so far
+            folder = self._episode / stream.path
+            folder.mkdir(parents=True, exist_ok=True)
+            self._columns[stream.path] = Column(
+                folder / stream.chunk, np.dtype(stream.dtype).itemsize * (stream.dim or 1)
+            )
 
     def _extend(self, stream: Stream, done: int, rows: np.ndarray) -> None:
-        row_bytes = np.dtype(stream.dtype).itemsize * (stream.dim or 1)
-        column = self._column(stream.path, self._episode / stream.path / stream.chunk, row_bytes)
+        column = self._columns[stream.path]
         if column.rows < done:  # nobody had judged so far
             empty = np.nan if stream.dtype == "float64" else 0
             column.append(np.full(done - column.rows, empty, stream.dtype))

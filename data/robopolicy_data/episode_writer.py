@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,13 +15,14 @@ from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
 from robopolicy_data.camera_writer import CameraWriter
-from robopolicy_data.columns import Columns, timing
-from robopolicy_data.files import AppendFile, disk_full_as, sync_tree, write_file
-from robopolicy_data.frames import Coding, FrameCodec
+from robopolicy_data.columns import Columns
+from robopolicy_data.files import AppendFile, disk_full_as
+from robopolicy_data.frames import Coding
 from robopolicy_data.journal import JournalWriter, journal_header
-from robopolicy_data.layout import camera_path, groups, shard_file
-from robopolicy_data.metadata import episode_attributes, frames_dict, group_json, now, software, to_bytes
+from robopolicy_data.layout import camera_path, shard_file
+from robopolicy_data.metadata import episode_attributes, now, software, to_bytes
 from robopolicy_data.rows import fill, point, require_forward, row_dtype
+from robopolicy_data.skeleton import lay_out, seal
 from robopolicy_data.syncing import Syncing
 
 BLOCK = 512  # steps held in memory before they are cut into the arrays
@@ -30,7 +32,7 @@ class EpisodeWriter:
     """An episode being recorded; made by `DatasetWriter.begin`.
 
     Memory does not grow with its length: frames go to the shards, numbers to the journal and, block by block, to the
-    arrays; all of them are flushed to the disk in the background.
+    arrays; all of them, and first of all the folders, are flushed to the disk in the background.
 
     Args:
         wip: folder of unfinished episodes.
@@ -39,6 +41,7 @@ class EpisodeWriter:
         coding: of the camera frames.
         publish: moves the finished folder to its number and returns that.
         on_close: told when the episode is over, however it ended, with the folder to delete, or None if it stays.
+        pool: the threads that flush.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class EpisodeWriter:
         coding: Coding,
         publish: Callable[[Path], int],
         on_close: Callable[[Path | None], None],
+        pool: Executor,
     ) -> None:
         self._spec, self._coding, self._publish, self._on_close = spec, coding, publish, on_close
         self._meta = self._filled(meta)
@@ -57,10 +61,11 @@ class EpisodeWriter:
         self._held = 0  # rows of the block in use
         self._last: np.ndarray | None = None  # the newest row
         self._folder = wip / self._uuid  # holds `journal`, `index`, and `episode`, which is what will be renamed
+        self._laid_out: frozenset[str] = frozenset()
         self._columns = Columns(self._folder / "episode", self._folder / "index", spec)
         self._cameras: dict[str, CameraWriter] = {}
         self._journal: JournalWriter | None = None
-        self._syncing = Syncing()
+        self._syncing = Syncing(pool)
         self._open = True
         header = journal_header(self._meta, self._uuid, self._recorded, spec, coding)
         try:
@@ -132,15 +137,18 @@ class EpisodeWriter:
             raise ContractError("an episode of no steps cannot be committed; discard it")
         known = self._meta if meta is None else self._filled(meta)
         more = {"drops": dict(drops or {}), "marks": list(marks), "parent": parent}
-        group_json(episode_attributes(known, len(self), self._uuid, self._recorded, **more))  # refuses what is no JSON
+        to_bytes(episode_attributes(known, len(self), self._uuid, self._recorded, **more))  # refuses what is no JSON
         with disk_full_as(self._story):
-            self._syncing.require_good(wait=True)
+            self._syncing.require_good()
             self._cut()
             attributes = episode_attributes(known, len(self), self._uuid, self._recorded, **more)
             codecs = {name: camera.codec for name, camera in self._cameras.items()}
             shards = {name: camera.shard for name, camera in self._cameras.items()}
-            seal(self._folder / "episode", self._spec, attributes, self._columns, codecs, shards)
-            number = self._publish(self._folder / "episode")
+            episode = self._folder / "episode"
+            written = seal(episode, self._spec, attributes, self._columns, codecs, shards, self._laid_out)
+            self._syncing.flush([*(shard.file for shard in shards.values()), *self._columns.files()], written)
+            self._syncing.require_good(wait=True)
+            number = self._publish(episode)
         self._close()
         return number
 
@@ -158,12 +166,19 @@ class EpisodeWriter:
         return replace(meta, rate_hz=meta.rate_hz or self._spec.rate_hz, software=meta.software or software())
 
     def _create(self, header: dict[str, Any]) -> None:
+        episode = self._folder / "episode"
+        self._folder.mkdir(parents=True)
+        laid_out = lay_out(episode, self._spec, self._coding)
         for name, camera in self._spec.cameras.items():
-            folder = self._folder / "episode" / camera_path(self._spec, name)
-            folder.mkdir(parents=True)
-            self._cameras[name] = CameraWriter(name, camera, self._coding, folder / shard_file(camera))
-        (self._folder / "episode").mkdir(parents=True, exist_ok=True)
+            shard = episode / camera_path(self._spec, name) / shard_file(camera)
+            self._cameras[name] = CameraWriter(name, camera, self._coding, shard)
+        self._columns.create()
         self._journal = JournalWriter(self._folder / "journal", header)
+        self._laid_out = frozenset(laid_out)
+        files = [episode / path / "zarr.json" for path in laid_out]
+        wip = self._folder.parent
+        folders = [wip.parent, wip, self._folder, *(episode / path for path in laid_out)]
+        self._syncing.flush(self._files(), [*files, *folders])
 
     def _cut(self) -> None:
         """Cut the steps in memory into the arrays."""
@@ -197,28 +212,6 @@ class EpisodeWriter:
     def _story(self) -> str:
         dataset, kept = self._folder.parent.parent, f"kept in {self._folder.parent.name}"
         return f"{dataset}: the episode stopped after {len(self)} steps ({kept}); the committed ones are untouched"
-
-
-def seal(
-    episode: Path,
-    spec: PolicySpec,
-    attributes: dict[str, Any],
-    columns: Columns,
-    codecs: Mapping[str, FrameCodec],
-    shards: Mapping[str, Any],
-) -> None:
-    """Finish the shards and arrays, write every zarr.json, wait until all of the episode is on the disk."""
-    arrays = columns.finish()
-    for name, shard in shards.items():
-        shard.finish(columns.index(name))
-        described = frames_dict(codecs[name], spec.cameras[name], columns.frames[name])
-        write_file(episode / camera_path(spec, name) / "zarr.json", to_bytes(described))
-        arrays.append(camera_path(spec, name))
-    (own,) = attributes.values()
-    own |= {"frames": dict(columns.frames), "timing": timing(columns.stamps_ns, ["step", "action", *spec.cameras])}
-    for group in groups(arrays):
-        write_file(episode / group / "zarr.json", group_json(attributes if group == "" else None))
-    sync_tree(episode)
 
 
 def remove_folder(folder: Path) -> None:

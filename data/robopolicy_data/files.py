@@ -47,8 +47,14 @@ class AppendFile:
         new = os.O_CREAT | os.O_EXCL if resume is None else 0
         self._fd = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o644)
         self.size = resume or 0  # bytes
+        self._changes, self._synced = 0, -1  # how often it changed, and up to which change it is on the disk
         if resume is not None:
             os.ftruncate(self._fd, resume)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something of it is not on the disk yet."""
+        return self._changes != self._synced
 
     def append(self, *parts: bytes) -> int:
         """Write the parts at the end, without a flush to the disk; return the offset of the first byte."""
@@ -60,20 +66,25 @@ class AppendFile:
             self.size = start
             os.ftruncate(self._fd, start)
             raise
+        finally:
+            self._changes += 1  # after the write: a flush that began before it does not count
         return start
 
     def cut(self, size: int) -> None:
         """Keep the first ``size`` bytes only."""
         os.ftruncate(self._fd, size)
         self.size = size
+        self._changes += 1
 
     def read(self) -> bytes:
         """Return all of it."""
         return os.pread(self._fd, self.size, 0)
 
     def sync(self) -> None:
-        """Wait until what was appended is on the disk."""
+        """Wait until what was appended is on the disk; from any thread."""
+        changes = self._changes
         os.fdatasync(self._fd)
+        self._synced = max(self._synced, changes)
 
     def close(self) -> None:
         """Close; idempotent."""
@@ -91,10 +102,12 @@ def write_all(fd: int, data: bytes, offset: int = 0) -> None:
 
 
 def write_file(path: Path, *parts: bytes) -> None:
-    """Write a whole new file, without a flush to the disk."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    """Write a whole file, without a flush to the disk; an old one is written over where it lies, which is quicker."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        write_all(fd, b"".join(parts))
+        data = b"".join(parts)
+        write_all(fd, data)
+        os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
 

@@ -11,13 +11,14 @@ import numpy as np
 from robopolicy.errors import DatasetError, RobopolicyError
 from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy_data.columns import Columns
-from robopolicy_data.episode_writer import BLOCK, remove_folder, seal
-from robopolicy_data.files import crc32c
+from robopolicy_data.episode_writer import BLOCK, remove_folder
+from robopolicy_data.files import crc32c, sync_tree
 from robopolicy_data.frames import DepthFrames, FrameCodec, JpegFrames, ZstdFrames
 from robopolicy_data.journal import Journal, read_journal
 from robopolicy_data.layout import DERIVED, TRASH, align_path, camera_path, shard_file, streams
 from robopolicy_data.metadata import KEY, episode_attributes, meta_from_json
 from robopolicy_data.shard import ShardWriter
+from robopolicy_data.skeleton import seal
 
 _JPEG = b"\xff\xd8"
 
@@ -105,6 +106,7 @@ def _write(folder: Path, spec: PolicySpec, journal: Journal, steps: int, reason:
     attributes = episode_attributes(meta, steps, own["uuid"], own["recorded"], **more, recovered=recovered)
     columns, shards = Columns(episode, folder / "index", spec), {}
     try:
+        columns.create()
         for start in range(0, steps, BLOCK):
             columns.add(journal.rows[start : min(start + BLOCK, steps)])
         codecs: dict[str, FrameCodec] = {}
@@ -114,6 +116,7 @@ def _write(folder: Path, spec: PolicySpec, journal: Journal, steps: int, reason:
             offset = int(journal.rows[camera_path(spec, name)][0][0])
             codecs[name] = _codec(camera, path, offset, journal.header)
         seal(episode, spec, attributes, columns, codecs, shards)
+        sync_tree(episode)
     finally:
         columns.close()
         for shard in shards.values():

@@ -1,24 +1,30 @@
-"""Growing files put on the disk in the background, so that little is left for the commit to wait for."""
+"""Files put on the disk by threads: in the background while they grow, and all at once for a commit."""
 
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, wait
+from functools import partial
+from pathlib import Path
 
-from robopolicy_data.files import AppendFile
+from robopolicy_data.files import AppendFile, sync
 
+THREADS = 16  # flushes at once: a commit has about thirty files, and those that wait together share what the disk does
 PERIOD_S = 1.0
-BYTES = 4_000_000  # not yet on the disk, before that
+BYTES = 1_000_000  # not yet on the disk, before that
 
 
 class Syncing:
-    """Flushes from a thread of its own, at most once a second or every few megabytes; the writer never waits for it.
+    """Flushes in the background, at most once a second or every megabyte; the writer waits for it only to commit.
 
     A flush that fails may have lost what was appended before it, and the kernel tells only once: it is never forgotten.
+
+    Args:
+        pool: of `THREADS` threads; they are started by the first flush, so that a commit need not start them.
     """
 
-    def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._running: Future[None] | None = None
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._running: list[Future[None]] = []  # and those that failed
         self._began_s, self._unsynced = time.monotonic(), 0
 
     def wrote(self, count: int, files: Iterable[AppendFile]) -> None:
@@ -26,25 +32,27 @@ class Syncing:
         self._unsynced += count
         if self._unsynced < BYTES and time.monotonic() - self._began_s < PERIOD_S:
             return
-        if self._running is not None and (not self._running.done() or self._running.exception() is not None):
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "sync")
-        self._running = self._pool.submit(_sync, list(files))
-        self._began_s, self._unsynced = time.monotonic(), 0
+        if all(one.done() and one.exception() is None for one in self._running):
+            self.flush(files)
+            self._began_s, self._unsynced = time.monotonic(), 0
+
+    def flush(self, files: Iterable[AppendFile], paths: Iterable[Path] = ()) -> None:
+        """Begin to flush what ``files`` have that is not on the disk yet, and other files and folders whole."""
+        todo = [*(file.sync for file in files if file.dirty), *(partial(sync, path) for path in paths)]
+        self._running += [self._pool.submit(_each, todo[k::THREADS]) for k in range(min(THREADS, len(todo)))]
 
     def require_good(self, *, wait: bool = False) -> None:
         """Raise what a flush has failed with, an OSError; with ``wait`` also one that still runs."""
-        if self._running is not None and (wait or self._running.done()):
-            self._running.result()
+        for one in list(self._running):
+            if wait or one.done():
+                one.result()
+                self._running.remove(one)
 
     def close(self) -> None:
-        """Wait and let the thread go; idempotent. Before this the files must stay open."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool, self._running = None, None
+        """Wait for what runs; idempotent. Before this the files must stay open."""
+        wait(self._running)
 
 
-def _sync(files: list[AppendFile]) -> None:
-    for file in files:
-        file.sync()
+def _each(todo: list[Callable[[], None]]) -> None:
+    for flush in todo:
+        flush()

@@ -18,6 +18,7 @@ from robopolicy_data.layout import EPISODES, LOCK, TRASH, WIP, require_names
 from robopolicy_data.leftovers import Interrupted, take_care
 from robopolicy_data.lock import WriterLock
 from robopolicy_data.metadata import KEY, VERSION, dataset_attributes, group_json, read_root, require_imported
+from robopolicy_data.syncing import THREADS
 
 __all__ = ["DatasetWriter", "Interrupted"]
 
@@ -59,7 +60,7 @@ class DatasetWriter:
         require_names(self.spec)
         self._coding = Coding(quality, lossless)
         self._episode: EpisodeWriter | None = None
-        self._tidying: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(THREADS, "disk")  # starts none before they are needed
         _require_ours(self.path)
         with disk_full_as(lambda: f"cannot write to {self.path}; its committed episodes are untouched"):
             make_folder(self.path)
@@ -86,7 +87,9 @@ class DatasetWriter:
             DiskFull: if there is no room.
         """
         self._require_idle()
-        self._episode = EpisodeWriter(self.path / WIP, self.spec, meta, self._coding, self._publish, self._forget)
+        self._episode = EpisodeWriter(
+            self.path / WIP, self.spec, meta, self._coding, self._publish, self._forget, self._pool
+        )
         return self._episode
 
     def adopt(self, folder: Path | str, *, link: bool = True) -> int:
@@ -146,9 +149,7 @@ class DatasetWriter:
         """Let the dataset go; an episode still open is left unfinished; idempotent."""
         if self._episode is not None:
             self._episode.abandon()
-        if self._tidying is not None:
-            self._tidying.shutdown()
-            self._tidying = None
+        self._pool.shutdown()
         if not self._lock.closed:
             with suppress(OSError):
                 (self.path / WIP).rmdir()  # unless something unfinished is in it
@@ -201,9 +202,7 @@ class DatasetWriter:
         """Let an episode go; what is left of it is deleted in the background, for a long journal takes its time."""
         self._episode = None
         if folder is not None:
-            if self._tidying is None:
-                self._tidying = ThreadPoolExecutor(1, "tidy")
-            self._tidying.submit(remove_folder, folder)
+            self._pool.submit(remove_folder, folder)
 
 
 def _listed(folder: Path) -> list[str]:
