@@ -416,6 +416,24 @@ def test_a_damaged_picture_is_named_and_the_rest_goes_on(tmp_path, cache, prefet
         assert failed == [f"{tmp_path / 'd'}: episode 1, camera front, frame 2 is damaged (CRC-32C)"]
 
 
+@pytest.mark.parametrize("stream", ["state q", "action"])
+def test_a_number_that_is_none_is_named(tmp_path, stream):
+    make(tmp_path / "a", [1])
+    with DatasetWriter(tmp_path / "b", SPEC) as writer:
+        record(writer, 2)
+        episode = writer.begin(META)
+        for k in range(4):
+            step = make_step(k, np.random.default_rng(0))
+            values = step.sent if stream == "action" else step.observation.state["q"]
+            values[1] = np.inf if k == 3 else 0
+            episode.add(step)
+        episode.commit()
+    with pytest.raises(DatasetError, match=rf"b: episode 1: {stream} holds NaN or infinity at step 3; trim or delete"):
+        Loader([tmp_path / "a", tmp_path / "b"], **SIZE)
+    with Loader([tmp_path / "a", tmp_path / "b"], **SIZE, keep=lambda e: e.number == 0) as loader:
+        assert len(loader) == length(1) + length(2)
+
+
 def test_settings_that_make_no_sense_are_refused(path):
     for wrong, message in (
         ({"batch_size": 0}, "batch_size is 0"),

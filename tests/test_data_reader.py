@@ -155,10 +155,11 @@ def test_what_is_not_a_dataset_is_said_so(tmp_path, what):
         (path / "zarr.json").write_text("{")
     if what == "zarr v2":
         (path / ".zgroup").write_text('{"zarr_format": 2}')
-    match = {"zarr v2": "import diffusion-policy", "not json": "is not JSON", "file": "no whole zip file"}.get(
-        what, "expected a folder with a zarr.json"
-    )
-    with pytest.raises(DatasetError, match=match):
+    match = {
+        "nothing": "it does not exist", "zarr v2": "import diffusion-policy", "not json": "is not JSON",
+        "file": "no whole zip file",
+    }  # fmt: skip
+    with pytest.raises(DatasetError, match=match.get(what, "expected a folder with a zarr.json")):
         Dataset(path)
 
 

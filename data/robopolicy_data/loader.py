@@ -15,7 +15,7 @@ from robopolicy.spec import PolicySpec
 from robopolicy_data.arrays import Arrays, read_numbers
 from robopolicy_data.cache import Pictures, require_size
 from robopolicy_data.episode import Episode
-from robopolicy_data.mixture import Mixture, not_failed, read_marks, require_same_spec, thinned
+from robopolicy_data.mixture import Mixture, not_failed, read_marks, require_finite, require_same_spec, thinned
 from robopolicy_data.parallel import cores
 from robopolicy_data.plan import Plan, open_pictures, plan_memory
 from robopolicy_data.reader import Dataset
@@ -60,7 +60,7 @@ class Loader:
         batch_size: windows a batch of this rank.
 
     Raises:
-        DatasetError: if there is nothing to load, or something is damaged.
+        DatasetError: if there is nothing to load, something is damaged, or a state or action is NaN or infinite.
         SpecMismatch: if the datasets differ; both sides printed.
         UnknownCamera, UnknownName: naming the valid ones.
         ContractError: on settings that make no sense, or more memory than the limit.
@@ -105,6 +105,7 @@ class Loader:
             raise DatasetError(f"{', '.join(d.where for d in opened) or 'no dataset'}: no episode to load of {held}")
         self.threads = threads or cores()
         self.arrays: Arrays = read_numbers(episodes, whole)
+        require_finite(episodes, self.arrays)
         marks = [read_marks(episodes, name) for name in skip]
         self._windows = Windows(self.arrays.episode_ends, n_obs, horizon, every=every, skip=marks)
         rows = [sum(episode.length for episode in part) for part in chosen]

@@ -8,6 +8,7 @@ import numpy as np
 
 from robopolicy.errors import ContractError, DatasetError
 from robopolicy.spec import PolicySpec
+from robopolicy_data.arrays import Arrays
 from robopolicy_data.episode import Episode
 from robopolicy_data.reader import Dataset
 
@@ -97,6 +98,21 @@ def require_same_spec(
 def not_failed(episode: Episode) -> bool:
     """Whether an episode succeeded or nobody judged it: what a policy learns from unless told otherwise."""
     return episode.meta.success is not False
+
+
+def require_finite(episodes: Sequence[Episode], arrays: Arrays) -> None:
+    """Refuse NaN and infinity, from which nothing can be learnt; DatasetError names the first."""
+    streams = {f"state {name}": values for name, values in arrays.state.items()} | {"action": arrays.action}
+    for name, values in streams.items():
+        if np.isfinite(values.min(initial=0)) and np.isfinite(values.max(initial=0)):  # min and max pass NaN on
+            continue
+        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        owner = int(np.searchsorted(arrays.episode_ends, row, side="right"))
+        step = row - (int(arrays.episode_ends[owner - 1]) if owner else 0)
+        raise DatasetError(
+            f"{episodes[owner].where}: {name} holds NaN or infinity at step {step}; trim or delete the episode "
+            "(`robopolicy data check` lists all of them)"
+        )
 
 
 def thinned(spec: PolicySpec, every: int) -> PolicySpec:

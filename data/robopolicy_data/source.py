@@ -52,7 +52,7 @@ def open_source(where: Path | str) -> Source:
     """Return the source that ``where`` names: a folder, a .zip file, or a URL of either.
 
     Raises:
-        DatasetError: if it is a file but no zip, a zip that cannot be read in ranges, or out of reach.
+        DatasetError: if it does not exist, is a file but no zip, a zip that cannot be read in ranges, or out of reach.
         MissingExtra: if the package that speaks the URL's protocol is not installed.
     """
     if url := _URL.fullmatch(str(where)):  # a Path folds the slashes of a URL into one
@@ -64,6 +64,8 @@ def open_source(where: Path | str) -> Source:
     path = Path(where)
     if path.is_file():
         return ZipSource(FolderSource(path.parent), str(path), path.name)
+    if not path.exists():
+        raise DatasetError(f"{path} is not a robopolicy dataset: it does not exist")
     return FolderSource(path)
 
 

@@ -80,7 +80,7 @@ def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int
     from robopolicy.cli.progress import bar, say
     from robopolicy_data.arrays import decode_arrays
     from robopolicy_data.loader import Loader
-    from robopolicy_data.mixture import read_marks
+    from robopolicy_data.mixture import read_marks, require_finite
     from robopolicy_data.windows import WindowSampler
 
     choice = data.choice
@@ -88,6 +88,7 @@ def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int
         if choice.cache == "auto" and choice.weights is None and _fits(data, device):
             marks = [read_marks(data.episodes, name) for name in choice.skip]
             arrays = decode_arrays(data.episodes, data.recorded, progress.at)
+            require_finite(data.episodes, arrays)
             return WindowSampler(
                 arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, skip=marks
             )
