@@ -99,6 +99,24 @@ def test_jpeg_of_the_camera_is_stored_untouched(tmp_path, lossless):
     assert np.array_equal(episode.images("front", 3)[0], truth)
 
 
+def test_a_torn_jpeg_of_the_camera_costs_its_end_only(tmp_path):
+    """A USB camera sends such a frame now and then; neither the recording nor a training may end of it."""
+    steps, k = make_steps(4, 6), 3
+    whole = [JpegFrames(90).encode(step.observation.images["front"]) for step in steps]
+    sent = [data[:-60] if i == k else data for i, data in enumerate(whole)]
+    for i, step in enumerate(steps):
+        images = {"wrist": step.observation.images["wrist"]}
+        steps[i] = replace(step, observation=replace(step.observation, images=images, encoded={"front": sent[i]}))
+    episode = written(tmp_path, steps)
+    assert list(episode.frame_bytes("front")) == sent
+    truth = np.empty((24, 32, 3), np.uint8)
+    JpegFrames().decode(whole[k], truth)
+    assert np.array_equal(episode.images("front", k)[0, :8], truth[:8])
+    found = [str(p) for p in check(tmp_path) if "torn" in p.message]
+    assert len(found) == 1
+    assert "1 of 6 frames are torn, as the camera sent them, the first at frame 3" in found[0]
+
+
 def test_stamps_that_go_back_are_refused_and_cost_one_step(tmp_path):
     steps = make_steps(3, 6)
     seen = steps[4].observation

@@ -32,6 +32,7 @@ class CameraWriter:
         self.stamp_ns = 0
         self.place = (0, 0)
         self.codec: FrameCodec = coding.codec(camera)
+        self.codec.encode(np.zeros((16, 16, *camera.shape[2:]), camera.dtype))  # loads its library now, not in a tick
         self.shard = ShardWriter(path)
         self._name, self._camera, self._coding = name, camera, coding
 

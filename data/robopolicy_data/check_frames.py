@@ -7,10 +7,12 @@ import numpy as np
 from robopolicy.errors import DatasetError
 from robopolicy.spec import PolicySpec
 from robopolicy_data.episode import Episode
+from robopolicy_data.frames import jpeg_torn
 from robopolicy_data.layout import camera_path
 from robopolicy_data.problem import Problem
 
 MAX_FROZEN = 0.1  # share of an episode's frames equal to the one before while the state moved
+JPEG = b"\xff\xd8"  # how such a picture begins
 BLACK = 8  # a picture with no brighter value is black, 0..255
 
 
@@ -27,13 +29,17 @@ def check_frames(episode: Episode, spec: PolicySpec, camera: str, moved: np.ndar
     size = spec.cameras[camera]
     frame, before = np.empty((1, *size.shape), size.dtype), np.empty((1, *size.shape), size.dtype)
     dark: list[int] = []
+    torn: list[int] = []
     frozen, count = 0, episode.frame_count(camera)
     for row in range(count):
         try:
             episode.frames(camera, [row], out=frame)
+            (data,) = episode.frame_bytes(camera, [row])
         except DatasetError as error:
             yield Problem("error", f"episode {episode.number}", str(error))
             return
+        if data.startswith(JPEG) and jpeg_torn(data):
+            torn.append(row)
         if frame.max() <= (BLACK if size.kind == "colour" else 0):
             dark.append(row)
         frozen += bool(row and moved[row] and np.array_equal(frame, before))
@@ -41,6 +47,9 @@ def check_frames(episode: Episode, spec: PolicySpec, camera: str, moved: np.ndar
     if dark:
         what = "black" if size.kind == "colour" else "empty"
         yield Problem("warning", where, f"{len(dark)} of {count} frames are {what}, the first at frame {dark[0]}")
+    if torn:
+        text = f"{len(torn)} of {count} frames are torn, as the camera sent them, the first at frame {torn[0]}"
+        yield Problem("warning", where, text)
     if frozen > MAX_FROZEN * count:
         yield Problem("warning", where, f"{frozen} of {count} frames repeat the one before while the state moves")
 

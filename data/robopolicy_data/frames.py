@@ -34,12 +34,15 @@ class JpegFrames:
         return data
 
     def decode(self, data: bytes, out: np.ndarray) -> None:
-        """Decode into ``out`` (H, W, 3) uint8 RGB; ValueError if the bytes are not such a picture."""
+        """Decode into ``out`` (H, W, 3) uint8 RGB; ValueError if the bytes are not such a picture.
+
+        One that a camera sent torn is decoded as far as it goes, the rest is grey: a checksum says that it came so.
+        """
         import simplejpeg
 
         if jpeg_size(data) != out.shape[:2]:
             raise ValueError(f"JPEG is {jpeg_size(data)}, want {out.shape[:2]}")
-        simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+        simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=False)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the zarr codecs, array to bytes."""
@@ -136,6 +139,11 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
     height, width = simplejpeg.decode_jpeg_header(data)[:2]
     return int(height), int(width)
+
+
+def jpeg_torn(data: bytes) -> bool:
+    """Return whether a JPEG picture lacks its end, as one does of which a camera or its bus lost a part."""
+    return not data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def frame_codec(codecs: Sequence[Mapping[str, Any]]) -> FrameCodec:
