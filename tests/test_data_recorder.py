@@ -1,5 +1,6 @@
 import errno
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -316,6 +317,32 @@ def test_marks_lie_at_the_newest_step(tmp_path):
         recorder.on_end(META)
     stamp_ns = steps[2].observation.stamp_ns
     assert Dataset(tmp_path)[0].attributes["marks"] == [{"stamp_ns": stamp_ns, "name": "grasped"}]
+
+
+def test_a_mark_before_the_first_step_lies_at_it_also_in_a_second_episode(tmp_path):
+    with Recorder(tmp_path) as recorder:
+        for seed in (1, 2):
+            recorder.on_start(META, SPEC)
+            recorder.mark("takeover")
+            for step in make_steps(seed, 3):
+                recorder.on_step(step)
+            recorder.on_end(META)
+    for episode in Dataset(tmp_path):
+        first = int(episode.stamps_ns("step")[0])
+        assert episode.attributes["marks"] == [{"stamp_ns": first, "name": "takeover"}]
+
+
+def test_libraries_are_loaded_before_the_first_step(tmp_path):
+    """An import holds up every thread, for depth maps by 50 ms: not in the middle of a tick."""
+    program = (
+        "import sys; from pathlib import Path; from robopolicy.spec import *; from robopolicy.types import *\n"
+        "from robopolicy_data.recorder import Recorder\n"
+        "spec = PolicySpec({'a': CameraSpec(8, 8), 'b': CameraSpec(8, 8, 'depth')}, {'q': StateSpec(1, ('rad',))})\n"
+        "with Recorder(Path(sys.argv[1]) / 'd') as recorder:\n"
+        "    recorder.on_start(EpisodeMeta('lift', 'mock'), spec)\n"
+        "    assert {'simplejpeg', 'numcodecs.blosc'} <= set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
 
 
 def paced(period_ns, count, wrist=None):

@@ -64,7 +64,8 @@ class Recorder:
         self._taking: BackgroundEpisode | InlineEpisode | None = None
         self._pace: Pace | None = None
         self._marks: list[dict[str, int | str]] = []
-        self._stamp_ns, self._message = 0, ""
+        self._stamp_ns: int | None = None  # of the newest step
+        self._message = ""
 
     def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
         """Begin an episode; raises what `DatasetWriter` and its `begin` raise."""
@@ -76,19 +77,22 @@ class Recorder:
             self.interrupted = self._writer.interrupted
         self._writer.require(spec)
         episode = self._writer.begin(meta)
-        self._pace, self._marks, self._message = Pace(spec), [], ""
+        self._pace, self._marks, self._stamp_ns, self._message = Pace(spec), [], None, ""
         self._taking = BackgroundEpisode(episode, *self._capacity) if self._background else InlineEpisode(episode)
 
     def on_step(self, step: Step) -> None:
         """Take one step; raises what `EpisodeWriter.add` raised for this or, in the background, an earlier one."""
         if self._taking is not None and self._pace is not None:
+            if self._stamp_ns is None:
+                for mark in self._marks:
+                    mark["stamp_ns"] = step.observation.stamp_ns
             self._stamp_ns = step.observation.stamp_ns
             self._pace.saw(step.observation)
             self._taking.put(step)
 
     def mark(self, name: str) -> None:
-        """Mark the newest step, for the episode's ``marks``."""
-        self._marks.append({"stamp_ns": self._stamp_ns, "name": name})
+        """Mark the newest step, before there is one the first, for the episode's ``marks``."""
+        self._marks.append({"stamp_ns": self._stamp_ns or 0, "name": name})
 
     def on_end(self, meta: EpisodeMeta) -> None:
         """Write what still waits, then commit the episode, or discard it if it is empty or not to be kept.

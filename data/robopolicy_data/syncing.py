@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for
 from functools import partial
 from pathlib import Path
 
@@ -38,19 +39,22 @@ class Syncing:
 
     def flush(self, files: Iterable[AppendFile], paths: Iterable[Path] = ()) -> None:
         """Begin to flush what ``files`` have that is not on the disk yet, and other files and folders whole."""
-        todo = [*(file.sync for file in files if file.dirty), *(partial(sync, path) for path in paths)]
+        todo: list[Callable[[], None]] = [file.sync for file in files if file.dirty]
+        todo += [partial(sync, path) for path in paths]
         self._running += [self._pool.submit(_each, todo[k::THREADS]) for k in range(min(THREADS, len(todo)))]
 
     def require_good(self, *, wait: bool = False) -> None:
         """Raise what a flush has failed with, an OSError; with ``wait`` also one that still runs."""
+        if wait:
+            wait_for(self._running)  # woken once, not by each
         for one in list(self._running):
-            if wait or one.done():
+            if one.done():
                 one.result()
                 self._running.remove(one)
 
     def close(self) -> None:
         """Wait for what runs; idempotent. Before this the files must stay open."""
-        wait(self._running)
+        wait_for(self._running)
 
 
 def _each(todo: list[Callable[[], None]]) -> None:
