@@ -36,7 +36,9 @@ class Chromium:
         flags = [
             "--headless=new", "--no-sandbox", "--remote-debugging-port=0", f"--user-data-dir={self._profile}",
             "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--disable-dev-shm-usage", "--disable-gpu", f"--window-size={width},{height}", "about:blank",
+            "--disable-dev-shm-usage", "--disable-gpu", f"--window-size={width},{height}",
+            "--allow-pre-commit-input",  # else a click before the first picture is on the screen is thrown away
+            "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
             [chromium_path(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -105,9 +107,20 @@ class Chromium:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, buttons=buttons, clickCount=1)
 
     def click(self, selector: str) -> None:
-        """Click in the middle of the first such element, once what was asked before is on the screen."""
+        """Click in the middle of the first such element, once what was asked before is on the screen.
+
+        A busy browser may still route the mouse by an older picture of the page: the button goes down only once the
+        pointer is seen to be on the element.
+        """
         self.eval("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => 1)")
-        x, y = self.middle(selector)
+        end = time.monotonic() + 30
+        while True:
+            x, y = self.middle(selector)
+            self.mouse("mouseMoved", x, y)
+            if self.eval(f"document.querySelector({json.dumps(selector)}).matches(':hover')"):
+                break
+            assert time.monotonic() < end, f"something lies over {selector} at {x:.0f}, {y:.0f}"
+            time.sleep(0.05)
         self.mouse("mousePressed", x, y, 1)
         self.mouse("mouseReleased", x, y)
 
