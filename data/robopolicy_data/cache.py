@@ -119,7 +119,8 @@ class Encoded:
         elif isinstance(codec, JpegFrames):
             import simplejpeg  # type: ignore[import-untyped]
 
-            simplejpeg.decode_jpeg(data, "RGB", min_height=self._size[0], min_width=self._size[1], buffer=place)
+            height, width = self._size  # a torn picture is grey where it ends, as in `JpegFrames.decode`
+            simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, buffer=place, strict=False)
         else:
             raise ValueError("only JPEG can be decoded to a smaller size")
 
