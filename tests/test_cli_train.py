@@ -90,6 +90,16 @@ def test_every_cache_trains_the_same_policy(data, resident, tmp_path, cache):
     assert weights(tmp_path / "p") == resident
 
 
+@pytest.mark.parametrize(("before", "after"), [("auto", "disk"), ("compressed", "auto")])
+def test_a_run_goes_on_from_another_cache(data, resident, tmp_path, monkeypatch, before, after):
+    monkeypatch.setattr("robopolicy.cli.progress.Bar.at", interrupt_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        train(DataChoice((data / "a.zarr",), cache=before), tmp_path / "p", settings=RUN, **CAMERAS)
+    monkeypatch.undo()
+    train(DataChoice((data / "a.zarr",), cache=after), tmp_path / "p", settings=RUN, resume=True, **CAMERAS)
+    assert weights(tmp_path / "p") == resident
+
+
 def test_a_mixture_resumes_bit_for_bit(data, tmp_path, monkeypatch):
     choice = DataChoice((data / "a.zarr", data / "b.zarr"), weights=(1, 3))
     train(choice, tmp_path / "whole", settings=RUN, **CAMERAS)
@@ -107,6 +117,10 @@ def test_a_mixture_resumes_bit_for_bit(data, tmp_path, monkeypatch):
     other = DataChoice(choice.paths, weights=(3, 1))
     with pytest.raises(CheckpointError, match=r"its order was .*0\.25.* now .*0\.75"):
         train(other, tmp_path / "parts", settings={**RUN, "steps": 8}, resume=True, **CAMERAS)
+    for cache in ("auto", "disk"):
+        unweighted = DataChoice(choice.paths, cache=cache)
+        with pytest.raises(CheckpointError, match=r"its order was .* now every window once an epoch"):
+            train(unweighted, tmp_path / "parts", settings={**RUN, "steps": 8}, resume=True, **CAMERAS)
 
 
 def test_the_command_line_takes_datasets_weights_and_caches(data, tmp_path, capsys):

@@ -10,6 +10,8 @@ from torch import Tensor
 from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 
+_EPOCHS = "every window once an epoch"
+
 
 class Arrays(Protocol):
     """All steps of a dataset, one after the other."""
@@ -106,8 +108,8 @@ class DeviceWindows:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Nothing: seed and step say it all."""
-        return {}
+        """What makes the order, beside seed and step."""
+        return {"order": _EPOCHS}
 
     def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
         """Return batch number ``step`` of the run ``seed``: every window once an epoch, the odd rest left out."""
@@ -160,7 +162,9 @@ class HostWindows:
     @property
     def about(self) -> dict[str, Any]:
         """What makes the order, beside seed and step."""
-        return {"order": dict(self._loader.about)}
+        order = dict(self._loader.about)
+        plain = order.get("weights") is None and order.get("world", 1) == 1  # then it is that of `DeviceWindows`
+        return {"order": _EPOCHS if plain else order}
 
     def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
         """Return batch number ``step``; what it holds is good until the next call."""
