@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from recordings import SPEC, record
 
 from robopolicy.cli.main import main
+from robopolicy_data.exporters.zipped import export_zip
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
 
@@ -117,6 +118,9 @@ def test_gc_wants_a_yes(path, capsys):
         (["split", "D", "a.zarr"], "is no part; want NEW.zarr=SHARE"),
         (["view", "D", "--episodes", "70", "--out", "P"], "has no episode 70; it has 0-7"),
         (["view", "nowhere.zarr", "--out", "P"], "nowhere.zarr"),
+        (["trim", "D", "3", "--steps", "0:10"], "3 has 10 steps; 0:10 is all of them, nothing to trim"),
+        (["history", "nowhere.zarr"], "nowhere.zarr is not a robopolicy dataset"),
+        (["gc", "nowhere.zarr", "--yes"], "nowhere.zarr is not a robopolicy dataset"),
     ],
 )
 def test_mistakes_are_one_line_and_change_nothing(path, capsys, words, message):
@@ -126,6 +130,25 @@ def test_mistakes_are_one_line_and_change_nothing(path, capsys, words, message):
     assert message in err
     assert len([line for line in err.splitlines() if line.startswith("robopolicy: ")]) == 1
     assert numbers(path) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["delete", "PLACE", "0"], ["undelete", "PLACE", "0"], ["undo", "PLACE"], ["recover", "PLACE"]),
+        *(["label", "PLACE", "0", "--success", "true"], ["history", "PLACE"], ["gc", "PLACE", "--yes"]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_is_only_read_is_not_edited(path, capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    export_zip(path, tmp_path / "d.zip")
+    before = (tmp_path / "d.zip").read_bytes()
+    for place, message in (("d.zip", "d.zip is a file, which is only read"), ("s3://lab/d.zarr", "is only read")):
+        code, _, err = run(capsys, *(place if word == "PLACE" else word for word in words))
+        assert (code, message in err) == (1, True), err
+    assert (tmp_path / "d.zip").read_bytes() == before
+    assert not (tmp_path / "s3:").exists()
 
 
 def test_info_and_stats_as_text_and_json(path, capsys):

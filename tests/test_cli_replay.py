@@ -11,7 +11,7 @@ import pytest
 from robopolicy.cli.record import record
 from robopolicy.cli.replay import load, replay
 from robopolicy.clock import SimClock
-from robopolicy.errors import ContractError, SpecMismatch, UsageError
+from robopolicy.errors import ContractError, DatasetError, SpecMismatch, UsageError
 from robopolicy.loop import run_episode
 from robopolicy.replay import Recording, Replay, preview
 from robopolicy.types import EpisodeMeta
@@ -127,7 +127,7 @@ def test_a_preview_moves_nothing_and_knows_range_and_speed():
 
 
 def test_what_cannot_be_replayed_is_said(lifted, tmp_path):
-    with pytest.raises(UsageError, match="has no episode 9; it has 2: 0 to 1"):
+    with pytest.raises(DatasetError, match="has no episode 9; it has 0-1"):
         load(lifted, 9)
     recording, spec, meta = load(lifted, 0)
     with pytest.raises(SpecMismatch, match="the recording has tool_pose"):

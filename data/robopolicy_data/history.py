@@ -12,7 +12,7 @@ from robopolicy.errors import DatasetError
 from robopolicy_data.files import disk_full_as, sync, write_all
 from robopolicy_data.layout import EPISODES, LOCK, TRASH
 from robopolicy_data.lock import WriterLock
-from robopolicy_data.metadata import KEY, now, read_json, read_root, require_imported, to_bytes
+from robopolicy_data.metadata import KEY, now, read_json, read_root, require_imported, to_bytes, writable_folder
 from robopolicy_data.numbers import require_episodes
 
 LOG = "edits.jsonl"
@@ -160,7 +160,7 @@ def editing(path: Path | str) -> Iterator[History]:
         DatasetBusy: if it is being written; naming the process.
         DiskFull: if there is no room for the log; nothing was changed.
     """
-    root = Path(path)
+    root = writable_folder(path)
     require_imported(read_root(root), root)
     lock = WriterLock(root / LOCK)
     try:

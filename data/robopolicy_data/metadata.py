@@ -15,7 +15,7 @@ from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.frames import FrameCodec
 from robopolicy_data.layout import Stream
-from robopolicy_data.source import FolderSource, Source
+from robopolicy_data.source import URL, FolderSource, Source
 
 FORMAT = "robopolicy-dataset"
 VERSION = "2.0"  # major.minor: a reader takes this major and those before it, and ignores keys it does not know
@@ -139,6 +139,19 @@ def read_root(place: Path | Source) -> dict[str, Any]:
         raise DatasetError(f"{source.where} is not a robopolicy dataset: {expected}")
     require_readable(str(own.get("version")), source.where)
     return own
+
+
+def writable_folder(where: Path | str) -> Path:
+    """Return the folder that ``where`` names, for writing; it need not exist.
+
+    Raises:
+        DatasetError: if it is a URL or a file, which are only read.
+    """
+    if URL.fullmatch(str(where)):
+        raise DatasetError(f"{where} is an address, which is only read; record and edit in a folder, then upload it")
+    if Path(where).is_file():
+        raise DatasetError(f"{where} is a file, which is only read; a dataset to record into or to edit is a folder")
+    return Path(where)
 
 
 def unfinished_import(attributes: Mapping[str, Any], path: Path | str) -> str | None:

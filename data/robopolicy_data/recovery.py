@@ -5,7 +5,7 @@ from pathlib import Path
 from robopolicy.spec import PolicySpec
 from robopolicy_data.layout import TRASH
 from robopolicy_data.leftovers import Interrupted
-from robopolicy_data.metadata import read_root
+from robopolicy_data.metadata import read_root, writable_folder
 from robopolicy_data.writer import DatasetWriter
 
 __all__ = ["Interrupted", "recover"]
@@ -24,7 +24,7 @@ def recover(path: Path | str) -> list[Interrupted]:
         DatasetError, NewerFormat: if there is no such dataset.
         DatasetBusy: if somebody is recording into it.
     """
-    folder = Path(path)
+    folder = writable_folder(path)
     spec = PolicySpec.from_json(read_root(folder)["spec"])
     with DatasetWriter(folder, spec, recover=True) as writer:
         found = list(writer.interrupted)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from robopolicy.errors import DatasetError, MissingExtra
 
-_URL = re.compile(r"([a-z][a-z0-9+]+):/+(.*)", re.DOTALL)
+URL = re.compile(r"([a-z][a-z0-9+]+):/+(.*)", re.DOTALL)
 _REMOTE = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs"}  # scheme: package of the extra
 
 
@@ -55,7 +55,7 @@ def open_source(where: Path | str) -> Source:
         DatasetError: if it does not exist, is a file but no zip, a zip that cannot be read in ranges, or out of reach.
         MissingExtra: if the package that speaks the URL's protocol is not installed.
     """
-    if url := _URL.fullmatch(str(where)):  # a Path folds the slashes of a URL into one
+    if url := URL.fullmatch(str(where)):  # a Path folds the slashes of a URL into one
         scheme, rest = url.groups()
         if scheme in ("file", "local"):
             return open_source(Path("/" + rest))

@@ -13,6 +13,7 @@ from robopolicy_data.files import crc32c, sync_tree, write_file
 from robopolicy_data.history import Edit, Move, editing, own_attributes, trash_place
 from robopolicy_data.layout import MONITOR, TRASH
 from robopolicy_data.metadata import KEY, group_json, read_json, to_bytes
+from robopolicy_data.numbers import require_episodes
 from robopolicy_data.reader import Dataset
 from robopolicy_data.shard import ShardReader, ShardWriter
 from robopolicy_data.source import open_source
@@ -37,7 +38,9 @@ def trim(path: Path | str, number: int, start: int, stop: int) -> tuple[int, Edi
         old = history.episode(number)
         own = own_attributes(old)
         length = int(own["length"])
-        if not 0 <= start < stop <= length or stop - start == length:
+        if (start, stop) == (0, length):
+            raise ContractError(f"episode {number} has {length} steps; {start}:{stop} is all of them, nothing to trim")
+        if not 0 <= start < stop <= length:
             raise ContractError(
                 f"episode {number} has {length} steps, {start}:{stop} is no part of them: 0 <= start < stop <= {length}"
             )
@@ -64,8 +67,7 @@ def active_steps(path: Path | str, number: int) -> tuple[int, int]:
     """
     dataset = Dataset(path)
     numbers = [episode.number for episode in dataset]
-    if number not in numbers:
-        raise DatasetError(f"{path} has no episode {number}")
+    require_episodes([number], numbers, path)
     marks = dataset[numbers.index(number)].derived(IDLE)
     if marks is None or "idle" not in marks:
         raise DatasetError(f"episode {number} has no idle marks; make them: robopolicy data quality {path} --write")
@@ -82,10 +84,9 @@ def steps_of_seconds(path: Path | str, number: int, start_s: float | None, stop_
         DatasetError: if there is no such episode.
     """
     dataset = Dataset(path)
-    found = [episode for episode in dataset if episode.number == number]
-    if not found:
-        raise DatasetError(f"{path} has no episode {number}")
-    stamps = found[0].stamps_ns("step")
+    numbers = [episode.number for episode in dataset]
+    require_episodes([number], numbers, path)
+    stamps = dataset[numbers.index(number)].stamps_ns("step")
     since = (stamps - stamps[0]) / 1e9
     low = 0 if start_s is None else int(np.searchsorted(since, start_s - 1e-9))
     return low, len(since) if stop_s is None else int(np.searchsorted(since, stop_s - 1e-9))

@@ -17,7 +17,15 @@ from robopolicy_data.frames import Coding
 from robopolicy_data.layout import EPISODES, LOCK, TRASH, WIP, require_names
 from robopolicy_data.leftovers import Interrupted, take_care
 from robopolicy_data.lock import WriterLock
-from robopolicy_data.metadata import KEY, VERSION, dataset_attributes, group_json, read_root, require_imported
+from robopolicy_data.metadata import (
+    KEY,
+    VERSION,
+    dataset_attributes,
+    group_json,
+    read_root,
+    require_imported,
+    writable_folder,
+)
 from robopolicy_data.syncing import THREADS
 
 __all__ = ["DatasetWriter", "Interrupted"]
@@ -55,7 +63,7 @@ class DatasetWriter:
         importing: str | None = None,
         recover: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path = writable_folder(path)
         self.spec = replace(spec, n_obs=1, horizon=1, n_execute=1)
         require_names(self.spec)
         self._coding = Coding(quality, lossless)
@@ -215,8 +223,6 @@ def _require_ours(path: Path) -> None:
     Raises:
         DatasetError: naming what is in the way.
     """
-    if path.exists() and not path.is_dir():
-        raise DatasetError(f"{path} is a file; a dataset is a folder")
     if not path.exists() or (path / "zarr.json").exists():
         return
     begun = {LOCK, EPISODES, "zarr.json.partial"}  # what a writer killed at its very start leaves

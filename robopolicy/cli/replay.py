@@ -60,16 +60,15 @@ def load(path: Path, number: int) -> tuple[Any, PolicySpec, EpisodeMeta]:
     """Return an episode as a `robopolicy.replay.Recording`, its spec and what is known of it.
 
     Raises:
-        UsageError: if there is no such episode; the numbers are listed.
+        DatasetError: if there is no such episode; the numbers are listed.
     """
     from robopolicy.replay import Recording
+    from robopolicy_data.numbers import require_episodes
     from robopolicy_data.reader import Dataset
 
     dataset = Dataset(path)
     episodes = {episode.number: episode for episode in dataset}
-    if number not in episodes:
-        held = f"{min(episodes)} to {max(episodes)}" if episodes else "none"
-        raise UsageError(f"{path} has no episode {number}; it has {len(episodes)}: {held}")
+    require_episodes([number], episodes, dataset.where)
     episode = episodes[number]
     state = {name: episode.state(name) for name in dataset.spec.state}
     recording = Recording(episode.action(), episode.stamps_ns("action"), episode.stamps_ns("step"), state)

@@ -92,7 +92,9 @@ def run_history(args: argparse.Namespace) -> None:
     """Print every edit, oldest first."""
     from robopolicy.cli.progress import say
     from robopolicy_data.history import edits
+    from robopolicy_data.metadata import read_root, writable_folder
 
+    read_root(writable_folder(args.path))
     log = edits(args.path)
     undone = {edit.undoes for edit in log}
     for edit in log:
@@ -180,7 +182,9 @@ def run_gc(args: argparse.Namespace) -> int:
     from robopolicy.cli.progress import say
     from robopolicy_data.edit import empty_trash
     from robopolicy_data.info import trash_in_words
+    from robopolicy_data.metadata import read_root, writable_folder
 
+    read_root(writable_folder(args.path))
     words = trash_in_words(args.path)
     if words is None:
         say(f"{args.path}: the trash is empty")
