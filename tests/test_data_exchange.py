@@ -288,6 +288,12 @@ def test_the_command_line_both_ways(ours, tmp_path):
     assert done.stderr.splitlines()[-1] == line
 
 
+def test_an_address_is_no_source(tmp_path):
+    done = robopolicy("data", "import", "lerobot", "https://127.0.0.1:9/d", tmp_path / "d")
+    assert done.returncode != 0
+    assert "https://127.0.0.1:9/d is an address; an import reads files" in done.stderr
+
+
 def test_a_zip_of_our_own_on_the_command_line(ours, tmp_path):
     done = robopolicy("data", "export", "zip", ours.path, tmp_path / "o.zip", "--episodes", "0,2")
     assert done.returncode == 0, done.stderr

@@ -169,6 +169,8 @@ def test_some_episodes_of_a_rate_that_is_no_whole_number(tmp_path, rate_hz, fps)
     [
         ({"episodes": [3]}, UnknownName, "no episode '3'; valid: 0 to 2"),
         ({"episodes": []}, DatasetError, "no episodes to export"),
+        ({"crf": -1}, ContractError, "camera front: crf is -1; libsvtav1 has 0 to 63"),
+        ({"crf": 52, "video": "h264"}, ContractError, "camera front: crf is 52; h264 has 0 to 51"),
         ({"video": "vp9"}, UnknownName, "no video codec 'vp9'; valid: h264, libsvtav1, none"),
     ],
 )
@@ -194,7 +196,7 @@ def test_a_number_that_is_none_is_named(tmp_path):
 def test_an_odd_picture_is_no_video_but_may_be_a_picture(tmp_path):
     spec = replace(SPEC, cameras=SPEC.cameras | {"front": CameraSpec(63, 96)})
     make(tmp_path / "a", spec=spec)
-    with pytest.raises(ContractError, match="63x96 has an odd side"):
+    with pytest.raises(ContractError, match="camera front: a picture of 63x96 has an odd side"):
         export_lerobot(tmp_path / "a", tmp_path / "l", video="h264")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert export_lerobot(tmp_path / "a", tmp_path / "l", video="none") == 3

@@ -64,9 +64,7 @@ class Episode:
     def path(self) -> Path:
         """The episode's folder; DatasetError if the dataset is none but a zip or a URL."""
         if self._source.folder is None:
-            raise DatasetError(
-                f"{self._source.where} is no folder of this machine; copy or unzip it into one first"
-            )
+            raise DatasetError(f"{self._source.where} is no folder of this machine; copy or unzip it into one first")
         return self._source.folder / self._at
 
     @property

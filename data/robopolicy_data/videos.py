@@ -13,6 +13,7 @@ import numpy as np
 from robopolicy.errors import ContractError, DatasetError, MissingExtra, UnknownName
 
 CODECS = {"libsvtav1": "av1", "h264": "h264"}  # {encoder: name of what it writes}
+CRF_MOST = {"libsvtav1": 63, "h264": 51}
 PIXELS = "yuv420p"  # half the colour resolution: what every player and loader of such files expects
 GOP = 2  # frames from one key frame to the next: random access costs two decodes at most
 CRF = 30  # LeRobot's default for both
@@ -35,7 +36,7 @@ class VideoWriter:
     Raises:
         MissingExtra: without PyAV.
         UnknownName: naming the codecs.
-        ContractError: if a side is odd, which 4:2:0 cannot hold.
+        ContractError: if a side is odd, which 4:2:0 cannot hold, or the codec has no such crf.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class VideoWriter:
     ) -> None:
         if codec not in CODECS:
             raise UnknownName("video codec", codec, CODECS)
+        if not 0 <= crf <= CRF_MOST[codec]:
+            raise ContractError(f"crf is {crf}; {codec} has 0 to {CRF_MOST[codec]}")
         if height % 2 or width % 2:
-            raise ContractError(f"{path.name}: a picture of {height}x{width} has an odd side, which 4:2:0 cannot hold")
+            raise ContractError(f"a picture of {height}x{width} has an odd side, which a 4:2:0 video cannot hold")
         av = _av()
         options = {"g": str(GOP), "crf": str(crf)} | ({"preset": "12"} if codec == "libsvtav1" else {})
         self.frames = self.bytes = 0

@@ -45,13 +45,13 @@ def export_lerobot(
         video: ``libsvtav1`` (AV1, LeRobot's default), ``h264``, or ``none``: pictures in the parquet, JPEG bytes as
             they are and lossless ones as PNG. Depth is always 16-bit PNG. Videos are read back and compared;
             their PSNR is in ``info.json`` (`outcome`).
-        crf: constant rate factor of the videos; smaller is better and bigger.
+        crf: constant rate factor of the videos, 0 to 63 (h264: 51); smaller is better and bigger.
         progress: called with (episodes done, episodes in all).
 
     Raises:
         DatasetError: if the destination exists, there is nothing to export, the source is damaged or holds NaN.
         UnknownName: if there is no such episode or codec.
-        ContractError: if a camera has an odd side, which a video cannot hold.
+        ContractError: if a camera has an odd side, which a video cannot hold, or the codec has no such crf.
         MissingExtra: without pyarrow, or PyAV for videos.
         DiskFull: if there is no room; nothing stays.
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robopolicy.errors import DatasetError
+from robopolicy.errors import ContractError, DatasetError
 from robopolicy_data.episode import Episode
 from robopolicy_data.exporters.lerobot_layout import VIDEO, VIDEO_MB
 from robopolicy_data.exporters.lerobot_tables import next_place
@@ -43,7 +43,10 @@ class CameraVideos:
             self._place = next_place(*self._place)
             path = self._path()
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = VideoWriter(path, height, width, self._rate_hz, codec=self._codec, crf=self._crf)
+            try:
+                self._writer = VideoWriter(path, height, width, self._rate_hz, codec=self._codec, crf=self._crf)
+            except ContractError as error:
+                raise ContractError(f"camera {self._camera}: {error}; pictures in the parquet: --video none") from error
         start = self._writer.frames
         for picture in pictures(episode, self._camera):
             self._writer.add(picture)

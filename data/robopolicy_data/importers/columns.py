@@ -13,7 +13,7 @@ from robopolicy.types import EpisodeMeta, Observation, Step
 from robopolicy_data.layout import SOURCES
 from robopolicy_data.writer import DatasetWriter
 
-BLOCK_BYTES = 128e6  # of pictures of one camera held at a time
+BLOCK_BYTES = 128e6  # of pictures held at a time
 
 Pictures = Callable[[int, int], np.ndarray]  # (first row, last row + 1) -> (n, H, W, 3) uint8 or (n, H, W) uint16
 
@@ -40,8 +40,8 @@ def write_columns(writer: DatasetWriter, meta: EpisodeMeta, columns: Columns) ->
     """Write one episode, a block of pictures at a time; return its number."""
     episode = writer.begin(meta)
     length = len(columns.action)
-    biggest = max((math.prod(camera.shape) for camera in writer.spec.cameras.values()), default=1)
-    block = max(1, int(BLOCK_BYTES / biggest))
+    row = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in writer.spec.cameras.values())
+    block = max(1, int(BLOCK_BYTES / max(row, 1)))
     for start in range(0, length, block):
         stop = min(start + block, length)
         images = {name: read(start, stop) for name, read in columns.pictures.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import positive
+from robopolicy.errors import UsageError
 
 Options = dict[str, dict[str, Any]]  # {flag: arguments of argparse's add_argument; "dest" is the function's keyword}
 
@@ -158,6 +159,8 @@ def run_import(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
 
     form = FORMATS[args.format]
+    if isinstance(args.source, str):
+        raise UsageError(f"{args.source} is an address; an import reads files of this machine, so download it first")
     count = _run("import", form, form.importer, args.source, args.destination, _chosen(args, form.import_options))
     command = shlex.join(["robopolicy", "data", "check", str(args.destination)])
     say(f"{args.destination}: {count} episodes. Next: ", (command, "bold"))
