@@ -4,19 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from robopolicy.errors import LateCommand, StaleFrame, UnsafeCommand
+from robopolicy.errors import StaleFrame, UnsafeCommand
 from robopolicy.interfaces import Clock, Environment, Robot, Safety, Teleop, Watcher
 from robopolicy.loop import run_episode
 from robopolicy.pace import Pace
 from robopolicy.shared_control import Shared
+from robopolicy.stalls import SurvivesStalls
 from robopolicy.types import EpisodeMeta, Event, Observation, Phase, Status
 
 FOREVER = 10**9  # steps; a person says when it is over
 PATIENCE = 20  # refused commands in a row, between episodes, before the session gives up
-STALL_TOLD_S = 3.0
-STALLS = 3  # late steps in a row that a running episode survives on the set-point in force
+TOLD_S = 3.0  # how long a remark stays on the line while recording
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,13 @@ class _Session:
     pace: Pace = field(default_factory=Pace)
     phase: Phase = "waiting"
     message: str = ""
+    message_s: float = 0.0
     ended: str = ""
     asked: bool = False  # whether to quit while recording
     stall: str = ""  # the newest late step, told for a while
     stall_s: float = 0.0
     dropped: int = 0  # steps of this episode that the recorder could not take
+    committed: int = 0  # episodes that this session had written when the running one began
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self) -> SessionResult:
@@ -164,11 +164,15 @@ class _Session:
         self.phase, self.shared.waiting, self.message, self.ended = "recording", False, "", ""
         self.pace, self.asked = Pace(), False
         watchers = (self.recorder, *self.watchers)
+        self.committed = len(getattr(self.recorder, "committed", ()))
         try:
             meta = self._loop(self.wishes.describe(self.seed), self._pressed_while_recording, watchers)
         except (UnsafeCommand, StaleFrame) as error:
             self.ended = f"{type(error).__name__}: {error}"
             meta = self.wishes.describe(self.seed)
+        except BaseException as error:
+            self._say_cut_short(error)
+            raise
         self.message = self.ended if ":" in self.ended else ""  # an error is worth reading while one waits
         outcome = self._outcome(meta)
         self.outcomes.append(outcome)
@@ -181,7 +185,7 @@ class _Session:
         self, meta: EpisodeMeta, done: Callable[[Observation], bool], watchers: tuple[Watcher, ...]
     ) -> EpisodeMeta:
         self.shared.set_point = self.robot.stop("before the loop")  # where whoever drives begins
-        safety = _SurvivesStalls(self.safety, self.shared.set_point, self._stalled)
+        safety = SurvivesStalls(self.safety, self.shared.set_point, self._stalled)
         return run_episode(
             self.robot, self.shared, self.clock, safety, meta, max_steps=FOREVER,
             watchers=(self.shared, self.pace, *watchers), done=done, finish=self._finish,
@@ -203,6 +207,8 @@ class _Session:
 
     def _pressed_while_recording(self, observation: Observation) -> bool:
         self.pace.see(observation)
+        if self.message and self.pace.time_s - self.message_s > TOLD_S:  # what the recorder has to say comes back
+            self.message, self.asked = "", False
         for event in self.teleop.events():
             self._take(event)
             if self.ended:
@@ -220,7 +226,8 @@ class _Session:
         if event in ("success", "failure", "discard", "redo") or (event == "quit" and self.asked):
             self.ended = event
         elif event == "quit":
-            self.asked, self.message = True, "recording: end the episode first, or quit again to discard it"
+            self.asked = True
+            self._note("recording: end the episode first, or quit again to discard it")
         elif event == "pause" or (event == "start" and self.shared.paused):
             self.shared.pause(not self.shared.paused)
             self._mark("pause" if self.shared.paused else "go on")
@@ -230,7 +237,10 @@ class _Session:
             if self.shared.driver != driver:
                 self._mark("takeover" if self.shared.driver == "human" else "release")
         elif event == "undo":
-            self.message = "undo works between episodes; discard ends this one"
+            self._note("undo works between episodes; discard ends this one")
+
+    def _note(self, text: str) -> None:
+        self.message, self.message_s = text, self.pace.time_s
 
     def _stalled(self, why: str) -> None:
         self.stall, self.stall_s = why, self.pace.time_s
@@ -282,13 +292,21 @@ class _Session:
             for remark in filter(None, (self._of_recorder("message", ""), self._of_watchers())):
                 self.wishes.tell(f"  {remark}")
 
+    def _say_cut_short(self, error: BaseException) -> None:
+        """Say what becomes of the episode that something from outside has ended, such as Ctrl-C."""
+        why = f"{self.pace.steps} steps, ended by {type(error).__name__}"
+        kept = len(getattr(self.recorder, "committed", ())) > self.committed
+        becomes = "kept, without success" if kept else "not in the dataset; the next session recovers what was written"
+        if self.pace.steps:
+            self.wishes.tell(f"the episode being recorded is {becomes}: {why}")
+
     def _of_recorder(self, name: str, otherwise: Any) -> Any:
         """Ask the recorder's status for one thing, if it has a status."""
         status = getattr(self.recorder, "status", None)
         return otherwise if status is None else getattr(status(), name, otherwise)
 
     def _remark(self) -> str:
-        if self.stall and 0 <= self.pace.time_s - self.stall_s < STALL_TOLD_S:
+        if self.stall and 0 <= self.pace.time_s - self.stall_s < TOLD_S:
             return self.stall
         watched = self._of_watchers()
         if self.phase == "waiting":
@@ -314,25 +332,3 @@ class _Session:
             message=self.message or self._remark(),
         )
         self.teleop.show(status)
-
-
-class _SurvivesStalls:
-    """A safety layer that sends the set-point in force again when the newest observation is too old for a new one."""
-
-    def __init__(self, safety: Safety, set_point: np.ndarray, tell: Callable[[str], None]) -> None:
-        self._safety, self._sent, self._tell, self._stalls = safety, set_point, tell, 0
-
-    def reset(self) -> None:
-        self._safety.reset()
-
-    def limit(self, action: np.ndarray, observation: Observation, now_ns: int) -> np.ndarray:
-        try:
-            self._sent = self._safety.limit(action, observation, now_ns)
-        except LateCommand as error:
-            self._stalls += 1
-            if self._stalls == STALLS:
-                raise
-            self._tell(str(error))
-        else:
-            self._stalls = 0
-        return self._sent.copy()

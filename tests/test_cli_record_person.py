@@ -144,6 +144,7 @@ def test_the_twin_runs_in_real_time_and_starts_where_its_seed_says(at, tmp_path)
         signal.SIGTERM,
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGQUIT, marks=pytest.mark.slow),  # Ctrl-backslash
     ],
 )
 def test_a_signal_in_mid_episode_loses_nothing_and_leaves_the_terminal_as_it_was(at, tmp_path, how):
@@ -153,12 +154,30 @@ def test_a_signal_in_mid_episode_loses_nothing_and_leaves_the_terminal_as_it_was
     terminal.wait_for(r"● 00:(00\.[4-9]|[0-5][1-9])")
     os.kill(terminal.process.pid, how)
     assert terminal.ends() in (128 + how, 130)
+    assert re.search(r"the episode being recorded is kept, without success: \d+ steps, ended by", terminal.text)
     assert terminal.restored()
     (episode,) = Dataset(tmp_path / "d.zarr")
     assert episode.length >= 5
     assert episode.meta.success is False
     assert "ended by" in episode.meta.notes
     assert sound(tmp_path / "d.zarr") == []
+
+
+def test_what_a_kill_left_is_an_episode_when_recording_goes_on_and_one_is_told(at, tmp_path):
+    terminal = at("--episodes", 3)
+    terminal.wait_for("ep 0/3 ○")
+    terminal.press(" ")
+    terminal.wait_for(r"● 00:(00\.[4-9]|[0-5][1-9])")
+    terminal.process.kill()
+    terminal.process.wait()
+    terminal = at("--episodes", 3)
+    found = terminal.wait_for(r"an interrupted recording of (\d+) steps is episode 0 now, without success")
+    terminal.wait_for("ep 1/3 ○")
+    terminal.press("q")
+    assert terminal.ends() == 0
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    assert episode.length == int(found[1]) >= 5
+    assert episode.meta.success is False
 
 
 BROKEN = """
@@ -271,10 +290,11 @@ def test_without_a_terminal_the_page_still_says_where_it_is(tmp_path):
         process.communicate()
 
 
-def complaint(*words, cwd=None):
+def complaint(*words, cwd=None, env=None):
     done = subprocess.run(
         [sys.executable, "-m", "robopolicy.cli.main", "record", *map(str, words)],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False, cwd=cwd,
+        env={**os.environ, **(env or {})},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -294,13 +314,24 @@ def complaint(*words, cwd=None):
         (["--robot", "mock", "--cameras", "side"], "expert drives twin:TASK only"),
         (["--robot", "mock", "--teleop", "ros"], "standard input is no terminal"),
         (["--robot", "mock", "--teleop", "browser", "--auto-success"], "--auto-success needs a simulated world"),
-        (["--robot", "twin:lift", "--checkpoint", "runs/a"], "wants a person who can take over"),
+        (["--robot", "twin:lift", "--checkpoint", "runs/a"], "--checkpoint wants a person who drives"),
+        (["--robot", "twin:lift", "--time-limit", "9"], "--time-limit wants a person who drives"),
+        (["--robot", "mock", "--teleop", "keyboard", "--monitor", "m"], "--monitor watches a policy: add its --check"),
         (["--robot", "mock", "--teleop", "keyboard", "--cameras", "side"], "no camera 'side'; valid: front"),
         (["--robot", "tiny_worlds:PointWorld", "--teleop", "keyboard", "--rate", "30"], "runs at 10 Hz, not at 30 Hz"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line_and_no_dataset(tmp_path, words, says):
     assert re.search(says, complaint(*words, "--data", tmp_path / "d.zarr", cwd=TESTS))
+    assert not (tmp_path / "d.zarr").exists()
+
+
+@pytest.mark.parametrize("robot", ["twin:lift", "mock"])
+def test_an_address_is_no_place_to_record_into(tmp_path, robot):
+    who = ("--teleop", "expert" if robot == "twin:lift" else "hands:Hand")
+    said = complaint("--robot", robot, *who, "--data", "s3://lab/d.zarr", cwd=tmp_path, env={"PYTHONPATH": TESTS})
+    assert "is an address, which is only read" in said
+    assert list(tmp_path.iterdir()) == []
     assert not (tmp_path / "d.zarr").exists()
 
 

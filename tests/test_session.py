@@ -111,6 +111,15 @@ def test_quitting_in_mid_episode_wants_to_be_asked_twice(tmp_path):
     assert any("quit again" in s.message for s in hand.shown)
 
 
+def test_a_question_is_forgotten_after_a_while_and_hides_no_later_remark(tmp_path):
+    script = {2: ["start"], 5: ["quit"], 60: ["quit"], 62: ["success"], 64: ["quit"]}
+    result, hand, _ = session(tmp_path / "d", script)
+    assert [o.ended for o in result.outcomes] == ["success"]
+    asked = [s.time_s for s in hand.shown if "quit again" in s.message]
+    assert min(asked) < 0.5
+    assert not [t for t in asked if 3.5 < t < 5], "it leaves the line to others"
+
+
 def test_there_is_an_end_when_there_are_enough_and_a_resumed_session_counts_on(tmp_path):
     script = {2: ["start"], 4: ["success"]}
     result, *_ = session(tmp_path / "d", script, episodes=1)

@@ -26,7 +26,7 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         UsageError: if the device needs a terminal and there is none, or cannot drive the robot.
         SpecMismatch: if the dataset holds episodes of another robot, or the policy does not fit it.
     """
-    from robopolicy.cli.record import recorded
+    from robopolicy.cli.record import accept, recorded
     from robopolicy.cli.worlds import make_safety
     from robopolicy_data.recorder import Recorder
     from robopolicy_hardware.teleop.devices import DeviceOptions, make_teleop
@@ -39,16 +39,16 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         if args.auto_success and not isinstance(robot, Environment):
             raise UsageError(f"--auto-success needs a simulated world; {args.robot!r} is none")
         robot.read()  # what cannot be drawn fails here, before there is a dataset
-        _accept(args.data, robot.spec)
+        accept(args.data, robot.spec, recover=True)
         held, newest = recorded(args.data)
         policy = None if args.checkpoint is None else _policy(args, robot)
         options = DeviceOptions(
             args.speed, args.host, args.port, args.token, topic=args.topic, kind=args.message, domain=args.domain
         )
-        terminal = _terminal(args)
         scene = robot if isinstance(robot, Scene) else None
         device = make_teleop(args.teleop, robot.spec, scene=scene, options=options)
         stack.callback(device.close)
+        terminal = _terminal(args)
         teleop, tell = _panel(device, terminal, stack)
         recorder = stack.enter_context(Recorder(args.data, keep=keep_unless_discarded, background=True, recover=True))
         wishes = Wishes(
@@ -70,12 +70,12 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end the block as an exception does, so that everything is closed and put back."""
+    """Make SIGTERM, SIGHUP and SIGQUIT end the block as an exception does: everything is closed and put back."""
 
     def end(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
     try:
         yield
     finally:
@@ -111,14 +111,6 @@ def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
         spec = replace(spec, rate_hz=args.rate)
     return make_robot(args.robot, clock, spec.select(cameras) if args.robot == "mock" else spec, cameras=cameras,
                       rate_hz=args.rate)  # fmt: skip
-
-
-def _accept(path: Path, spec: PolicySpec) -> None:
-    """Refuse now a dataset that could not be appended to later, with the first demonstration made."""
-    if (path / "zarr.json").exists():
-        from robopolicy_data.writer import DatasetWriter
-
-        DatasetWriter(path, spec, recover=True).close()
 
 
 def _policy(args: argparse.Namespace, robot: Robot) -> Agent:

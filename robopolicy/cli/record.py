@@ -8,6 +8,7 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least, positive
 from robopolicy.errors import UsageError
+from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 
 
@@ -58,8 +59,10 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--robot ros is not here yet: it comes with part 4, the ROS 2 robot")
     if args.new and args.data.exists() and any(args.data.iterdir() if args.data.is_dir() else [args.data]):
         raise UsageError(f"--new: {args.data} exists already; without --new the recording is appended to it")
-    if args.teleop == "expert" and args.checkpoint is not None:
-        raise UsageError("--checkpoint wants a person who can take over: add --teleop browser, keyboard, gamepad, ...")
+    _require_person(args)
+    held, _ = recorded(args.data)
+    if held >= args.episodes:
+        say(f"{args.data} holds {held} episodes already; --episodes is how many it shall hold in the end")
     if args.teleop == "expert" and args.compare_with is not None:
         raise UsageError(
             "--compare-with speaks to a person while one drives; `robopolicy data quality` judges an expert"
@@ -76,6 +79,37 @@ def run(args: argparse.Namespace) -> None:
         count = demonstrate(args).episodes
     command = shlex.join(["robopolicy", "train", "--data", str(args.data), "--out", "runs/first"])
     say(f"{args.data} holds {count} episodes. Next: ", (command, "bold"))
+
+
+def _require_person(args: argparse.Namespace) -> None:
+    """Refuse what would be ignored."""
+    if args.monitor is not None and args.checkpoint is None:
+        raise UsageError("--monitor watches a policy: add its --checkpoint")
+    if args.teleop != "expert":
+        return
+    wanted = ("checkpoint", "auto_success", "time_limit", "compare_with")
+    if ignored := [f"--{name.replace('_', '-')}" for name in wanted if getattr(args, name)]:
+        raise UsageError(f"{ignored[0]} wants a person who drives: add --teleop browser, keyboard, gamepad, ...")
+
+
+def accept(path: Path, spec: PolicySpec, *, recover: bool) -> None:
+    """Refuse now a dataset that could not be appended to later, and say what an earlier recording left in it.
+
+    Raises:
+        SpecMismatch, DatasetError, DatasetBusy: as `DatasetWriter` does.
+    """
+    from robopolicy.cli.progress import say
+    from robopolicy_data.metadata import writable_folder
+    from robopolicy_data.writer import DatasetWriter
+
+    if not (writable_folder(path) / "zarr.json").exists():
+        return
+    with DatasetWriter(path, spec, recover=recover) as writer:
+        found = writer.interrupted
+    for one in found:
+        became = f"is episode {one.number} now, without success" if one.number is not None else "was put into the trash"
+        more = "" if one.number is not None else f"; robopolicy data recover {shlex.quote(str(path))} tries to read it"
+        say(f"an interrupted recording of {one.steps} steps {became}{more}")
 
 
 def record(
@@ -112,6 +146,7 @@ def record(
     clock = SimClock()
     world = make_world(robot_name, clock, cameras=cameras, rate_hz=rate_hz)
     world.read()  # what cannot be drawn fails here, before there is a dataset
+    accept(path, world.spec, recover=False)
     name = robot_name.partition(":")[2]
     expert = make_expert(name, world.spec)
     held, newest = recorded(path)
