@@ -4,13 +4,14 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from recordings import META, SPEC, make_steps, record, require_intact
+from recordings import META, SPEC, make_step, make_steps, record, require_intact
 
 from robopolicy.errors import ContractError, DatasetError, DiskFull, NewerFormat, SpecMismatch
 from robopolicy.spec import CameraSpec
@@ -358,18 +359,39 @@ def test_a_flush_that_failed_is_never_forgotten(path, monkeypatch):
     def fdatasync(fd):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    steps = make_steps(3, 200)
+    rng = np.random.default_rng(3)
+    steps = (make_step(k, rng) for k in count())  # as many as it takes until a flush in the background has failed
     with DatasetWriter(path, SPEC, lossless=True) as writer:
         episode = writer.begin(META)
+        episode.add(next(steps))
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", fdatasync)
             with pytest.raises(OSError, match="Input/output error"):
                 list(map(episode.add, steps))
-        count = len(episode)
+        added = len(episode)
         for _ in range(2):
             with pytest.raises(OSError, match="Input/output error"):
                 episode.commit()
         assert len(Dataset(path)) == 0
     with DatasetWriter(path, SPEC, recover=True) as writer:
-        assert writer.interrupted[0].steps == count
+        assert writer.interrupted[0].steps == added
+    require_intact(Dataset(path)[0], seed=3)
+
+
+@pytest.mark.parametrize("call", ["fsync", "fdatasync"])
+def test_a_commit_whose_flush_failed_is_not_tried_again_as_if_nothing_had_been(path, monkeypatch, call):
+    def fail(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with DatasetWriter(path, SPEC, lossless=True) as writer:
+        episode = begun(writer)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, fail)
+            with pytest.raises(OSError, match="Input/output error"):
+                episode.commit()
+        with pytest.raises(OSError, match="Input/output error"):
+            episode.commit()  # the kernel would not tell again: the bytes may be lost
+        assert len(Dataset(path)) == 0
+    with DatasetWriter(path, SPEC, recover=True) as writer:
+        assert writer.interrupted[0].steps == 5
     require_intact(Dataset(path)[0], seed=3)
