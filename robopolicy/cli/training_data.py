@@ -127,4 +127,4 @@ def _fits(data: OpenData, device: str) -> bool:
         * np.dtype(camera.dtype).itemsize
         for name, camera in data.recorded.cameras.items()
     )
-    return pixels <= spare / 2
+    return bool(pixels <= spare / 2)

@@ -171,7 +171,7 @@ class HostWindows:
         if self._copied is not None:
             self._copied.synchronize()  # the loader fills these arrays anew once it is asked again
         made = self._loader.batch(step)
-        batch = {
+        batch: dict[str, Any] = {
             "state": {name: self._bring(made["state"][name]) for name in self._spec.state},
             "images": {name: self._bring(made["images"][name]) for name in self._spec.cameras},
             **{name: self._bring(made[name]) for name in ("action", "padded_obs", "padded_action") if name in made},

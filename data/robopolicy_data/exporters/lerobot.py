@@ -224,7 +224,7 @@ def _encoded(episode: Episode, name: str, camera: CameraSpec) -> Iterator[bytes]
             yield data
         return
     for image in pictures(episode, name):
-        shown = image[..., ::-1] if image.ndim == 3 else image
+        shown = image[..., ::-1] if camera.kind == "colour" else image
         yield cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
