@@ -39,10 +39,13 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
 
     sent: list[tuple[str, int]]
     ranges = listings = True
+    busy = ""  # paths that hold it are refused for now
 
     def do_GET(self):
         wanted = self.headers.get("Range")
         path = Path(self.translate_path(self.path))
+        if self.busy and self.busy in self.path:
+            return self.send_error(503)
         if path.is_dir() and not self.listings:
             return self.send_error(403)
         if wanted is None or not self.ranges or not path.is_file():
@@ -212,6 +215,14 @@ def test_servers_that_cannot_are_said_so(folder, serve):
         Dataset("http://127.0.0.1:9/d.zarr")
     with pytest.raises(DatasetError, match=r"gopherx://.*want a folder, a \.zip, or a URL"):
         Dataset("gopherx://host/d.zarr")
+
+
+def test_a_server_that_is_busy_is_not_one_without_the_file(folder, serve):
+    url, _ = serve(busy="derived")
+    episode = Dataset(f"{url}/d.zarr")[0]
+    for read in (episode.verdicts, lambda: episode.derived("quality@1"), episode.derived_names):
+        with pytest.raises(DatasetError, match="derived/.*cannot be read: 503"):
+            read()
 
 
 def test_a_path_keeps_a_url_whole(folder, serve):

@@ -166,9 +166,19 @@ class RemoteSource:
         return [str(name).rstrip("/").rpartition("/")[2] for name in names]
 
     def exists(self, path: str) -> bool:
-        """Whether it is there."""
-        with self._reached(path):
-            return bool(self._fs.exists(self._join(path)))
+        """Whether it is there; DatasetError if that cannot be told."""
+        if not path.endswith("zarr.json"):
+            with self._reached(path):
+                return bool(self._fs.exists(self._join(path)))
+        try:  # fsspec would say "no" of a server out of reach
+            self.read(path)
+        except FileNotFoundError:
+            return False
+        except DatasetError as error:
+            if getattr(error.__cause__, "status", None) in (401, 403):  # what some servers say of what is not there
+                return False
+            raise
+        return True
 
     def _join(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
