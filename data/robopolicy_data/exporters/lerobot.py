@@ -183,8 +183,8 @@ class _Export:
 
 def _require_finite(episode: Episode, columns: dict[str, np.ndarray]) -> None:
     """Refuse NaN and infinity, of which LeRobot's statistics cannot be made."""
-    for key in (layout.STATE, layout.ACTION):
-        bad = np.flatnonzero(~np.isfinite(columns[key]).all(axis=1)) if key in columns else ()
+    for key in {layout.STATE, layout.ACTION} & columns.keys():
+        bad = np.flatnonzero(~np.isfinite(columns[key]).all(axis=1))
         if len(bad):
             raise DatasetError(
                 f"{episode.where}: {key} holds NaN or infinity at step {bad[0]}, of which LeRobot's statistics cannot "
