@@ -18,6 +18,7 @@ from recordings import SPEC, record, require_intact
 
 from robopolicy.errors import DatasetError
 from robopolicy_data.catalog import CATALOG, write_catalog
+from robopolicy_data.derived import write_derived
 from robopolicy_data.exporters.zipped import export_zip
 from robopolicy_data.loader import Loader
 from robopolicy_data.reader import Dataset
@@ -116,6 +117,10 @@ def test_a_zip_of_ours_is_the_dataset_and_stock_zarr_reads_it(folder, tmp_path):
         assert np.array_equal(group["episodes/000002/obs/cam/wrist"][:], images)
     with pytest.raises(DatasetError, match=r"d\.zip exists; export to a new place"):
         export_zip(folder, tmp_path / "d.zip")
+    with pytest.raises(DatasetError, match=r"d\.zip is a file, which is only read"):
+        write_catalog(tmp_path / "d.zip")
+    with pytest.raises(DatasetError, match=r"d\.zip is a file, which is only read"):
+        write_derived(tmp_path / "d.zip", 0, "t@1", {"a": np.zeros(4)})
     with pytest.raises(DatasetError, match=r"d\.zip is no folder of this machine"):
         _ = Dataset(tmp_path / "d.zip").path
 
@@ -221,7 +226,7 @@ def test_a_server_that_is_busy_is_not_one_without_the_file(folder, serve):
     url, _ = serve(busy="derived")
     episode = Dataset(f"{url}/d.zarr")[0]
     for read in (episode.verdicts, lambda: episode.derived("quality@1"), episode.derived_names):
-        with pytest.raises(DatasetError, match="derived/.*cannot be read: 503"):
+        with pytest.raises(DatasetError, match=r"derived/.*cannot be read: 503"):
             read()
 
 

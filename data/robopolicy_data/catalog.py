@@ -9,7 +9,7 @@ from robopolicy.errors import DatasetError
 from robopolicy_data.files import disk_full_as, replace_durable
 from robopolicy_data.history import half_done
 from robopolicy_data.layout import EPISODES
-from robopolicy_data.metadata import KEY, json_in, read_root, require_imported, to_bytes
+from robopolicy_data.metadata import KEY, json_in, read_root, require_imported, to_bytes, writable_folder
 from robopolicy_data.source import FolderSource, Source
 
 CATALOG = "catalog.json"
@@ -23,10 +23,10 @@ def write_catalog(path: Path | str) -> int:
     change and before each upload.
 
     Raises:
-        DatasetError: if there is no dataset, or only half an import.
+        DatasetError: if there is no dataset, only half an import, or it is a zip or a URL.
         DiskFull: if there is no room.
     """
-    folder = Path(path)
+    folder = writable_folder(path)
     data, count = _catalog(folder)
     with disk_full_as(lambda: f"cannot write {folder / CATALOG}; the dataset is untouched"):
         replace_durable(folder / CATALOG, data)

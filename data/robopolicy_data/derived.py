@@ -13,7 +13,7 @@ from robopolicy.errors import DatasetError
 from robopolicy_data.blocks import write_array
 from robopolicy_data.files import disk_full_as, replace_durable, sync, sync_tree, write_file
 from robopolicy_data.layout import DERIVED, EPISODES, require_name
-from robopolicy_data.metadata import group_json, read_root
+from robopolicy_data.metadata import group_json, read_root, writable_folder
 
 
 def write_derived(
@@ -37,7 +37,7 @@ def write_derived(
         ContractError: if a name cannot be a folder's, or an attribute is not JSON.
         DiskFull: if there is no room; an older one of that name stays.
     """
-    path = Path(dataset_path)
+    path = writable_folder(dataset_path)
     read_root(path)
     episode = path / EPISODES / f"{number:06d}"
     if not (episode / "zarr.json").is_file():
