@@ -333,6 +333,60 @@ def test_a_page_is_written_again_but_nothing_else_is_overwritten(dataset, tmp_pa
         write_page(dataset, tmp_path / "p", episodes=[9])
 
 
+def spoil(file):
+    data = bytearray(file.read_bytes())
+    data[3] ^= 255
+    file.write_bytes(data)
+
+
+def test_a_damaged_episode_says_so_and_the_others_are_shown(browser, tmp_path):
+    path = make(tmp_path / "d.zarr", episodes=4)
+    spoil(next((path / "episodes/000001/action/command").glob("c.*")))
+    spoil(next((path / "episodes/000002/action/source").glob("c.*")))
+    page = write_page(path, tmp_path / "p")
+    assert "DAMAGED, as `robopolicy data check` says: 1-2" in page.note
+    with ViewServer(path) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for place in (page.index.as_uri(), server.url):
+            browser.open("about:blank")
+            browser.open(place)
+            browser.until("view.episode && films.every(f => f.shown >= 0)")
+            for number, array in ((1, "action/command"), (2, "action/source")):
+                browser.click(f".row[data-number='{number}'] a")
+                browser.until(f"byId('notes').textContent.includes('cannot be read: episode {number}, {array}')")
+                assert browser.eval("document.querySelectorAll('#films *, #plots *').length") == 0
+                browser.key("ArrowRight")
+            browser.click(".row[data-number='3'] a")
+            browser.until("view.episode && view.episode.number === 3 && films.every(f => f.shown >= 0)")
+        server.shutdown()
+
+
+def test_steps_are_counted_by_their_stamps_where_a_gap_is(browser, tmp_path):
+    with DatasetWriter(tmp_path / "d.zarr", SPEC) as writer:
+        episode = writer.begin(META)
+        for k in range(STEPS):
+            stamp = SECOND + k * SPEC.period_ns + (2 * SECOND if k >= 20 else 0)
+            images = {"front": hue(k), "deep": np.full((48, 64), 500, np.uint16)}
+            state = {"q": np.zeros(2, np.float32), "grip": np.zeros(1, np.float32)}
+            seen = Observation(stamp, state, images, dict.fromkeys(images, stamp))
+            episode.add(Step(seen, np.zeros(2, np.float32), stamp, "human"))
+        episode.commit()
+    browser.open(write_page(tmp_path / "d.zarr", tmp_path / "p").index.as_uri() + "#0@0.95")
+    browser.until("view.episode")
+    step = "document.querySelector('#stepno').textContent"
+    assert browser.eval(step) == f"step 19 of {STEPS - 1}"
+    browser.eval("seek(2.5)")
+    assert browser.eval(step) == f"step 19 of {STEPS - 1}", "none came since"
+    browser.key("ArrowRight")
+    assert browser.eval(step) == f"step 20 of {STEPS - 1}"
+    assert browser.eval("view.time") == pytest.approx(3.0)
+    browser.key("ArrowLeft")
+    assert browser.eval("view.time") == pytest.approx(0.95)
+    browser.key("End")
+    browser.key("ArrowRight")
+    assert browser.eval(step) == f"step {STEPS - 1} of {STEPS - 1}"
+
+
 def test_frames_are_reduced_until_the_page_is_small_enough(dataset):
     opened = Dataset(dataset)
     width, rate = _reduction(opened, list(opened), 48)

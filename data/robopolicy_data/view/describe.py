@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from robopolicy.errors import DatasetError
 from robopolicy.spec import PolicySpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.info import any_in, seconds
@@ -27,8 +28,19 @@ def describe_dataset(dataset: Dataset, episodes: Sequence[Episode]) -> dict[str,
         "path": dataset.where,
         "rate_hz": dataset.spec.rate_hz,
         "cameras": [{"name": k, "width": c.width, "height": c.height, "kind": c.kind} for k, c in cameras.items()],
-        "episodes": [describe_row(episode) for episode in episodes],
+        "episodes": [_row_or_damage(episode) for episode in episodes],
     }
+
+
+def _row_or_damage(episode: Episode) -> dict[str, Any]:
+    """Return one line of the list, also of an episode that cannot be read: it says so, the others are shown."""
+    try:
+        return describe_row(episode)
+    except DatasetError as error:
+        nothing = {"steps": 0, "seconds": 0, "success": None, "seed": None, "alarm": False, "score": None}
+        words = dict.fromkeys(("task", "robot", "operator", "embodiment", "notes", "recorded"), "")
+        more = {"sources": {}, "outlier": [], "marks": [], "extraneous": None}
+        return {"number": episode.number, **nothing, **words, **more, "damaged": str(error)}
 
 
 def describe_row(episode: Episode) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from robopolicy.errors import DatasetError
 from robopolicy_data.episode import Episode
 from robopolicy_data.files import disk_full_as
-from robopolicy_data.numbers import require_episodes
+from robopolicy_data.numbers import numbers_in_words, require_episodes
 from robopolicy_data.reader import Dataset
 from robopolicy_data.view.describe import describe_dataset, describe_episode, frame_seconds
 from robopolicy_data.view.pictures import THUMB_WIDTH, depth_in_words, depth_range, layout, reduced, sheets, thumbnail
@@ -33,7 +33,7 @@ class Page:
     index: Path
     episodes: int
     megabytes: float
-    note: str  # how the frames were reduced
+    note: str  # how the frames were reduced, and which episodes are damaged
 
 
 def write_page(
@@ -47,7 +47,7 @@ def write_page(
     """Write the page; `index.html` opens from the disk and asks nothing of any network.
 
     Frames are reduced to `WIDTH` and to the highest rate with which the page stays at about ``megabytes``, but at least
-    1 a second; the page says so.
+    1 a second; the page says so. An episode that is damaged is listed, and says why it cannot be shown.
 
     Args:
         path: the dataset.
@@ -57,7 +57,7 @@ def write_page(
         progress: called with (episodes done, episodes in all).
 
     Raises:
-        DatasetError: if there is no such dataset or episode, something is damaged, or ``out`` holds other things.
+        DatasetError: if there is no such dataset or episode, or ``out`` holds other things.
         DiskFull: if there is no room.
     """
     dataset, folder = Dataset(path), Path(out)
@@ -65,21 +65,25 @@ def write_page(
     if not chosen:
         raise DatasetError(f"{path}: there are no episodes to look at")
     _require_ours(folder)
-    width, rate_hz = _reduction(dataset, chosen, megabytes)
+    about = describe_dataset(dataset, chosen)
+    whole = [episode for episode, row in zip(chosen, about["episodes"], strict=True) if "damaged" not in row]
+    width, rate_hz = _reduction(dataset, whole, megabytes)
     note = f"frames at most {width} px wide and {rate_hz:g} a second"
     with disk_full_as(lambda: f"cannot write the page to {folder}"):
         for name in ("episodes", "frames", "thumbs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / MARK).write_text(script("dataset", None))  # a page of ours from now on, also if this is killed
-        about = describe_dataset(dataset, chosen)
-        about |= {"mode": "static", "note": note}
         for done, (episode, row) in enumerate(zip(chosen, about["episodes"], strict=True), 1):
-            row["thumb"] = _write_thumb(dataset, episode, folder)
-            body = describe_episode(episode, dataset.spec)
-            body["films"] = [_write_film(dataset, episode, k, folder, width, rate_hz) for k in dataset.spec.cameras]
-            (folder / "episodes" / f"{episode.number:06d}.js").write_text(script("episode", body))
+            try:
+                row["thumb"] = _write_thumb(dataset, episode, folder)
+                _write_episode(dataset, episode, folder, width, rate_hz)
+            except DatasetError as error:
+                row["damaged"] = str(error)
             if progress is not None:
                 progress(done, len(chosen))
+        if damaged := [row["number"] for row in about["episodes"] if "damaged" in row]:
+            note += f"; DAMAGED, as `robopolicy data check` says: {numbers_in_words(damaged)}"
+        about |= {"mode": "static", "note": note}
         (folder / MARK).write_text(script("dataset", about))
         (folder / "index.html").write_text(html(Path(dataset.where).name))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -123,6 +127,12 @@ def _write_thumb(dataset: Dataset, episode: Episode, folder: Path) -> dict[str, 
     name = f"thumbs/{episode.number:06d}.jpg"
     (folder / name).write_bytes(data)
     return {"src": name, "count": count, "width": cell.width, "height": cell.height, "stride": cell.padded[1]}
+
+
+def _write_episode(dataset: Dataset, episode: Episode, folder: Path, width: int, rate_hz: float) -> None:
+    body = describe_episode(episode, dataset.spec)
+    body["films"] = [_write_film(dataset, episode, k, folder, width, rate_hz) for k in dataset.spec.cameras]
+    (folder / "episodes" / f"{episode.number:06d}.js").write_text(script("episode", body))
 
 
 def _write_film(

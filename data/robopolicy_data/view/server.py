@@ -76,8 +76,8 @@ class Viewer:
         about = describe_dataset(self._dataset, list(self._episodes.values()))
         camera = thumb_camera(self._dataset)
         for row in about["episodes"]:
-            if camera is None:
-                break
+            if camera is None or "damaged" in row:
+                continue
             cell = reduced(self._dataset.spec.cameras[camera], THUMB_WIDTH)
             count = min(self._episodes[row["number"]].frame_count(camera), THUMB_FRAMES)
             size = {"width": cell.width, "height": cell.height, "stride": cell.padded[1], "count": count}

@@ -17,7 +17,7 @@ const FLAGS = {
   outlier: ["outliers", (row) => row.outlier.length > 0],
   alarm: ["with an alarm", (row) => row.alarm],
   notes: ["with notes or marks", (row) => row.notes || row.marks.length],
-  trouble: ["recovered, dropped or cut", (row) => row.recovered || row.drops || row.parent],
+  trouble: ["recovered, dropped, cut or damaged", (row) => row.recovered || row.drops || row.parent || row.damaged],
   human: ["taken over", (row) => row.sources.human && row.sources.policy],
 };
 
@@ -119,6 +119,7 @@ function rowBadges(row) {
   const badges = [];
   const pick = view.picks.get(row.number);
   if (pick) badges.push(badge(`→ ${pick}`, "warn", "chosen for a command"));
+  if (row.damaged) badges.push(badge("damaged", "bad", row.damaged));
   if (row.outlier.length) badges.push(badge("outlier", "warn", row.outlier.join("; ")));
   if (row.alarm) badges.push(badge("alarm", "bad", "the monitor raised an alarm"));
   if (row.sources.human && row.sources.policy) badges.push(badge(`${percent(row.sources.human)} human`, "", "a person took over from a policy"));

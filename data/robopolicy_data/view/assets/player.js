@@ -16,6 +16,11 @@ function openRow(row, time) {
     if (here) link.scrollIntoView({ block: "nearest" });
   }
   showPicks();
+  history.replaceState(null, "", `#${row.number}`);
+  if (row.damaged) {
+    showTrouble(row, row.damaged);
+    return;
+  }
   loadEpisode(row.number, (body) => {
     if (view.row !== row) return;
     view.episode = body;
@@ -26,9 +31,41 @@ function openRow(row, time) {
     showPlots();
     showAbout(row);
     seek(time);
-    history.replaceState(null, "", `#${row.number}`);
     if (document.body.scrollTo) window.scrollTo(0, 0);
+  }, (address) => {
+    if (view.row !== row) return;
+    showTrouble(row, `${address} did not come.`);
+    if (location.protocol !== "file:") {
+      fetch(address).then((answer) => answer.text()).then((why) => { if (view.row === row) showTrouble(row, why); }, () => {});
+    }
   });
+}
+
+/* Show why an episode cannot be looked at. */
+function showTrouble(row, why) {
+  play(false);
+  view.episode = null;
+  [films, plots] = [[], []];
+  byId("main").hidden = false;
+  showHead(row);
+  for (const id of ["films", "timeline", "plots", "about", "clock", "stepno"]) byId(id).replaceChildren();
+  byId("notes").hidden = false;
+  byId("notes").textContent = [byId("notes").textContent, `This episode cannot be read: ${why}`].filter(Boolean).join("\n");
+}
+
+/* The step in force at a time; where not every step is in the curves, what lies between two of them is interpolated. */
+function stepAt(time) {
+  const { time: times, step } = view.episode, i = indexAt(times, time);
+  if (i + 1 >= times.length) return step[i];
+  const share = (time - times[i]) / (times[i + 1] - times[i] || 1);
+  return Math.max(step[i], Math.floor(step[i] + share * (step[i + 1] - step[i]) + 1e-3));
+}
+
+/* When a step was. */
+function timeOf(k) {
+  const { time: times, step } = view.episode, i = indexAt(step, k);
+  if (i + 1 >= step.length) return times[i];
+  return times[i] + ((k - step[i]) / (step[i + 1] - step[i])) * (times[i + 1] - times[i]);
 }
 
 function showHead(row) {
@@ -107,9 +144,8 @@ function seek(time) {
   const { end } = view.episode;
   view.time = Math.max(0, Math.min(end, time));
   document.body.style.setProperty("--at", `${(100 * view.time) / (end || 1)}%`);
-  const k = view.episode.steps > 1 ? Math.round((view.time / (end || 1)) * (view.episode.steps - 1)) : 0;
   byId("clock").innerHTML = `${view.time.toFixed(2)} <small>/ ${end.toFixed(2)} s</small>`;
-  byId("stepno").textContent = `step ${k} of ${view.episode.steps - 1}`;
+  byId("stepno").textContent = `step ${stepAt(view.time)} of ${view.episode.steps - 1}`;
   drawFilms();
   readPlots();
 }
@@ -168,12 +204,11 @@ document.onkeydown = (event) => {
   const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
   if (event.key === "Escape" && typing) event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey || byId("keys").open) return;
-  const step = view.episode ? view.episode.end / Math.max(view.episode.steps - 1, 1) : 0;
   const nudge = (by) => { play(false); seek(view.time + by); };
   const keys = {
     " ": () => play(!view.playing),
-    ArrowLeft: () => nudge(event.shiftKey ? -1 : -step),
-    ArrowRight: () => nudge(event.shiftKey ? 1 : step),
+    ArrowLeft: () => nudge(event.shiftKey ? -1 : timeOf(Math.max(stepAt(view.time) - 1, 0)) - view.time),
+    ArrowRight: () => nudge(event.shiftKey ? 1 : timeOf(Math.min(stepAt(view.time) + 1, view.episode.steps - 1)) - view.time),
     Home: () => nudge(-Infinity),
     End: () => nudge(Infinity),
     j: () => move(1),

@@ -19,14 +19,14 @@ const robopolicy = {
 };
 
 /* A page from the disk may not read files, but it may run them. */
-function loadEpisode(number, then) {
+function loadEpisode(number, then, otherwise) {
   const first = !waiting.has(number);
   waiting.set(number, then);
   if (!first) return;
   const script = document.createElement("script");
   script.src = `episodes/${String(number).padStart(6, "0")}.js`;
   script.onload = () => script.remove();
-  script.onerror = () => { waiting.delete(number); script.remove(); };
+  script.onerror = () => { waiting.delete(number); script.remove(); otherwise(script.src); };
   document.head.append(script);
 }
 
