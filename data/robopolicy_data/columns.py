@@ -1,6 +1,7 @@
 """Journal records cut into the episode's arrays, block by block, so that a long recording takes no memory."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from robopolicy_data.layout import MONITOR, Stream, align_path, camera_path, mon
 class Column:
     """The one file of an array: its rows, and once it is finished their CRC-32C."""
 
-    def __init__(self, path: Path, row_bytes: int) -> None:
+    def __init__(self, path: Path | str, row_bytes: int) -> None:
         self.file = AppendFile(path)
         self._row_bytes = row_bytes
         self._crcs = {0: 0}  # of the first so many bytes; two, so that an append taken back leaves the right one
@@ -124,11 +125,9 @@ class Columns:
 
     def _make(self, stream: Stream) -> None:
         if stream.path not in self._columns:  # a failed attempt may have come so far
-            folder = self._episode / stream.path
-            folder.mkdir(parents=True, exist_ok=True)
-            self._columns[stream.path] = Column(
-                folder / stream.chunk, np.dtype(stream.dtype).itemsize * (stream.dim or 1)
-            )
+            folder, row_bytes = f"{self._episode}/{stream.path}", np.dtype(stream.dtype).itemsize * (stream.dim or 1)
+            os.makedirs(folder, exist_ok=True)
+            self._columns[stream.path] = Column(f"{folder}/{stream.chunk}", row_bytes)
 
     def _extend(self, stream: Stream, done: int, rows: np.ndarray) -> None:
         column = self._columns[stream.path]

@@ -175,10 +175,9 @@ class EpisodeWriter:
         self._columns.create()
         self._journal = JournalWriter(self._folder / "journal", header)
         self._laid_out = frozenset(laid_out)
-        files = [episode / path / "zarr.json" for path in laid_out]
+        inside = [f"{episode}/{path}/{name}" for path in laid_out for name in ("zarr.json", ".")]
         wip = self._folder.parent
-        folders = [wip.parent, wip, self._folder, *(episode / path for path in laid_out)]
-        self._syncing.flush(self._files(), [*files, *folders])
+        self._syncing.flush(self._files(), [wip.parent, wip, self._folder, *inside])
 
     def _cut(self) -> None:
         """Cut the steps in memory into the arrays."""

@@ -43,7 +43,7 @@ class AppendFile:
         resume: bytes.
     """
 
-    def __init__(self, path: Path, *, resume: int | None = None) -> None:
+    def __init__(self, path: Path | str, *, resume: int | None = None) -> None:
         new = os.O_CREAT | os.O_EXCL if resume is None else 0
         self._fd = os.open(path, os.O_RDWR | new | os.O_CLOEXEC, 0o644)
         self.size = resume or 0  # bytes
@@ -101,7 +101,7 @@ def write_all(fd: int, data: bytes, offset: int = 0) -> None:
         view, offset = view[written:], offset + written
 
 
-def write_file(path: Path, *parts: bytes) -> None:
+def write_file(path: Path | str, *parts: bytes) -> None:
     """Write a whole file, without a flush to the disk; an old one is written over where it lies, which is quicker."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -121,7 +121,7 @@ def replace_durable(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
-def sync(path: Path) -> None:
+def sync(path: Path | str) -> None:
     """Wait until a file's bytes, or a folder's entries, are on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,5 +1,6 @@
 """An episode less its numbers and frames: folders and zarr.json, laid out when it begins and filled in when it ends."""
 
+import os
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ def lay_out(episode: Path, spec: PolicySpec, coding: Coding) -> list[str]:
     for name, camera in spec.cameras.items():
         described[camera_path(spec, name)] = frames_dict(coding.codec(camera), camera, 0)
     folders = sorted({*groups(described), *described})
+    root, group = str(episode), group_json()  # strings: an object for each path would take longer than the files
     for folder in folders:
-        (episode / folder).mkdir()
-        made = to_bytes(described[folder]) if folder in described else group_json()
-        write_file(episode / folder / "zarr.json", made)
+        os.mkdir(f"{root}/{folder}")
+        write_file(f"{root}/{folder}/zarr.json", to_bytes(described[folder]) if folder in described else group)
     return folders
 
 
@@ -37,7 +38,7 @@ def seal(
     codecs: Mapping[str, FrameCodec],
     shards: Mapping[str, ShardWriter],
     laid_out: Container[str] = (),
-) -> list[Path]:
+) -> list[str]:
     """Finish the shards and arrays, write every zarr.json that ``laid_out`` has not or that has changed since.
 
     Returns:
@@ -53,7 +54,7 @@ def seal(
     made[""] = group_json(attributes)
     new = [path for path in (*described, *groups(described)) if path not in laid_out]
     made |= {path: group_json() for path in new if path not in made}
-    for path, data in made.items():
-        write_file(episode / path / "zarr.json", data)
-    folders = {folder for path in new for folder in (episode / path, (episode / path).parent)}
-    return [*(episode / path / "zarr.json" for path in made), *folders]
+    files = {f"{episode}/{path}/zarr.json": data for path, data in made.items()}
+    for file, data in files.items():
+        write_file(file, data)
+    return [*files, *{str(folder) for path in new for folder in (episode / path, (episode / path).parent)}]

@@ -37,7 +37,7 @@ class Syncing:
             self.flush(files)
             self._began_s, self._unsynced = time.monotonic(), 0
 
-    def flush(self, files: Iterable[AppendFile], paths: Iterable[Path] = ()) -> None:
+    def flush(self, files: Iterable[AppendFile], paths: Iterable[Path | str] = ()) -> None:
         """Begin to flush what ``files`` have that is not on the disk yet, and other files and folders whole."""
         todo: list[Callable[[], None]] = [file.sync for file in files if file.dirty]
         todo += [partial(sync, path) for path in paths]
