@@ -8,9 +8,7 @@ from robopolicy.interfaces import Clock
 KINDS = ("twin:TASK", "gymnasium:ENV_ID")
 
 
-def make_world(
-    name: str, clock: Clock, *, cameras: tuple[str, ...] | None = None, rate_hz: float | None = None
-) -> Any:
+def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = None, rate_hz: float | None = None) -> Any:
     """Return the `Robot` and `Environment` that ``name`` names, driven by ``clock``.
 
     Args:
