@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from terminals import InTerminal
 
+from robopolicy.cli.main import main
 from robopolicy_data.check import check
 from robopolicy_data.layout import SOURCES
 from robopolicy_data.reader import Dataset
@@ -205,6 +206,14 @@ def test_a_robot_that_breaks_is_one_line_on_a_terminal_as_it_was(at, tmp_path):
     assert terminal.restored()
     (episode,) = Dataset(tmp_path / "d.zarr")
     assert "the arm is gone" in episode.meta.notes
+
+
+def test_ctrl_c_while_a_module_loads_is_no_error_of_ours(tmp_path, capsys, monkeypatch):
+    (tmp_path / "loads.py").write_text("raise ImportError('initialization failed') from KeyboardInterrupt()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["record", "--robot", "loads:Arm", "--teleop", "keyboard", "--data", str(tmp_path / "d.zarr")]
+    assert main(words) == 130
+    assert capsys.readouterr().err == "robopolicy: interrupted; what was committed is kept\n"
 
 
 @pytest.mark.slow

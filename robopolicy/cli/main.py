@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
-        print("robopolicy: interrupted; what was committed is kept", file=sys.stderr)
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed pager is not an error
         return 0
@@ -51,7 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _unexpected(args, error)
         return _report(args, f"{error.strerror}: {error.filename}")
     except Exception as error:
-        return _unexpected(args, error)
+        return _interrupted() if _from_ctrl_c(error) else _unexpected(args, error)
+
+
+def _interrupted() -> int:
+    print("robopolicy: interrupted; what was committed is kept", file=sys.stderr)
+    return 130
+
+
+def _from_ctrl_c(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what an error came of: C++ modules make an ImportError of one while they load."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _unexpected(args: argparse.Namespace, error: Exception) -> int:
