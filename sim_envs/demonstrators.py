@@ -148,7 +148,8 @@ class Clumsy:
         command = self._agent.act(observation)
         if self._closed < 8 and command.values is not None:
             self._closed += 1
-            return Command(np.append(_stay(observation, command).values[:9], 0.0).astype(np.float32), command.source)
+            stay = np.array(_stay(observation, command).values)
+            return Command(np.append(stay[:9], 0.0).astype(np.float32), command.source)
         return command
 
 

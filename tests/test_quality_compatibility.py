@@ -83,6 +83,14 @@ def test_too_few_demonstrations_are_no_base():
         BasePolicy(many(3), SPEC)
 
 
+def test_demonstrations_in_which_nothing_happens_are_no_base():
+    still = many(12)
+    still.state = {name: np.zeros_like(values) for name, values in still.state.items()}
+    still.action = np.zeros_like(still.action)
+    with pytest.raises(ContractError, match="all the same step"):
+        BasePolicy(still, SPEC, SMALL)
+
+
 def test_features_take_off_what_the_state_says_by_itself():
     arrays = many(20)
     features = Features(SPEC, 4)

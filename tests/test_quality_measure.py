@@ -4,6 +4,7 @@ import copy
 import re
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from reaching import SPEC, reach, write
 
-from robopolicy.errors import ContractError, UnknownName
+from robopolicy.cli.main import main
+from robopolicy.errors import ContractError, DatasetError, UnknownName
+from robopolicy.spec import CameraSpec
+from robopolicy.types import EpisodeMeta, Observation, Step
 from robopolicy_data.quality.commands import follow_lag_s
 from robopolicy_data.quality.likeness import coverage, novelty
 from robopolicy_data.quality.measure import MARKS, Options, measure, write_marks
@@ -28,6 +32,7 @@ from robopolicy_data.quality.outliers import robust_z
 from robopolicy_data.quality.page import write_page
 from robopolicy_data.quality.signals import Pair
 from robopolicy_data.reader import Dataset
+from robopolicy_data.writer import DatasetWriter
 
 RATE = 100.0
 
@@ -194,3 +199,47 @@ def test_what_makes_no_sense_is_refused(faulty):
     with pytest.raises(ContractError, match="idle_speed is 2"):
         Options(idle_speed=2)
     assert SPEC.rate_hz == 20.0
+
+
+def test_one_nan_is_named_before_it_spoils_every_measure(tmp_path):
+    rng = np.random.default_rng(2)
+    episodes = [reach(rng) for _ in range(3)]
+    episodes[1].state["hand"][10] = np.nan
+    with pytest.raises(DatasetError, match="episode 1, state hand is not finite at step 10"):
+        measure(Dataset(write(tmp_path / "nan.zarr", episodes)))
+
+
+def test_an_episode_many_times_is_named_once_each(tmp_path):
+    same = reach(np.random.default_rng(3))
+    rng = np.random.default_rng(4)
+    quality = measure(Dataset(write(tmp_path / "d.zarr", [same, reach(rng), same, same, reach(rng)])))
+    twins = [str(outlier) for outlier in quality.outliers if outlier.measure == "duplicate"]
+    assert twins == [f"episode {i}: runs through the same states as episode 0" for i in (2, 3)]
+
+
+def test_pictures_alone_are_one_line(tmp_path, capsys):
+    spec = replace(SPEC, state={}, cameras={"top": CameraSpec(16, 16)})
+    with DatasetWriter(tmp_path / "d.zarr", spec) as writer:
+        recording = writer.begin(EpisodeMeta("look", "plane"))
+        for k in range(1, 5):
+            seen = Observation(k * 50_000_000, {}, {"top": np.zeros((16, 16, 3), np.uint8)})
+            recording.add(Step(seen, np.zeros(3, np.float32), seen.stamp_ns, "human"))
+        recording.commit(EpisodeMeta("look", "plane"))
+    assert main(["data", "quality", str(tmp_path / "d.zarr")]) == 1
+    assert "there are no states to measure; pictures alone do not do" in capsys.readouterr().err
+
+
+def test_the_command_says_scores_and_refuses_a_judge_in_its_own_case(faulty, tmp_path, capsys):
+    rng = np.random.default_rng(5)
+    good = write(tmp_path / "good.zarr", [reach(rng) for _ in range(12)])
+    assert main(["data", "quality", str(faulty), "--base", str(good)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^compatibility( +[\de.-]+){3}$", printed, re.M)
+    assert "episode 7: does not fit the base" in printed
+    for command, words in (
+        (["--base", str(tmp_path / "." / "good.zarr")], "--base is the dataset itself"),
+        (["--write"], "want a folder"),
+    ):
+        path = good if "--base" in command else tmp_path / "good.zip"
+        assert main(["data", "quality", str(path), *command]) == 1
+        assert words in capsys.readouterr().err

@@ -85,7 +85,7 @@ class BasePolicy:
         seed: of weights, batches and folds.
 
     Raises:
-        ContractError: if there are fewer than `FEWEST` episodes.
+        ContractError: if there are fewer than `FEWEST` episodes, or nothing ever happens in them.
     """
 
     @one_thread()
@@ -184,7 +184,12 @@ def _shares(ends: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.
 def _calibrate(held_out: list[tuple[np.ndarray, np.ndarray]], config: CompatibilityConfig) -> Rule:
     error, novelty = (np.concatenate(parts) for parts in zip(*held_out, strict=True))
     eta = float(np.quantile(novelty, config.familiar))
-    limit = float(np.quantile(error[novelty < eta], config.likely))
+    known = error[novelty < eta]
+    if not len(known):
+        raise ContractError(
+            "compatibility: the base demonstrations are all the same step; nothing can be told from them"
+        )
+    limit = float(np.quantile(known, config.likely))
     rule = Rule(limit, eta, 0.0)
     scores = [rule.judge(e, n).score for e, n in held_out]
     return Rule(limit, eta, float(np.quantile(scores, config.false_alarm)))

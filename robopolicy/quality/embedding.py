@@ -92,11 +92,12 @@ def fit_embedding(
             u, v = net(looked, done[rows])
             loss = cycle_loss(u, v, config.temperature, config.variance_weight)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        return net(seen, done)
+        embedded: Tensor = net(seen, done)
+        return embedded
 
 
 def _draw(ends: np.ndarray, pairs: int, frames: int, rng: np.random.Generator) -> np.ndarray:
@@ -106,4 +107,5 @@ def _draw(ends: np.ndarray, pairs: int, frames: int, rng: np.random.Generator) -
     second = (first + rng.integers(1, len(ends), size=pairs)) % len(ends)
     chosen = np.stack([first, second])  # (2, pairs)
     part = np.sort(rng.random((2, pairs, frames)), axis=-1)
-    return (starts[chosen][..., None] + part * (ends - starts)[chosen][..., None]).astype(np.int64)
+    rows: np.ndarray = starts[chosen][..., None] + part * (ends - starts)[chosen][..., None]
+    return rows.astype(np.int64)

@@ -68,7 +68,7 @@ def fit_ensemble(x: Tensor, y: Tensor, seen: Tensor, config: EnsembleConfig, gen
         rows = torch.stack([r[torch.randint(len(r), (config.batch,), generator=generator)] for r in own])  # (M, B)
         loss = nn.functional.huber_loss(net(x[rows]), y[rows], delta=2.0)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return net.requires_grad_(False)

@@ -76,8 +76,7 @@ def find_extraneous(
     unknown = 0.5 - smoothed(asked.votes, ends, window)
     score = far + unknown
     marked = grown(score, config.sure, config.unsure, ends, max(round(config.shortest_s * spec.rate_hz), 1))
-    score, far, unknown = (part.astype(np.float32) for part in (score, far, unknown))
-    return Extraneous(score, far, unknown, marked, ends)
+    return Extraneous(score.astype(np.float32), far.astype(np.float32), unknown.astype(np.float32), marked, ends)
 
 
 def _spread(far: np.ndarray) -> np.ndarray:
@@ -86,7 +85,8 @@ def _spread(far: np.ndarray) -> np.ndarray:
     How much they do, the steps below the median tell, for what is extraneous lies above it.
     """
     away = far - np.median(far)
-    return away / max(3 * 1.4826 * float(np.median(-away[away <= 0])), 1.0)
+    spread: np.ndarray = away / max(3 * 1.4826 * float(np.median(-away[away <= 0])), 1.0)
+    return spread
 
 
 def grown(

@@ -70,4 +70,5 @@ def smoothed(values: np.ndarray, episode_ends: np.ndarray, window: int) -> np.nd
 
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the squared distances (n, m) of a (n, D) and b (m, D)."""
-    return (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    far: np.ndarray = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    return far

@@ -37,7 +37,7 @@ class CompatibilityWatcher:
     @property
     def score(self) -> float | None:
         """The demonstration's compatibility so far, 0 to 1; None before there is one."""
-        return mean_of_familiar(np.array(self.compatibility), self._new()) if self.compatibility else None
+        return mean_of_familiar(np.array(self.compatibility), self._new(0)) if self.compatibility else None
 
     def require(self, spec: PolicySpec) -> None:
         """Raise SpecMismatch, both sides printed, if the robot is not the one of the base demonstrations."""
@@ -68,8 +68,9 @@ class CompatibilityWatcher:
         else:
             self.message = ""
 
-    def _new(self) -> np.ndarray:
-        return np.array(self._novelty) >= self._base.rule.novelty
+    def _new(self, first: int) -> np.ndarray:
+        """Return which steps from ``first`` on are new, bool."""
+        return np.array(self._novelty[first:]) >= self._base.rule.novelty
 
     def _say(self) -> str:
         recent = self.compatibility[-self._recent :]
@@ -77,7 +78,7 @@ class CompatibilityWatcher:
             return ""
         if float(np.mean(recent)) < self._limit:
             return DIFFERS
-        return NEW if self._new()[-self._recent :].mean() > 0.5 else ""
+        return NEW if self._new(-self._recent).mean() > 0.5 else ""
 
 
 def stretch_limit(held_out: Sequence[Judged], recent: int, false_alarm: float) -> float:

@@ -12,7 +12,8 @@ def thin(values: np.ndarray, episode_ends: np.ndarray, points: int = POINTS) -> 
     """Return ``points`` steps of each episode, equally spaced in time: (N, F) to (E, points, F)."""
     starts = np.concatenate([[0], episode_ends[:-1]])
     rows = [np.round(np.linspace(a, b - 1, points)).astype(int) for a, b in zip(starts, episode_ends, strict=True)]
-    return values[np.stack(rows)]
+    thinned: np.ndarray = values[np.stack(rows)]
+    return thinned
 
 
 def novelty(space: np.ndarray, episode_ends: np.ndarray) -> np.ndarray:
@@ -52,7 +53,10 @@ def coverage(positions: np.ndarray, episode_ends: np.ndarray) -> np.ndarray:
 
 
 def duplicates(space: np.ndarray, episode_ends: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of episodes (positions, smaller first) that run through the same states in the same time."""
+    """Return the episodes that run through the same states in the same time as an earlier one.
+
+    Positions (earlier, later), each later one once.
+    """
     from scipy.spatial.distance import pdist
 
     lengths = np.diff(episode_ends, prepend=0)
@@ -62,4 +66,7 @@ def duplicates(space: np.ndarray, episode_ends: np.ndarray) -> list[tuple[int, i
     apart = pdist(flat)
     first, second = np.triu_indices(len(lengths), 1)
     near = (apart <= SAME * np.median(apart)) & (np.abs(lengths[first] - lengths[second]) <= 0.02 * lengths[first])
-    return [(int(a), int(b)) for a, b in zip(first[near], second[near], strict=True)]
+    earliest: dict[int, int] = {}
+    for a, b in zip(first[near].tolist(), second[near].tolist(), strict=True):  # the earlier ones come first
+        earliest.setdefault(b, a)
+    return [(a, b) for b, a in sorted(earliest.items())]

@@ -19,7 +19,7 @@ from robopolicy_data.quality.motion import (
     speeds,
 )
 from robopolicy_data.quality.outliers import TRAITS, Outlier, find_outliers
-from robopolicy_data.quality.signals import Motion, columns, find_motion, state_space
+from robopolicy_data.quality.signals import Motion, columns, find_motion, require_finite, state_space
 from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import Arrays, load_arrays
 
@@ -100,10 +100,11 @@ def measure(
         progress: called with (episodes read, episodes in all).
 
     Raises:
-        DatasetError: if there are no episodes, or one is damaged.
+        DatasetError: if there are no episodes or no states, one is damaged, or holds NaN.
         UnknownName: if ``options.motion`` is no state.
     """
     arrays = load_arrays(dataset, cameras=(), progress=progress)
+    require_finite(arrays, [episode.number for episode in dataset], dataset.where)
     motion = find_motion(arrays, dataset.spec, stream=options.motion)
     space, rate_hz = state_space(arrays, dataset.spec), dataset.spec.rate_hz
     ends = arrays.episode_ends

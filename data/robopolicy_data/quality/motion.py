@@ -14,7 +14,8 @@ def speeds(positions: np.ndarray, rate_hz: float, half_window_s: float = HALF_WI
     now = np.arange(len(positions))
     before, after = np.maximum(now - steps, 0), np.minimum(now + steps, len(positions) - 1)
     span_s = np.maximum(after - before, 1) / rate_hz
-    return np.linalg.norm(positions[after] - positions[before], axis=1) / span_s
+    speed: np.ndarray = np.linalg.norm(positions[after] - positions[before], axis=1) / span_s
+    return speed
 
 
 def spans(marked: np.ndarray, shortest: int = 1) -> list[tuple[int, int]]:

@@ -57,7 +57,8 @@ def robust_z(values: np.ndarray) -> np.ndarray:
     scale = 1.4826 * float(np.median(np.abs(away[np.isfinite(away)])))
     if scale == 0:
         scale = 1.2533 * float(np.mean(np.abs(away[np.isfinite(away)])))
-    return away / scale if scale > 0 else away * 0.0
+    scores: np.ndarray = away / scale if scale > 0 else away * 0.0
+    return scores
 
 
 def find_outliers(numbers: Sequence[int], measures: Mapping[str, np.ndarray], unit: str = "") -> list[Outlier]:

@@ -26,7 +26,7 @@ def strip_plot(values: np.ndarray, numbers: Sequence[int], odd: Sequence[int], l
     def x(value: float) -> float:
         return 12 + 296 * (value - low) / spread
 
-    order = known[np.argsort([numbers[i] in odd for i in known], kind="stable")]  # outliers on top
+    order = known[np.argsort([numbers[i] in odd for i in known.tolist()], kind="stable")]  # outliers on top
     heights = 10 + 26 * ((np.arange(len(values)) * 0.618034) % 1.0)  # spread evenly, whatever the order
     dots = "".join(
         f'<circle cx="{x(values[i]):.1f}" cy="{heights[i]:.1f}" r="3.4" class="dot{" odd" * (numbers[i] in odd)}">'

@@ -1,11 +1,11 @@
 """Which numbers of a dataset are the robot's own motion, found from the commands and what followed them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from robopolicy.errors import UnknownName
+from robopolicy.errors import DatasetError, UnknownName
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy_data.windows import Arrays
 
@@ -48,6 +48,7 @@ def find_motion(arrays: Arrays, spec: PolicySpec, *, stream: str | None = None) 
 
     Raises:
         UnknownName: if there is no such state.
+        DatasetError: if there is no state at all.
     """
     pairs = pair_commands(arrays, spec)
     chosen = _named_path(spec, stream) if stream is not None else _found_path(pairs, spec)
@@ -81,6 +82,25 @@ def pair_commands(arrays: Arrays, spec: PolicySpec) -> list[Pair]:
         if best[2] >= 0:
             found.append(Pair(i, best[1], best[2], unit))
     return found
+
+
+def require_finite(arrays: Arrays, numbers: Sequence[int], where: str) -> None:
+    """Raise DatasetError naming the first step that is NaN or infinite: one of them spoils every measure of all.
+
+    Args:
+        arrays: of the dataset.
+        numbers: of the episodes in it.
+        where: the dataset, for the message.
+    """
+    streams = {**{f"state {name}": values for name, values in arrays.state.items()}, "action": arrays.action}
+    for name, values in streams.items():
+        odd = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(odd):
+            i = int(np.searchsorted(arrays.episode_ends, odd[0], side="right"))
+            step = int(odd[0]) - (int(arrays.episode_ends[i - 1]) if i else 0)
+            raise DatasetError(
+                f"{where}: episode {numbers[i]}, {name} is not finite at step {step}; robopolicy data trim or delete"
+            )
 
 
 def columns(state: Mapping[str, np.ndarray], elements: tuple[tuple[str, int], ...]) -> np.ndarray:
@@ -126,4 +146,6 @@ def _found_path(pairs: list[Pair], spec: PolicySpec) -> tuple[tuple[str, int], .
     for name in KNOWN:
         if name in spec.state:
             return _named_path(spec, name)
+    if not spec.state:
+        raise DatasetError("there are no states to measure; pictures alone do not do")
     return _named_path(spec, next(iter(spec.state)))

@@ -32,13 +32,21 @@ def looked_at(spec: PolicySpec, states: Sequence[str] | None = None) -> PolicySp
 
 
 def load(dataset: Any, spec: PolicySpec, episodes: Sequence[int] | None = None) -> Any:
-    """Return the arrays of the states and actions of ``dataset``'s episodes (positions; None is all)."""
+    """Return the arrays of the states and actions of ``dataset``'s episodes (positions; None is all).
+
+    Raises:
+        DatasetError: if one of them holds NaN.
+    """
+    from robopolicy_data.quality.signals import require_finite
     from robopolicy_data.windows import load_arrays
 
-    return load_arrays(dataset, cameras=(), states=tuple(spec.state), episodes=episodes)
+    chosen = range(len(dataset)) if episodes is None else episodes
+    arrays = load_arrays(dataset, cameras=(), states=tuple(spec.state), episodes=episodes)
+    require_finite(arrays, [dataset[i].number for i in chosen], dataset.where)
+    return arrays
 
 
-def base_policy(path: Path, *, states: Sequence[str] | None = None, first: int | None = None) -> Any:
+def base_policy(path: Path | str, *, states: Sequence[str] | None = None, first: int | None = None) -> Any:
     """Return the `BasePolicy` of the demonstrations in ``path`` that did not fail.
 
     Args:
@@ -63,7 +71,7 @@ def base_policy(path: Path, *, states: Sequence[str] | None = None, first: int |
     return BasePolicy(load(dataset, spec, good), spec)
 
 
-def compare(path: Path, base: Any, base_path: Path, *, first: int = 0) -> list[tuple[int, Any]]:
+def compare(path: Path | str, base: Any, base_path: Path | str, *, first: int = 0) -> list[tuple[int, Any]]:
     """Return (number, `Judged`) of every episode of ``path`` from position ``first`` on.
 
     Raises:
@@ -79,7 +87,7 @@ def compare(path: Path, base: Any, base_path: Path, *, first: int = 0) -> list[t
     return [(dataset[i].number, one) for i, one in zip(rest, judged, strict=True)]
 
 
-def extraneous(path: Path, *, states: Sequence[str] | None = None, seed: int = 0) -> list[tuple[int, Any, Any]]:
+def extraneous(path: Path | str, *, states: Sequence[str] | None = None, seed: int = 0) -> list[tuple[int, Any, Any]]:
     """Return (number, score (T,) float32, marks (T,) bool) of every episode of ``path``."""
     from robopolicy.quality.extraneous import find_extraneous
     from robopolicy_data.reader import Dataset
@@ -90,7 +98,7 @@ def extraneous(path: Path, *, states: Sequence[str] | None = None, seed: int = 0
     return [(episode.number, score, marks) for episode, (score, marks) in zip(dataset, found, strict=True)]
 
 
-def write_extraneous(path: Path, found: Sequence[tuple[int, Any, Any]]) -> None:
+def write_extraneous(path: Path | str, found: Sequence[tuple[int, Any, Any]]) -> None:
     """Write ``derived/extraneous@1`` of every episode, replacing what an earlier run left."""
     from robopolicy_data.derived import write_derived
 

@@ -15,7 +15,7 @@ TABLE = ("duration_s", "idle_share", "path", "sparc", "jerk", "coverage", "novel
 def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     """Add the action's arguments."""
     parser = actions.add_parser("quality", parents=[debug], help="measure demonstrations, name what sticks out")
-    parser.add_argument("path", type=Path, metavar="D.zarr")
+    parser.add_argument("path", metavar="D.zarr", help="a folder, a .zip or a URL")
     parser.add_argument("--write", action="store_true", help="write the marks into derived/, for training and viewing")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page with plots")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -23,7 +23,7 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle-seconds", type=positive, default=0.5, help="standing still for so long is idle")
     compared = parser.add_argument_group("compared with other demonstrations")
     base = compared.add_mutually_exclusive_group()
-    base.add_argument("--base", type=Path, metavar="D.zarr", help="how well each episode fits the ones in there")
+    base.add_argument("--base", metavar="D.zarr", help="how well each episode fits the ones in there")
     base.add_argument("--base-first", type=at_least(1), metavar="N", help="how well the others fit the first N")
     compared.add_argument("--drop", action="store_true", help="delete those that do not fit (robopolicy data undo)")
     compared.add_argument("--extraneous", action="store_true", help="mark segments that no other episode has")
@@ -41,6 +41,10 @@ def run_quality(args: argparse.Namespace) -> None:
 
     if args.drop and args.base is None and args.base_first is None:
         raise UsageError("--drop deletes what does not fit a base; name it with --base or --base-first")
+    if args.base is not None and Path(args.base).resolve() == Path(args.path).resolve():
+        raise UsageError("--base is the dataset itself, and what it learnt it would find fitting; use --base-first N")
+    if (args.write or args.drop) and not Path(args.path).is_dir():
+        raise UsageError(f"{args.path} is only read; --write and --drop want a folder")
     dataset = Dataset(args.path)
     with bar("read", len(dataset), "episodes") as progress:
         quality = measure(dataset, Options(idle_s=args.idle_seconds, motion=args.motion), progress=progress.at)
@@ -56,6 +60,7 @@ def run_quality(args: argparse.Namespace) -> None:
         print(json.dumps({**quality.to_json(), **report, **parts}, indent=1))
     else:
         _print_table(quality)
+        _print_scores(report)
         for note in (*misfits, *quality.outliers):
             print(note)
         _print_extraneous(found)
@@ -101,7 +106,7 @@ def _find_extraneous(args: argparse.Namespace) -> Any:
     return found
 
 
-def _drop(path: Path, numbers: list[int]) -> None:
+def _drop(path: str, numbers: list[int]) -> None:
     """Delete the episodes in one edit, which can be undone."""
     from robopolicy.cli.progress import say
     from robopolicy_data.edit import delete
@@ -109,8 +114,8 @@ def _drop(path: Path, numbers: list[int]) -> None:
     if not numbers:
         say(f"{path}: nothing to drop")
         return
-    delete(path, numbers)
-    command = shlex.join(["robopolicy", "data", "undo", str(path)])
+    delete(Path(path), numbers)
+    command = shlex.join(["robopolicy", "data", "undo", path])
     say(f"{path}: {len(numbers)} episodes deleted; undone by ", (command, "bold"))
 
 
@@ -120,6 +125,16 @@ def _print_extraneous(found: Any) -> None:
     for number, _, marks in found or ():
         for first, end in spans(marks):
             print(f"episode {number}: steps {first} to {end - 1} look extraneous")
+
+
+def _print_scores(report: dict[str, Any]) -> None:
+    """The scores against the base, as further lines of the table."""
+    import numpy as np
+
+    episodes = report.get("compatibility", {}).get("episodes", ())
+    for key in ("compatibility", "new_share") if episodes else ():
+        values = [episode[key] for episode in episodes]
+        print(f"{key:<16} {np.median(values):>10.4g} {min(values):>10.4g} {max(values):>10.4g}")
 
 
 def _print_table(quality: Any) -> None:
