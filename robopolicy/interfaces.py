@@ -211,7 +211,10 @@ class Teleop(Protocol):
         ...
 
     def read(self, observation: Observation) -> Command:
-        """Return the newest command, source ``"human"``, or ``"hold"`` when nobody is there; called every tick."""
+        """Return the newest command, source ``"human"``, or ``"hold"`` when nobody is there.
+
+        Called at every tick at which the person drives; not while a policy does or the robot is paused.
+        """
         ...
 
     def events(self) -> Sequence[Event]:

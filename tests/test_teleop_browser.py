@@ -27,7 +27,7 @@ from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, State
 from robopolicy.testing import TeleopContract
 from robopolicy.types import Observation, Status, Step
 from robopolicy_hardware.teleop.browser import BrowserTeleop
-from robopolicy_hardware.teleop.browser_door import address
+from robopolicy_hardware.teleop.browser_door import address, is_loopback
 from sim_envs.lift_expert import GRASP_DEPTH
 from sim_envs.tasks import make_task
 from sim_envs.twin import Twin
@@ -294,6 +294,30 @@ def test_what_the_hand_does_while_a_policy_drives_is_not_made_up_for(teleop):
     assert teleop.read(seen(stamp_ns=4)).values == pytest.approx(set_point, abs=1e-6)
     held.move((0.01, 0, 0))
     assert teleop.read(seen(stamp_ns=5)).values[0] == pytest.approx(0.43, abs=1e-6)
+
+
+def test_a_handle_let_go_while_a_policy_drives_goes_back_to_the_tool(teleop):
+    held = Held(teleop)
+    held.take()
+    held.move((0.05, 0, 0))
+    held.hand.let_go(0)
+    assert held.hand.look().grasp.over
+    teleop.on_step(Step(seen(stamp_ns=2), np.zeros(10, np.float32), 1, "policy"))
+    assert held.hand.look().grasp is None
+
+
+def test_an_address_on_the_network_is_warned_of():
+    for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
+        device = BrowserTeleop(SPEC, host=host, port=0)
+        device.close()
+        assert ("WARNING: unencrypted" in device.help) == warned
+    assert [is_loopback(h) for h in ("::1", "localhost", "127.3.0.1", "::", "robot")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_under_shared_control_the_gripper_button_may_be_the_first_thing_touched(teleop):

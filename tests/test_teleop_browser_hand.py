@@ -66,7 +66,21 @@ def test_a_silent_page_is_not_there_and_one_that_answers_again_is(room):
     room.now_s += 0.2
     assert hand.look().reason == "browser 1 does not answer"
     hand.beat(0, 0.6)
+    assert hand.look().reason == "browser 1 does not answer", "an answer to a question from before the silence"
+    hand.beat(0, 0.03)
     assert hand.look().reason == ""
+
+
+def test_anybody_stops_the_robot_but_only_the_driver_lets_it_go_on(room):
+    hand = room.hand
+    hand.joined(0, "browser 1")
+    hand.joined(1, "browser 2")
+    assert hand.pressed(1, "pause")
+    assert hand.pressed(0, "pause")
+    assert hand.take_events() == ["pause"], "both wanted it to stop"
+    assert not hand.pressed(1, "pause", paused=True)
+    assert hand.pressed(0, "pause", paused=True)
+    assert hand.take_events() == ["pause"]
 
 
 def test_whoever_comes_while_the_driver_is_silent_drives(room):

@@ -11,7 +11,7 @@ from robopolicy.interfaces import Scene
 from robopolicy.rotations import matrix_to_quat, quat_to_matrix
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Command, EpisodeMeta, Event, Observation, Status, Step
-from robopolicy_hardware.teleop.browser_door import Door, address, listen
+from robopolicy_hardware.teleop.browser_door import Door, address, is_loopback, listen
 from robopolicy_hardware.teleop.browser_hand import Grasp, Hand
 from robopolicy_hardware.teleop.browser_page import Frame, Page
 from robopolicy_hardware.teleop.target import ToolTarget
@@ -76,6 +76,7 @@ class BrowserTeleop:
         self._hand = Hand(silence_s)
         listening = listen(host, port)
         self._port = listening.getsockname()[1]
+        self._exposed = not is_loopback(host)
         self.url = address(host, self._port, token)
         try:
             self._page = Page(listening, door, self._hand, spec, scene, max_hz=max_hz, camera_hz=camera_hz)
@@ -86,6 +87,8 @@ class BrowserTeleop:
     @property
     def help(self) -> str:
         """What to tell the person who started it."""
+        if self._exposed:
+            return f"open {self.url} in a browser; WARNING: unencrypted on the network: who overhears it can drive"
         return f"open {self.url} in a browser (from another machine: ssh -L {self._port}:localhost:{self._port} ...)"
 
     @property
@@ -156,6 +159,8 @@ class BrowserTeleop:
         self._anchor = None
         if grasp is not None:
             self._met = (grasp.number, stamp_ns)
+            if grasp.over:  # or the handle would stay on the page where it was let go
+                self._hand.followed(grasp.number)
 
     def _resume(self, observation: Observation) -> None:
         """After a hold go on from where the robot stopped, with the grip it has: a measured one would let things go."""

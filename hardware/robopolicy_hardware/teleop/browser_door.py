@@ -2,6 +2,7 @@
 
 import hmac
 import http
+import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -91,6 +92,16 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"cannot listen on {host} port {port}: {reason}; give another port, or 0 for any") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``; a name that is no address counts as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def guarded_viser(door: Door, listening: socket.socket) -> Any:

@@ -98,10 +98,14 @@ class Hand:
                 self._hand_to(min(clients))
 
     def beat(self, client: int, latency_s: float) -> None:
-        """A browser's page answered after ``latency_s``."""
+        """A browser's page answered after ``latency_s``; an answer later than ``silence_s`` is none.
+
+        It was on its way together with what the hand did during the silence.
+        """
         with self._lock:
             if (seen := self._state.clients.get(client)) is not None:
-                fresh = replace(seen, beat_s=self._now_s(), latency_s=latency_s)
+                beat_s = self._now_s() if latency_s <= self._silence_s else seen.beat_s
+                fresh = replace(seen, beat_s=beat_s, latency_s=latency_s)
                 self._set(clients={**self._state.clients, client: fresh})
                 if client == self._state.driver:
                     self._set(latency_s=latency_s)
@@ -159,11 +163,17 @@ class Hand:
             self._set(released=False)
             return True
 
-    def pressed(self, client: int, event: Event) -> bool:
-        """A button was pressed; False if it is the driver's and somebody else pressed it."""
+    def pressed(self, client: int, event: Event, *, paused: bool = False) -> bool:
+        """A button was pressed; False if it is the driver's and somebody else pressed it.
+
+        While the robot is ``paused`` the pause button lets it go on, which is the driver's. Two presses of it before
+        the loop looks are one: both wanted the robot to stop.
+        """
         with self._lock:
-            if client != self._state.driver and event not in ANYBODYS:
+            if client != self._state.driver and (event not in ANYBODYS or paused):
                 return False
+            if event == "pause" and event in self._events:
+                return True
             self._events.append(event)
             if event in ("start", "takeover"):
                 self._set(released=False)

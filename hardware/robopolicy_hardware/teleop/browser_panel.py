@@ -67,7 +67,7 @@ class Panel:
         self._state = gui.add_html("")
         self._roles: dict[int, tuple[Any, Any]] = {}  # each browser's own line, and its button to drive
         self._shown = ""
-        self._gripper, self._has_policy = 1.0, False
+        self._gripper, self._has_policy, self._paused = 1.0, False, False
         self._grip: Any = None
         self._turn: Any = None
         kind, dim = spec.action.kind, spec.action.dim
@@ -81,7 +81,9 @@ class Panel:
         for event, words, colour, icon, key, _ in BUTTONS:
             button = gui.add_button(words, color=colour, icon=getattr(viser.Icon, icon), visible=event == "start")
             self._on(
-                button, gui.add_command(words, hotkey=key), lambda client, event=event: hand.pressed(client, event)
+                button,
+                gui.add_command(words, hotkey=key),
+                lambda client, event=event: hand.pressed(client, event, paused=self._paused),
             )
             self._buttons[event] = button
         self._images = self._add_cameras(spec)
@@ -97,6 +99,7 @@ class Panel:
             _assign(self._turn, "label", MOVE if state.turning else TURN)
         if status is None:
             return
+        self._paused = status.phase == "paused"
         self._has_policy |= status.source == "policy"
         can = {"takeover": status.source == "policy", "release": self._has_policy and status.source != "policy"}
         for event, *_, phases in BUTTONS:
