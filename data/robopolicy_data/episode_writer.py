@@ -168,12 +168,12 @@ class EpisodeWriter:
     def _create(self, header: dict[str, Any]) -> None:
         episode = self._folder / "episode"
         self._folder.mkdir(parents=True)
+        self._journal = JournalWriter(self._folder / "journal", header)  # first: it says what the rest is
         laid_out = lay_out(episode, self._spec, self._coding)
         for name, camera in self._spec.cameras.items():
             shard = episode / camera_path(self._spec, name) / shard_file(camera)
             self._cameras[name] = CameraWriter(name, camera, self._coding, shard)
         self._columns.create()
-        self._journal = JournalWriter(self._folder / "journal", header)
         self._laid_out = frozenset(laid_out)
         inside = [f"{episode}/{path}/{name}" for path in laid_out for name in ("zarr.json", ".")]
         wip = self._folder.parent

@@ -123,7 +123,7 @@ def look(path: Path, announced: set[int], seen: set[int], count: Count) -> None:
     before = {episode.number for episode in Dataset(path)}
     lost = announced - before
     journaled = {
-        folder.parent.name: len(read_journal(folder).rows)
+        folder.parent.name: journaled_steps(folder)
         for folder in (path / ".wip").glob("*/journal")
         if (folder.parent / "episode").is_dir()
     }
@@ -131,7 +131,7 @@ def look(path: Path, announced: set[int], seen: set[int], count: Count) -> None:
         interrupted = writer.interrupted
     count.lost += len(lost)
     count.problems += [f"episode {number} was committed and is gone" for number in sorted(lost)]
-    count.interrupted += bool(journaled)
+    count.interrupted += any(journaled.values())
     count.journaled += len(SPEC.cameras) * sum(journaled.values())
     count.recovered += len(SPEC.cameras) * sum(one.steps for one in interrupted if one.number is not None)
     announced -= lost  # counted once
@@ -147,6 +147,11 @@ def look(path: Path, announced: set[int], seen: set[int], count: Count) -> None:
             count.problems.append(f"episode {episode.number}: {error!r}")
     again = [episode for episode in Dataset(path) if episode.number in announced]
     assert len(again) == len(announced)
+
+
+def journaled_steps(journal: Path) -> int:
+    """Return how many steps a journal holds; none if the kill hit while the recording began."""
+    return len(read_journal(journal).rows) if b"\n" in journal.read_bytes() else 0
 
 
 def main() -> int:
