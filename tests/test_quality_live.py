@@ -69,5 +69,5 @@ def test_the_comparison_of_record_is_with_the_good_episodes_of_a_dataset(tmp_pat
 def test_an_expert_is_not_compared(tmp_path, capsys):
     command = ["record", "--robot", "twin:lift", "--data", tmp_path / "x.zarr", "--compare-with", tmp_path / "d.zarr"]
     assert main([str(word) for word in command]) == 1
-    assert "--compare-with speaks to a person" in capsys.readouterr().err
+    assert "--compare-with wants a person who drives" in capsys.readouterr().err
     assert not (tmp_path / "x.zarr").exists()

@@ -21,10 +21,9 @@ def strip_plot(values: np.ndarray, numbers: Sequence[int], odd: Sequence[int], l
     if len(known) == 0:
         return '<p class="soft small">nothing to measure</p>'
     low, high = float(values[known].min()), float(values[known].max())
-    spread = high - low or 1.0
 
     def x(value: float) -> float:
-        return 12 + 296 * (value - low) / spread
+        return 12 + 296 * ((value - low) / (high - low) if high > low else 0.5)
 
     order = known[np.argsort([numbers[i] in odd for i in known.tolist()], kind="stable")]  # outliers on top
     heights = 10 + 26 * ((np.arange(len(values)) * 0.618034) % 1.0)  # spread evenly, whatever the order
@@ -38,7 +37,7 @@ def strip_plot(values: np.ndarray, numbers: Sequence[int], odd: Sequence[int], l
         f'<svg viewBox="0 0 320 62" role="img" aria-label="{escape(label)}">'
         f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="2" y2="44" class="middle"/>'
         f'<line x1="8" x2="312" y1="44" y2="44" class="axis"/>{dots}'
-        f'<text x="8" y="58" class="tick">{low:.3g}</text>'
+        f'<text x="8" y="58" class="tick">{f"{low:.3g}" if high > low else "all"}</text>'
         f'<text x="312" y="58" class="tick" text-anchor="end">{high:.3g}</text></svg>'
     )
 
