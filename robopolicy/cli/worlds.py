@@ -15,9 +15,7 @@ from robopolicy.spec import PolicySpec
 WORLDS = "twin:TASK, gymnasium:ENV_ID, or your own as package.module:Class"
 
 
-def make_world(
-    name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (), rate_hz: float | None = None
-) -> Any:
+def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (), rate_hz: float | None = None) -> Any:
     """Return the simulated robot called ``name``; picklable under `functools.partial`, for worker processes.
 
     Args:
