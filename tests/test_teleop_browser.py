@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser_operator import Finger, chromium, drag, open_page
+from browser_operator import Finger, chromium, drag, drawn, open_page
 
 from robopolicy.clock import SimClock
 from robopolicy.errors import UsageError
@@ -40,6 +40,11 @@ SPEC = PolicySpec(
     action=TOOL_POSE,
 )
 TOKEN = "a-token-for-tests"
+REFUSAL = """() => {  // whether what a watcher is told takes a finger, once it is there
+    const told = [...document.querySelectorAll(".mantine-Notification-description")];
+    const one = told.find(box => box.textContent.includes("Another browser drives"));
+    return one && getComputedStyle(one).pointerEvents;
+}"""
 
 
 def seen(position: tuple[float, float, float] = (0.4, 0.0, 0.2), stamp_ns: int = 1) -> Observation:
@@ -394,7 +399,8 @@ def test_of_two_browsers_one_drives_and_the_other_a_telephone_watches_until_it_a
         second = open_page(browser, url, (390, 844), has_touch=True, is_mobile=True)
         second.get_by_text("You watch: browser 1 drives").wait_for()
         second.get_by_role("button", name="Start", exact=True).tap()
-        second.get_by_text("Another browser drives").wait_for()
+        told = second.wait_for_function(REFUSAL)
+        assert told.json_value() == "none", "it lies over the handle: a finger has to go through it"
         assert not any(tick["events"] for tick in said)
         second.get_by_role("button", name="Drive from here").tap()
         first.get_by_text("You watch: browser 2 drives").wait_for()
@@ -402,6 +408,8 @@ def test_of_two_browsers_one_drives_and_the_other_a_telephone_watches_until_it_a
         until(lambda: any(tick["events"] == ["start"] for tick in said))
         second.get_by_role("button", name="Close gripper").tap()
         until(lambda: said[-1]["grip"] == 0.0)
+        second.get_by_text("You drive: the robot follows the handle").wait_for()
+        drawn(second)
         start = np.array(said[-1]["tool"])
         drag(second, start, (0, 0, 0.05), hold_s=0.5, pointer=Finger(second))
         until(lambda: said[-1]["tool"][2] > start[2] + 0.04)

@@ -127,9 +127,13 @@ def test_two_browsers(loop):
     assert second.handle is None
     second.press("Start")
     loop.until(lambda _: second.counts.get("NotificationShowMessage", 0) == 1)
+    second.press("Start")
+    loop.until(lambda _: second.counts.get("NotificationShowMessage", 0) == 2)
+    assert second.counts.get("RemoveNotificationMessage", 0) == 1, "said once, however often it is tried"
     assert loop.teleop.events() == []
     second.press("Drive from here")
     loop.until(lambda _: first.says("You watch:</b> browser 2 drives") and second.handle is not None)
+    loop.until(lambda _: second.counts["RemoveNotificationMessage"] == 2)
     second.press("Start")
     second.press("Success")
     pressed = []

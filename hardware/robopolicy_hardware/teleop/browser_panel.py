@@ -33,6 +33,7 @@ BUTTONS: tuple[tuple[Event, str, str, str, str, tuple[Phase, ...]], ...] = (
 )
 CLOSE, OPEN = "Close gripper", "Open gripper"
 TURN, MOVE = "Turn tool", "Move tool"
+# A notification may lie over the handle, above all on a telephone: a finger goes through it, but for its cross.
 STYLE = """<style>
 .rp{font:13.5px/1.5 system-ui,sans-serif;padding:.1em .8em}
 .rp b{font-variant-numeric:tabular-nums}
@@ -45,6 +46,8 @@ img[style*="max-width: 100%"]{width:100%;border-radius:.3em}
 div:has(>div>.mantine-Button-root){display:grid;grid-template-columns:repeat(2,minmax(0,1fr));padding:.3em .4em}
 div:has(>div>.mantine-Button-root)>*{grid-column:1/-1}
 div:has(>.mantine-Button-root){grid-column:auto!important;margin:0 .3em!important}
+.mantine-Notification-root{pointer-events:none!important}
+.mantine-Notification-closeButton{pointer-events:auto}
 @media(max-width:40em){
 div[style*="fixed"]:has(.rp){max-height:46%!important}
 div[style*="fixed"]:has(.rp),div[style*="fixed"]:has(.rp) div[style*="20em"]{width:100%!important}
@@ -66,6 +69,7 @@ class Panel:
         self._style = gui.add_html(STYLE)
         self._state = gui.add_html("")
         self._roles: dict[int, tuple[Any, Any]] = {}  # each browser's own line, and its button to drive
+        self._refusals: dict[int, Any] = {}  # what each browser that does not drive was told last
         self._shown = ""
         self._gripper, self._has_policy, self._paused = 1.0, False, False
         self._grip: Any = None
@@ -129,6 +133,7 @@ class Panel:
         clients = self._server.get_clients()
         for number in self._roles.keys() - clients.keys():
             del self._roles[number]
+            self._refusals.pop(number, None)
         driver = state.clients.get(-1 if state.driver is None else state.driver)
         for number, client in clients.items():
             if number not in self._roles:
@@ -143,6 +148,8 @@ class Panel:
                 words = f"<b>You watch:</b> {driver.name if driver else 'nobody'} drives"
             _assign(line, "content", f'<div class="rp">{words}</div>')
             _assign(button, "visible", number != state.driver)
+            if number == state.driver:
+                self._take_back(number)
 
     def _drive(self, client: int) -> bool:
         self._hand.drive(client)
@@ -157,13 +164,23 @@ class Panel:
         async def pressed(event: Any) -> None:
             if event.client is None or act(event.client.client_id):
                 return
-            event.client.add_notification(
-                "You watch", "Another browser drives. Press “Drive from here” first.", auto_close_seconds=4.0
-            )
+            self._refuse(event.client)
 
         button.on_click(pressed)
         if command is not None:
             command.on_trigger(pressed)
+
+    def _refuse(self, client: Any) -> None:
+        """Say why nothing happened, once however often it is tried."""
+        self._take_back(client.client_id)
+        self._refusals[client.client_id] = client.add_notification(
+            "You watch", "Another browser drives. Press “Drive from here” first.", auto_close_seconds=4.0
+        )
+
+    def _take_back(self, client: int) -> None:
+        """What was said to a browser that did not drive is not on its screen any more."""
+        if (told := self._refusals.pop(client, None)) is not None:
+            told.remove()
 
 
 def for_people(image: np.ndarray) -> np.ndarray:
