@@ -73,7 +73,7 @@ class Chunked:
 
 
 class Guarded:
-    """Holds the robot from the moment the monitor alarms until the episode is reset.
+    """Holds the robot from the moment the monitor alarms until the episode is reset, or `rearm` is called.
 
     Args:
         agent: decides as long as all is well.
@@ -96,10 +96,13 @@ class Guarded:
         self._held = None
 
     def replan(self, history: Sequence[Observation]) -> None:
-        """Re-arm in mid-episode: a person drove, saw ``history`` (oldest first) and gives the robot back."""
+        """Forget the running chunk; what the monitor knows, and an alarm above all, stays."""
         replan = getattr(self._agent, "replan", None)
         if replan is not None:
             replan(history)
+
+    def rearm(self) -> None:
+        """Forget the alarm in mid-episode: a person has put right what it was about."""
         self._monitor.reset()
         self._held = None
 

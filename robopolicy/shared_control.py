@@ -25,6 +25,7 @@ class Shared:
     A person who takes over starts from the command now in force. A policy that gets the robot back plans anew, from
     what was seen meanwhile, and the step between the command in force and its own first one is faded out smoothly.
     Paused, it holds; a device that holds (nobody there) and comes back is engaged anew, from where the robot stopped.
+    Giving back arms an agent that alarmed again (its ``rearm``); a pause alone never does.
 
     Give it to the loop as the agent *and* as a watcher: without the second it knows only what it asked for, not what
     safety made of it.
@@ -55,7 +56,9 @@ class Shared:
         self.decision = None
         self._seed = seed
         self._human = self._agent is None
-        self._paused = self._engaged = self._coming_back = False
+        self._paused = self._engaged = False
+        self._stale = self._given_back = False  # the policy's plan; whether a person drove since it was made
+        self._coming_back = False  # from its next command on, the step to it is faded out
         self._source: Source = "hold"
         self.reason = ""
         self._history: deque[Observation] = deque(maxlen=HISTORY)
@@ -85,7 +88,8 @@ class Shared:
     def release(self) -> None:
         """Give the robot back to the policy; nothing if there is none."""
         if self._agent is not None and self._human:
-            self._human, self._coming_back = False, True
+            self._human = False
+            self._coming_back = self._stale = self._given_back = True
 
     def switch(self) -> None:
         """Take over, or release what was taken over."""
@@ -95,7 +99,7 @@ class Shared:
         """Hold, or go on from where the robot stands."""
         if self._paused and not on:
             self._engaged = False
-            self._coming_back = self._agent is not None
+            self._coming_back = self._stale = self._agent is not None
         self._paused = on
 
     def act(self, observation: Observation) -> Command:
@@ -135,8 +139,9 @@ class Shared:
 
     def _by_policy(self, observation: Observation) -> Command:
         assert self._agent is not None
-        if self._coming_back:
+        if self._stale:
             self._plan_anew()
+            self._stale = self._given_back = False  # once: planning anew every step would forget every alarm
         command = self._agent.act(observation)
         self.decision = self._agent.decision
         if command.values is None or command.source == "hold":
@@ -147,11 +152,14 @@ class Shared:
         return Command(self._faded(command.values), command.source, command.verdict, command.reason)
 
     def _plan_anew(self) -> None:
-        """What was planned before the person took over is of no use now."""
-        replan = getattr(self._agent, "replan", None)
+        """What was planned before the pause or the takeover is of no use now."""
+        assert self._agent is not None
+        replan, rearm = getattr(self._agent, "replan", None), getattr(self._agent, "rearm", None)
+        if self._given_back and rearm is not None:
+            rearm()
         if replan is not None:
             replan(list(self._history))
-        elif self._agent is not None:
+        elif self._given_back:  # not after a pause: a reset would forget an alarm
             self._agent.reset(self._seed)
 
     def _begin_fade(self, values: np.ndarray) -> None:

@@ -179,32 +179,78 @@ def test_a_hand_that_was_away_is_engaged_where_the_robot_stopped():
     assert "nobody" not in shared.reason
 
 
-def test_an_alarm_holds_a_person_puts_it_right_and_the_monitor_is_armed_again():
-    class Alarms:
-        """Alarms at the third decision after each reset."""
+class Alarms:
+    """Alarms at the decision of that number after each reset."""
 
-        def __init__(self):
-            self.reset()
+    def __init__(self, at):
+        self.at = at
+        self.reset()
 
-        def step(self, decision):
-            self.count += 1
-            state = "alarm" if self.count == 3 else "nominal"
-            return Verdict(decision.stamp_ns, {}, 0.0, 1.0, 1.0, state, reason="odd")
+    def step(self, decision):
+        self.count += 1
+        state = "alarm" if self.count == self.at else "nominal"
+        return Verdict(decision.stamp_ns, {}, 0.0, 1.0, 1.0, state, reason="odd")
 
-        def reset(self):
-            self.count = 0
+    def reset(self):
+        self.count = 0
 
-    shared = Shared(Guarded(Chunked(HomingPolicy()), Alarms()), Hand(SPEC), SPEC)
+
+def guarded(at, script, steps=20):
+    """Drive a guarded policy whose monitor alarms; return who drove at each step."""
+    shared = Shared(Guarded(Chunked(HomingPolicy()), Alarms(at)), Hand(SPEC), SPEC)
     shared.reset()
     sources = []
-    for k in range(20):
-        if k == 8:
-            shared.takeover()
-        if k == 10:
-            shared.release()
+    for k in range(steps):
+        for what in script.get(k, ()):
+            getattr(shared, what)() if isinstance(what, str) else shared.pause(what)
         seen = Observation(k * SPEC.period_ns, {"point": np.float32([1, 1])})
         sources.append(shared.act(seen).source)
+    return sources
+
+
+def test_an_alarm_holds_a_person_puts_it_right_and_the_monitor_is_armed_again():
+    sources = guarded(3, {8: ["takeover"], 10: ["release"]})
     assert sources == ["policy"] * 4 + ["hold"] * 4 + ["human"] * 2 + ["policy"] * 4 + ["hold"] * 6
+
+
+def test_an_alarm_outlives_any_number_of_pauses_before_it_and_after_it():
+    assert guarded(3, {8: [True], 10: [False], 12: [True, False]}) == ["policy"] * 4 + ["hold"] * 16
+    before = guarded(4, {1: [True], 3: [False]}, steps=10)  # plans at 0, 3, 5 and 7; the monitor counted on
+    assert before == ["policy"] + ["hold"] * 2 + ["policy"] * 4 + ["hold"] * 3
+
+
+def test_an_alarm_outlives_a_pause_while_a_person_drives_and_goes_when_it_is_given_back():
+    sources = guarded(3, {6: ["takeover"], 8: [True], 10: [False], 12: ["release"]}, steps=18)
+    assert sources == (
+        ["policy"] * 4 + ["hold"] * 2 + ["human"] * 2 + ["hold"] * 2 + ["human"] * 2 + ["policy"] * 4 + ["hold"] * 2
+    )
+
+
+def test_an_alarm_at_the_first_decision_after_giving_back_is_an_alarm_for_good():
+    sources = guarded(1, {3: ["takeover"], 5: ["release"]}, steps=12)
+    assert sources == ["hold"] * 3 + ["human"] * 2 + ["hold"] * 7
+
+
+class AlarmsOnce(Alarms):
+    """Alarms at that one decision, and at none after it, reset or not."""
+
+    def reset(self):
+        self.count = getattr(self, "count", 0)
+
+
+def test_a_hold_after_giving_back_is_not_planned_away():
+    shared = Shared(Guarded(Chunked(HomingPolicy()), AlarmsOnce(2)), Hand(SPEC), SPEC)
+    shared.reset()
+    shared.takeover()
+    for k in range(8):
+        if k == 1:
+            shared.release()
+        if k == 2:
+            shared.takeover()
+        if k == 3:
+            shared.release()  # the second decision
+        source = shared.act(Observation(k * SPEC.period_ns, {"point": np.float32([1, 1])})).source
+    assert source == "hold"
 
 
 def test_without_a_policy_release_changes_nothing_and_waiting_keeps_the_policy_still():
@@ -245,6 +291,10 @@ def test_an_agent_that_cannot_replan_is_reset_with_the_episodes_seed():
             shared.release()
         shared.act(Observation(k, {"point": np.zeros(2, np.float32)}))
     assert agent.seeds == [0, 7, 7]
+    shared.pause(True)
+    shared.pause(False)
+    shared.act(Observation(6, {"point": np.zeros(2, np.float32)}))
+    assert agent.seeds == [0, 7, 7], "it may be what holds an alarm"
 
 
 def test_rotation_vectors_are_the_matrices_they_came_from():
