@@ -125,6 +125,7 @@ class _Session:
     dropped: int = 0  # steps of this episode that the recorder could not take
     committed: int = 0  # episodes that this session had written when the running one began
     outcomes: list[Outcome] = field(default_factory=list)
+    troubles: set[str] = field(default_factory=set)  # of the device, told already
 
     def run(self) -> SessionResult:
         self.held, self.seed = self.wishes.held, self.wishes.seed
@@ -310,7 +311,7 @@ class _Session:
             return self.stall
         watched = self._of_watchers()
         if self.phase == "waiting":
-            return watched
+            return watched or self.shared.reason
         return self._of_recorder("message", "") or watched or self.shared.reason
 
     def _of_watchers(self) -> str:
@@ -318,6 +319,10 @@ class _Session:
 
     def _show(self, phase: Phase) -> None:
         recording = phase != "waiting"
+        trouble = str(getattr(self.teleop, "trouble", ""))
+        if trouble and trouble not in self.troubles:  # once: the line is too short for it, and it comes every step
+            self.troubles.add(trouble)
+            self.wishes.tell(trouble)
         self.dropped = self._of_recorder("dropped", 0) if recording else 0
         status = Status(
             phase,

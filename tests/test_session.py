@@ -251,6 +251,21 @@ def test_steps_that_the_recorder_could_not_take_are_shown_told_and_recorded(tmp_
     assert episode.attributes["drops"]["steps"] == dropped
 
 
+def test_what_keeps_a_device_from_working_is_told_once_and_a_hold_is_explained_before_the_start(tmp_path):
+    class Mute(Hand):
+        trouble = "/t carries another type"
+
+    told, hand = [], Mute(SPEC, {4: ["start"], 6: ["failure"], 8: ["quit"]}, away=range(20))
+    clock = SimClock()
+    with Recorder(tmp_path / "d", keep=keep_unless_discarded, background=False) as recorder:
+        run_session(
+            PointWorld(clock), Shared(None, hand, SPEC), hand, clock, AnythingGoes(SPEC), recorder,
+            Wishes(lambda seed: EpisodeMeta("t", "r", seed=seed), 1, tell=told.append),
+        )  # fmt: skip
+    assert told.count("/t carries another type") == 1
+    assert [s.message for s in hand.shown if s.phase == "waiting"][1] == "nobody is there"
+
+
 def test_the_status_shows_time_rate_and_driver(tmp_path):
     _, hand, _ = session(tmp_path / "d", {2: ["start"], 12: ["success"], 13: ["quit"]})
     last = [s for s in hand.shown if s.phase == "recording"][-1]

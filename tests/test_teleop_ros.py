@@ -52,6 +52,8 @@ def make(k):
     if kind.endswith("TwistStamped"):
         Twist = message("geometry_msgs/msg/Twist")
         return message(kind)(header, Twist(Vector(0.1, 0.0, 0.0), Vector(0.0, 0.0, 0.5)))
+    if kind.endswith("Twist"):
+        return message(kind)(Vector(0.1, 0.0, 0.0), Vector(0.0, 0.0, 0.5))
     if kind.endswith("PoseStamped"):
         Pose = message("geometry_msgs/msg/Pose")
         return message(kind)(header, Pose(Point(7.0 + 0.001 * k, 0.0, 0.0), Quaternion(0.0, 0.0, 0.0, 1.0)))
@@ -229,19 +231,40 @@ def test_names_and_types_on_the_wire_are_those_of_ros():
     subscription.close()
 
 
-def test_a_message_that_cannot_be_decoded_ends_nothing(closing):
+def test_messages_that_cannot_be_decoded_are_counted_and_said_and_end_nothing(closing):
     device = teleop(TWIST, max_age_s=5.0)
     closing.append(device)
     publisher = Topics(DOMAIN).publisher("/t", TWIST)
-    deadline_s = time.monotonic() + 20
-    while publisher.subscribers == 0 and time.monotonic() < deadline_s:
-        time.sleep(0.02)
+    until(lambda: publisher.subscribers > 0)
     sample = publisher._struct.__new__(publisher._struct)
     text = b"\xff\xfe\xfd\xfc\x00"  # no UTF-8
     sample.cdr = struct.pack("<4sIII5s7x6d", b"\0\1\0\0", 1, 2, len(text), text, *np.zeros(6))
-    publisher._writer.write(sample)
-    time.sleep(0.1)
     device.engage(seen(), None)
-    assert device.read(seen()).source == "hold"
+    assert device.trouble == ""
+    for count in (1, 2):
+        publisher._writer.write(sample)
+        until(lambda: device.read(seen()).reason == f"{count} messages on /t cannot be read")  # noqa: B023
+        assert device.trouble.startswith(f"what comes on /t cannot be read: Could not deserialize '{TWIST}'")
     with Publishes(TWIST):
         assert comes(device, seen()).source == "human"
+
+
+def test_a_topic_of_another_type_is_not_silence_but_named(closing):
+    device = teleop("Twist", max_age_s=0.3)
+    closing.append(device)
+    device.engage(seen(), None)
+    assert device.read(seen()).reason == "nothing comes on /t"
+    with Publishes(TWIST):
+        until(lambda: device.trouble == f"/t carries {TWIST}, not geometry_msgs/msg/Twist")
+        assert device.read(seen()).reason == device.trouble
+        with Publishes("geometry_msgs/msg/Twist"):
+            comes(device, seen())
+            until(lambda: device.trouble == "")
+
+
+def until(true, timeout_s=30.0):
+    """Wait until it is."""
+    deadline_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

@@ -214,7 +214,9 @@ def test_it_beeps_once_at_the_start_and_twice_at_the_end(tty):
 def test_the_line_says_what_matters():
     status = Status("recording", 12, 20, 67.3, 19.97, 0.014, 3, "human", "hm", camera_hz=29.96)
     assert line(status) == "ep 12/20 ● 01:07.3 20.0 Hz cam 30.0 drop 3 lat 14 ms human  hm"
-    assert "cam" not in line(Status("waiting", 0, 1))
+    waiting = line(Status("waiting", 0, 1, message="nobody is there"))
+    assert "cam" not in waiting
+    assert waiting.endswith(f"  nobody is there  {HELP}")
 
 
 def test_a_program_whose_terminal_vanishes_ends_by_that_and_not_in_a_loop():

@@ -11,6 +11,7 @@ from robopolicy.errors import MissingExtra, UnknownName
 
 QUEUE = 5  # samples kept for a slow reader
 POLL_NS = 100_000_000  # how long the reading thread waits at a time
+EVERYBODY = 10_000  # publishers of all topics that are looked through, at most
 
 
 class Topics:
@@ -53,19 +54,27 @@ class Topics:
 
 
 class Subscription:
-    """The newest message of a topic and when it came; a thread of its own receives."""
+    """The newest message of a topic and when it came; a thread of its own receives.
+
+    Attributes:
+        undecoded: messages so far whose bytes were no message of this type.
+    """
 
     def __init__(self, participant: Any, topic: str, kind: str) -> None:
+        from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
         from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
         from cyclonedds.qos import Policy
         from cyclonedds.sub import DataReader
 
-        self._kind = kind
+        self.undecoded, self._why, self._others = 0, "", ""
+        self._topic, self._kind = topic, kind
         self._reader = DataReader(
             participant, _topic(participant, topic, kind), qos=_qos(kind, Policy.Reliability.BestEffort)
         )
         self._waiting = WaitSet(participant)
         self._waiting.attach(ReadCondition(self._reader, SampleState.Any | ViewState.Any | InstanceState.Any))
+        self._everybody = BuiltinDataReader(participant, BuiltinTopicDcpsPublication)
+        self._alive = ReadCondition(self._everybody, SampleState.Any | ViewState.Any | InstanceState.Alive)
         self._lock = threading.Lock()
         self._newest: tuple[Any, int] | None = None
         self._unseen: deque[Any] = deque(maxlen=QUEUE * 4)
@@ -86,6 +95,11 @@ class Subscription:
         return messages
 
     @property
+    def trouble(self) -> str:
+        """Why somebody publishes and nothing comes, in one line that stays the same, or nothing."""
+        return self._others or self._why
+
+    @property
     def publishers(self) -> int:
         """How many publishers DDS sees; one that died is counted for another ten seconds."""
         return len(self._reader.get_matched_publications())
@@ -97,17 +111,30 @@ class Subscription:
 
     def _receive(self) -> None:
         while self._open:
-            self._waiting.wait(POLL_NS)
+            if not self._waiting.wait(POLL_NS):
+                self._look_for_others()
             for sample in self._reader.take(N=QUEUE):
                 if not hasattr(sample, "cdr"):
                     continue  # a writer left
                 try:
                     received = _typestore().deserialize_cdr(sample.cdr, self._kind)
-                except Exception:  # bytes from the network: whatever they are, they must not end the reading
+                except Exception as error:  # bytes from the network: whatever they are, they must not end the reading
+                    self.undecoded += 1
+                    self._why = self._why or f"what comes on {self._topic} cannot be read: {error}"
                     continue
                 with self._lock:
-                    self._newest = (received, time.monotonic_ns())
+                    self._newest, self._others = (received, time.monotonic_ns()), ""
                     self._unseen.append(received)
+
+    def _look_for_others(self) -> None:
+        """DDS joins a reader to writers of its own type only: of all others not even a message would be seen."""
+        wire = f"rt/{self._topic.lstrip('/')}"
+        published = {
+            p.type_name for p in self._everybody.read(N=EVERYBODY, condition=self._alive) if p.topic_name == wire
+        }
+        others = ", ".join(sorted(_ros_type(name) for name in published))
+        alone = published and _wire_type(self._kind) not in published
+        self._others = f"{self._topic} carries {others}, not {self._kind}" if alone else ""
 
 
 class Publisher:
@@ -178,15 +205,25 @@ def _qos(kind: str, reliability: Any) -> Any:
     )
 
 
+def _wire_type(kind: str) -> str:
+    package, _, name = kind.split("/")
+    return f"{package}::msg::dds_::{name}_"
+
+
+def _ros_type(wire: str) -> str:
+    package, _, name = wire.partition("::msg::dds_::")
+    return f"{package}/msg/{name.removesuffix('_')}" if name else wire
+
+
 @cache
 def _struct(kind: str) -> Any:
     """Return the DDS type of a message: its declared fields for discovery, its bytes left as they are."""
     from cyclonedds.idl import make_idl_struct
 
     message(kind)
-    package, _, name = kind.split("/")
+    name = kind.rpartition("/")[2]
     fields = {field: _field(*what) for field, what in _typestore().fielddefs[kind][1]}
-    struct = make_idl_struct(f"{name}_", f"{package}.msg.dds_.{name}_", fields)
+    struct = make_idl_struct(f"{name}_", _wire_type(kind).replace("::", "."), fields)
 
     class Bytes:
         """A received sample, not decoded yet."""

@@ -39,6 +39,11 @@ class Panel:
         """Age of the operator's newest command, as far as the device knows it."""
         return float(getattr(self._device, "latency_s", 0.0))
 
+    @property
+    def trouble(self) -> str:
+        """What keeps the device from working, in one line worth telling once."""
+        return str(getattr(self._device, "trouble", ""))
+
     def engage(self, observation: Observation, set_point: np.ndarray | None) -> None:
         """Engage the device."""
         self._device.engage(observation, set_point)
@@ -83,4 +88,4 @@ def line(status: Status) -> str:
         f"ep {status.episode}/{status.episodes} {SIGNS[status.phase]} {int(minutes):02d}:{seconds:04.1f} "
         f"{status.rate_hz:.1f} Hz{camera} drop {status.dropped} lat {status.latency_s * 1e3:.0f} ms {status.source}"
     )
-    return f"{text}  {status.message or (HELP if status.phase == 'waiting' else '')}".rstrip()
+    return "  ".join([text, *filter(None, (status.message, HELP if status.phase == "waiting" else ""))])

@@ -86,14 +86,21 @@ class RosTeleop:
         """Return the newest message's command, or a hold if it is too old or nobody publishes."""
         newest = self._subscription.newest()
         if newest is None:
-            return Command(None, "hold", reason=f"nothing comes on {self.topic}")
+            return Command(None, "hold", reason=self._silent())
         received, came_ns = newest
         age_s = (time.monotonic_ns() - came_ns) / 1e9
         self.latency_s = age_s
         if age_s > self._max_age_s:
-            return Command(None, "hold", reason=f"the newest message on {self.topic} is {age_s:.2f} s old")
+            return Command(
+                None, "hold", reason=self._silent(f"the newest message on {self.topic} is {age_s:.2f} s old")
+            )
         grip, self._wish = self._wish, None
         return self._follow.follow(observation, received, grip)
+
+    @property
+    def trouble(self) -> str:
+        """Why somebody publishes and nothing comes, in one line worth telling once."""
+        return self._subscription.trouble
 
     def press(self, key: str) -> None:
         """Take a key of the terminal: g closes or opens the gripper, which velocities and poses say nothing of."""
@@ -118,6 +125,11 @@ class RosTeleop:
     def close(self) -> None:
         """Leave the topic; idempotent."""
         self._subscription.close()
+
+    def _silent(self, otherwise: str = "") -> str:
+        if undecoded := self._subscription.undecoded:
+            return f"{undecoded} messages on {self.topic} cannot be read; {otherwise}".removesuffix("; ")
+        return self.trouble or otherwise or f"nothing comes on {self.topic}"
 
 
 class _Velocity:
