@@ -17,7 +17,7 @@ from robopolicy.testing import TeleopContract
 from robopolicy.types import Status
 from robopolicy_hardware.mock import ARM
 from robopolicy_hardware.teleop.keyboard import STEP_M, KeyboardTeleop
-from robopolicy_hardware.teleop.panel import KEYS, Panel, line
+from robopolicy_hardware.teleop.panel import HELP, KEYS, Panel, line
 from robopolicy_hardware.teleop.terminal import Terminal, split_keys
 
 sys.path.insert(0, str(Path(__file__).parent))
