@@ -1,8 +1,7 @@
 """Journal records cut into the episode's arrays, block by block, so that a long recording takes no memory."""
 
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import google_crc32c
@@ -11,6 +10,7 @@ import numpy as np
 from robopolicy.spec import PolicySpec
 from robopolicy_data.files import AppendFile
 from robopolicy_data.layout import MONITOR, Stream, align_path, camera_path, monitor_streams, streams, time_path
+from robopolicy_data.timing import Periods, timing
 
 
 class Column:
@@ -68,6 +68,7 @@ class Columns:
         self._columns: dict[str, Column] = {}
         self._indexes: dict[str, Column] = {}
         self._streams, self._judged = list(streams(spec)), False
+        self._periods = {name: Periods() for name in ("step", "action", *spec.cameras)}
 
     def create(self) -> None:
         """Make the files, so that they are there, and on the disk, before they are needed; then `close` is owed."""
@@ -99,6 +100,9 @@ class Columns:
         self.rows += len(block)
         for name, rows in fresh.items():
             self.frames[name] += len(rows)
+        for name, periods in self._periods.items():
+            stamps = block[time_path(name)]
+            periods.add(stamps[fresh[name]] if name in fresh else stamps)
 
     def finish(self) -> list[tuple[Stream, int]]:
         """Write each array's checksum; return the arrays and how many rows each has."""
@@ -110,9 +114,9 @@ class Columns:
         """Return the index of a camera's shard: (N, 2) little-endian uint64 of offset and bytes."""
         return self._indexes[camera].read()
 
-    def stamps_ns(self, stream: str) -> np.ndarray:
-        """Return the stamps of ``step``, ``action`` or a camera's frames, int64."""
-        return np.frombuffer(self._columns[time_path(stream)].read(), "<i8")
+    def timing(self) -> dict[str, dict[str, float]]:
+        """Return the achieved rate and the jitter of ``step``, ``action`` and each camera; at once, however long."""
+        return timing(self._periods)
 
     def files(self) -> Iterator[AppendFile]:
         """Yield the files of the arrays; those of the indexes need no flush, since they can be had from the journal."""
@@ -140,24 +144,3 @@ class Columns:
 def _extend(column: Column, done: int, rows: np.ndarray) -> None:
     """Append what is not there yet of ``rows``, the first of which is row ``done`` of the column."""
     column.append(rows[column.rows - done :])
-
-
-def timing(stamps_ns: Callable[[str], np.ndarray], names: list[str]) -> dict[str, dict[str, float]]:
-    """Return the achieved rate of each stream, and the 99th percentile of how far its periods lie off their median.
-
-    The percentile is one of 10,000 to 20,000 periods, evenly picked, where there are more.
-    """
-    found = {}
-    for name in names:
-        dt = np.diff(stamps_ns(name))
-        if len(dt) and dt.sum() > 0:
-            some = dt[:: max(len(dt) // 10_000, 1)]
-            off = np.abs(some - _quantile(some, 0.5))
-            found[name] = {"hz": len(dt) * 1e9 / float(dt.sum()), "jitter_p99_ms": _quantile(off, 0.99) / 1e6}
-    return found
-
-
-def _quantile(values: np.ndarray, q: float) -> int:
-    """Return the smallest of the integers that so large a share does not exceed; several times faster than numpy's."""
-    place = max(math.ceil(q * len(values)) - 1, 0)
-    return int(np.partition(values, place)[place])

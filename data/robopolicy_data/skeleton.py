@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.spec import PolicySpec
-from robopolicy_data.columns import Columns, timing
+from robopolicy_data.columns import Columns
 from robopolicy_data.files import write_file
 from robopolicy_data.frames import Coding, FrameCodec
 from robopolicy_data.layout import camera_path, groups, streams
@@ -49,7 +49,7 @@ def seal(
         shard.finish(columns.index(name))
         described[camera_path(spec, name)] = frames_dict(codecs[name], spec.cameras[name], columns.frames[name])
     (own,) = attributes.values()
-    own |= {"frames": dict(columns.frames), "timing": timing(columns.stamps_ns, ["step", "action", *spec.cameras])}
+    own |= {"frames": dict(columns.frames), "timing": columns.timing()}
     made = {path: to_bytes(array) for path, array in described.items()}
     made[""] = group_json(attributes)
     new = [path for path in (*described, *groups(described)) if path not in laid_out]

@@ -17,6 +17,7 @@ from robopolicy_data.numbers import require_episodes
 from robopolicy_data.reader import Dataset
 from robopolicy_data.shard import ShardReader, ShardWriter
 from robopolicy_data.source import open_source
+from robopolicy_data.timing import periods, timing
 
 IDLE = "quality@1"
 
@@ -199,6 +200,5 @@ def _within(mark: Any, first_ns: int, last_ns: int) -> bool:
 
 
 def _timing(target: Path, cameras: Mapping[str, Any]) -> dict[str, Any]:
-    from robopolicy_data.columns import timing
-
-    return {"timing": timing(lambda name: _rows(target / "time" / name), ["step", *cameras])}
+    names = ["step", "action", *cameras]
+    return {"timing": timing({name: periods(_rows(target / "time" / name)) for name in names})}
