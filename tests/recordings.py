@@ -38,9 +38,9 @@ def make_step(k: int, rng: np.random.Generator, *, spec: PolicySpec = SPEC, verd
 
 def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A smooth random picture, so that JPEG does to it what it does to real ones."""
-    rows, columns = np.mgrid[:height, :width]
     a, b, c = rng.uniform(0.1, 0.5, 3)
-    return np.stack([128 + 120 * np.sin(a * rows + b * columns + i * c) for i in range(3)], -1).astype(np.uint8)
+    phase = (a * np.arange(height))[:, None] + b * np.arange(width)
+    return (128 + 120 * np.sin(phase[..., None] + np.arange(3) * c)).astype(np.uint8)
 
 
 def make_steps(seed: int, count: int | None = None, **options) -> list[Step]:
