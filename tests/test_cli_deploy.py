@@ -1,5 +1,9 @@
 """What `robopolicy deploy --record` does with a dataset that has more cameras than the policy sees."""
 
+import os
+import re
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,3 +60,42 @@ def test_what_else_differs_is_said_as_ever(blind, tmp_path):
     world.close()
     with pytest.raises(SpecMismatch, match="7 Hz"):
         deploy("twin:lift", blind, record=tmp_path / "d.zarr", max_steps=3)
+
+
+KILLED = """
+import os, sys
+from robopolicy.cli import deploy
+from robopolicy.cli.main import main
+number, steps = int(sys.argv.pop()), []
+def on_step(ticker, step):
+    steps.append(step)
+    if len(steps) == 30:
+        os.kill(os.getpid(), number)
+deploy.Ticker.on_step = on_step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def ended(blind, path, number):
+    """Deploy until step 30, where the signal comes; return the process."""
+    words = ["deploy", "--robot", "twin:lift", "--checkpoint", blind, "--record", path, "--max-steps", "60", number]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], capture_output=True, env=environment)
+
+
+def test_what_a_kill_left_is_said_by_the_next_deployment_and_an_episode(blind, tmp_path, capsys):
+    assert ended(blind, tmp_path / "d.zarr", signal.SIGKILL.value).returncode == -signal.SIGKILL
+    deploy("twin:lift", blind, record=tmp_path / "d.zarr", max_steps=3)
+    said = re.search(r"an interrupted recording of (\d+) steps is episode 0", capsys.readouterr().out)
+    left, whole = Dataset(tmp_path / "d.zarr")
+    assert (left.length, left.meta.success) == (int(said[1]), False)
+    assert left.length >= 28
+    assert whole.length == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_robot_and_keeps_what_was_recorded(blind, tmp_path, number):
+    assert ended(blind, tmp_path / "d.zarr", number.value).returncode == 128 + number
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    assert episode.length >= 29
+    assert "ended by" in episode.meta.notes

@@ -222,7 +222,7 @@ def test_the_line_says_what_matters():
 def test_a_program_whose_terminal_vanishes_ends_by_that_and_not_in_a_loop():
     code = (
         "import sys, time\n"
-        "from robopolicy.cli.demonstrate import ended_by_signals\n"
+        "from robopolicy.cli.signals import ended_by_signals\n"
         "from robopolicy_hardware.teleop.terminal import Terminal\n"
         "with ended_by_signals(), Terminal(sys.stdin, sys.stderr) as t:\n"
         "    print('up', flush=True)\n"

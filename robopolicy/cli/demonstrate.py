@@ -1,15 +1,14 @@
 """`robopolicy record` when a person drives: robot, device, terminal and recorder joined into one session."""
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.signals import ended_by_signals
 from robopolicy.clock import WallClock
 from robopolicy.errors import UsageError
 from robopolicy.interfaces import Agent, Clock, Environment, Robot, Scene, Watcher
@@ -66,21 +65,6 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         if args.compare_with is not None:
             watchers.append(_comparison(args.compare_with, robot.spec))
         return run_session(robot, shared, teleop, clock, make_safety(robot.spec), recorder, wishes, watchers=watchers)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Make SIGTERM, SIGHUP and SIGQUIT end the block as an exception does: everything is closed and put back."""
-
-    def end(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def undo(path: Path, recorder: Any) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.signals import ended_by_signals
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, UsageError
 from robopolicy.spec import PolicySpec
@@ -47,11 +48,12 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    outcome = deploy(
-        args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
-        max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
-        video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
-    )  # fmt: skip
+    with ended_by_signals():
+        outcome = deploy(
+            args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
+            max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
+            video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
+        )  # fmt: skip
     say(tell(outcome, args.robot))
 
 
@@ -89,46 +91,59 @@ def deploy(
     start_s = time.perf_counter()
     spec = read_spec(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
-    robot = make_robot(robot_name, clock, spec, cameras=tuple(dict.fromkeys((*spec.cameras, *cameras))))
-    world = robot if isinstance(robot, Environment) else None
-    if world is None and (disturb_at is not None or video is not None):
-        raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
-    spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
-    if record is not None:
-        require_cameras(record, robot.spec)
-    torch.set_num_threads(threads)
-    agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=check_device(device))
-    steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
-    if disturb_at is not None and disturb_at >= steps:
-        raise UsageError(f"--disturb-at {disturb_at} is never reached: the episode has {steps} steps")
-    if video is not None and video.suffix != ".webm":
-        raise UsageError(f"--video {video}: videos are VP8 in .webm; name the file {video.with_suffix('.webm').name}")
-    options = Options(disturb_at=disturb_at, video_every=2 if video else None)
     with ExitStack() as stack:
+        robot = make_robot(robot_name, clock, spec, cameras=tuple(dict.fromkeys((*spec.cameras, *cameras))))
         stack.callback(robot.close)
+        world = robot if isinstance(robot, Environment) else None
+        steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
+        _require(robot_name, world, steps, disturb_at, video)
+        spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
+        # Simulated time waits for the disk: nothing is dropped.
+        recorders = (
+            [] if record is None else [_recorder(record, robot.spec, background=not isinstance(clock, SimClock))]
+        )
+        torch.set_num_threads(threads)
+        agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=check_device(device))
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
         if world is not None:
             world.reset(seed)
-        witness = Witness(robot, agent, seed, options, video)
+        witness = Witness(robot, agent, seed, Options(disturb_at=disturb_at, video_every=2 if video else None), video)
         stack.callback(witness.close)
-        progress = stack.enter_context(bar("deploy", steps, "steps"))
-        watchers: list[Any] = [witness, Ticker(progress.advance)]
-        if record is not None:
-            from robopolicy_data.recorder import Recorder
-
-            simulated = isinstance(clock, SimClock)  # such time waits for the disk: nothing is dropped
-            watchers.append(stack.enter_context(Recorder(record, background=not simulated)))
-        instruction = world.instruction if world else ""
-        calibration = getattr(robot, "camera_calibration", dict)()
+        ticker = Ticker(stack.enter_context(bar("deploy", steps, "steps")).advance)
         meta = run_episode(
-            robot, agent, clock, make_safety(robot.spec),
-            EpisodeMeta(instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration),
-            max_steps=steps, watchers=watchers,
+            robot, agent, clock, make_safety(robot.spec), _describe(robot, robot_name, seed),
+            max_steps=steps, watchers=[witness, ticker, *map(stack.enter_context, recorders)],
             done=witness.done if world else lambda _: False,
             finish=lambda meta: replace(meta, success=world.success() if world else None),
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
     return replace(outcome, video=None if video is None else str(video))
+
+
+def _require(robot_name: str, world: Any, steps: int, disturb_at: int | None, video: Path | None) -> None:
+    """Refuse what could not be done, before anything moves."""
+    if world is None and (disturb_at is not None or video is not None):
+        raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
+    if disturb_at is not None and disturb_at >= steps:
+        raise UsageError(f"--disturb-at {disturb_at} is never reached: the episode has {steps} steps")
+    if video is not None and video.suffix != ".webm":
+        raise UsageError(f"--video {video}: videos are VP8 in .webm; name the file {video.with_suffix('.webm').name}")
+
+
+def _recorder(path: Path, spec: PolicySpec, *, background: bool) -> Any:
+    """Return what records, once the dataset is known to take it; what a kill left in it is said and an episode now."""
+    from robopolicy.cli.record import accept
+    from robopolicy_data.recorder import Recorder
+
+    require_cameras(path, spec)
+    accept(path, spec, recover=True)
+    return Recorder(path, background=background, recover=True)
+
+
+def _describe(robot: Any, robot_name: str, seed: int) -> EpisodeMeta:
+    calibration: dict[str, Any] = getattr(robot, "camera_calibration", dict)()
+    instruction = getattr(robot, "instruction", "")
+    return EpisodeMeta(instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration)
 
 
 def require_cameras(path: Path, spec: PolicySpec) -> None:
