@@ -15,6 +15,7 @@ from robopolicy_data.check import check
 from robopolicy_data.derived import write_derived
 from robopolicy_data.frames import JpegFrames
 from robopolicy_data.reader import Dataset
+from robopolicy_data.recorder import Recorder
 from robopolicy_data.writer import DatasetWriter
 
 DEPTH = replace(SPEC, cameras={**SPEC.cameras, "range": CameraSpec(20, 30, "depth")})
@@ -148,10 +149,47 @@ def test_a_camera_that_changes_its_size_is_refused_also_as_jpeg(tmp_path):
             episode.add(step)
         with pytest.raises(ContractError, match=r"camera 'front': picture is uint8 \(48, 64, 3\), want"):
             episode.add(replace(steps[2], observation=replace(seen, images={**seen.images, "front": wrong})))
-        for data, said in ((JpegFrames().encode(wrong), "JPEG is 48x64, want 24x32"), (b"nonsense", "no JPEG")):
-            with pytest.raises(ContractError, match=f"camera 'front'.*{said}"):
-                episode.add(replace(steps[2], observation=replace(seen, encoded={"front": data})))
+        with pytest.raises(ContractError, match=r"camera 'front'.*JPEG is 48x64, want 24x32"):
+            episode.add(replace(steps[2], observation=replace(seen, encoded={"front": JpegFrames().encode(wrong)})))
         assert len(episode) == 2
+
+
+def test_a_camera_that_never_sent_a_jpeg_is_refused_at_its_first_frame(tmp_path):
+    step = make_steps(3, 1)[0]
+    with DatasetWriter(tmp_path, SPEC) as writer:
+        episode = writer.begin(META)
+        with pytest.raises(ContractError, match="camera 'front' sent bytes that are no JPEG"):
+            episode.add(replace(step, observation=replace(step.observation, encoded={"front": b"nonsense"})))
+        assert len(episode) == 0
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_jpeg_without_its_header_costs_that_frame_and_no_step(tmp_path, background):
+    steps, sent = make_steps(4, 12), []
+    with Recorder(tmp_path / "d", background=background) as recorder:
+        recorder.on_start(META, SPEC)
+        for k, step in enumerate(steps):
+            seen = step.observation
+            if k % 2 == 0:  # the camera is half as fast as the loop: each frame is seen by two steps
+                data = JpegFrames().encode(seen.images["front"])
+                sent.append({4: data[:2], 8: data[700:]}.get(k, data))
+                stamp_ns = seen.image_stamps_ns["front"]
+            stamps = {**seen.image_stamps_ns, "front": stamp_ns}
+            images = {"wrist": seen.images["wrist"]}
+            seen = replace(seen, images=images, image_stamps_ns=stamps, encoded={"front": sent[-1]})
+            recorder.on_step(replace(step, observation=seen))
+        recorder.on_end(META)
+        assert recorder.status().message == "camera 'front' sent 2 torn frame(s), LEFT OUT"
+    (episode,) = Dataset(tmp_path / "d")
+    assert episode.length == 12
+    assert list(episode.frame_bytes("front")) == [data for i, data in enumerate(sent) if i not in (2, 4)]
+    assert episode.frame_rows("front").tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
+    shown = [steps[k].observation.image_stamps_ns["front"] for k in (0, 2, 6, 10)]
+    assert episode.frame_stamps_ns("front").tolist() == shown
+    assert episode.attributes["drops"] == {"frames": {"front": 2}}
+    assert [str(p) for p in check(tmp_path / "d") if "torn" in p.message] == [
+        "warning: episode 0, front: 2 frame(s) came so torn that they were left out; the steps saw the one before"
+    ]
 
 
 def test_blocks_are_cut_without_a_seam(tmp_path, monkeypatch):

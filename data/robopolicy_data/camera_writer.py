@@ -25,11 +25,12 @@ class CameraWriter:
         frames: how many are in the episode.
         codec: of the shard; fixed by the first frame.
         stamp_ns, place: of the newest frame.
+        torn: how many frames came so torn that nobody can decode them; they are left out.
     """
 
     def __init__(self, name: str, camera: CameraSpec, coding: Coding, path: Path) -> None:
-        self.frames = 0
-        self.stamp_ns = 0
+        self.frames = self.torn = 0
+        self.stamp_ns = self._torn_ns = 0
         self.place = (0, 0)
         self.codec: FrameCodec = coding.codec(camera)
         self.codec.encode(np.zeros((16, 16, *camera.shape[2:]), camera.dtype))  # loads its library now, not in a tick
@@ -41,21 +42,20 @@ class CameraWriter:
         return int(seen.image_stamps_ns.get(self._name, seen.stamp_ns))
 
     def encode(self, seen: Observation) -> tuple[FrameCodec, bytes] | None:
-        """Return the bytes of a new frame, None if it is the newest one again.
+        """Return the bytes of a new frame, None if it is the newest one again, or torn: then that one stands for it.
 
         Raises:
             ContractError: if it is missing, goes back in time, or its size or dtype is not the spec's.
         """
         stamp_ns = self.stamp(seen)
         if self.frames:
-            if stamp_ns == self.stamp_ns:
+            if stamp_ns in (self.stamp_ns, self._torn_ns):
                 return None
             require_later(f"camera {self._name!r}", stamp_ns, self.stamp_ns)
         sent = seen.encoded.get(self._name)
         codec = self.codec if self.frames else self._coding.codec(self._camera, encoded=sent is not None)
         if sent is not None and isinstance(codec, JpegFrames):
-            self._require_jpeg(sent)
-            return codec, bytes(sent)
+            return (codec, bytes(sent)) if self._decodable(sent, stamp_ns) else None
         if isinstance(codec, JpegFrames) and self._coding.lossless:
             raise ContractError(f"camera {self._name!r} sent JPEG and now sends pictures; a lossless shard holds one")
         return codec, codec.encode(self._picture(seen))
@@ -79,12 +79,17 @@ class CameraWriter:
             )
         return image
 
-    def _require_jpeg(self, data: bytes) -> None:
+    def _decodable(self, data: bytes, stamp_ns: int) -> bool:
+        """Whether a JPEG has a header; one that lost it is counted, unless the camera has sent nothing else so far."""
         try:
             size = jpeg_size(data)
         except ValueError as error:
-            raise ContractError(f"camera {self._name!r} sent bytes that are no JPEG: {error}") from error
+            if not self.frames:
+                raise ContractError(f"camera {self._name!r} sent bytes that are no JPEG: {error}") from error
+            self.torn, self._torn_ns = self.torn + 1, stamp_ns
+            return False
         if size != (self._camera.height, self._camera.width):
             raise ContractError(
                 f"camera {self._name!r}: JPEG is {size[0]}x{size[1]}, want {self._camera.height}x{self._camera.width}"
             )
+        return True

@@ -88,9 +88,13 @@ def _check_episode(episode: Episode, spec: PolicySpec, source: Source, ranges: "
 
 def _check_notes(where: str, own: dict[str, Any]) -> Iterator[Problem]:
     """Yield what the recording itself says went wrong."""
-    if drops := own.get("drops"):
-        text = f"{drops.get('steps')} step(s) were dropped while recording: the disk or the processor could not keep up"
+    drops = own.get("drops") or {}
+    if steps := drops.get("steps"):
+        text = f"{steps} step(s) were dropped while recording: the disk or the processor could not keep up"
         yield Problem("error", where, text)
+    for camera, count in drops.get("frames", {}).items():
+        text = f"{count} frame(s) came so torn that they were left out; the steps saw the one before"
+        yield Problem("warning", f"{where}, {camera}", text)
     if recovered := own.get("recovered"):
         yield Problem("warning", where, str(recovered.get("reason", recovered)))
 

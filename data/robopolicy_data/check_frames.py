@@ -11,7 +11,8 @@ from robopolicy_data.frames import jpeg_torn
 from robopolicy_data.layout import camera_path
 from robopolicy_data.problem import Problem
 
-MAX_FROZEN = 0.1  # share of an episode's frames equal to the one before while the state moved
+MAX_FROZEN = 0.1  # share of the frames at which the state moved that are equal to the one before
+MOVED = 0.01  # of a stream's range in the episode, from one frame to the next; less is a robot that settles
 JPEG = b"\xff\xd8"  # how such a picture begins
 BLACK = 8  # a picture with no brighter value is black, 0..255
 
@@ -23,7 +24,7 @@ def check_frames(episode: Episode, spec: PolicySpec, camera: str, moved: np.ndar
         episode: read from.
         spec: of the dataset.
         camera: its name.
-        moved: (N,) bool, whether the state changed since the frame before.
+        moved: (N,) bool, whether the state moved since the frame before.
     """
     where = f"episode {episode.number}, {camera_path(spec, camera)}"
     size = spec.cameras[camera]
@@ -50,12 +51,16 @@ def check_frames(episode: Episode, spec: PolicySpec, camera: str, moved: np.ndar
     if torn:
         text = f"{len(torn)} of {count} frames are torn, as the camera sent them, the first at frame {torn[0]}"
         yield Problem("warning", where, text)
-    if frozen > MAX_FROZEN * count:
-        yield Problem("warning", where, f"{frozen} of {count} frames repeat the one before while the state moves")
+    moves = np.count_nonzero(moved[1:])
+    if frozen > MAX_FROZEN * moves:
+        text = f"{frozen} of the {moves} frames taken while the state moves repeat the one before"
+        yield Problem("warning", where, text)
 
 
 def state_moved(states: list[np.ndarray], align: np.ndarray, frames: int) -> np.ndarray:
-    """Return whether the state changed between the first sights of each frame and the one before, (N,) bool.
+    """Return whether the state moved between the first sights of each frame and the one before, (N,) bool.
+
+    A robot at rest trembles; its picture may well stay the same.
 
     Args:
         states: (T, D) each.
@@ -65,5 +70,9 @@ def state_moved(states: list[np.ndarray], align: np.ndarray, frames: int) -> np.
     if not states:
         return np.ones(frames, bool)
     first = np.searchsorted(align, np.arange(frames)).clip(max=len(align) - 1)
-    changed = [np.any(state[first] != state[np.roll(first, 1)], axis=1) for state in states]
-    return np.asarray(np.any(changed, axis=0))
+    moved = np.zeros(frames, bool)
+    with np.errstate(invalid="ignore"):  # infinity and NaN are named elsewhere
+        for state in states:
+            change = np.abs(state[first] - state[np.roll(first, 1)]).max(axis=1)
+            moved |= change > MOVED * np.ptp(state, axis=0).max()
+    return moved

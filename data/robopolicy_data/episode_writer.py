@@ -80,8 +80,13 @@ class EpisodeWriter:
         """Steps so far."""
         return self._columns.rows + self._held
 
+    @property
+    def torn(self) -> dict[str, int]:
+        """Frames of each camera that came so torn that nobody can decode them; only those that had such."""
+        return {name: camera.torn for name, camera in self._cameras.items() if camera.torn}
+
     def add(self, step: Step) -> None:
-        """Append one step: all of it, or nothing.
+        """Append one step: all of it, or nothing. A JPEG that lost its header costs that frame, and is counted.
 
         Raises:
             ContractError: if a shape or dtype is not the spec's, or a stream goes back in time; the episode stays as
@@ -102,7 +107,8 @@ class EpisodeWriter:
             places = {name: self._cameras[name].append(data) for name, (_, data) in new.items()}
             for name, camera in self._cameras.items():
                 frame = camera.frames if name in new else camera.frames - 1
-                point(row, self._spec, name, frame, camera.stamp(seen), places.get(name, camera.place))
+                stamp_ns = camera.stamp(seen) if name in new else camera.stamp_ns
+                point(row, self._spec, name, frame, stamp_ns, places.get(name, camera.place))
             assert self._journal is not None
             self._journal.append(row)
         for name, (codec, _) in new.items():
@@ -136,7 +142,8 @@ class EpisodeWriter:
         if not len(self):
             raise ContractError("an episode of no steps cannot be committed; discard it")
         known = self._meta if meta is None else self._filled(meta)
-        more = {"drops": dict(drops or {}), "marks": list(marks), "parent": parent}
+        lost = {**(drops or {}), **({"frames": self.torn} if self.torn else {})}
+        more = {"drops": lost, "marks": list(marks), "parent": parent}
         to_bytes(episode_attributes(known, len(self), self._uuid, self._recorded, **more))  # refuses what is no JSON
         with disk_full_as(self._story):
             self._syncing.require_good()

@@ -88,7 +88,7 @@ def _happened(dataset: Dataset) -> dict[str, Any]:
     """Return what befell the recordings; only what there is to say."""
     found: dict[str, Any] = {}
     own = {episode.number: episode.attributes for episode in dataset}
-    for key, words in (("recovered", "recovered"), ("parent", "cut_from_others"), ("drops", "with_dropped_steps")):
+    for key, words in (("recovered", "recovered"), ("parent", "cut_from_others"), ("drops", "with_drops")):
         if numbers := [number for number, attributes in own.items() if any_in(attributes.get(key))]:
             found[words] = f"episodes {numbers_in_words(numbers)}"
     return found

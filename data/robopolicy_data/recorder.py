@@ -107,9 +107,7 @@ class Recorder:
         try:
             taking.finish()
             self._taking = None
-            self._message = "; ".join(
-                filter(None, [_dropped(taking.dropped), self._pace.whole() if self._pace else ""])
-            )
+            self._message = "; ".join(filter(None, [_dropped(taking), self._pace.whole() if self._pace else ""]))
             untold = None if taking.told else taking.error
             if untold is not None:
                 notes = f"{meta.notes} recording stopped after {len(taking.episode)} steps: {untold}".strip()
@@ -128,7 +126,7 @@ class Recorder:
         if taking is None or pace is None:
             return RecorderStatus(0, capacity, 0, 0.0, self._message)
         stopped = "" if taking.error is None else f"recording stopped: {taking.error}"
-        message = stopped or _dropped(taking.dropped) or pace.now()
+        message = stopped or _dropped(taking) or pace.now()
         return RecorderStatus(taking.queued, capacity, taking.dropped, pace.rate_hz, message)
 
     def close(self) -> None:
@@ -163,6 +161,8 @@ class Recorder:
             taking.episode.abandon()
 
 
-def _dropped(steps: int) -> str:
-    """Return one line on the steps that were dropped, "" if none were."""
-    return f"{steps} step(s) DROPPED: the disk or the processor cannot keep up" if steps else ""
+def _dropped(taking: BackgroundEpisode | InlineEpisode) -> str:
+    """Return one line on what was dropped, "" if nothing was."""
+    steps = f"{taking.dropped} step(s) DROPPED: the disk or the processor cannot keep up" if taking.dropped else ""
+    torn = (f"camera {name!r} sent {count} torn frame(s), LEFT OUT" for name, count in taking.episode.torn.items())
+    return "; ".join(filter(None, [steps, *torn]))

@@ -125,7 +125,7 @@ function rowBadges(row) {
   if (row.sources.human && row.sources.policy) badges.push(badge(`${percent(row.sources.human)} human`, "", "a person took over from a policy"));
   if (row.idle > 0.1) badges.push(badge(`${percent(row.idle)} idle`, "warn"));
   if (row.extraneous > 0) badges.push(badge(`${percent(row.extraneous)} extraneous`, "warn"));
-  if (row.drops) badges.push(badge("dropped", "bad", `steps were dropped: ${JSON.stringify(row.drops)}`));
+  if (row.drops) badges.push(badge("dropped", "bad", `left out while recording: ${JSON.stringify(row.drops)}`));
   if (row.recovered) badges.push(badge("recovered", "warn", "made of an interrupted recording"));
   if (row.parent) badges.push(badge(`from ${row.parent.number ?? "another"}`, "", "cut from another episode"));
   for (const mark of row.marks.slice(0, 2)) badges.push(badge(mark, ""));
