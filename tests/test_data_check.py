@@ -102,9 +102,20 @@ def test_black_and_frozen_frames(path):
         return seen(step, images={"front": first if k < 10 else step.observation.images["front"], "wrist": wrist})
 
     assert recorded(path, change) == [
-        "warning: episode 3, obs/cam/front: 9 of 30 frames repeat the one before while the state moves",
+        "warning: episode 3, obs/cam/front: 9 of the 29 frames taken while the state moves repeat the one before",
         "warning: episode 3, obs/cam/wrist: 1 of 30 frames are black, the first at frame 5",
     ]
+
+
+def test_the_same_picture_of_a_robot_that_waits_is_no_finding(path):
+    def change(k, step):
+        if k < 12:
+            change.last = step.observation
+            return step
+        trembling = {name: value + np.float32(1e-4 * (k % 2)) for name, value in change.last.state.items()}
+        return seen(step, images=change.last.images, state=trembling)
+
+    assert recorded(path, change) == []
 
 
 def test_a_gap_and_what_it_does_to_the_rate(path):
