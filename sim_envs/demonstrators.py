@@ -12,44 +12,25 @@ from sim_envs.lift_expert import (
     HELD,
     LEAD,
     LIFT_TO,
-    TURN_LEAD,
+    LiftExpert,
     about_z,
     shorten,
-    turn_to_cube,
 )
 
 ASIDE = 0.10  # m beside the cube where the tool goes down
 ALIGNED = 0.012  # m off the line through the cube at which the tool may go in
 
 
-class DownThenAcross:
+class DownThenAcross(LiftExpert):
     """Lifts a cube the other way: down beside it, then across with open fingers, close, lift.
 
     The expert goes across, then down. Both work; a policy that learns from both sees contradicting commands beside
     the cube. Looks at what `LiftExpert` looks at, and wanders as it does.
     """
 
-    def __init__(self, wander_m: float = 0.0015) -> None:
-        self.decision: Decision | None = None
-        self._wander_m = wander_m
-        self.reset()
-
-    def reset(self, seed: int = 0) -> None:
-        """Start a new episode."""
-        self._rng = np.random.default_rng(seed)
-        self._pace = self._rng.uniform(0.85, 1.0)
-        self._wander = np.zeros(3)  # m
-
-    def act(self, observation: Observation) -> Command:
-        """Return the tool pose a little ahead of where the tool is."""
-        state = {name: np.asarray(value, np.float64) for name, value in observation.state.items()}
-        tool_yaw, turn = turn_to_cube(state["tool_quat"], state["cube_quat"])
-        goal, grip = _go_in(state, tool_yaw + turn, abs(turn))
-        self._wander += -0.2 * self._wander + np.sqrt(0.36) * self._wander_m * self._rng.standard_normal(3)
-        move = shorten(goal - state["tool_pos"], LEAD * self._pace) + self._wander
-        yaw = tool_yaw + float(np.clip(turn, -TURN_LEAD, TURN_LEAD))
-        rotation = matrix_to_rot6d(about_z(yaw) @ DOWN)
-        return Command(np.concatenate([state["tool_pos"] + move, rotation, [grip]]).astype(np.float32), "policy")
+    def where_to(self, state: dict[str, np.ndarray], tool_yaw: float, turn: float) -> tuple[np.ndarray, float]:
+        """Return the point to go to (3,) m and the grip to command: aside, down, across, close, up."""
+        return _go_in(state, tool_yaw + turn, abs(turn))
 
 
 class Unsteady:

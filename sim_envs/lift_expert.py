@@ -38,9 +38,8 @@ class LiftExpert:
     def act(self, observation: Observation) -> Command:
         """Return the tool pose a little ahead of where the tool is."""
         state = {name: np.asarray(value, np.float64) for name, value in observation.state.items()}
-        offset = state["cube_pos"] - state["tool_pos"]
         tool_yaw, turn = turn_to_cube(state["tool_quat"], state["cube_quat"])
-        goal, grip = _where_to(state["tool_pos"], offset, abs(turn), float(state["gripper"][0]))
+        goal, grip = self.where_to(state, tool_yaw, turn)
         self._wander += -0.2 * self._wander + np.sqrt(0.36) * self._wander_m * self._rng.standard_normal(3)
         move = shorten(goal - state["tool_pos"], LEAD * self._pace) + self._wander
         yaw = tool_yaw + float(np.clip(turn, -TURN_LEAD, TURN_LEAD))
@@ -48,8 +47,19 @@ class LiftExpert:
         action = np.concatenate([state["tool_pos"] + move, rotation, [grip]]).astype(np.float32)
         return Command(action, "policy")
 
+    def where_to(self, state: dict[str, np.ndarray], tool_yaw: float, turn: float) -> tuple[np.ndarray, float]:
+        """Return the point to go to (3,) m and the grip to command, 0 or 1; another style is another rule here.
 
-def _where_to(tool: np.ndarray, offset: np.ndarray, turn: float, opening: float) -> tuple[np.ndarray, float]:
+        Args:
+            state: as observed, float64.
+            tool_yaw: rad.
+            turn: rad, how far the tool has to turn until it is in line with the cube.
+        """
+        offset = state["cube_pos"] - state["tool_pos"]
+        return _over_then_down(state["tool_pos"], offset, abs(turn), float(state["gripper"][0]))
+
+
+def _over_then_down(tool: np.ndarray, offset: np.ndarray, turn: float, opening: float) -> tuple[np.ndarray, float]:
     """Return the point to go to (3,) m and the grip to command, 0 or 1."""
     cube = tool + offset
     beside = float(np.hypot(*offset[:2]))
