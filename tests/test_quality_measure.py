@@ -150,6 +150,21 @@ def test_every_fault_is_named_and_nothing_else(faulty):
     assert str(worst).startswith("episode 5: duration 6.5 s, median 2.7 s (z +")
 
 
+def test_a_stop_is_met_again_and_again_a_place_where_one_waited_is_none(tmp_path):
+    rng = np.random.default_rng(0)
+    episodes = [reach(rng) for _ in range(4)]
+    far = 1 + max(np.abs(episode.action).max() for episode in episodes)
+    episodes[0].action[:15, 0] = -far  # all begin there: a home
+    episodes[1].action[:15, 0] = -far
+    episodes[2].action[10:30, 0] = far  # somebody waited
+    waited = measure(Dataset(write(tmp_path / "waited.zarr", episodes)))
+    assert [episode.saturated_share for episode in waited.episodes] == [0, 0, 0, 0]
+    episodes[3].action[10:30, 0] = far
+    stopped = measure(Dataset(write(tmp_path / "stopped.zarr", episodes)))
+    shares = [episode.saturated_share for episode in stopped.episodes]
+    assert shares == pytest.approx([0, 0, *(20 / len(episode.action) for episode in episodes[2:])])
+
+
 def test_idle_is_where_everything_stands_still(faulty):
     quality = measure(Dataset(faulty), Options(idle_s=1.0))
     ((first, end),) = quality.episodes[3].idle

@@ -9,6 +9,7 @@ from robopolicy_data.quality.signals import Pair
 from robopolicy_data.windows import Arrays
 
 AT_STOP = 1e-3  # of an element's range: that near to an extreme is at the stop
+ARRIVALS = 2  # an end met once is where somebody happened to wait, not a stop
 SWITCH = 8  # an element with fewer values than this is a switch (a gripper), and may sit at its ends
 MAX_LAG_S = 1.0
 FIT_FOR_LAG = 0.3  # correlation below which a lag means nothing
@@ -17,18 +18,22 @@ FIT_FOR_LAG = 0.3  # correlation below which a lag means nothing
 def saturated(arrays: Arrays, spec: PolicySpec) -> np.ndarray:
     """Return (N,) bool: steps at which an action element stands at the smallest or largest value of the dataset.
 
-    Only an end that is held counts, by at least 2 % of all steps: every range has a largest value. Switches and
-    the rotation of a tool pose, which is bounded by nature, do not count.
+    Only an end that is held counts, by at least 2 % of all steps, and that was come to more than once, a start at it
+    left out: every range has a largest value, and demonstrations have one start. Switches and the rotation of a tool
+    pose, which is bounded by nature, do not count.
     """
     action = arrays.action.astype(np.float64)
     at_stop = np.zeros(len(action), bool)
+    first = np.concatenate([[0], arrays.episode_ends[:-1]]).astype(np.int64)  # step of each episode
     for i in range(action.shape[1]):
         column = action[:, i]
         if (spec.action.kind == "tool_pose" and 3 <= i < 9) or len(np.unique(column[:10_000])) < SWITCH:
             continue
         low, high = column.min(), column.max()
         for here in (column <= low + AT_STOP * (high - low), column >= high - AT_STOP * (high - low)):
-            if here.mean() > 0.02:
+            came = here & ~np.roll(here, 1)
+            came[first] = False
+            if here.mean() > 0.02 and np.count_nonzero(came) >= ARRIVALS:
                 at_stop |= here
     return at_stop
 
