@@ -8,6 +8,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record
 
+from robopolicy.cli.main import main
+from robopolicy_data.info import info
 from robopolicy_data.reader import Dataset
 from robopolicy_data.stats import stats
 from robopolicy_data.writer import DatasetWriter
@@ -72,3 +74,26 @@ def test_an_empty_dataset_has_no_numbers(tmp_path):
         pass
     found = stats(tmp_path / "d")
     assert (found["episodes"], found["streams"], found["success"]["rate"]) == (0, {}, None)
+
+
+def test_a_damaged_episode_is_named_and_the_others_are_counted(path, capsys):
+    clean = stats(path)
+    numbers = path / "episodes/000002/obs/state/q/c.0.0"
+    data = bytearray(numbers.read_bytes())
+    data[5] ^= 1
+    numbers.write_bytes(data)
+    (path / "episodes/000005/zarr.json").write_text("{")
+    found = stats(path)
+    assert set(found["damaged"]) == {2, 5}
+    assert "c.0.0 is damaged (CRC-32C)" in found["damaged"][2]
+    assert "is not JSON" in found["damaged"][5]
+    assert (found["episodes"], clean["damaged"]) == (4, {})
+    assert found["streams"]["action"]["count"] == 135 - 22 - 25
+    assert main(["data", "stats", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert f"{path}: 4 episodes" in out
+    first, second = err.splitlines()
+    assert first.startswith("robopolicy: episode 2 is damaged and left out: ")
+    assert second.startswith("robopolicy: episode 5 is damaged and left out: ")
+    assert info(path)["damaged"] == "episodes 5, see robopolicy data check"
+    assert (info(path)["episodes"], info(path)["steps"]) == (6, 110)

@@ -1,9 +1,11 @@
 """What is in a dataset and what happened to it, as plain data. Renders nothing."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robopolicy.errors import DatasetError
 from robopolicy_data.episode import Episode
 from robopolicy_data.history import edits
 from robopolicy_data.layout import EPISODES, TRASH, WIP
@@ -15,11 +17,15 @@ from robopolicy_data.reader import Dataset
 def info(path: Path | str) -> dict[str, Any]:
     """Return what a person wants to know of a dataset: counts, streams, sizes, history, as plain data.
 
+    Episodes whose attributes or stamps cannot be read are named and counted in nothing else.
+
     Raises:
-        DatasetError, NewerFormat: if it cannot be read.
+        DatasetError, NewerFormat: if it cannot be opened.
     """
     dataset = Dataset(path, unfinished=True)
-    metas = [episode.meta for episode in dataset]
+    whole = [episode for episode in dataset if _readable(episode)]
+    damaged = {episode.number for episode in dataset} - {episode.number for episode in whole}
+    metas = [episode.meta for episode in whole]
     labels = Counter({True: "true", False: "false", None: "unknown"}[meta.success] for meta in metas)
     root = dataset.attrs
     interrupted = unfinished_import(root, Path(dataset.where))
@@ -31,8 +37,9 @@ def info(path: Path | str) -> dict[str, Any]:
         **({"origin": _origin(root["origin"])} if "origin" in root else {}),
         "episodes": len(dataset),
         "numbers": numbers_in_words(episode.number for episode in dataset),
-        "steps": sum(episode.length for episode in dataset),
-        "seconds": sum(map(seconds, dataset)),
+        **({"damaged": f"episodes {numbers_in_words(damaged)}, see robopolicy data check"} if damaged else {}),
+        "steps": sum(episode.length for episode in whole),
+        "seconds": sum(map(seconds, whole)),
         "success": {key: labels[key] for key in ("true", "false", "unknown")},
         "tasks": dict(Counter(meta.task for meta in metas)),
         "robots": dict(Counter(meta.robot for meta in metas)),
@@ -41,7 +48,7 @@ def info(path: Path | str) -> dict[str, Any]:
         "state": {name: (s.dim, s.units) for name, s in dataset.spec.state.items()},
         "action": {"kind": dataset.spec.action.kind, "names": dataset.spec.action.names},
         "rate_hz": dataset.spec.rate_hz,
-        **_happened(dataset),
+        **_happened(whole),
         **(_on_disk(dataset.path) if Path(dataset.where).is_dir() else {}),
     }
 
@@ -84,10 +91,17 @@ def trash_in_words(path: Path | str) -> str | None:
     return f"{', '.join(parts)}; {_bytes(trash) / 1e6:.1f} MB"
 
 
-def _happened(dataset: Dataset) -> dict[str, Any]:
+def _readable(episode: Episode) -> bool:
+    try:
+        return bool(episode.meta and len(episode.stamps_ns("step")))
+    except DatasetError:
+        return False
+
+
+def _happened(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Return what befell the recordings; only what there is to say."""
     found: dict[str, Any] = {}
-    own = {episode.number: episode.attributes for episode in dataset}
+    own = {episode.number: episode.attributes for episode in episodes}
     for key, words in (("recovered", "recovered"), ("parent", "cut_from_others"), ("drops", "with_drops")):
         if numbers := [number for number, attributes in own.items() if any_in(attributes.get(key))]:
             found[words] = f"episodes {numbers_in_words(numbers)}"

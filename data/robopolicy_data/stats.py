@@ -1,11 +1,15 @@
 """The numbers of a dataset: every stream's range and quantiles, lengths, rates, success by operator and task."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from robopolicy.errors import DatasetError
+from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta
 from robopolicy_data.episode import Episode
 from robopolicy_data.info import seconds
 from robopolicy_data.layout import SOURCES
@@ -18,46 +22,53 @@ def stats(path: Path | str, *, progress: Callable[[int, int], None] | None = Non
     """Return the numbers of a dataset as plain data; pictures are counted, not decoded.
 
     ``streams`` holds for each state and the action, element by element, count, min, max, mean, std and `QUANTILES`;
-    steps with NaN or infinity are counted apart and left out.
+    steps with NaN or infinity are counted apart and left out. ``damaged`` says of each episode that cannot be read why;
+    those are in no other number.
 
     Args:
         path: the dataset.
         progress: called with (episodes read, episodes in all).
 
     Raises:
-        DatasetError: if it cannot be read, or an episode is damaged.
+        DatasetError: if it cannot be opened.
     """
-    dataset = Dataset(path)
+    dataset, whole, damaged = Dataset(path), [], {}
     rows: dict[str, list[np.ndarray]] = {}
     lasts, steps, sources = [], [], np.zeros(len(SOURCES), int)
     rates: dict[str, list[float]] = {}
     cameras: dict[str, list[int]] = {name: [] for name in dataset.spec.cameras}
     sizes: dict[str, list[float]] = {name: [] for name in dataset.spec.cameras}
     for done, episode in enumerate(dataset, 1):
-        for name in dataset.spec.state:
-            rows.setdefault(name, []).append(episode.state(name))
-        rows.setdefault("action", []).append(episode.action())
-        steps.append(episode.length)
-        lasts.append(seconds(episode))
-        sources += np.bincount(episode.sources(), minlength=len(SOURCES))[: len(SOURCES)]
-        for stream, stamps in _stamps(episode, dataset.spec.cameras):
-            if len(stamps) > 1 and stamps[-1] > stamps[0]:
-                rates.setdefault(stream, []).append(1e9 * (len(stamps) - 1) / float(stamps[-1] - stamps[0]))
-        for name in cameras:
-            cameras[name].append(episode.frame_count(name))
-            sizes[name].append(float(episode.frame_sizes(name).sum()))
+        try:
+            read = _read(episode, dataset.spec)
+        except DatasetError as error:
+            damaged[episode.number] = str(error)
+        else:
+            whole.append(episode)
+            steps.append(episode.length)
+            lasts.append(seconds(episode))
+            sources += np.bincount(read.sources, minlength=len(SOURCES))[: len(SOURCES)]
+            for name, values in read.rows.items():
+                rows.setdefault(name, []).append(values)
+            for stream, stamps in read.stamps.items():
+                if len(stamps) > 1 and stamps[-1] > stamps[0]:
+                    rates.setdefault(stream, []).append(1e9 * (len(stamps) - 1) / float(stamps[-1] - stamps[0]))
+            for name, frames in read.frames.items():
+                cameras[name].append(len(frames))
+                sizes[name].append(float(frames.sum()))
         if progress is not None:
             progress(done, len(dataset))
     return {
         "path": dataset.where,
-        "episodes": len(dataset),
+        "episodes": len(whole),
+        "damaged": damaged,
         "steps": _spread(steps),
         "seconds": {**_spread(lasts), "sum": float(np.sum(lasts))},
         "rate_hz": {name: _spread(values) for name, values in rates.items()},
         "sources": {name: int(n) for name, n in zip(SOURCES, sources, strict=True)},
-        "success": _outcomes(dataset),
-        "by_operator": _by(dataset, "operator"),
-        "by_task": _by(dataset, "task"),
+        "success": _outcomes(whole),
+        "by_operator": _by(whole, "operator"),
+        "by_task": _by(whole, "task"),
         "cameras": {
             name: {
                 "frames": sum(cameras[name]),
@@ -69,8 +80,26 @@ def stats(path: Path | str, *, progress: Callable[[int, int], None] | None = Non
     }
 
 
-def _stamps(episode: Episode, cameras: Iterable[str]) -> list[tuple[str, np.ndarray]]:
-    return [("step", episode.stamps_ns("step")), *((name, episode.frame_stamps_ns(name)) for name in cameras)]
+@dataclass(frozen=True)
+class _Read:
+    """All of an episode that is counted."""
+
+    meta: EpisodeMeta
+    rows: dict[str, np.ndarray]  # {state or action: (T, D)}
+    sources: np.ndarray  # (T,)
+    stamps: dict[str, np.ndarray]  # {"step" or camera: (T,) or (N,) int64 ns}
+    frames: dict[str, np.ndarray]  # {camera: (N,) bytes}
+
+
+def _read(episode: Episode, spec: PolicySpec) -> _Read:
+    """Read an episode; DatasetError if it is damaged."""
+    return _Read(
+        episode.meta,
+        {**{name: episode.state(name) for name in spec.state}, "action": episode.action()},
+        episode.sources(),
+        {"step": episode.stamps_ns("step"), **{name: episode.frame_stamps_ns(name) for name in spec.cameras}},
+        {name: episode.frame_sizes(name) for name in spec.cameras},
+    )
 
 
 def _stream(values: np.ndarray) -> dict[str, Any]:
@@ -100,9 +129,9 @@ def _outcomes(episodes: Iterable[Episode]) -> dict[str, Any]:
     return {"true": good, "false": bad, "unknown": labels.count(None), "rate": rate}
 
 
-def _by(dataset: Dataset, what: str) -> dict[str, Any]:
+def _by(episodes: Iterable[Episode], what: str) -> dict[str, Any]:
     kinds: dict[str, list[Episode]] = {}
-    for episode in dataset:
+    for episode in episodes:
         kinds.setdefault(getattr(episode.meta, what), []).append(episode)
     return {
         kind: {**_outcomes(members), "seconds": float(np.median([seconds(episode) for episode in members]))}

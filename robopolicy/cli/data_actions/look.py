@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,19 @@ def run_check(args: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def run_stats(args: argparse.Namespace) -> None:
-    """Print the numbers of a dataset."""
+def run_stats(args: argparse.Namespace) -> int:
+    """Print the numbers of a dataset; 1 if an episode is damaged and not in them."""
     from robopolicy_data.stats import stats
 
     found = stats(args.path)
     if args.json:
         print(json.dumps(found, indent=1))
-        return
-    for line in _table(found):
-        print(line)
+    else:
+        for line in _table(found):
+            print(line)
+    for number, why in found["damaged"].items():
+        print(f"robopolicy: episode {number} is damaged and left out: {why}", file=sys.stderr)
+    return 1 if found["damaged"] else 0
 
 
 def _table(found: dict[str, Any]) -> Iterator[str]:
