@@ -118,6 +118,16 @@ def test_the_same_picture_of_a_robot_that_waits_is_no_finding(path):
     assert recorded(path, change) == []
 
 
+def test_a_world_that_only_settles_is_no_finding(path):
+    def change(k, step):
+        if k == 0:
+            change.first = step.observation
+        settled = {name: value + np.float32(1e-4 * 0.8**k) for name, value in change.first.state.items()}
+        return seen(step, images=change.first.images, state=settled)
+
+    assert recorded(path, change) == []
+
+
 def test_a_gap_and_what_it_does_to_the_rate(path):
     assert recorded(path, lambda k, step: stretched(step, k >= 11, SPEC.period_ns + 400_000_000)) == [
         "warning: episode 3, time/step: labelled 20 Hz, with its gaps 15.68 Hz",

@@ -13,6 +13,7 @@ from robopolicy_data.problem import Problem
 
 MAX_FROZEN = 0.1  # share of the frames at which the state moved that are equal to the one before
 MOVED = 0.01  # of a stream's range in the episode, from one frame to the next; less is a robot that settles
+SETTLES = 1e-3  # a stream with less range moved nothing that a camera sees: a millimetre, a milliradian
 JPEG = b"\xff\xd8"  # how such a picture begins
 BLACK = 8  # a picture with no brighter value is black, 0..255
 
@@ -74,5 +75,6 @@ def state_moved(states: list[np.ndarray], align: np.ndarray, frames: int) -> np.
     with np.errstate(invalid="ignore"):  # infinity and NaN are named elsewhere
         for state in states:
             change = np.abs(state[first] - state[np.roll(first, 1)]).max(axis=1)
-            moved |= change > MOVED * np.ptp(state, axis=0).max()
+            span = np.ptp(state, axis=0).max()
+            moved |= (change > MOVED * span) & (span > SETTLES)
     return moved
