@@ -295,8 +295,10 @@ class _Session:
 
     def _say_cut_short(self, error: BaseException) -> None:
         """Say what becomes of the episode that something from outside has ended, such as Ctrl-C."""
-        why = f"{self.pace.steps} steps, ended by {type(error).__name__}"
         kept = len(getattr(self.recorder, "committed", ())) > self.committed
+        written = getattr(self.recorder, "steps", self.pace.steps) if kept else self.pace.steps
+        steps = f"{written} of its {self.pace.steps}" if written != self.pace.steps else f"{written}"
+        why = f"{steps} steps, ended by {type(error).__name__}"
         becomes = "kept, without success" if kept else "not in the dataset; the next session recovers what was written"
         if self.pace.steps:
             self.wishes.tell(f"the episode being recorded is {becomes}: {why}")

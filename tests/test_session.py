@@ -13,7 +13,7 @@ from tiny_worlds import SPEC, AnythingGoes, PointWorld, make_agent
 
 from robopolicy.cli.demonstrate import undo
 from robopolicy.clock import SimClock, WallClock
-from robopolicy.errors import LateCommand, UnsafeCommand
+from robopolicy.errors import ContractError, LateCommand, UnsafeCommand
 from robopolicy.pace import Pace
 from robopolicy.session import Wishes, keep_unless_discarded, run_session
 from robopolicy.shared_control import Shared
@@ -32,11 +32,13 @@ class TestPace(WatcherContract):
         return Pace()
 
 
-def session(path, script, *, episodes=9, policy=None, world=PointWorld, safety=None, away=range(0), **wishes):
+def session(
+    path, script, *, episodes=9, policy=None, world=PointWorld, safety=None, away=range(0), told=None, **wishes
+):
     clock = SimClock()
     robot = world(clock)
     hand = Hand(SPEC, script, HOMEWARDS, away)
-    told = []
+    told = [] if told is None else told
     with Recorder(path, keep=keep_unless_discarded, background=False) as recorder:
         result = run_session(
             robot, Shared(policy, hand, SPEC), hand, clock, safety or AnythingGoes(SPEC), recorder,
@@ -174,6 +176,25 @@ class Late(Refuses):
             return super().limit(action, observation, now_ns)
         except UnsafeCommand as error:
             raise LateCommand(str(error)) from error
+
+
+class Backwards(PointWorld):
+    """Its tenth reading after a start is of a second ago."""
+
+    def read(self):
+        observation = super().read()
+        self._read = getattr(self, "_read", 0) + 1
+        return replace(observation, stamp_ns=observation.stamp_ns - 10**9 * (self._read == 10))
+
+
+def test_what_is_told_of_an_episode_cut_short_is_what_is_in_the_dataset(tmp_path):
+    told = []
+    with pytest.raises(ContractError, match="goes back in time"):
+        session(tmp_path / "d.zarr", {2: ["start"]}, world=Backwards, told=told)
+    ((_, success, steps),) = held(tmp_path / "d.zarr")
+    assert success is False
+    (line,) = [line for line in told if "is kept" in line]
+    assert f"is kept, without success: {steps} of its {steps + 1} steps, ended by ContractError" in line
 
 
 def test_a_late_step_or_two_send_the_set_point_in_force_again_and_are_marked(tmp_path):

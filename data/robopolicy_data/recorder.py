@@ -41,6 +41,7 @@ class Recorder:
 
     Attributes:
         committed: numbers of the episodes written so far.
+        steps: how many steps the newest of them has.
         interrupted: what interrupted recordings were found when the dataset was opened.
     """
 
@@ -57,6 +58,7 @@ class Recorder:
         recover: bool = False,
     ) -> None:
         self.committed: list[int] = []
+        self.steps = 0
         self.interrupted: tuple[Interrupted, ...] = ()
         self._path, self._keep, self._quality, self._lossless = Path(path), keep, quality, lossless
         self._background, self._capacity, self._recover = background, (capacity_steps, capacity_bytes), recover
@@ -147,7 +149,9 @@ class Recorder:
     def _end(self, taking: BackgroundEpisode | InlineEpisode, meta: EpisodeMeta) -> None:
         episode = taking.episode
         if len(episode) and self._keep(meta):
+            steps = len(episode)
             self.committed.append(episode.commit(meta, drops=taking.drops(), marks=self._marks))
+            self.steps = steps
         elif len(episode) and taking.error is not None:
             episode.abandon()  # what an error cut short is not for `keep` to delete
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least, positive
-from robopolicy.errors import UsageError
+from robopolicy.errors import UnknownName, UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 
@@ -77,12 +77,19 @@ def run(args: argparse.Namespace) -> None:
         from robopolicy.cli.demonstrate import demonstrate
 
         count = demonstrate(args).episodes
+    if count == 0:
+        say("nothing was recorded")
+        return
     command = shlex.join(["robopolicy", "train", "--data", str(args.data), "--out", "runs/first"])
-    say(f"{args.data} holds {count} episodes. Next: ", (command, "bold"))
+    say(f"{args.data} holds {count} episode{'s' * (count != 1)}. Next: ", (command, "bold"))
 
 
 def _require_person(args: argparse.Namespace) -> None:
-    """Refuse what would be ignored."""
+    """Refuse who there is not, and what would be ignored."""
+    from robopolicy_hardware.teleop.devices import DEVICES, OWN
+
+    if args.teleop not in ("expert", *DEVICES) and ":" not in args.teleop:
+        raise UnknownName("teleoperation device", args.teleop, ["expert", *DEVICES, OWN])
     if args.monitor is not None and args.checkpoint is None:
         raise UsageError("--monitor watches a policy: add its --checkpoint")
     if args.teleop != "expert":
