@@ -94,6 +94,16 @@ def test_a_session_at_the_mock_from_the_first_key_to_the_next_command(at, tmp_pa
 
 
 @pytest.mark.slow
+def test_who_quits_at_once_is_not_sent_to_train_on_nothing(at, tmp_path):
+    terminal = at("--episodes", 2)
+    terminal.wait_for("ep 0/2 ○")
+    terminal.press("q")
+    terminal.wait_for("nothing was recorded")
+    assert terminal.ends() == 0
+    assert "train" not in terminal.text
+    assert not (tmp_path / "d.zarr").exists()
+
+
 def test_resumed_it_appends_and_undo_takes_the_newest_away(at, tmp_path):
     for seed in (5, 6):
         terminal = at("--episodes", 3)
@@ -315,7 +325,8 @@ def complaint(*words, cwd=None, env=None):
     [
         (["--robot", "mock", "--teleop", "keyboard"], "standard input is no terminal"),
         (["--robot", "ros", "--teleop", "keyboard"], "comes with part 4"),
-        (["--robot", "mock", "--teleop", "joystick"], "no teleoperation device 'joystick'; valid: browser, gamepad"),
+        (["--robot", "mock", "--teleop", "joystick"], "no teleoperation device 'joystick'; valid: browser, expert, game"),
+        (["--robot", "mock", "--teleop", "browser", "--port", "70000"], "cannot listen on .* port must be 0-65535|viser"),
         (["--robot", "mock", "--teleop", "json:loads"], "could not be made|is no device"),
         (["--robot", "mock", "--teleop", "json:Nothing"], "module json has no 'Nothing'"),
         (["--robot", "mock", "--teleop", "gamepad"], "no gamepad is there|pygame is not installed"),

@@ -218,6 +218,32 @@ def test_what_does_not_fit_is_said_at_once(spec, kind, says):
         RosTeleop(spec, kind=kind, domain=DOMAIN)
 
 
+@pytest.mark.parametrize("topic", ["a b", "/", "/ä", "/t/", "/1"])
+def test_a_name_that_no_topic_has_is_refused(topic):
+    with pytest.raises(UsageError, match="is no topic's name; want letters"):
+        RosTeleop(ARM, topic=topic, domain=DOMAIN)
+
+
+@pytest.mark.parametrize("domain", [-1, 233, None])
+def test_a_domain_there_is_not_is_refused(domain, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "lab")
+    with pytest.raises(UsageError, match=r"no ROS 2 domain '(-1|233|lab)': --domain and ROS_DOMAIN_ID are 0 to 232"):
+        Topics(domain)
+
+
+def test_dds_that_does_not_start_is_one_line():
+    code = "import sys\nfrom robopolicy.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    words = ["record", "--robot", "mock", "--teleop", "ros", "--message", "Joy", "--data", "nowhere"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, "CYCLONEDDS_URI": "<CycloneDDS><Domain><General><Interfaces><NetworkInterface name='no'/>"
+             "</Interfaces></General></Domain></CycloneDDS>"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "robopolicy: DDS does not start in domain 0: " in done.stderr
+    assert done.stderr.endswith("look at CYCLONEDDS_URI\n")
+
+
 def test_an_unknown_message_names_those_of_its_package():
     with pytest.raises(UnknownName, match="sensor_msgs/msg/Joy"):
         message("sensor_msgs/msg/Jou")

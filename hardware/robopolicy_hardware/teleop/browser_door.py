@@ -89,8 +89,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, OverflowError) as error:  # the latter is a port beyond 65535
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot listen on {host} port {port}: {reason}; give another port, or 0 for any") from error
 
 

@@ -1,14 +1,17 @@
 """ROS 2 topics without ROS: CycloneDDS carries them, rosbags knows the messages and their bytes."""
 
 import os
+import re
 import threading
 import time
 from collections import deque
 from functools import cache
 from typing import Any
 
-from robopolicy.errors import MissingExtra, UnknownName
+from robopolicy.errors import MissingExtra, UnknownName, UsageError
 
+TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+LAST_DOMAIN = 232  # the ports of those beyond do not exist
 QUEUE = 5  # samples kept for a slow reader
 POLL_NS = 100_000_000  # how long the reading thread waits at a time
 EVERYBODY = 10_000  # publishers of all topics that are looked through, at most
@@ -25,22 +28,31 @@ class Topics:
 
     Raises:
         MissingExtra: if cyclonedds or rosbags is not installed.
+        UsageError: if there is no such domain, or DDS does not start.
     """
 
     def __init__(self, domain: int | None = None) -> None:
         try:
+            from cyclonedds.core import DDSException
             from cyclonedds.domain import DomainParticipant
         except ImportError as error:
             raise MissingExtra("cyclonedds", "ros") from error
         _typestore()
-        self.domain = int(os.environ.get("ROS_DOMAIN_ID") or 0) if domain is None else domain
-        self._participant = DomainParticipant(self.domain)
+        wanted = (os.environ.get("ROS_DOMAIN_ID") or "0") if domain is None else str(domain)
+        if not (wanted.isdecimal() and int(wanted) <= LAST_DOMAIN):
+            raise UsageError(f"no ROS 2 domain {wanted!r}: --domain and ROS_DOMAIN_ID are 0 to {LAST_DOMAIN}")
+        self.domain = int(wanted)
+        try:
+            self._participant = DomainParticipant(self.domain)
+        except DDSException as error:
+            raise UsageError(f"DDS does not start in domain {wanted}: {error.msg}; look at CYCLONEDDS_URI") from error
 
     def subscribe(self, topic: str, kind: str) -> "Subscription":
         """Read a topic from now on, best effort, which matches every publisher.
 
         Raises:
             UnknownName: if there is no message type ``kind``.
+            UsageError: if ROS has no such topic names.
         """
         return Subscription(self._participant, topic, kind)
 
@@ -189,6 +201,8 @@ def _typestore() -> Any:
 def _topic(participant: Any, topic: str, kind: str) -> Any:
     from cyclonedds.topic import Topic
 
+    if not TOPIC.fullmatch(topic):
+        raise UsageError(f"{topic!r} is no topic's name; want letters, digits and _, as in /teleop/twist")
     return Topic(participant, f"rt/{topic.lstrip('/')}", _struct(kind))
 
 
