@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _unexpected(args, error)
         return _report(args, f"{error.strerror}: {error.filename}")
     except Exception as error:
-        return _interrupted() if _from_ctrl_c(error) else _unexpected(args, error)
+        end = _end_behind(error)
+        if isinstance(end, SystemExit):
+            raise end from None
+        return _unexpected(args, error) if end is None else _interrupted()
 
 
 def _interrupted() -> int:
@@ -58,11 +61,11 @@ def _interrupted() -> int:
     return 130
 
 
-def _from_ctrl_c(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is what an error came of: C++ modules make an ImportError of one while they load."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _end_behind(error: BaseException | None) -> BaseException | None:
+    """Return the Ctrl-C or signal's exit that an error came of: C++ modules make an ImportError of it as they load."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def _unexpected(args: argparse.Namespace, error: Exception) -> int:
