@@ -1,6 +1,7 @@
 """Segments that do not belong: found where they were put, and hardly where there are none."""
 
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,22 @@ def test_segments_grow_from_where_it_is_sure_to_where_it_is_not():
 def test_one_demonstration_has_nobody_to_ask():
     with pytest.raises(ContractError, match="1 demonstration; alignment takes at least 2"):
         find_extraneous(join([reach(np.random.default_rng(0))]), SPEC)
+
+
+def test_long_demonstrations_are_compared_part_by_part(monkeypatch):
+    """All pairs of two demonstrations of ten minutes at 100 Hz would be 29 GB."""
+    rng = np.random.default_rng(0)
+    ends = np.cumsum([40, 70, 55])
+    points = rng.normal(size=(ends[-1], 4))
+    whole = align(points, points[:, ::-1], ends, np.random.default_rng(1))
+    monkeypatch.setattr("robopolicy.quality.voting.PAIRS", 500)
+    parts = align(points, points[:, ::-1], ends, np.random.default_rng(1))
+    assert np.array_equal(parts.votes, whole.votes)
+    assert parts.distance == pytest.approx(whole.distance)
+    tracemalloc.start()
+    try:
+        align(np.tile(points, (10, 1)), np.tile(points, (10, 1)), np.array([800, 1650]), rng)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 800 * 850 * 8 / 4

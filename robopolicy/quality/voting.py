@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 
+PAIRS = 4_000_000  # of steps compared at once: 32 MB however long the demonstrations are
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How all steps fare among the other demonstrations."""
@@ -48,10 +51,9 @@ def align(
         apart = np.empty((len(others), b - a))
         for row, j in enumerate(others):
             there = slice(starts[j], ends[j])
-            far = _squared(embedded[a:b], embedded[there])
-            back = far.argmin(axis=0)[far.argmin(axis=1)]
-            votes[a:b] += np.abs(back - now) <= near
-            apart[row] = _squared(likeness[a:b], likeness[there]).min(axis=1)
+            to, fro, _ = _nearest(embedded[a:b], embedded[there])
+            votes[a:b] += np.abs(fro[to] - now) <= near
+            apart[row] = _nearest(likeness[a:b], likeness[there])[2]
         votes[a:b] /= len(others)
         third = min(2, len(others) - 1)
         distance[a:b] = np.sqrt(np.maximum(np.partition(apart, third, axis=0)[third], 0.0))
@@ -66,6 +68,26 @@ def smoothed(values: np.ndarray, episode_ends: np.ndarray, window: int) -> np.nd
         padded = np.pad(values[a:b], half, mode="edge")
         out[a:b] = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
     return out
+
+
+def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the nearest of ``b`` (m, D) to each of ``a`` (n, D), that of ``a`` to each of ``b``, the first's distance.
+
+    Returns:
+        (n,) and (m,) rows, (n,) squared distances; a part at a time, since all pairs may not fit into memory.
+    """
+    to, fro, far = np.empty(len(a), int), np.zeros(len(b), int), np.empty(len(a))
+    least = np.full(len(b), np.inf)
+    rows = max(PAIRS // len(b), 1)
+    for k in range(0, len(a), rows):
+        apart = _squared(a[k : k + rows], b)
+        to[k : k + rows] = apart.argmin(axis=1)
+        far[k : k + rows] = apart.min(axis=1)
+        nearest = apart.argmin(axis=0)
+        here = apart[nearest, np.arange(len(b))]
+        closer = here < least
+        fro[closer], least[closer] = k + nearest[closer], here[closer]
+    return to, fro, far
 
 
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
