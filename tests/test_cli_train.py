@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,17 +85,24 @@ def resident(data):
     return weights(data / "resident")
 
 
+def loader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("batch", "decode"))]
+
+
 @pytest.mark.parametrize("cache", ["decoded", "compressed", "disk"])
 def test_every_cache_trains_the_same_policy(data, resident, tmp_path, cache):
     train(DataChoice((data / "a.zarr",), cache=cache), tmp_path / "p", settings=RUN, **CAMERAS)
+    assert loader_threads() == []
     assert weights(tmp_path / "p") == resident
 
 
 @pytest.mark.parametrize(("before", "after"), [("auto", "disk"), ("compressed", "auto")])
 def test_a_run_goes_on_from_another_cache(data, resident, tmp_path, monkeypatch, before, after):
     monkeypatch.setattr("robopolicy.cli.progress.Bar.at", interrupt_at(3))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:  # which keeps all that ran
         train(DataChoice((data / "a.zarr",), cache=before), tmp_path / "p", settings=RUN, **CAMERAS)
+    assert loader_threads() == []
+    assert stopped.traceback
     monkeypatch.undo()
     train(DataChoice((data / "a.zarr",), cache=after), tmp_path / "p", settings=RUN, resume=True, **CAMERAS)
     assert weights(tmp_path / "p") == resident

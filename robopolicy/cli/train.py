@@ -111,17 +111,17 @@ def train(
     opened = open_data(choice, cameras, states)
     spec = policy_spec(opened, n_obs, horizon, n_execute)
     claim_folder(out)
-    windows = load_windows(opened, spec, batch_size=config.batch_size, seed=config.seed, device=config.device)
-    torch.manual_seed(config.seed)  # of the first weights
-    policy = DiffusionPolicy(spec, net)
-    about = {**choice.about, "episodes": len(opened.episodes)}
-    with bar("train", None, "steps") as progress:
+    with load_windows(opened, spec, batch_size=config.batch_size, seed=config.seed, device=config.device) as windows:
+        torch.manual_seed(config.seed)  # of the first weights
+        policy = DiffusionPolicy(spec, net)
+        about = {**choice.about, "episodes": len(opened.episodes)}
+        with bar("train", None, "steps") as progress:
 
-        def show(now: Any) -> None:
-            note = f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_s:.0f}s"
-            progress.at(now.step, now.steps, note=note)
+            def show(now: Any) -> None:
+                note = f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_s:.0f}s"
+                progress.at(now.step, now.steps, note=note)
 
-        fit(policy, windows, out, config, resume=resume, on_progress=show, about=about)
+            fit(policy, windows, out, config, resume=resume, on_progress=show, about=about)
 
 
 def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:

@@ -1,6 +1,7 @@
 """What `robopolicy train` learns from: episodes of one dataset or a mixture, on the device or from a loader."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,21 @@ def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, .
     return OpenData(choice, datasets, episodes, recorded, thinned(recorded, choice.every))
 
 
-def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str) -> Any:
-    """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader."""
+@contextmanager
+def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str) -> Iterator[Any]:
+    """Lend the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader.
+
+    The loader's threads end, and its files are closed, with the block.
+    """
+    windows = _load(data, spec, batch_size=batch_size, seed=seed, device=device)
+    try:
+        yield windows
+    finally:
+        if hasattr(windows, "close"):
+            windows.close()
+
+
+def _load(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str) -> Any:
     from robopolicy.cli.progress import bar, say
     from robopolicy_data.arrays import decode_arrays
     from robopolicy_data.loader import Loader

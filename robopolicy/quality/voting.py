@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 PAIRS = 4_000_000  # of steps compared at once: 32 MB however long the demonstrations are
 
 
