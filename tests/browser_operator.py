@@ -1,14 +1,14 @@
 """An operator for the tests of the browser page: opens it in a real Chromium, finds its handle in space, drags it."""
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from browser_chromium import PATIENCE_MS
 
 from robopolicy_hardware.teleop.browser_page import (
     EYE,
@@ -19,28 +19,7 @@ from robopolicy_hardware.teleop.browser_page import (
     UPRIGHT_TARGET,
 )
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=gl-egl", "--ignore-gpu-blocklist"]  # Mesa draws
 SIZE = (900, 620)  # px: few enough for a software renderer, wide enough for the layout of a laptop
-PATIENCE_MS = 60_000
-
-
-@contextmanager
-def chromium() -> Iterator[Any]:
-    """A running browser, or a skip that says what is missing."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as driver, TemporaryDirectory() as folder:
-        polite = Path(folder) / "chromium"  # drawing without a GPU takes every core: the robot's loop goes first
-        polite.write_text(f'#!/bin/sh\nexec nice -n 15 {path} "$@"\n')
-        polite.chmod(0o755)
-        browser = driver.chromium.launch(executable_path=polite, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 def open_page(browser: Any, url: str, size: tuple[int, int] = SIZE, **options: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser_chromium import Chromium
+from browser_chromium import Tab, chromium
 from recordings import META, SECOND
 
 from robopolicy.errors import DatasetError
@@ -79,8 +79,8 @@ def page(dataset):
 
 @pytest.fixture(scope="module")
 def browser():
-    with Chromium() as chromium:
-        yield chromium
+    with chromium() as running:
+        yield Tab(running)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def pixel(tab, selector, path):
     x, y = tab.eval(
         f"(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector('{selector}').getBoundingClientRect())"
     )
-    tab.screenshot(path)
+    tab.page.screenshot(path=path)
     return cv2.imread(str(path))[round(y), round(x), ::-1].astype(int)
 
 
@@ -134,10 +134,12 @@ def test_it_opens_from_the_disk_without_a_network_or_an_error(tab, page):
 def test_one_cursor_moves_every_camera_curve_and_number(tab, tmp_path):
     box = tab.eval("(r => [r.x, r.y, r.width, r.height])(document.querySelector('.tracks').getBoundingClientRect())")
     y = box[1] + box[3] - 4
-    tab.mouse("mousePressed", box[0] + 0.3 * box[2], y, 1)
+    tab.page.mouse.move(box[0] + 0.3 * box[2], y)
+    tab.page.mouse.down()
     for share in (0.4, 0.5, 0.75):
-        tab.mouse("mouseMoved", box[0] + share * box[2], y, 1)
-    tab.mouse("mouseReleased", box[0] + 0.75 * box[2], y)
+        tab.page.mouse.move(box[0] + share * box[2], y)
+    tab.page.mouse.move(box[0] + 0.75 * box[2], y)
+    tab.page.mouse.up()
     shown(tab)
     time = tab.eval("view.time")
     assert time == pytest.approx(0.75 * (STEPS - 1) / 20, abs=0.01)
@@ -163,16 +165,16 @@ def test_keys_play_step_and_change_episode(tab):
     shown(tab)
     assert tab.eval("view.time") == pytest.approx(2.95)
     tab.key("Home")
-    tab.key("]", text="]")
+    tab.key("]")
     assert tab.eval("view.speed") == 2
-    tab.key(" ", code="Space", text=" ")
+    tab.key("Space")
     tab.until("view.time > 0.5")
     tab.until("!view.playing")
     assert tab.eval("view.time") == pytest.approx(2.95), "it stops at the end"
-    tab.key("j", text="j")
+    tab.key("j")
     tab.until("view.episode.number === 1")
     assert tab.eval("location.hash") == "#1"
-    tab.key("k", text="k")
+    tab.key("k")
     tab.until("view.episode.number === 0")
     assert tab.errors == []
 
@@ -186,7 +188,7 @@ def test_filters_and_order(tab):
     assert tab.eval(numbers) == [1, 3, 5]
     tab.eval("(s => { s.value = ''; s.onchange(); })(byId('by-operator'))")
     tab.click("#search")
-    tab.call("Input.insertText", text="slip")
+    tab.page.keyboard.insert_text("slip")
     assert tab.eval(numbers) == [2]
     tab.eval("(s => { s.value = ''; s.oninput({ target: s }); })(byId('search'))")
     tab.eval("(s => { s.value = 'alarm'; s.onchange(); })(byId('by-flag'))")
@@ -219,14 +221,14 @@ def test_what_was_chosen_becomes_commands(tab, dataset):
     for number, key in ((3, "x"), (4, "x"), (5, "x"), (0, "x"), (2, "s")):
         tab.eval(f"openRow(view.about.episodes[{number}], 0)")
         tab.until(f"view.episode.number === {number}")
-        tab.key(key, text=key)
+        tab.key(key)
     assert tab.eval("[...document.querySelectorAll('#tray code')].map(c => c.textContent)") == [
         f"robopolicy data label {dataset} 2 --success true",
         f"robopolicy data delete {dataset} 0 3-5",
     ]
     for number, key in ((3, "x"), (4, "x"), (5, "x"), (0, "x"), (2, "s")):
         tab.eval(f"openRow(view.about.episodes[{number}], 0)")
-        tab.key(key, text=key)
+        tab.key(key)
     assert tab.eval("byId('tray').hidden")
 
 
@@ -243,14 +245,14 @@ def test_a_phone_shows_the_list_then_the_episode(tab):
 
 def test_dark_and_light_and_a_link_into_an_episode(tab, page):
     before = tab.eval("document.documentElement.dataset.theme")
-    tab.key("d", text="d")
+    tab.key("d")
     assert tab.eval("document.documentElement.dataset.theme") != before
     tab.open("about:blank")
     tab.open(page.index.as_uri() + "#4@1.5")
     tab.until("view.episode && view.episode.number === 4")
     assert tab.eval("document.documentElement.dataset.theme") != before, "it is remembered"
     assert tab.eval("view.time") == pytest.approx(1.5)
-    tab.key("d", text="d")
+    tab.key("d")
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser_operator import Finger, chromium, drag, drawn, open_page
+from browser_chromium import chromium
+from browser_operator import Finger, drag, drawn, open_page
 
 from robopolicy.clock import SimClock
 from robopolicy.errors import UsageError

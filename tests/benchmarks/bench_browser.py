@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from browser_operator import chromium, drag, open_page
+from browser_chromium import chromium
+from browser_operator import drag, open_page
 
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.spec import CameraSpec
