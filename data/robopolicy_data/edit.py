@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 from robopolicy.errors import DatasetError
@@ -26,13 +27,7 @@ def delete(path: Path | str, numbers: int | Sequence[int]) -> list[Edit]:
     asked = [numbers] if isinstance(numbers, int) else list(numbers)
     with editing(path) as history:
         require_episodes(asked, history.numbers(), history.root)
-        command, done = uuid4().hex, []
-        for number in asked:
-            move = Move(number, trash_place(number))
-            edit = history.begin("delete", f"deleted episode {number}", removes=(move,), command=command)
-            history.carry_out(edit)
-            done.append(edit)
-    return done
+        return _move(history, asked, "delete", "deleted episode {}", "removes")
 
 
 def undelete(path: Path | str, numbers: int | Sequence[int]) -> list[Edit]:
@@ -48,13 +43,7 @@ def undelete(path: Path | str, numbers: int | Sequence[int]) -> list[Edit]:
         if missing := set(asked) - set(there):
             what = f"the trash of {history.root} has no episode {numbers_in_words(missing)}"
             raise DatasetError(f"{what}; it has {numbers_in_words(there)}")
-        command, done = uuid4().hex, []
-        for number in asked:
-            move = Move(number, trash_place(number))
-            edit = history.begin("undelete", f"brought episode {number} back", adds=(move,), command=command)
-            history.carry_out(edit)
-            done.append(edit)
-    return done
+        return _move(history, asked, "undelete", "brought episode {} back", "adds")
 
 
 def undo(path: Path | str) -> list[Edit]:
@@ -107,6 +96,18 @@ def empty_trash(path: Path | str) -> tuple[int, int]:
             shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
         trash.rmdir()
     return len(found), size
+
+
+def _move(
+    history: History, numbers: Sequence[int], kind: str, words: str, way: Literal["adds", "removes"]
+) -> list[Edit]:
+    """Move episodes to or from the trash, one edit each, all of one command."""
+    command, done = uuid4().hex, []
+    for number in numbers:
+        moves = {way: (Move(number, trash_place(number)),)}
+        done.append(history.begin(kind, words.format(number), command=command, **moves))
+        history.carry_out(done[-1])
+    return done
 
 
 def _can_undo(history: History, edit: Edit) -> bool:
