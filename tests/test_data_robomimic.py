@@ -218,6 +218,10 @@ def spoilt(kind, path):
     if kind == "missing":
         path.unlink()
         return r"no such file; expected robomimic's HDF5"
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+        return r"a folder, not a file; expected robomimic's HDF5"
     with h5py.File(path, "a") as file:
         if kind == "no demos":
             del file["data"]
@@ -255,7 +259,7 @@ def spoilt(kind, path):
 @pytest.mark.parametrize(
     "kind",
     [
-        "truncated", "empty", "missing", "no demos", "no obs", "missing key", "length", "width", "dtype",
+        "truncated", "empty", "missing", "folder", "no demos", "no obs", "missing key", "length", "width", "dtype",
         "picture size", "float", "env args",
     ],
 )  # fmt: skip

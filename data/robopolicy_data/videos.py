@@ -197,5 +197,5 @@ def _av() -> Any:
         import av
     except ImportError as error:
         raise MissingExtra("av (PyAV)", "convert") from error
-    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_level(av.logging.PANIC)  # its errors are raised, and told in one line of ours
     return av

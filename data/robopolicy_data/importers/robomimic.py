@@ -91,7 +91,7 @@ def import_robomimic(
 def _opened(path: Path) -> Iterator[Any]:
     h5py = require_h5py()
     if not path.is_file():
-        raise DatasetError(f"{path}: no such file; {_EXPECTED}")
+        raise DatasetError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; {_EXPECTED}")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
