@@ -7,14 +7,14 @@ from typing import Any
 from robopolicy.errors import StaleFrame, UnsafeCommand
 from robopolicy.interfaces import Clock, Environment, Robot, Safety, Teleop, Watcher
 from robopolicy.loop import run_episode
+from robopolicy.operator_view import OperatorView
 from robopolicy.pace import Pace
 from robopolicy.shared_control import Shared
 from robopolicy.stalls import SurvivesStalls
-from robopolicy.types import EpisodeMeta, Event, Observation, Phase, Status
+from robopolicy.types import EpisodeMeta, Event, Observation, Phase
 
 FOREVER = 10**9  # steps; a person says when it is over
 PATIENCE = 20  # refused commands in a row, between episodes, before the session gives up
-TOLD_S = 3.0  # how long a remark stays on the line while recording
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def run_session(
         wishes: what to do.
         watchers: see the recorded episodes too; what one has in ``message`` the operator sees.
     """
-    return _Session(robot, shared, teleop, clock, safety, recorder, wishes, tuple(watchers)).run()
+    view = OperatorView(teleop, shared, recorder, tuple(watchers), wishes.tell, wishes.episodes)
+    return _Session(robot, shared, teleop, clock, safety, recorder, wishes, tuple(watchers), view).run()
 
 
 @dataclass
@@ -114,18 +115,12 @@ class _Session:
     recorder: Watcher
     wishes: Wishes
     watchers: tuple[Watcher, ...]
+    view: OperatorView
     pace: Pace = field(default_factory=Pace)
     phase: Phase = "waiting"
-    message: str = ""
-    message_s: float = 0.0
     ended: str = ""
     asked: bool = False  # whether to quit while recording
-    stall: str = ""  # the newest late step, told for a while
-    stall_s: float = 0.0
-    dropped: int = 0  # steps of this episode that the recorder could not take
-    committed: int = 0  # episodes that this session had written when the running one began
     outcomes: list[Outcome] = field(default_factory=list)
-    troubles: set[str] = field(default_factory=set)  # of the device, told already
 
     def run(self) -> SessionResult:
         self.held, self.seed = self.wishes.held, self.wishes.seed
@@ -137,7 +132,7 @@ class _Session:
             elif pressed == "start":
                 outcome = self._record()
                 pressed = outcome.ended
-        self._show("waiting")
+        self.view.show("waiting", self.held)
         return SessionResult(self.held, tuple(self.outcomes), pressed == "quit")
 
     def _wait(self) -> str:
@@ -146,7 +141,7 @@ class _Session:
         self.phase, self.shared.waiting = "waiting", True
         refused = 0
         while True:
-            self.pace = Pace()
+            self.pace = self.view.pace = Pace()
             self.ended = ""
             try:
                 self._loop(self.wishes.describe(self.seed), self._pressed_while_waiting, ())
@@ -154,27 +149,26 @@ class _Session:
                 refused = refused + 1 if self.pace.steps < PATIENCE else 1
                 if refused >= PATIENCE:
                     raise
-                self.message = str(error)
+                self.view.message = str(error)
                 self.clock.sleep_until(self.clock.now_ns() + self.robot.spec.period_ns)
             else:
                 return self.ended
 
     def _record(self) -> Outcome:
         self._to_start()
-        self.dropped, self.stall = 0, ""
-        self.phase, self.shared.waiting, self.message, self.ended = "recording", False, "", ""
-        self.pace, self.asked = Pace(), False
+        self.phase, self.shared.waiting, self.ended, self.asked = "recording", False, "", False
+        self.pace = Pace()
+        self.view.begin(self.pace)
         watchers = (self.recorder, *self.watchers)
-        self.committed = len(getattr(self.recorder, "committed", ()))
         try:
             meta = self._loop(self.wishes.describe(self.seed), self._pressed_while_recording, watchers)
         except (UnsafeCommand, StaleFrame) as error:
             self.ended = f"{type(error).__name__}: {error}"
             meta = self.wishes.describe(self.seed)
         except BaseException as error:
-            self._say_cut_short(error)
+            self.view.say_cut_short(error)
             raise
-        self.message = self.ended if ":" in self.ended else ""  # an error is worth reading while one waits
+        self.view.message = self.ended if ":" in self.ended else ""  # an error is worth reading while one waits
         outcome = self._outcome(meta)
         self.outcomes.append(outcome)
         self.held += outcome.kept
@@ -202,14 +196,15 @@ class _Session:
             if event in ("start", "undo", "quit"):
                 self.ended = event
                 break
-            self.message = "press start first" if event in ("success", "failure") else self.message
-        self._show("waiting")
+            if event in ("success", "failure"):
+                self.view.message = "press start first"
+        self.view.show("waiting", self.held)
         return bool(self.ended)
 
     def _pressed_while_recording(self, observation: Observation) -> bool:
         self.pace.see(observation)
-        if self.message and self.pace.time_s - self.message_s > TOLD_S:  # what the recorder has to say comes back
-            self.message, self.asked = "", False
+        if self.view.clear_old():
+            self.asked = False
         for event in self.teleop.events():
             self._take(event)
             if self.ended:
@@ -220,7 +215,7 @@ class _Session:
         if not self.ended and limit_s is not None and self.pace.time_s >= limit_s:
             self.ended = "time limit"
         self.phase = "paused" if self.shared.paused else "recording"
-        self._show(self.phase if not self.ended else "saving")
+        self.view.show(self.phase if not self.ended else "saving", self.held)
         return bool(self.ended)
 
     def _take(self, event: Event) -> None:
@@ -228,7 +223,7 @@ class _Session:
             self.ended = event
         elif event == "quit":
             self.asked = True
-            self._note("recording: end the episode first, or quit again to discard it")
+            self.view.note("recording: end the episode first, or quit again to discard it")
         elif event == "pause" or (event == "start" and self.shared.paused):
             self.shared.pause(not self.shared.paused)
             self._mark("pause" if self.shared.paused else "go on")
@@ -238,13 +233,10 @@ class _Session:
             if self.shared.driver != driver:
                 self._mark("takeover" if self.shared.driver == "human" else "release")
         elif event == "undo":
-            self._note("undo works between episodes; discard ends this one")
-
-    def _note(self, text: str) -> None:
-        self.message, self.message_s = text, self.pace.time_s
+            self.view.note("undo works between episodes; discard ends this one")
 
     def _stalled(self, why: str) -> None:
-        self.stall, self.stall_s = why, self.pace.time_s
+        self.view.late(why)
         if self.phase != "waiting":
             self._mark("stall")
 
@@ -270,10 +262,10 @@ class _Session:
     def _undo(self) -> None:
         seed = self.wishes.undo()
         if seed is None:
-            self.message = "nothing to undo"
+            self.view.message = "nothing to undo"
             return
         self.held -= 1
-        self.seed, self.message = seed, ""
+        self.seed, self.view.message = seed, ""
         self.wishes.tell(f"undone: the newest episode (seed {seed}) is gone; the same start again")
 
     def _outcome(self, meta: EpisodeMeta) -> Outcome:
@@ -287,55 +279,7 @@ class _Session:
         self.wishes.tell(
             f"{kept}: {outcome.ended}, {outcome.steps} steps in {outcome.time_s:.1f} s, "
             f"{outcome.rate_hz:.1f} of {self.robot.spec.rate_hz:g} Hz, {outcome.skipped} ticks skipped, "
-            f"{self.dropped} steps dropped; {shares}"
+            f"{self.view.dropped} steps dropped; {shares}"
         )
         if outcome.kept:
-            for remark in filter(None, (self._of_recorder("message", ""), self._of_watchers())):
-                self.wishes.tell(f"  {remark}")
-
-    def _say_cut_short(self, error: BaseException) -> None:
-        """Say what becomes of the episode that something from outside has ended, such as Ctrl-C."""
-        kept = len(getattr(self.recorder, "committed", ())) > self.committed
-        written = getattr(self.recorder, "steps", self.pace.steps) if kept else self.pace.steps
-        steps = f"{written} of its {self.pace.steps}" if written != self.pace.steps else f"{written}"
-        why = f"{steps} steps, ended by {type(error).__name__}"
-        becomes = "kept, without success" if kept else "not in the dataset; the next session recovers what was written"
-        if self.pace.steps:
-            self.wishes.tell(f"the episode being recorded is {becomes}: {why}")
-
-    def _of_recorder(self, name: str, otherwise: Any) -> Any:
-        """Ask the recorder's status for one thing, if it has a status."""
-        status = getattr(self.recorder, "status", None)
-        return otherwise if status is None else getattr(status(), name, otherwise)
-
-    def _remark(self) -> str:
-        if self.stall and 0 <= self.pace.time_s - self.stall_s < TOLD_S:
-            return self.stall
-        watched = self._of_watchers()
-        if self.phase == "waiting":
-            return watched or self.shared.reason
-        return self._of_recorder("message", "") or watched or self.shared.reason
-
-    def _of_watchers(self) -> str:
-        return next(filter(None, (str(getattr(watcher, "message", "")) for watcher in self.watchers)), "")
-
-    def _show(self, phase: Phase) -> None:
-        recording = phase != "waiting"
-        trouble = str(getattr(self.teleop, "trouble", ""))
-        if trouble and trouble not in self.troubles:  # once: the line is too short for it, and it comes every step
-            self.troubles.add(trouble)
-            self.wishes.tell(trouble)
-        self.dropped = self._of_recorder("dropped", 0) if recording else 0
-        status = Status(
-            phase,
-            self.held,
-            self.wishes.episodes,
-            time_s=self.pace.time_s if recording else 0.0,
-            rate_hz=self.pace.rate_hz,
-            camera_hz=self.pace.camera_hz,
-            latency_s=float(getattr(self.teleop, "latency_s", 0.0)),
-            dropped=self.dropped,
-            source=self.shared.source,
-            message=self.message or self._remark(),
-        )
-        self.teleop.show(status)
+            self.view.say_kept()
