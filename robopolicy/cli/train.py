@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     }  # fmt: skip
     choice = DataChoice(tuple(args.data), _tuple(args.weights), args.cache, tuple(args.skip), args.every)
     train(
-        choice, args.out, preset=args.preset, states=_tuple(args.states), cameras=_tuple(args.cameras),
+        choice, args.out, preset=args.preset, states=_tuple(args.states), cameras=tuple(args.cameras),
         n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute, resume=args.resume,
         settings={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
@@ -90,9 +90,9 @@ def train(
     from robopolicy.cli.progress import bar, say
     from robopolicy.policies.config import preset as find_preset
     from robopolicy.policies.diffusion import DiffusionPolicy
+    from robopolicy.training.config import TrainConfig
     from robopolicy.training.files import claim_folder
     from robopolicy.training.resume import plan_resume, read_cursor
-    from robopolicy.training.trainer import TrainConfig
     from robopolicy.training.trainer import train as fit
 
     if (out / "weights.safetensors").exists() and not resume:
