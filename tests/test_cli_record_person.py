@@ -98,7 +98,7 @@ def test_who_quits_at_once_is_not_sent_to_train_on_nothing(at, tmp_path):
     terminal = at("--episodes", 2)
     terminal.wait_for("ep 0/2 ○")
     terminal.press("q")
-    terminal.wait_for("nothing was recorded")
+    terminal.wait_for("no episode was kept")
     assert terminal.ends() == 0
     assert "train" not in terminal.text
     assert not (tmp_path / "d.zarr").exists()

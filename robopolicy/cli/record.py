@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
 
         count = demonstrate(args).episodes
     if count == 0:
-        say("nothing was recorded")
+        say("no episode was kept")
         return
     command = shlex.join(["robopolicy", "train", "--data", str(args.data), "--out", "runs/first"])
     say(f"{args.data} holds {count} episode{'s' * (count != 1)}. Next: ", (command, "bold"))
