@@ -228,13 +228,13 @@ def write_video(path, frames, rate_hz):
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed(damaged, tmp_path, name, capfd):
+def test_malformed(damaged, tmp_path, name, caplog):
     damage, message = MALFORMED[name]
     damage(damaged)
     with pytest.raises(DatasetError, match=message) as raised:
         import_lerobot(damaged, tmp_path / "d")
     assert "\n" not in str(raised.value)
-    assert "moov" not in capfd.readouterr().err, "FFmpeg's own words beside our line"
+    assert caplog.records == [], "FFmpeg's own words beside our line"
     if (tmp_path / "d").exists():
         with pytest.raises(DatasetError, match="was interrupted"):
             Dataset(tmp_path / "d")
