@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import signal
@@ -140,6 +141,16 @@ def test_another_layout_is_refused(tmp_path, arrays, message):
 def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="no zarr v2 group; expected diffusion_policy's layout"):
         import_diffusion_policy(tmp_path / "nothing", tmp_path / "d")
+
+
+def test_half_an_import_in_the_way_is_called_that(tmp_path):
+    make_store(tmp_path / "s")
+    import_diffusion_policy(tmp_path / "s", tmp_path / "d")
+    root = json.loads((tmp_path / "d" / "zarr.json").read_text())
+    root["attributes"]["robopolicy"]["importing"] = "the store"  # as a kill leaves it
+    (tmp_path / "d" / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(DatasetError, match="the import of the store was interrupted .*; delete it and import again"):
+        import_diffusion_policy(tmp_path / "s", tmp_path / "d")
 
 
 def test_a_taken_destination_is_refused_and_untouched(tmp_path):

@@ -377,6 +377,19 @@ def test_a_slow_loop_and_a_camera_that_stalls_are_told(tmp_path, steps, now, aft
         assert recorder.status().message == after
 
 
+def test_a_state_that_is_no_number_is_told_at_once_and_at_the_end(tmp_path):
+    with Recorder(tmp_path, background=False) as recorder:
+        recorder.on_start(META, SPEC)
+        for k, step in enumerate(paced(50_000_000, 60)):
+            seen = step.observation
+            bad = {name: np.full_like(values, np.nan) for name, values in seen.state.items()} if k in (20, 21) else {}
+            recorder.on_step(replace(step, observation=replace(seen, state={**seen.state, **bad})))
+            told = "is NaN or infinite: nothing can be learnt" in recorder.status().message
+            assert told == (k in (20, 21))
+        recorder.on_end(META)
+        assert "was NaN or infinite in 2 of 60 steps" in recorder.status().message
+
+
 @pytest.mark.parametrize("room_again", [True, False])
 def test_a_disk_that_fills_behind_the_loops_back(tmp_path, monkeypatch, room_again):
     really, full = os.pwrite, threading.Event()

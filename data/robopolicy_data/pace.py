@@ -1,6 +1,8 @@
 """How fast steps and frames really come: what an operator must hear of while recording."""
 
-from collections import deque
+from collections import Counter, deque
+
+import numpy as np
 
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation
@@ -11,7 +13,7 @@ STALL_S = 0.5  # a camera without a new frame for that long stalls; a slow one f
 
 
 class Pace:
-    """The achieved rate of the steps and the age of each camera's newest frame.
+    """The achieved rate of the steps, the age of each camera's newest frame, and states that are no numbers.
 
     Args:
         spec: what is labelled.
@@ -21,6 +23,8 @@ class Pace:
         self._spec = spec
         self._stamps: deque[int] = deque(maxlen=max(int(WINDOW_S * spec.rate_hz), 10))
         self._first_ns, self._steps = 0, 0
+        self._bad: Counter[str] = Counter()  # steps with a NaN or an infinity, by state
+        self._bad_now: tuple[str, ...] = ()
         self._frames = {name: [0, 0, 0, 0] for name in spec.cameras}  # first stamp, newest, how many, longest gap
 
     def saw(self, seen: Observation) -> None:
@@ -29,6 +33,8 @@ class Pace:
             self._first_ns = seen.stamp_ns
         self._steps += 1
         self._stamps.append(seen.stamp_ns)
+        self._bad_now = tuple(name for name, values in seen.state.items() if not np.isfinite(values).all())
+        self._bad.update(self._bad_now)
         for name, frames in self._frames.items():
             stamp = seen.image_stamps_ns.get(name, seen.stamp_ns)
             if not frames[2]:
@@ -44,6 +50,8 @@ class Pace:
 
     def now(self) -> str:
         """Return what is wrong at present, "" if nothing."""
+        if self._bad_now:
+            return f"state {self._bad_now[0]!r} is NaN or infinite: nothing can be learnt from this episode"
         for name, (first, newest, count, _) in self._frames.items():
             age = self._stamps[-1] - newest if self._stamps else 0
             if count and age > _stall_ns(first, newest, count):
@@ -52,7 +60,8 @@ class Pace:
 
     def whole(self) -> str:
         """Return what was wrong with the whole episode, "" if nothing."""
-        found = [
+        found = [f"state {name!r} was NaN or infinite in {n} of {self._steps} steps" for name, n in self._bad.items()]
+        found += [
             f"camera {name!r} stalled: no new frame for {gap / 1e9:.1f} s"
             for name, (first, newest, count, longest) in self._frames.items()
             if (gap := max(longest, self._stamps[-1] - newest if self._stamps else 0)) > _stall_ns(first, newest, count)

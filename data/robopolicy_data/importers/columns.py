@@ -1,5 +1,6 @@
 """One foreign episode as columns of T rows, written as an episode of ours; numbers are exact or refused."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 from robopolicy.errors import DatasetError
 from robopolicy.types import EpisodeMeta, Observation, Step
 from robopolicy_data.layout import SOURCES
+from robopolicy_data.metadata import unfinished_import
 from robopolicy_data.writer import DatasetWriter
 
 BLOCK_BYTES = 128e6  # of pictures held at a time
@@ -58,8 +60,19 @@ def require_new(destination: Path | str) -> Path:
     """
     target = Path(destination)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        half = _half_import(target)
+        if half is not None:
+            raise DatasetError(half)
         raise DatasetError(f"{target} exists and is not empty; import into a new folder, or delete it first")
     return target
+
+
+def _half_import(target: Path) -> str | None:
+    try:
+        attributes = json.loads((target / "zarr.json").read_bytes())["attributes"]["robopolicy"]
+    except (OSError, ValueError, KeyError, TypeError):  # whatever it is, it is none of ours
+        return None
+    return unfinished_import(attributes, target)
 
 
 def exact_float32(what: str, values: np.ndarray, row: int, rounding: bool) -> np.ndarray:
