@@ -149,7 +149,7 @@ def test_half_an_import_in_the_way_is_called_that(tmp_path):
     root = json.loads((tmp_path / "d" / "zarr.json").read_text())
     root["attributes"]["robopolicy"]["importing"] = "the store"  # as a kill leaves it
     (tmp_path / "d" / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(DatasetError, match="the import of the store was interrupted .*; delete it and import again"):
+    with pytest.raises(DatasetError, match=r"the import of the store was interrupted .*; delete it and import again"):
         import_diffusion_policy(tmp_path / "s", tmp_path / "d")
 
 
