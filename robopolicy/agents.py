@@ -36,6 +36,7 @@ class Chunked:
         self._window: deque[Observation] = deque(maxlen=self._policy.spec.n_obs)
         self._player = ChunkPlayer(self._policy.spec.period_ns)
         self._generator = self._make_generator(seed) if self._make_generator else None
+        self._executed: deque[np.ndarray] = deque(maxlen=max(self._policy.spec.n_obs - 1, 1))
         self._played = 0
         self._decisions = 0
         self.decision = None
@@ -44,6 +45,7 @@ class Chunked:
         """Forget the running chunk, not the episode: somebody else drove, and saw ``history`` (oldest first)."""
         self._window = deque(history, maxlen=self._policy.spec.n_obs)
         self._player = ChunkPlayer(self._policy.spec.period_ns)
+        self._executed.clear()  # what the other one commanded is not known here
         self._played = 0
 
     def act(self, observation: Observation) -> Command:
@@ -55,7 +57,9 @@ class Chunked:
         if self._played % self._policy.spec.n_execute == 0:
             self.decision = self._plan(observation)
         self._played += 1
-        return Command(self._player.at(self._middle_ns(observation)), "policy")
+        values = self._player.at(self._middle_ns(observation))
+        self._executed.append(values)
+        return Command(values, "policy")
 
     def _middle_ns(self, observation: Observation) -> int:
         """Half a period on: so a stamp a little before its tick does not play the row before."""
@@ -64,7 +68,10 @@ class Chunked:
     def _plan(self, observation: Observation) -> Decision:
         spec = self._policy.spec
         previous = self._player.remaining(self._middle_ns(observation), spec.horizon)
-        plan = self._policy.plan(list(self._window), n=self._n, previous=previous, generator=self._generator)
+        executed = np.stack(self._executed) if self._executed else None
+        plan = self._policy.plan(
+            list(self._window), n=self._n, previous=previous, executed=executed, generator=self._generator
+        )
         stamps_ns = observation.stamp_ns + spec.period_ns * np.arange(spec.horizon, dtype=np.int64)
         self._player.put(ActionChunk(stamps_ns, plan.chunks[0], observation.stamp_ns))
         decision = Decision(self._decisions, observation.stamp_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from robopolicy.errors import CheckpointError, DiskFull
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.policies.nets_mlp import MlpConfig
+from robopolicy.policies.mlp import MlpConfig
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.training.checkpoint import checkpoint_sha, load_policy, read_spec, read_train, save_checkpoint
 from robopolicy.training.files import replace_file
@@ -102,8 +102,8 @@ def test_weights_that_do_not_fit(folder):
     [
         ("{", "cannot read spec.json"),
         ("[]", "holds no JSON object"),
-        ('{"format": 7, "policy": "diffusion"}', "format 7 of policy 'diffusion'; this version reads format 1"),
-        ('{"format": 1, "policy": "diffusion", "spec": {}}', "spec.json is damaged"),
+        ('{"format": 7, "policy": "diffusion"}', "format 7 of policy 'diffusion'; this version reads format 2"),
+        ('{"format": 2, "policy": "diffusion", "spec": {}}', "spec.json is damaged"),
     ],
 )
 def test_a_damaged_spec(folder, content, message):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from robopolicy.errors import CheckpointError, ContractError
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.policies.nets_mlp import MlpConfig
+from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.vision import VisionConfig
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.training.checkpoint import load_policy, read_train

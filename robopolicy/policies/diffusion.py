@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.errors import ContractError
-from robopolicy.policies import solver as solvers
+from robopolicy.policies import solvers
+from robopolicy.policies.codecs import make_codec
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.encoder import ObservationEncoder
+from robopolicy.policies.goals import GoalToken, guided
+from robopolicy.policies.guidance import agreement, prefixed, real_time
 from robopolicy.policies.normaliser import Normaliser
+from robopolicy.policies.selectors import choose
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan
 
@@ -21,7 +25,7 @@ class DiffusionPolicy(nn.Module):
 
     Args:
         spec: which cameras and states it looks at, what it commands, and the horizons.
-        config: encoder, network, process and solver.
+        config: encoder, network, process, solver and what else is chosen.
     """
 
     def __init__(self, spec: PolicySpec, config: DiffusionConfig | None = None) -> None:
@@ -30,9 +34,18 @@ class DiffusionPolicy(nn.Module):
             raise ContractError("policy: its spec names neither a camera nor a state; want at least one")
         self.spec = spec
         self.config = config or PRESETS["mlp"]
+        if self.config.past > spec.n_obs - 1:
+            raise ContractError(
+                f"policy: {self.config.past} past rows; {spec.n_obs} observations know {spec.n_obs - 1}"
+            )
         self.encoder = ObservationEncoder(spec, self.config.vision)
-        self.action = Normaliser.of_action(spec.action)
-        self.net = self.config.net.build(spec.horizon, spec.action.dim, self.encoder.out_dim)
+        self.codec = make_codec(self.config.codec, spec)
+        self.action = Normaliser(self.codec.dim, untouched=self.codec.untouched)
+        goal = self.config.goal
+        self.goal = None if goal is None else GoalToken(goal, self.encoder.token_dim)
+        self.rows = self.config.past + spec.horizon  # of a chunk as the network sees it
+        tokens = spec.n_obs + (goal is not None)
+        self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
 
     def fit_normaliser(self, arrays: Any) -> None:
@@ -41,33 +54,87 @@ class DiffusionPolicy(nn.Module):
         self.action.fit(torch.as_tensor(arrays.action))
 
     def encode(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
-        """Return the conditioning vectors (B, E) of batch["state"] and batch["images"]."""
-        return self.encoder(batch.get("state", {}), batch.get("images", {}), generator)
+        """Return the conditioning tokens (B, K, E): one a frame, and the goal's last.
+
+        Args:
+            batch: ``state``, ``images`` or ``features`` as `loss` takes them; ``goal`` {"state": ..., "images": ...} of
+                one frame each, (B, 1, ...), absent if there is none.
+            generator: places the crops, and withholds goals, when training.
+        """
+        tokens = self._tokens(batch, generator)
+        if self.goal is None:
+            return tokens
+        goal = batch.get("goal")
+        token = self.goal(None if goal is None else self._tokens(goal, generator), len(tokens), generator)
+        return torch.cat([tokens, token], dim=1)
+
+    def _tokens(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> Tensor:
+        return self.encoder(batch.get("state", {}), batch.get("images", {}), generator, batch.get("features"))
+
+    def _goal_free(self, cond: Tensor) -> Tensor:
+        """Return cond (N, K, E) with its goal withheld."""
+        assert self.goal is not None
+        return torch.cat([cond[:, :-1], self.goal(None, len(cond), None)], dim=1)
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Return the mean squared error of the network's prediction; eq. 5 of the paper.
 
         Args:
             batch: tensors on the policy's device: ``state`` {name: (B, n_obs, D)}, ``images``
-                {camera: (B, n_obs, H, W, 3) uint8} and ``action`` (B, horizon, A), in robot units.
+                {camera: (B, n_obs, H, W, 3) uint8} or ``features`` {camera: (B, n_obs, F)}, and ``action``
+                (B, past + horizon, A), in robot units.
             generator: on the same device; draws noise, noise levels and crops.
         """
         cond = self.encode(batch, generator)
-        x0 = self.action(batch["action"])
+        x0 = self.action(self.codec.encode(batch["action"], batch.get("state", {})))
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
-        t = torch.randint(self.process.steps, (len(x0),), generator=generator, device=x0.device)
-        output = self.net(self.process.noised(x0, eps, t), t, cond)
-        return nn.functional.mse_loss(output.float(), self.process.target(x0, eps, t))
+        t = self.process.draw(len(x0), generator, x0.device)
+        weight = None
+        if self.config.past and not self.config.past_loss:
+            weight = (torch.arange(self.rows, device=x0.device) >= self.config.past).float().expand(len(x0), -1)
+        if self.config.max_delay:
+            t, weight = self._give_prefix(t, weight, generator)
+        return self.process.loss(self.net, cond, x0, eps, t, weight, generator)
 
-    def sample(self, cond: Tensor, noise: Tensor) -> Tensor:
-        """Return clean chunks (N, H, A), normalised, under cond (N, E) from the solver's ``noise``."""
-        grid = solvers.trailing_grid(self.process.alpha_bar, self.config.solver.steps)
+    def _give_prefix(
+        self, t: Tensor, weight: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Give each sample's first rows clean, up to ``max_delay`` of them, and ask only for the rest; (B, H) both."""
+        delay = torch.randint(self.config.max_delay + 1, (len(t), 1), generator=generator, device=t.device)
+        row = torch.arange(self.rows, device=t.device) - self.config.past
+        given = (row < delay) & (delay > 0)  # (B, H)
+        levels = torch.where(given, torch.full_like(t, self.process.clean_level)[:, None], t[:, None])
+        asked = (~given).float()
+        return levels, asked if weight is None else asked * weight
+
+    def sample(self, cond: Tensor, noise: Tensor, previous: Tensor | None = None, delay: int = 0) -> Tensor:
+        """Return clean chunks (N, past + H, C), normalised.
+
+        Args:
+            cond: (N, K, E).
+            noise: what the solver needs, (N, past + H, C) or one such for each step.
+            previous: (past + H, C) normalised: what was done and what is left of the running chunk, if there is one.
+            delay: rows of ``previous`` that will have been executed before this chunk arrives.
+        """
+        process, config = self.process, self.config
+        net = self.net
+        if config.goal is not None and config.goal.weight != 1:
+            net = guided(net, self._goal_free(cond), config.goal.weight)
+        answer = process.jump if config.solver.name == "consistency" else process.denoise
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.process.clean(self.net(x, t, cond).float(), x, t)
+            return answer(net, cond, x, t)
 
-        solve = {"ddim": solvers.ddim, "ddpm": solvers.ddpm}[self.config.solver.name]
-        return solve(solvers.clipped(denoise), grid, noise)
+        bent: solvers.Denoiser = denoise
+        if previous is not None and config.max_delay and delay:
+            bent = prefixed(bent, previous[: config.past + delay], process.clean_level)
+        elif previous is not None and config.real_time is not None:
+            weights = agreement(self.spec.horizon, delay, self.spec.n_execute, config.real_time.schedule)
+            weights = torch.cat([torch.zeros(config.past), weights]).to(cond.device)
+            bent = real_time(bent, process.mix, previous, weights, config.real_time)
+        if process.clip is not None:
+            bent = solvers.clipped(bent, process.clip)
+        return solvers.solve(config.solver, bent, process.grid(config.solver.steps), noise)
 
     @torch.inference_mode()
     def plan(
@@ -77,14 +144,14 @@ class DiffusionPolicy(nn.Module):
         n: int = 1,
         previous: np.ndarray | None = None,
         delay_steps: int = 0,
+        executed: np.ndarray | None = None,
         generator: Any = None,
     ) -> Plan:
         """Draw ``n`` chunks from one encoding of the last ``spec.n_obs`` observations, oldest first.
 
         Noise is drawn on the CPU whatever the device, one candidate after the other, by a generator of this plan
         alone, seeded by one number from ``generator``: the same generator gives the same plans everywhere, and
-        candidate 0 does not depend on ``n``, in this plan nor in the next. ``previous`` and ``delay_steps`` are not
-        used: every plan is fresh.
+        candidate 0, the one to execute, does not depend on ``n`` unless the selector draws fewer than that.
 
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
@@ -93,21 +160,49 @@ class DiffusionPolicy(nn.Module):
             raise ContractError(f"plan: a window of {len(window)} observations; want {self.spec.n_obs}")
         self._require_fitted()
         draw_from = _generator_of_plan(generator)
-        shape = (self.spec.horizon, self.spec.action.dim)
+        shape = (self.rows, self.codec.dim)
 
         def draw(shape: tuple[int, ...]) -> Tensor:
             return torch.randn(shape, generator=draw_from)
 
-        noise = [solvers.noise_like(self.config.solver, shape, draw) for _ in range(n)]
+        count = max(n, self.config.selector.samples)
+        noise = [solvers.noise_like(self.config.solver, shape, draw) for _ in range(count)]
         training = self.training
         self.eval()
         try:
-            cond = self.encode(self._batch(window))  # (1, E)
-            chunks = self.sample(cond.expand(n, -1), torch.stack(noise, dim=-3).to(cond.device))
+            batch = self._batch(window)
+            cond = self.encode(batch)  # (1, K, E)
+            done = self._normalised(executed, batch["state"])
+            left = self._normalised(previous, batch["state"])
+            running = self._running(done, left)
+            chunks = self.sample(
+                cond.expand(count, -1, -1), torch.stack(noise, dim=-3).to(cond.device), running, delay_steps
+            )
+            past = self.config.past
+            known = done[-past:] if past and done is not None and len(done) >= past else None
+            best = choose(self.config.selector, chunks, done=known, previous=left)
+            order = [best, *(i for i in range(count) if i != best)][:n]
+            actions = self.codec.decode(self.action.inverse(chunks[order][:, past:]), batch["state"])
         finally:
             self.train(training)
-        values = self.action.inverse(chunks).cpu().numpy()
-        return Plan(values, cond[0].float().cpu().numpy())
+        return Plan(actions.cpu().numpy(), cond[0].flatten().float().cpu().numpy())
+
+    def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor]) -> Tensor | None:
+        """Return actions (R, A) in robot units as the network sees them, (R, C)."""
+        if actions is None or len(actions) == 0:
+            return None
+        values = torch.as_tensor(actions, dtype=torch.float32, device=self.action.center.device)[None]
+        return self.action(self.codec.encode(values, state))[0]
+
+    def _running(self, done: Tensor | None, left: Tensor | None) -> Tensor | None:
+        """Return (past + H, C): what was done, the first of it repeated where it is not known, then what is left."""
+        if left is None:
+            return None
+        past = self.config.past
+        if past == 0:
+            return left
+        done = left[:1] if done is None else done[-past:]
+        return torch.cat([done[:1].expand(past - len(done), -1), done, left])
 
     def stats(self) -> dict[str, Any]:
         """Return the statistics of every normaliser, for people to read."""

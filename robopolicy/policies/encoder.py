@@ -1,4 +1,4 @@
-"""Observations to one conditioning vector: normalised states beside the features of each camera."""
+"""Observations to conditioning tokens: normalised states beside the features of each camera, a token a frame."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,13 @@ from robopolicy.spec import PolicySpec
 
 
 class ObservationEncoder(nn.Module):
-    """What a policy's spec names, over its ``n_obs`` observations, as one vector (B, out_dim).
+    """What a policy's spec names, one token (E,) for each observation.
 
-    Works from states, from pictures, or from both. States come first, then cameras, in the order of the spec.
+    Works from states, from pictures, or from both. States come first, then cameras, in the order of the spec. A frame's
+    token depends on that frame alone, so a policy with a long memory encodes only the newest one.
+
+    Attributes:
+        token_dim: E.
     """
 
     def __init__(self, spec: PolicySpec, config: VisionConfig) -> None:
@@ -23,7 +27,7 @@ class ObservationEncoder(nn.Module):
         self.states = nn.ModuleList(Normaliser.of_state(part) for part in spec.state.values())
         self.cameras = nn.ModuleList(CameraEncoder(config, c.height, c.width) for c in spec.cameras.values())
         state_dim = sum(Normaliser.of_state(part).out_dim for part in spec.state.values())
-        self.out_dim = spec.n_obs * (state_dim + config.feature_dim * len(spec.cameras))
+        self.token_dim = state_dim + config.feature_dim * len(spec.cameras)
 
     def fit(self, state: Mapping[str, Tensor]) -> None:
         """Take the range of each state stream, {name: (N, D)}."""
@@ -31,9 +35,27 @@ class ObservationEncoder(nn.Module):
             normaliser.fit(state[name])  # type: ignore[operator]
 
     def forward(
-        self, state: Mapping[str, Tensor], images: Mapping[str, Tensor], generator: torch.Generator | None = None
+        self,
+        state: Mapping[str, Tensor],
+        images: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+        features: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Encode {name: (B, n_obs, D)} and {camera: (B, n_obs, H, W, 3) uint8}; ``generator`` places the crops."""
+        """Return tokens (B, T, E).
+
+        Args:
+            state: {name: (B, T, D)} in robot units.
+            images: {camera: (B, T, H, W, 3) uint8}.
+            generator: places the crops when training.
+            features: {camera: (B, T, F)} made earlier by ``see``, in place of that camera's pictures.
+        """
         parts = [net(state[name]) for name, net in zip(self.state_names, self.states, strict=True)]
-        parts += [net(images[name], generator) for name, net in zip(self.camera_names, self.cameras, strict=True)]
-        return torch.cat(parts, dim=-1).flatten(1)
+        made = features or {}
+        for name, net in zip(self.camera_names, self.cameras, strict=True):
+            parts.append(made[name] if name in made else net(images[name], generator))
+        return torch.cat(parts, dim=-1)
+
+    def see(self, camera: str, images: Tensor) -> Tensor:
+        """Return the features (B, T, F) of one camera's pictures (B, T, H, W, 3), for a cache."""
+        features: Tensor = self.cameras[self.camera_names.index(camera)](images)
+        return features

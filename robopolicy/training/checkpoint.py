@@ -14,7 +14,7 @@ from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.spec import PolicySpec
 from robopolicy.training.files import replace_file
 
-FORMAT = 1
+FORMAT = 2  # 1 had other networks and named no codec
 WEIGHTS, SPEC, STATS, TRAIN = "weights.safetensors", "spec.json", "stats.json", "train.json"
 DIGEST = "sha256"  # of the tensors, in the header of the weights
 

@@ -1,0 +1,397 @@
+"""Noising processes x = alpha(t) x0 + sigma(t) eps: their levels, what the network is fed and what it predicts.
+
+Every process counts its noise levels in its own way; all a solver sees is a `Grid` of levels, alphas and sigmas.
+A level may be one for each sample, (B,), or one for each row of each chunk, (B, H): a row that is known already is at
+the clean level.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robopolicy.errors import ContractError, UnknownName
+from robopolicy.policies.solvers import Grid
+
+Net = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (B, H, A), time (B,) or (B, H), cond (B, K, E)) -> (B, H, A)
+PREDICTIONS: tuple[str, ...] = ("eps", "x0", "v")
+TIME_SCALE = 100.0  # networks embed times of about 0 to 100, whatever the process
+
+
+class Process(nn.Module):
+    """What `VPCosine`, `EDM`, `Flow` and `ConsistencyFlow` share.
+
+    Attributes:
+        clean_level: the level at which there is no noise.
+        clip: where samples are clipped while they are drawn; None where the solver's noise is unbounded anyway.
+    """
+
+    clean_level: float = 0.0
+    clip: float | None = 1.0
+
+    def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma, float32, of levels t, in the shape of t."""
+        raise NotImplementedError
+
+    def draw(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Return ``count`` levels as training draws them, (count,)."""
+        raise NotImplementedError
+
+    def grid(self, n: int) -> Grid:
+        """Return the ``n`` levels that a solver visits; raises ContractError if there are no such."""
+        raise NotImplementedError
+
+    def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network is given of x (B, H, A) at levels t: x, scaled, and a time to embed."""
+        return x, t
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return what the network should say (B, H, A)."""
+        raise NotImplementedError
+
+    def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the x0 (B, H, A) that the network's ``output`` at x and t stands for."""
+        raise NotImplementedError
+
+    def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return x (B, H, A) of clean x0 and unit noise eps at levels t (B,) or (B, H)."""
+        alpha, sigma = self.mix_like(t, x0)
+        return alpha * x0 + sigma * eps
+
+    def denoise(self, net: Net, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the clean chunk that the network sees in x (B, H, A) at levels t (B,) or (B, H) under cond."""
+        return self.clean(net(*self.feed(x, t), cond).float(), x, t)
+
+    def jump(self, net: Net, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return where the probability flow through x ends, for the solver ``consistency``.
+
+        Raises:
+            ContractError: if this process learns no such jump.
+        """
+        raise ContractError(f"solver consistency: {type(self).__name__} learns no jumps; train a consistency flow")
+
+    def loss(
+        self, net: Net, cond: Tensor, x0: Tensor, eps: Tensor, t: Tensor, weight: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return the mean squared error of what the network says.
+
+        Args:
+            net: the network.
+            cond: (B, K, E).
+            x0: (B, H, A), normalised.
+            eps: (B, H, A) unit noise.
+            t: levels (B,) or (B, H).
+            weight: (B, H) of each row; None is one for all.
+            generator: for a process that draws more than levels and noise.
+        """
+        output = net(*self.feed(self.noised(x0, eps, t), t), cond)
+        return weighted_mse(output.float(), self.target(x0, eps, t), weight)
+
+    def mix_like(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma of levels t (B,) or (B, H), to multiply x (B, H, A) with."""
+        alpha, sigma = self.mix(t)
+        return _like(alpha, x), _like(sigma, x)
+
+
+@dataclass(frozen=True)
+class VPConfig:
+    """Variance preserving, cosine schedule: number of levels and what the network predicts."""
+
+    kind: ClassVar[str] = "vp"
+    steps: int = 100
+    prediction: Literal["eps", "x0", "v"] = "eps"
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise UnknownName("prediction", self.prediction, PREDICTIONS)
+
+    def build(self) -> "VPCosine":
+        """Return the process."""
+        return VPCosine(self)
+
+
+class VPCosine(Process):
+    """x = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, with alpha_bar of Nichol and Dhariwal 2021, eq. 17.
+
+    Levels are whole numbers, 1 (almost clean) to ``steps`` (almost noise), diffusers' t + 1; 0 is the clean level.
+    """
+
+    def __init__(self, config: VPConfig) -> None:
+        super().__init__()
+        self.steps, self.prediction = config.steps, config.prediction
+        alpha_bar = torch.cat([torch.ones(1), cosine_alpha_bar(config.steps)])
+        self.alpha_bar: Tensor  # (steps + 1,) float32
+        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+
+    def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of levels t, int64."""
+        alpha_bar = self.alpha_bar[t.long()]
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+    def draw(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Return levels, each as likely as the other."""
+        return torch.randint(1, self.steps + 1, (count,), generator=generator, device=device)
+
+    def grid(self, n: int) -> Grid:
+        """Spread ``n`` levels over all of them, the noisiest included (``trailing``).
+
+        diffusers' default, ``leading``, would start 16 of 100 steps where a seventh of the signal's amplitude is still
+        there, and feed the network pure noise (Lin et al. 2024, table 2).
+
+        Raises:
+            ContractError: if n is not within 1..steps.
+        """
+        if not 1 <= n <= self.steps:
+            raise ContractError(f"solver: {n} steps of a process of {self.steps}; want 1 to {self.steps}")
+        levels = torch.round(torch.arange(n, -1, -1, dtype=torch.float64) * (self.steps / n)).long()
+        t = levels.to(self.alpha_bar.device)
+        return Grid(t, *self.mix(t))
+
+    def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x as it is and diffusers' t, from 0; the clean level is -1."""
+        return x, t - 1
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return eps, x0, or v of Salimans and Ho 2022."""
+        if self.prediction == "eps":
+            return eps
+        if self.prediction == "x0":
+            return x0
+        alpha, sigma = self.mix_like(t, x0)
+        return alpha * eps - sigma * x0
+
+    def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the x0 that ``output`` stands for."""
+        if self.prediction == "x0":
+            return output
+        alpha, sigma = self.mix_like(t, x)
+        if self.prediction == "eps":
+            return (x - sigma * output) / alpha
+        return alpha * x - sigma * output
+
+
+@dataclass(frozen=True)
+class EDMConfig:
+    """Variance exploding with Karras' preconditioning; the defaults are BESO's (Reuss et al. 2023)."""
+
+    kind: ClassVar[str] = "edm"
+    sigma_data: float = 0.5  # standard deviation of the normalised actions
+    sigma_min: float = 0.005
+    sigma_max: float = 1.0
+    loc: float = math.log(0.5)  # of the log-logistic distribution that training draws sigma from
+    scale: float = 0.5
+    spacing: Literal["exponential", "karras"] = "exponential"
+    rho: float = 7.0  # of karras' spacing
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ContractError(f"edm: sigma_min {self.sigma_min}, sigma_max {self.sigma_max}; want 0 < min < max")
+        if self.spacing not in ("exponential", "karras"):
+            raise UnknownName("spacing", self.spacing, ("exponential", "karras"))
+
+    def build(self) -> "EDM":
+        """Return the process."""
+        return EDM(self)
+
+
+class EDM(Process):
+    """x = x0 + sigma eps; a level is its sigma. Karras et al. 2022, table 1 and eq. 7."""
+
+    clip = None
+
+    def __init__(self, config: EDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("_device", torch.zeros(()), persistent=False)
+
+    def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 1 and sigma."""
+        return torch.ones_like(t), t
+
+    def draw(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Return sigmas of a log-logistic distribution cut to [sigma_min, sigma_max], by its inverse."""
+        config = self.config
+        low, high = (
+            1 / (1 + math.exp(-(math.log(edge) - config.loc) / config.scale))
+            for edge in (config.sigma_min, config.sigma_max)
+        )
+        share = low + (high - low) * torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+        return (torch.logit(share) * config.scale + config.loc).exp().float()
+
+    def grid(self, n: int) -> Grid:
+        """Return ``n`` sigmas from sigma_max down to sigma_min, then 0."""
+        config = self.config
+        ramp = torch.linspace(0, 1, n, dtype=torch.float64)
+        if config.spacing == "exponential":
+            sigma = torch.exp(math.log(config.sigma_max) + ramp * math.log(config.sigma_min / config.sigma_max))
+        else:
+            top, bottom = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)
+            sigma = (top + ramp * (bottom - top)) ** config.rho
+        t = torch.cat([sigma, sigma.new_zeros(1)]).float().to(self._device.device)  # type: ignore[union-attr, arg-type]
+        return Grid(t, torch.ones_like(t), t)
+
+    def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return c_in x and c_noise = log(sigma) / 4, scaled to `TIME_SCALE`."""
+        c_in = (t**2 + self.config.sigma_data**2).rsqrt()
+        return _like(c_in, x) * x, t.clamp_min(self.config.sigma_min / 10).log() / 4 * TIME_SCALE
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return (x0 - c_skip x) / c_out; 0 at the clean level, where nothing is asked."""
+        skip, out = self._skip_out(t, x0)
+        return (x0 - skip * (x0 + _like(t, x0) * eps)) / out.clamp_min(1e-6)
+
+    def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return c_skip x + c_out output."""
+        skip, out = self._skip_out(t, x)
+        return skip * x + out * output
+
+    def _skip_out(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        data = self.config.sigma_data
+        total = t**2 + data**2
+        return _like(data**2 / total, x), _like(t * data * total.rsqrt(), x)
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Straight lines from noise to data, and how training draws the time."""
+
+    kind: ClassVar[str] = "flow"
+    time: Literal["uniform", "beta"] = "beta"
+    alpha: float = 1.5  # of Beta(alpha, 1) over the share of noise: pi0's, which dwells on the noisy end
+
+    def __post_init__(self) -> None:
+        if self.time not in ("uniform", "beta"):
+            raise UnknownName("time", self.time, ("uniform", "beta"))
+
+    def build(self) -> "Flow":
+        """Return the process."""
+        return Flow(self)
+
+
+class Flow(Process):
+    """x = (1 - t) x0 + t eps; a level is the share of noise t, 0 clean to 1 noise. Lipman et al. 2023; Liu et al. 2023.
+
+    The network says the velocity from noise to data, x0 - eps.
+    """
+
+    clip = None
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("_device", torch.zeros(()), persistent=False)
+
+    def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 1 - t and t."""
+        return 1 - t, t
+
+    def draw(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Return shares of noise, uniform or of Beta(alpha, 1), by its inverse u^(1/alpha)."""
+        share = torch.rand(count, generator=generator, device=device)
+        if self.config.time == "uniform":
+            return share
+        return 0.999 * share ** (1 / self.config.alpha) + 0.001
+
+    def grid(self, n: int) -> Grid:
+        """Return ``n`` equal steps from 1 to 0."""
+        t = torch.linspace(1, 0, n + 1, device=self._device.device)  # type: ignore[union-attr, arg-type]
+        return Grid(t, 1 - t, t)
+
+    def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x as it is and the time, scaled to `TIME_SCALE`."""
+        return x, t * TIME_SCALE
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity x0 - eps."""
+        return x0 - eps
+
+    def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return x + t velocity."""
+        return x + _like(t, x) * output
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig(FlowConfig):
+    """A flow that also learns where it ends, from itself."""
+
+    kind: ClassVar[str] = "consistency"
+    share: float = 0.25  # of each batch that learns to jump, the rest learns the flow
+    stride: float = 0.2  # longest step along the flow between the two points that must agree
+
+    def build(self) -> "ConsistencyFlow":
+        """Return the process."""
+        return ConsistencyFlow(self)
+
+
+class ConsistencyFlow(Flow):
+    """A flow whose network, told a time beyond 1, says the mean velocity from x to the end of the flow.
+
+    One network, no teacher: part of each batch learns the velocity as in `Flow`; the rest learns that two neighbours on
+    the flow end at the same place, the farther one taken from the network itself without a gradient. (ManiFlow, Yan et
+    al. 2025; shortcut models, Frans et al. 2025; consistency models, Song et al. 2023.)
+    """
+
+    def __init__(self, config: ConsistencyConfig) -> None:
+        super().__init__(config)
+        self.consistency = config
+
+    def jump(self, net: Net, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return where the flow through x (B, H, A) at t (B,) or (B, H) ends."""
+        return x + _like(t, x) * net(*self._feed_jump(x, t), cond).float()
+
+    def loss(
+        self, net: Net, cond: Tensor, x0: Tensor, eps: Tensor, t: Tensor, weight: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return the flow's error on most of the batch and that of the jumps on the rest, in one pass."""
+        x, target = self.noised(x0, eps, t), self.target(x0, eps, t)
+        count = round(self.consistency.share * len(x0))  # windows come in random order: these are as good as any
+        jumping = torch.arange(len(x0), device=x0.device) < count
+        if count:
+            target = torch.cat(
+                [self._mean_velocity(net, cond[:count], x[:count], t[:count], generator), target[count:]]
+            )
+        time = torch.where(_like(jumping, t), self._feed_jump(x, t)[1], self.feed(x, t)[1])
+        return weighted_mse(net(x, time, cond).float(), target, weight)
+
+    @torch.no_grad()
+    def _mean_velocity(self, net: Net, cond: Tensor, x: Tensor, t: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the mean velocity from x to the end that its neighbour, one stride along the flow, jumps to."""
+        share = torch.rand(len(x), generator=generator, device=x.device)
+        nearer = (t - _like(share, t) * self.consistency.stride).clamp_min(0)
+        velocity = net(*self.feed(x, t), cond).float()
+        there = x + _like(t - nearer, x) * velocity
+        end = torch.where(_like(nearer > 0, x) > 0, self.jump(net, cond, there, nearer), there)
+        return (end - x) / _like(t.clamp_min(1e-3), x)
+
+    @staticmethod
+    def _feed_jump(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return x, (t + 2) * TIME_SCALE  # as far from the flow's own times as they are long
+
+
+ProcessConfig = VPConfig | EDMConfig | FlowConfig | ConsistencyConfig
+PROCESSES: dict[str, type[ProcessConfig]] = {c.kind: c for c in (VPConfig, EDMConfig, FlowConfig, ConsistencyConfig)}
+
+
+def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean of the squared differences (B, H, A), rows weighted by (B, H); the weights need not sum to 1."""
+    error = (output - target) ** 2
+    if weight is None:
+        return error.mean()
+    return (error.mean(-1) * weight).sum() / weight.sum().clamp_min(1e-9)
+
+
+def cosine_alpha_bar(steps: int, max_beta: float = 0.999) -> Tensor:
+    """Return alpha_bar (steps,) float32, falling from almost 1 to almost 0; diffusers' ``squaredcos_cap_v2``."""
+    edge = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
+    betas = torch.tensor([min(1 - edge[i + 1] / edge[i], max_beta) for i in range(steps)], dtype=torch.float64)
+    return torch.cumprod(1 - betas, dim=0).float()
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    """Reshape (B,) or (B, H) to broadcast against x (B, H, A), or (B,) against (B, H)."""
+    return values.view(*values.shape, *[1] * (x.ndim - values.ndim))
