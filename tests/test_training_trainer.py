@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_pa
 
 
 def test_windows_that_do_not_fit_the_policy_are_refused(tmp_path):
-    with pytest.raises(ContractError, match=r"windows have .* \(2, 4, 2\), the policy's spec has \(2, 8, 2\)"):
+    with pytest.raises(ContractError, match=r"windows have .* \(2, 0, 4, 2\), the policy has \(2, 0, 8, 2\)"):
         train(make(replace(SPEC, horizon=8)), sampler(), tmp_path, CONFIG)
     spec = replace(SPEC, cameras={}, state={"pose": StateSpec(2, ("m",))})
     with pytest.raises(ContractError, match=r"no state \['pose'\] in the data; it has \['pos'\]"):

@@ -39,6 +39,7 @@ class Loader:
         cameras: which; None is all of the spec.
         states: which; None is all of the spec.
         every: rows of the data a step of the policy: 5 makes 20 Hz windows of 100 Hz data.
+        past: actions before the newest observation's that a window has besides; see `Windows`.
         skip: marks to leave out, ``"idle"``, ``"extraneous"`` or ``"tool@version/array"``; see `Windows`.
         keep: which episodes.
         cache: ``"decoded"`` pictures in memory, ``"compressed"`` ones decoded a batch, ``"disk"`` leaves them where
@@ -58,6 +59,7 @@ class Loader:
         arrays: the numbers of all steps, no pictures.
         plan: how much memory goes where.
         batch_size: windows a batch of this rank.
+        past: actions of a window before the newest observation's.
 
     Raises:
         DatasetError: if there is nothing to load, something is damaged, or a state or action is NaN or infinite.
@@ -78,6 +80,7 @@ class Loader:
         cameras: Sequence[str] | None = None,
         states: Sequence[str] | None = None,
         every: int = 1,
+        past: int = 0,
         skip: Sequence[str] = (),
         keep: Callable[[Episode], bool] = not_failed,
         cache: str = "auto",
@@ -107,11 +110,11 @@ class Loader:
         self.arrays: Arrays = read_numbers(episodes, whole)
         require_finite(episodes, self.arrays)
         marks = [read_marks(episodes, name) for name in skip]
-        self._windows = Windows(self.arrays.episode_ends, n_obs, horizon, every=every, skip=marks)
+        self._windows = Windows(self.arrays.episode_ends, n_obs, horizon, every=every, past=past, skip=marks)
         rows = [sum(episode.length for episode in part) for part in chosen]
         parts = np.diff(np.searchsorted(self._windows.now, np.cumsum([0, *rows])))
         self._mixture = Mixture(parts, seed, batch_size, weights, rank, world, [d.where for d in opened])
-        self.batch_size, self.seed = self._mixture.size, seed
+        self.batch_size, self.seed, self.past = self._mixture.size, seed, past
         self.plan: Plan = plan_memory(
             episodes, self.spec, self.arrays, cache=cache, windows=len(self),
             batch_bytes=self._batch_bytes() * (prefetch + 1), limit_gb=memory_limit_gb,
@@ -142,8 +145,8 @@ class Loader:
 
         Returns:
             ``state {name: (B, n_obs, D) float32}``, ``images {camera: (B, n_obs, H, W, 3) uint8, or uint16 without
-            the 3}``, ``action (B, horizon, A) float32``, ``padded_obs (B, n_obs) bool``, ``padded_action (B, horizon)
-            bool``: True where a window reaches beyond its episode and repeats its first or last row.
+            the 3}``, ``action (B, past + horizon, A) float32``, ``padded_obs (B, n_obs) bool``, ``padded_action
+            (B, past + horizon) bool``: True where a window reaches beyond its episode and repeats its first or last.
 
         Raises:
             DatasetError: if a picture turns out to be damaged, naming it.
@@ -221,9 +224,9 @@ class Loader:
             "images": {
                 name: allocate(shape, self.spec.cameras[name].dtype) for name, shape in self._shapes("images").items()
             },
-            "action": allocate((self.batch_size, self.spec.horizon, self.spec.action.dim), "float32"),
+            "action": allocate((self.batch_size, self.past + self.spec.horizon, self.spec.action.dim), "float32"),
             "padded_obs": allocate((self.batch_size, self.spec.n_obs), "bool"),
-            "padded_action": allocate((self.batch_size, self.spec.horizon), "bool"),
+            "padded_action": allocate((self.batch_size, self.past + self.spec.horizon), "bool"),
         }
 
     def _shapes(self, kind: str) -> dict[str, tuple[int, ...]]:
@@ -234,12 +237,12 @@ class Loader:
 
     def _batch_bytes(self) -> int:
         numbers = sum(map(math.prod, self._shapes("state").values()))
-        numbers += self.batch_size * self.spec.horizon * self.spec.action.dim
+        numbers += self.batch_size * (self.past + self.spec.horizon) * self.spec.action.dim
         pixels = sum(
             math.prod(shape) * np.dtype(self.spec.cameras[name].dtype).itemsize
             for name, shape in self._shapes("images").items()
         )
-        return 4 * numbers + pixels + self.batch_size * (self.spec.n_obs + self.spec.horizon)
+        return 4 * numbers + pixels + self.batch_size * (self.spec.n_obs + self.past + self.spec.horizon)
 
 
 def _spec(recorded: PolicySpec, n_obs: int, horizon: int, every: int, sizes: dict[str, tuple[int, int]]) -> PolicySpec:

@@ -75,8 +75,17 @@ def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, .
     return OpenData(choice, datasets, episodes, recorded, thinned(recorded, choice.every))
 
 
-def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str) -> Any:
-    """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader."""
+def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str, past: int = 0) -> Any:
+    """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader.
+
+    Args:
+        data: the open datasets.
+        spec: of the policy.
+        batch_size: windows a batch.
+        seed: of their order.
+        device: where the training happens.
+        past: actions before the newest observation's, as the policy's configuration has it.
+    """
     from robopolicy.cli.progress import bar, say
     from robopolicy_data.arrays import decode_arrays
     from robopolicy_data.loader import Loader
@@ -90,7 +99,7 @@ def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int
             arrays = decode_arrays(data.episodes, data.recorded, progress.at)
             require_finite(data.episodes, arrays)
             return WindowSampler(
-                arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, skip=marks
+                arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, past=past, skip=marks
             )
         pinned: dict[str, Any] = {}
         if device.startswith("cuda"):
@@ -100,7 +109,7 @@ def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int
         return Loader(
             data.datasets, n_obs=spec.n_obs, horizon=spec.horizon, batch_size=batch_size, seed=seed,
             weights=choice.weights, cameras=tuple(spec.cameras), states=tuple(spec.state), every=choice.every,
-            skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
+            past=past, skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
         )  # fmt: skip
 
 

@@ -95,7 +95,7 @@ class _Run:
 
         self.config, self.out, self.on_progress, self.about = config, out, on_progress, about
         self.device = torch.device(config.device)
-        self.windows = open_windows(sampler, policy.spec, self.device, config.seed)
+        self.windows = open_windows(sampler, policy.spec, self.device, config.seed, policy.config.past)
         self.actions_crc = zlib.crc32(np.ascontiguousarray(sampler.arrays.action).data)
         policy.fit_normaliser(sampler.arrays)
         self.policy = policy.to(self.device)

@@ -27,8 +27,9 @@ class Sampler(Protocol):
 
     arrays: Any  # Arrays
     obs_rows: np.ndarray  # (W, n_obs) int64
-    action_rows: np.ndarray  # (W, horizon) int64
-    # and, where known, padded_obs (W, n_obs) bool and padded_action (W, horizon) bool
+    action_rows: np.ndarray  # (W, past + horizon) int64
+    # and past, if it is not 0: how many of those rows come before the newest observation's; and, where known,
+    # padded_obs (W, n_obs) bool and padded_action (W, past + horizon) bool
 
 
 @runtime_checkable
@@ -39,6 +40,7 @@ class Batches(Protocol):
     spec: PolicySpec  # of the windows
     seed: int
     batch_size: int
+    # and past, if it is not 0: actions of a window before the newest observation's
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -55,12 +57,16 @@ class Batches(Protocol):
 
 
 def open_windows(
-    windows: Sampler | Batches, spec: PolicySpec, device: torch.device, seed: int
+    windows: Sampler | Batches, spec: PolicySpec, device: torch.device, seed: int, past: int = 0
 ) -> "DeviceWindows | HostWindows":
-    """Return what a trainer takes batches from; raises ContractError if it does not fit ``spec`` or ``seed``."""
+    """Return what a trainer takes batches from, ``past`` + horizon actions a window.
+
+    Raises:
+        ContractError: if it does not fit ``spec``, ``seed`` or ``past``.
+    """
     if isinstance(windows, Batches):
-        return HostWindows(windows, spec, device, seed)
-    return DeviceWindows(windows, spec, device)
+        return HostWindows(windows, spec, device, seed, past)
+    return DeviceWindows(windows, spec, device, past)
 
 
 def pinned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -76,14 +82,15 @@ class DeviceWindows:
         sampler: `robopolicy_data.windows.WindowSampler` or anything with its three attributes.
         spec: of the policy: which states and cameras, and the horizons.
         device: where the training happens.
+        past: actions of a window before the newest observation's, that the policy learns.
 
     Raises:
         ContractError: if the sampler has no windows, or its horizons or names are not those of the spec.
     """
 
-    def __init__(self, sampler: Sampler, spec: PolicySpec, device: torch.device) -> None:
+    def __init__(self, sampler: Sampler, spec: PolicySpec, device: torch.device, past: int = 0) -> None:
         arrays = sampler.arrays
-        _require_fit(sampler, spec)
+        _require_fit(sampler, spec, past)
         self._state = {name: torch.as_tensor(arrays.state[name], device=device) for name in spec.state}
         self._images = {name: torch.as_tensor(arrays.images[name], device=device) for name in spec.cameras}
         self._action = torch.as_tensor(arrays.action, device=device)
@@ -144,9 +151,9 @@ class HostWindows:
         ContractError: if the loader's horizons, names or seed are not those of the run.
     """
 
-    def __init__(self, loader: Batches, spec: PolicySpec, device: torch.device, seed: int) -> None:
-        have = (loader.spec.n_obs, loader.spec.horizon, loader.spec.action.dim)
-        _require_shapes(have, spec, loader.spec.state, loader.spec.cameras)
+    def __init__(self, loader: Batches, spec: PolicySpec, device: torch.device, seed: int, past: int = 0) -> None:
+        have = (loader.spec.n_obs, getattr(loader, "past", 0), loader.spec.horizon, loader.spec.action.dim)
+        _require_shapes(have, spec, past, loader.spec.state, loader.spec.cameras)
         if loader.seed != seed:
             raise ContractError(f"training: the loader's seed is {loader.seed}, the run's {seed}")
         self._loader, self._spec, self._device = loader, spec, device
@@ -185,19 +192,21 @@ class HostWindows:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
 
 
-def _require_fit(sampler: Sampler, spec: PolicySpec) -> None:
-    have = (sampler.obs_rows.shape[1], sampler.action_rows.shape[1], sampler.arrays.action.shape[1])
-    _require_shapes(have, spec, sampler.arrays.state, sampler.arrays.images)
+def _require_fit(sampler: Sampler, spec: PolicySpec, past: int) -> None:
+    before = getattr(sampler, "past", 0)
+    rows = sampler.action_rows.shape[1] - before
+    have = (sampler.obs_rows.shape[1], before, rows, sampler.arrays.action.shape[1])
+    _require_shapes(have, spec, past, sampler.arrays.state, sampler.arrays.images)
     if len(sampler.obs_rows) == 0:
         raise ContractError("training: the dataset has no windows; record at least one episode")
 
 
 def _require_shapes(
-    have: tuple[int, int, int], spec: PolicySpec, states: Mapping[str, Any], cameras: Mapping[str, Any]
+    have: tuple[int, int, int, int], spec: PolicySpec, past: int, states: Mapping[str, Any], cameras: Mapping[str, Any]
 ) -> None:
-    want = (spec.n_obs, spec.horizon, spec.action.dim)
+    want = (spec.n_obs, past, spec.horizon, spec.action.dim)
     if have != want:
-        raise ContractError(f"training: windows have (n_obs, horizon, action) {have}, the policy's spec has {want}")
+        raise ContractError(f"training: windows have (n_obs, past, horizon, action) {have}, the policy has {want}")
     for kind, names, offered in (("state", spec.state, states), ("camera", spec.cameras, cameras)):
         missing = [name for name in names if name not in offered]
         if missing:
