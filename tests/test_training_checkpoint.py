@@ -52,7 +52,7 @@ def test_folder_is_four_readable_files(folder):
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     stats = json.loads((folder / "stats.json").read_text())
     assert len(stats["action"]["center"]) == 1
-    assert len(stats["state"]["angle"]["half_range"]) == 2
+    assert len(stats["state"]["angle"]["scale"]) == 2
     assert read_train(folder) == {"steps": 3}
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from robopolicy.errors import ContractError, RobopolicyError, UnknownName
+from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.mlp import MlpConfig
-from robopolicy.policies.processes import ConsistencyConfig, EDMConfig, FlowConfig, VPConfig
+from robopolicy.policies.normaliser import METHODS, Method
+from robopolicy.policies.processes import EDMConfig, FlowConfig, VPConfig
 from robopolicy.policies.solvers import SolverConfig
 from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
 
-CODECS: tuple[str, ...] = ("plain", "tool_pose", "relative")
 SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 
 
@@ -22,9 +23,14 @@ SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 class ScalingConfig:
     """How states and actions are scaled for the network, each dimension by itself."""
 
-    action: Literal["minmax", "meanstd", "quantile", "identity"] = "minmax"
-    state: Literal["minmax", "meanstd", "quantile", "identity"] = "minmax"
+    action: Method = "minmax"
+    state: Method = "minmax"
     per_step: bool = False  # statistics of each row of a chunk by itself, for relative actions
+
+    def __post_init__(self) -> None:
+        for method in (self.action, self.state):
+            if method not in METHODS:
+                raise UnknownName("normaliser", method, METHODS)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class GoalConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", tuple(self.streams))
+        if not self.streams or not 0 <= self.drop < 1:
+            raise ContractError(f"goal: streams {self.streams}, drop {self.drop}; want a stream and 0 <= drop < 1")
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class DiffusionConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     process: VPConfig | EDMConfig | FlowConfig | ConsistencyConfig = field(default_factory=VPConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
-    codec: Literal["plain", "tool_pose", "relative"] = "plain"
+    codec: Literal["auto", "plain", "tool_pose", "relative", "joint"] = "auto"
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     selector: SelectorConfig = field(default_factory=SelectorConfig)
     goal: GoalConfig | None = None
@@ -81,8 +89,6 @@ class DiffusionConfig:
     lr: float = 1e-4  # peak learning rate that suits the network, unless the trainer is told another
 
     def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise UnknownName("codec", self.codec, CODECS)
         if self.past < 0 or self.max_delay < 0:
             raise ContractError(f"policy: past {self.past}, max_delay {self.max_delay}; want neither below 0")
 

@@ -1,6 +1,7 @@
 """A diffusion policy: chunks of actions denoised under the newest observations (Chi et al., 2023)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.encoder import ObservationEncoder
 from robopolicy.policies.goals import GoalToken, guided
 from robopolicy.policies.guidance import agreement, prefixed, real_time
-from robopolicy.policies.normaliser import Normaliser
+from robopolicy.policies.normaliser import Normaliser, require_fitted
 from robopolicy.policies.selectors import choose
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan
@@ -38,20 +39,64 @@ class DiffusionPolicy(nn.Module):
             raise ContractError(
                 f"policy: {self.config.past} past rows; {spec.n_obs} observations know {spec.n_obs - 1}"
             )
-        self.encoder = ObservationEncoder(spec, self.config.vision)
-        self.codec = make_codec(self.config.codec, spec)
-        self.action = Normaliser(self.codec.dim, untouched=self.codec.untouched)
-        goal = self.config.goal
-        self.goal = None if goal is None else GoalToken(goal, self.encoder.token_dim)
+        scaling, goal = self.config.scaling, self.config.goal
         self.rows = self.config.past + spec.horizon  # of a chunk as the network sees it
+        self.encoder = ObservationEncoder(spec, self.config.vision, scaling.state)
+        self.codec = make_codec(self.config.codec, spec)
+        steps = self.rows if scaling.per_step else None
+        self.action = Normaliser(self.codec.dim, untouched=self.codec.untouched, method=scaling.action, steps=steps)
+        self.goal = None if goal is None else GoalToken(goal, self.encoder.mask(goal.streams))
+        self._goal: Observation | None = None  # what `plan` is to reach
         tokens = spec.n_obs + (goal is not None)
         self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
 
-    def fit_normaliser(self, arrays: Any) -> None:
-        """Take the ranges of ``arrays.state`` {name: (N, D)} and ``arrays.action`` (N, A), in robot units."""
-        self.encoder.fit({name: torch.as_tensor(arrays.state[name]) for name in self.spec.state})
-        self.action.fit(torch.as_tensor(arrays.action))
+    @property
+    def needs_windows(self) -> bool:
+        """Whether its action statistics are those of windows and not of single commands."""
+        return self.codec.anchored or self.config.scaling.per_step
+
+    def fit_normaliser(self, arrays: Any, windows: Any = None) -> None:
+        """Take the statistics of the data, in robot units.
+
+        Args:
+            arrays: ``state`` {name: (N, D)} and ``action`` (N, A).
+            windows: ``obs_rows`` (W, n_obs), ``action_rows`` and ``padded_action`` (W, past + horizon), if it
+                ``needs_windows``: some 100,000 of them, evenly taken, are looked at.
+
+        Raises:
+            ContractError: if it needs windows and has none, or the data are not finite.
+        """
+        state = {name: torch.as_tensor(arrays.state[name]) for name in self.spec.state}
+        action = torch.as_tensor(arrays.action)
+        self.encoder.fit(state)
+        if not self.needs_windows:
+            self.action.fit(self.codec.encode(action[:, None], {})[:, 0])
+            return
+        if windows is None:
+            raise ContractError(f"policy: codec {self.config.codec!r} needs windows to take its statistics from")
+        some = slice(None, None, 1 + len(windows.action_rows) // 100_000)
+        newest = torch.as_tensor(windows.obs_rows[some])[:, -1:]
+        values = self.codec.encode(
+            action[torch.as_tensor(windows.action_rows[some])], {name: rows[newest] for name, rows in state.items()}
+        )
+        self.action.fit(values, ~torch.as_tensor(windows.padded_action[some]))
+
+    def set_goal(self, goal: Observation | None) -> None:
+        """Plan towards what ``goal`` shows from now on, its goal streams only; None: towards nothing in particular.
+
+        Raises:
+            ContractError: if the policy was trained without goals, or a stream of the goal is missing.
+        """
+        if goal is not None:
+            if self.config.goal is None:
+                raise ContractError("policy: it was trained without goals; train one with goal streams")
+            missing = [name for name in self.config.goal.streams if name not in {**goal.state, **goal.images}]
+            if missing:
+                raise ContractError(
+                    f"policy: the goal lacks {', '.join(missing)}; it is made of {self.config.goal.streams}"
+                )
+        self._goal = goal
 
     def encode(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Return the conditioning tokens (B, K, E): one a frame, and the goal's last.
@@ -132,8 +177,8 @@ class DiffusionPolicy(nn.Module):
             weights = agreement(self.spec.horizon, delay, self.spec.n_execute, config.real_time.schedule)
             weights = torch.cat([torch.zeros(config.past), weights]).to(cond.device)
             bent = real_time(bent, process.mix, previous, weights, config.real_time)
-        if process.clip is not None:
-            bent = solvers.clipped(bent, process.clip)
+        if process.clip:
+            bent = solvers.clipped(bent, self.action.limit)
         return solvers.solve(config.solver, bent, process.grid(config.solver.steps), noise)
 
     @torch.inference_mode()
@@ -170,16 +215,18 @@ class DiffusionPolicy(nn.Module):
         training = self.training
         self.eval()
         try:
-            batch = self._batch(window)
+            batch: dict[str, Any] = self._batch(window)
+            if self._goal is not None:
+                batch["goal"] = self._goal_batch(self._goal)
             cond = self.encode(batch)  # (1, K, E)
-            done = self._normalised(executed, batch["state"])
-            left = self._normalised(previous, batch["state"])
+            done = self._normalised(executed, batch["state"], self.config.past)
+            left = self._normalised(previous, batch["state"], self.rows)
             running = self._running(done, left)
             chunks = self.sample(
                 cond.expand(count, -1, -1), torch.stack(noise, dim=-3).to(cond.device), running, delay_steps
             )
             past = self.config.past
-            known = done[-past:] if past and done is not None and len(done) >= past else None
+            known = done if done is not None and len(done) == past else None
             best = choose(self.config.selector, chunks, done=known, previous=left)
             order = [best, *(i for i in range(count) if i != best)][:n]
             actions = self.codec.decode(self.action.inverse(chunks[order][:, past:]), batch["state"])
@@ -187,12 +234,15 @@ class DiffusionPolicy(nn.Module):
             self.train(training)
         return Plan(actions.cpu().numpy(), cond[0].flatten().float().cpu().numpy())
 
-    def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor]) -> Tensor | None:
-        """Return actions (R, A) in robot units as the network sees them, (R, C)."""
-        if actions is None or len(actions) == 0:
+    def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor], end: int) -> Tensor | None:
+        """Return what of the actions (R, A), in robot units, are rows up to ``end``, as the network sees them."""
+        rows = None if actions is None else actions[-end:] if end else None
+        if rows is None or len(rows) == 0:
             return None
-        values = torch.as_tensor(actions, dtype=torch.float32, device=self.action.center.device)[None]
-        return self.action(self.codec.encode(values, state))[0]
+        values = torch.as_tensor(rows, dtype=torch.float32, device=self.action.center.device)
+        whole = values[-1:].repeat(self.rows, 1)  # each row has its place: it may have statistics of its own
+        whole[end - len(values) : end] = values
+        return self.action(self.codec.encode(whole[None], state))[0, end - len(values) : end]
 
     def _running(self, done: Tensor | None, left: Tensor | None) -> Tensor | None:
         """Return (past + H, C): what was done, the first of it repeated where it is not known, then what is left."""
@@ -201,7 +251,7 @@ class DiffusionPolicy(nn.Module):
         past = self.config.past
         if past == 0:
             return left
-        done = left[:1] if done is None else done[-past:]
+        done = left[:1] if done is None else done
         return torch.cat([done[:1].expand(past - len(done), -1), done, left])
 
     def stats(self) -> dict[str, Any]:
@@ -226,9 +276,15 @@ class DiffusionPolicy(nn.Module):
             "images": {name: stack([o.images[name] for o in window]) for name in self.spec.cameras},
         }
 
+    def _goal_batch(self, goal: Observation) -> dict[str, dict[str, Tensor]]:
+        """Return the goal as a frame of all streams: those it does not have are zeros, which its token does not see."""
+        zeros = {name: np.zeros(part.dim, np.float32) for name, part in self.spec.state.items()}
+        black = {name: np.zeros(camera.shape, camera.dtype) for name, camera in self.spec.cameras.items()}
+        return self._batch([replace(goal, state={**zeros, **goal.state}, images={**black, **goal.images})])
+
     def _require_fitted(self) -> None:
-        if not self.action.fitted:
-            raise ContractError("policy: its normaliser was never fitted; train it or load a checkpoint")
+        states = dict(zip(self.encoder.state_names, self.encoder.states, strict=True))
+        require_fitted({"action": self.action, **states}, "policy")  # type: ignore[dict-item]
 
 
 def _generator_of_plan(generator: Any) -> torch.Generator:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from robopolicy.policies.normaliser import Normaliser
+from robopolicy.errors import UnknownName
+from robopolicy.policies.normaliser import Method, Normaliser
 from robopolicy.policies.vision import CameraEncoder, VisionConfig
 from robopolicy.spec import PolicySpec
 
@@ -20,13 +21,14 @@ class ObservationEncoder(nn.Module):
         token_dim: E.
     """
 
-    def __init__(self, spec: PolicySpec, config: VisionConfig) -> None:
+    def __init__(self, spec: PolicySpec, config: VisionConfig, scaling: Method = "minmax") -> None:
         super().__init__()
         self.state_names = tuple(spec.state)
         self.camera_names = tuple(spec.cameras)
-        self.states = nn.ModuleList(Normaliser.of_state(part) for part in spec.state.values())
+        self.states = nn.ModuleList(Normaliser.of_state(part, scaling) for part in spec.state.values())
         self.cameras = nn.ModuleList(CameraEncoder(config, c.height, c.width) for c in spec.cameras.values())
         state_dim = sum(Normaliser.of_state(part).out_dim for part in spec.state.values())
+        self._feature_dim = config.feature_dim
         self.token_dim = state_dim + config.feature_dim * len(spec.cameras)
 
     def fit(self, state: Mapping[str, Tensor]) -> None:
@@ -49,11 +51,25 @@ class ObservationEncoder(nn.Module):
             generator: places the crops when training.
             features: {camera: (B, T, F)} made earlier by ``see``, in place of that camera's pictures.
         """
-        parts = [net(state[name]) for name, net in zip(self.state_names, self.states, strict=True)]
         made = features or {}
+        parts = [net(state[name]) for name, net in zip(self.state_names, self.states, strict=True)]
         for name, net in zip(self.camera_names, self.cameras, strict=True):
             parts.append(made[name] if name in made else net(images[name], generator))
         return torch.cat(parts, dim=-1)
+
+    def mask(self, streams: tuple[str, ...]) -> Tensor:
+        """Return which elements of a token (E,) are made from ``streams``, 1.0 or 0.0.
+
+        Raises:
+            UnknownName: naming the streams there are.
+        """
+        names = (*self.state_names, *self.camera_names)
+        for name in streams:
+            if name not in names:
+                raise UnknownName("stream", name, names)
+        widths = [net.out_dim for net in self.states] + [self._feature_dim] * len(self.camera_names)
+        shares = [torch.full((int(w),), float(n in streams)) for n, w in zip(names, widths, strict=True)]  # type: ignore[arg-type]
+        return torch.cat(shares)
 
     def see(self, camera: str, images: Tensor) -> Tensor:
         """Return the features (B, T, F) of one camera's pictures (B, T, H, W, 3), for a cache."""

@@ -26,11 +26,11 @@ class Process(nn.Module):
 
     Attributes:
         clean_level: the level at which there is no noise.
-        clip: where samples are clipped while they are drawn; None where the solver's noise is unbounded anyway.
+        clip: whether the clean chunk is kept within the demonstrated range while samples are drawn.
     """
 
     clean_level: float = 0.0
-    clip: float | None = 1.0
+    clip: bool = True
 
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma, float32, of levels t, in the shape of t."""
@@ -94,7 +94,7 @@ class Process(nn.Module):
     def mix_like(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma of levels t (B,) or (B, H), to multiply x (B, H, A) with."""
         alpha, sigma = self.mix(t)
-        return _like(alpha, x), _like(sigma, x)
+        return like(alpha, x), like(sigma, x)
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,16 @@ class VPCosine(Process):
         super().__init__()
         self.steps, self.prediction = config.steps, config.prediction
         alpha_bar = torch.cat([torch.ones(1), cosine_alpha_bar(config.steps)])
-        self.alpha_bar: Tensor  # (steps + 1,) float32
-        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+        self.alpha: Tensor  # (steps + 1,) float32
+        self.sigma: Tensor
+        self.register_buffer("alpha", alpha_bar.sqrt(), persistent=False)
+        self.register_buffer("sigma", (1 - alpha_bar).sqrt(), persistent=False)
+        self.table: list[tuple[float, float]] = list(zip(self.alpha.tolist(), self.sigma.tolist(), strict=True))
 
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of levels t, int64."""
-        alpha_bar = self.alpha_bar[t.long()]
-        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of levels t, whole numbers."""
+        index = t.long()
+        return self.alpha[index], self.sigma[index]
 
     def draw(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         """Return levels, each as likely as the other."""
@@ -147,9 +150,8 @@ class VPCosine(Process):
         """
         if not 1 <= n <= self.steps:
             raise ContractError(f"solver: {n} steps of a process of {self.steps}; want 1 to {self.steps}")
-        levels = torch.round(torch.arange(n, -1, -1, dtype=torch.float64) * (self.steps / n)).long()
-        t = levels.to(self.alpha_bar.device)
-        return Grid(t, *self.mix(t))
+        t = tuple(round(i * (self.steps / n)) for i in range(n, -1, -1))
+        return Grid(t, *zip(*(self.table[level] for level in t), strict=True))
 
     def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return x as it is and diffusers' t, from 0; the clean level is -1."""
@@ -201,12 +203,9 @@ class EDMConfig:
 class EDM(Process):
     """x = x0 + sigma eps; a level is its sigma. Karras et al. 2022, table 1 and eq. 7."""
 
-    clip = None
-
     def __init__(self, config: EDMConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("_device", torch.zeros(()), persistent=False)
 
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 and sigma."""
@@ -225,34 +224,34 @@ class EDM(Process):
     def grid(self, n: int) -> Grid:
         """Return ``n`` sigmas from sigma_max down to sigma_min, then 0."""
         config = self.config
-        ramp = torch.linspace(0, 1, n, dtype=torch.float64)
+        ramp = [i / max(n - 1, 1) for i in range(n)]
         if config.spacing == "exponential":
-            sigma = torch.exp(math.log(config.sigma_max) + ramp * math.log(config.sigma_min / config.sigma_max))
-        else:
+            sigma = [config.sigma_max * (config.sigma_min / config.sigma_max) ** share for share in ramp]
+        else:  # Karras et al. 2022, eq. 5
             top, bottom = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)
-            sigma = (top + ramp * (bottom - top)) ** config.rho
-        t = torch.cat([sigma, sigma.new_zeros(1)]).float().to(self._device.device)  # type: ignore[union-attr, arg-type]
-        return Grid(t, torch.ones_like(t), t)
+            sigma = [(top + share * (bottom - top)) ** config.rho for share in ramp]
+        t = (*sigma, 0.0)
+        return Grid(t, (1.0,) * (n + 1), t)
 
     def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return c_in x and c_noise = log(sigma) / 4, scaled to `TIME_SCALE`."""
-        c_in = (t**2 + self.config.sigma_data**2).rsqrt()
-        return _like(c_in, x) * x, t.clamp_min(self.config.sigma_min / 10).log() / 4 * TIME_SCALE
+        c_in = (t * t + self.config.sigma_data**2).rsqrt()
+        return like(c_in, x) * x, t.clamp_min(self.config.sigma_min / 10).log() * (TIME_SCALE / 4)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Return (x0 - c_skip x) / c_out; 0 at the clean level, where nothing is asked."""
         skip, out = self._skip_out(t, x0)
-        return (x0 - skip * (x0 + _like(t, x0) * eps)) / out.clamp_min(1e-6)
+        return (x0 - skip * (x0 + like(t, x0) * eps)) / out.clamp_min(1e-6)
 
     def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return c_skip x + c_out output."""
         skip, out = self._skip_out(t, x)
-        return skip * x + out * output
+        return torch.addcmul(skip * x, out, output)
 
     def _skip_out(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         data = self.config.sigma_data
-        total = t**2 + data**2
-        return _like(data**2 / total, x), _like(t * data * total.rsqrt(), x)
+        scale = (t * t + data**2).rsqrt()
+        return like((data * scale) ** 2, x), like(t * scale * data, x)
 
 
 @dataclass(frozen=True)
@@ -278,12 +277,9 @@ class Flow(Process):
     The network says the velocity from noise to data, x0 - eps.
     """
 
-    clip = None
-
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("_device", torch.zeros(()), persistent=False)
 
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 - t and t."""
@@ -298,8 +294,8 @@ class Flow(Process):
 
     def grid(self, n: int) -> Grid:
         """Return ``n`` equal steps from 1 to 0."""
-        t = torch.linspace(1, 0, n + 1, device=self._device.device)  # type: ignore[union-attr, arg-type]
-        return Grid(t, 1 - t, t)
+        t = tuple(i / n for i in range(n, -1, -1))
+        return Grid(t, tuple(1 - share for share in t), t)
 
     def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return x as it is and the time, scaled to `TIME_SCALE`."""
@@ -311,70 +307,7 @@ class Flow(Process):
 
     def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return x + t velocity."""
-        return x + _like(t, x) * output
-
-
-@dataclass(frozen=True)
-class ConsistencyConfig(FlowConfig):
-    """A flow that also learns where it ends, from itself."""
-
-    kind: ClassVar[str] = "consistency"
-    share: float = 0.25  # of each batch that learns to jump, the rest learns the flow
-    stride: float = 0.2  # longest step along the flow between the two points that must agree
-
-    def build(self) -> "ConsistencyFlow":
-        """Return the process."""
-        return ConsistencyFlow(self)
-
-
-class ConsistencyFlow(Flow):
-    """A flow whose network, told a time beyond 1, says the mean velocity from x to the end of the flow.
-
-    One network, no teacher: part of each batch learns the velocity as in `Flow`; the rest learns that two neighbours on
-    the flow end at the same place, the farther one taken from the network itself without a gradient. (ManiFlow, Yan et
-    al. 2025; shortcut models, Frans et al. 2025; consistency models, Song et al. 2023.)
-    """
-
-    def __init__(self, config: ConsistencyConfig) -> None:
-        super().__init__(config)
-        self.consistency = config
-
-    def jump(self, net: Net, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return where the flow through x (B, H, A) at t (B,) or (B, H) ends."""
-        return x + _like(t, x) * net(*self._feed_jump(x, t), cond).float()
-
-    def loss(
-        self, net: Net, cond: Tensor, x0: Tensor, eps: Tensor, t: Tensor, weight: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Return the flow's error on most of the batch and that of the jumps on the rest, in one pass."""
-        x, target = self.noised(x0, eps, t), self.target(x0, eps, t)
-        count = round(self.consistency.share * len(x0))  # windows come in random order: these are as good as any
-        jumping = torch.arange(len(x0), device=x0.device) < count
-        if count:
-            target = torch.cat(
-                [self._mean_velocity(net, cond[:count], x[:count], t[:count], generator), target[count:]]
-            )
-        time = torch.where(_like(jumping, t), self._feed_jump(x, t)[1], self.feed(x, t)[1])
-        return weighted_mse(net(x, time, cond).float(), target, weight)
-
-    @torch.no_grad()
-    def _mean_velocity(self, net: Net, cond: Tensor, x: Tensor, t: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the mean velocity from x to the end that its neighbour, one stride along the flow, jumps to."""
-        share = torch.rand(len(x), generator=generator, device=x.device)
-        nearer = (t - _like(share, t) * self.consistency.stride).clamp_min(0)
-        velocity = net(*self.feed(x, t), cond).float()
-        there = x + _like(t - nearer, x) * velocity
-        end = torch.where(_like(nearer > 0, x) > 0, self.jump(net, cond, there, nearer), there)
-        return (end - x) / _like(t.clamp_min(1e-3), x)
-
-    @staticmethod
-    def _feed_jump(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return x, (t + 2) * TIME_SCALE  # as far from the flow's own times as they are long
-
-
-ProcessConfig = VPConfig | EDMConfig | FlowConfig | ConsistencyConfig
-PROCESSES: dict[str, type[ProcessConfig]] = {c.kind: c for c in (VPConfig, EDMConfig, FlowConfig, ConsistencyConfig)}
+        return torch.addcmul(x, like(t, x), output)
 
 
 def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -392,6 +325,6 @@ def cosine_alpha_bar(steps: int, max_beta: float = 0.999) -> Tensor:
     return torch.cumprod(1 - betas, dim=0).float()
 
 
-def _like(values: Tensor, x: Tensor) -> Tensor:
+def like(values: Tensor, x: Tensor) -> Tensor:
     """Reshape (B,) or (B, H) to broadcast against x (B, H, A), or (B,) against (B, H)."""
     return values.view(*values.shape, *[1] * (x.ndim - values.ndim))

@@ -1,10 +1,12 @@
 """Samplers as pure functions of (denoiser, grid, noise), for every process with x = alpha(t) x0 + sigma(t) eps.
 
 A denoiser D(x (B, ...), t (B,)) says which clean x0 a noisy x at level t came from. Guidance, clipping and
-inpainting are wrappers D -> D; no solver knows of them, nor of the process that made the grid. Everything is a tensor
-operation without a look at a value, so a whole solve can be captured in a CUDA graph.
+inpainting are wrappers D -> D; no solver knows of them, nor of the process that made the grid. A grid is plain numbers
+and every step is a sum of x, x0 and fresh noise with numbers before them: nothing looks at the value of a tensor, so a
+whole solve can be exported or captured in a CUDA graph.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -38,6 +40,8 @@ class SolverConfig:
             raise UnknownName("solver", self.name, SOLVERS)
         if self.steps < 1 or not 0 <= self.eta <= 1:
             raise ContractError(f"solver: steps {self.steps}, eta {self.eta}; want steps >= 1 and 0 <= eta <= 1")
+        if self.eta > 0 and self.name != "ddim":
+            raise ContractError(f"solver: eta {self.eta} of {self.name}; only ddim has one")
 
     @property
     def stochastic(self) -> bool:
@@ -47,11 +51,11 @@ class SolverConfig:
 
 @dataclass(frozen=True)
 class Grid:
-    """The noise levels that a solver visits, noisiest first, and the clean end."""
+    """The noise levels that a solver visits, noisiest first, and the clean end; plain numbers, on no device."""
 
-    t: Tensor  # (n + 1,) levels, as the process counts them; the last is the clean one
-    alpha: Tensor  # (n + 1,) share of the signal; the last is 1
-    sigma: Tensor  # (n + 1,) share of the noise; the last is 0
+    t: tuple[float, ...]  # n + 1 levels, as the process counts them; the last is the clean one
+    alpha: tuple[float, ...]  # n + 1 shares of the signal; the last is 1
+    sigma: tuple[float, ...]  # n + 1 shares of the noise; the last is 0
 
     def __len__(self) -> int:
         """Return the number of steps."""
@@ -69,17 +73,15 @@ def ddim(denoise: Denoiser, grid: Grid, noise: Tensor, eta: float = 0.0) -> Tens
         noise: (B, ...) unit noise; for eta > 0 (n, B, ...): the start, then what each step but the last adds.
         eta: share of fresh noise, 0 to 1.
     """
-    start, fresh = (noise, None) if eta == 0 else (noise[0], noise)
-    x = grid.sigma[0] * start
-    for i in range(len(grid)):
-        x0, eps = _split(denoise, grid, x, i)
-        alpha, sigma = grid.alpha[i + 1], grid.sigma[i + 1]
-        if fresh is None or i + 1 == len(grid):
-            x = alpha * x0 + sigma * eps
-        else:
-            up = eta * _ancestral_sigma(grid, i)
-            x = alpha * x0 + (sigma**2 - up**2).clamp_min(0).sqrt() * eps + up * fresh[i + 1]
-    return x
+    x = grid.sigma[0] * (noise if eta == 0 else noise[0])
+    for i in range(len(grid) - 1):
+        x0 = denoise(x, _level(grid, i, x))
+        up = eta * _ancestral_sigma(grid, i)
+        kept, new = _line(grid, i, math.sqrt(max(grid.sigma[i + 1] ** 2 - up**2, 0.0)))
+        x = torch.add(kept * x, x0, alpha=new)
+        if up:
+            x = torch.add(x, noise[i + 1], alpha=up)
+    return denoise(x, _level(grid, -2, x))
 
 
 def ddpm(denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
@@ -101,36 +103,33 @@ def heun(denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
     """Average the slope here with the slope there; the last step, onto clean data, is Euler's. Karras 2022, alg. 1.
 
     The slope is taken along the chord (change of alpha) x0 + (change of sigma) eps, Karras' own for EDM and
-    the velocity for flow matching.
+    the velocity for flow matching. On a variance preserving process this is of second order as well, and stays finite
+    where x / alpha, in which k-diffusion steps, does not.
     """
     x = grid.sigma[0] * noise
-    for i in range(len(grid)):
-        d_alpha, d_sigma = grid.alpha[i + 1] - grid.alpha[i], grid.sigma[i + 1] - grid.sigma[i]
-        x0, eps = _split(denoise, grid, x, i)
-        here = d_alpha * x0 + d_sigma * eps
-        if i + 1 == len(grid):
-            x = x + here
-        else:
-            x0, eps = _split(denoise, grid, x + here, i + 1)
-            x = x + (here + d_alpha * x0 + d_sigma * eps) / 2
-    return x
+    for i in range(len(grid) - 1):
+        kept, new = _line(grid, i, grid.sigma[i + 1])
+        there = torch.add(kept * x, denoise(x, _level(grid, i, x)), alpha=new)
+        slope = (grid.sigma[i + 1] - grid.sigma[i]) / grid.sigma[i + 1]  # of the chord there, on x; then on x0
+        slope_x0 = grid.alpha[i + 1] - grid.alpha[i] - grid.alpha[i + 1] * slope
+        x0 = denoise(there, _level(grid, i + 1, x))
+        x = torch.add(torch.add(0.5 * x, there, alpha=(1 + slope) / 2), x0, alpha=slope_x0 / 2)
+    return denoise(x, _level(grid, -2, x))
 
 
 def dpmpp_2m(denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
     """DPM-Solver++(2M): second order, first and last step of first. Lu et al. 2022, alg. 2; noise (B, ...)."""
-    log_snr = grid.alpha.log() - grid.sigma.log()  # -inf at pure noise of a flow, inf at the clean end
     x = grid.sigma[0] * noise
     before: Tensor | None = None
-    for i in range(len(grid)):
-        x0 = denoise(x, grid.t[i].expand(len(x)))
-        blend = x0
-        if before is not None and i + 1 < len(grid):
-            h, h_before = log_snr[i + 1] - log_snr[i], log_snr[i] - log_snr[i - 1]
-            blend = x0 + h / (2 * h_before) * (x0 - before)
-        ratio = grid.sigma[i + 1] / grid.sigma[i]
-        x = ratio * x + (grid.alpha[i + 1] - grid.alpha[i] * ratio) * blend
+    for i in range(len(grid) - 1):
+        x0 = denoise(x, _level(grid, i, x))
+        kept, new = _line(grid, i, grid.sigma[i + 1])
+        ahead = 0.0 if before is None else _log_snr_step(grid, i) / (2 * _log_snr_step(grid, i - 1))
+        x = torch.add(kept * x, x0, alpha=new * (1 + ahead))
+        if before is not None:
+            x = torch.add(x, before, alpha=-new * ahead)
         before = x0
-    return x
+    return denoise(x, _level(grid, -2, x))
 
 
 def consistency(jump: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
@@ -142,10 +141,10 @@ def consistency(jump: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
         noise: (k, B, ...) unit noise.
     """
     x = grid.sigma[0] * noise[0]
-    for i in range(len(grid)):
-        x0 = jump(x, grid.t[i].expand(len(x)))
-        x = x0 if i + 1 == len(grid) else grid.alpha[i + 1] * x0 + grid.sigma[i + 1] * noise[i + 1]
-    return x
+    for i in range(len(grid) - 1):
+        x0 = jump(x, _level(grid, i, x))
+        x = torch.add(grid.alpha[i + 1] * x0, noise[i + 1], alpha=grid.sigma[i + 1])
+    return jump(x, _level(grid, -2, x))
 
 
 def solve(config: SolverConfig, denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
@@ -169,14 +168,25 @@ def noise_like(config: SolverConfig, shape: tuple[int, ...], draw: Callable[[tup
     return torch.stack([draw(shape) for _ in range(config.steps)]) if config.stochastic else draw(shape)
 
 
-def _split(denoise: Denoiser, grid: Grid, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-    """Return the clean part and the noise of x, as the denoiser sees it at level i."""
-    x0 = denoise(x, grid.t[i].expand(len(x)))
-    return x0, (x - grid.alpha[i] * x0) / grid.sigma[i]
+def _level(grid: Grid, i: int, x: Tensor) -> Tensor:
+    """Return level i for each sample of x, (B,)."""
+    return x.new_full((x.shape[0],), grid.t[i])
 
 
-def _ancestral_sigma(grid: Grid, i: int) -> Tensor:
+def _line(grid: Grid, i: int, sigma: float) -> tuple[float, float]:
+    """Return a and b of a x + b x0 = alpha[i + 1] x0 + ``sigma`` eps, the noise eps being what x at i holds of it."""
+    kept = sigma / grid.sigma[i]
+    return kept, grid.alpha[i + 1] - grid.alpha[i] * kept
+
+
+def _ancestral_sigma(grid: Grid, i: int) -> float:
     """Return the fresh noise of a full ancestral step from level i: that of the posterior, Ho et al. 2020, eq. 7."""
-    shrink = grid.alpha[i] * grid.sigma[i + 1] / grid.sigma[i]  # 0 at a flow's pure noise
-    kept: Tensor = grid.sigma[i + 1] / grid.alpha[i + 1] * (grid.alpha[i + 1] ** 2 - shrink**2).clamp_min(0).sqrt()
-    return kept
+    left = grid.alpha[i] * grid.sigma[i + 1] / (grid.sigma[i] * grid.alpha[i + 1])  # 0 at a flow's pure noise
+    return grid.sigma[i + 1] * math.sqrt(max(1 - left**2, 0.0))
+
+
+def _log_snr_step(grid: Grid, i: int) -> float:
+    """Return the rise of log(alpha / sigma) from level i to the next; infinite from a flow's pure noise."""
+    if grid.alpha[i] == 0:
+        return math.inf
+    return math.log(grid.alpha[i + 1] * grid.sigma[i] / (grid.alpha[i] * grid.sigma[i + 1]))
