@@ -79,6 +79,12 @@ class Windows:
         beyond = (acted < first) | (acted > last)
         return Rows(np.maximum(seen, first), np.clip(acted, first, last), seen < first, beyond)
 
+    def ahead(self, ids: Any, share: np.ndarray | float) -> np.ndarray:
+        """Return the row (B,) a ``share``, 0 to 1, of the way from the newest step of windows ``ids`` to the last."""
+        now, last = self.now[ids], self._last[ids]
+        rows: np.ndarray = now + np.rint(share * (last - now)).astype(np.int64)
+        return rows
+
     def _leave_out(self, marked: np.ndarray) -> None:
         total = len(marked)
         ends = np.where(marked, self.now, total)
@@ -104,6 +110,7 @@ class WindowSampler:
         obs_rows: (W, n_obs) int64 rows of ``arrays``, oldest first.
         past: actions of a window before the newest observation's.
         action_rows: (W, past + horizon) int64 rows of ``arrays``.
+        last_rows: (W,) int64, the last step that each window's own episode has.
         padded_obs: (W, n_obs) bool, which observations repeat the episode's first.
         padded_action: (W, past + horizon) bool, which actions repeat the first or the last.
 
@@ -127,12 +134,17 @@ class WindowSampler:
                 f"n_obs {n_obs}, n_execute {n_execute}, horizon {horizon}: want n_obs >= 1, 1 <= n_execute <= horizon"
             )
         self.arrays, self.past = arrays, past
-        rows = Windows(arrays.episode_ends, n_obs, horizon, every=every, past=past, skip=skip).rows()
+        windows = Windows(arrays.episode_ends, n_obs, horizon, every=every, past=past, skip=skip)
+        rows, self.last_rows = windows.rows(), windows.ahead(slice(None), 1.0)
         self.obs_rows, self.action_rows = rows.obs, rows.action
         self.padded_obs, self.padded_action = rows.padded_obs, rows.padded_action
 
     def __len__(self) -> int:
         return len(self.obs_rows)
+
+    def rows(self) -> Rows:
+        """Return the rows of ``arrays`` that every window is made of."""
+        return Rows(self.obs_rows, self.action_rows, self.padded_obs, self.padded_action)
 
     def index(self, i: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows (..., n_obs) of the observations and (..., past + horizon) of the actions of ``i``."""

@@ -52,11 +52,14 @@ class GoalConfig:
     """A goal that the policy is told: what an observation should look like in the end (BESO, Reuss et al. 2023)."""
 
     streams: tuple[str, ...]  # states and cameras of the spec that make up a goal
+    source: Literal["end", "future"] = "future"  # the end of the episode, or any later step of it
     drop: float = 0.1  # share of the training samples whose goal is withheld, for guidance
     weight: float = 1.5  # of classifier-free guidance; 1 is the conditional policy, 0 the goal-free one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", tuple(self.streams))
+        if self.source not in ("end", "future"):
+            raise UnknownName("goal source", self.source, ("end", "future"))
         if not self.streams or not 0 <= self.drop < 1:
             raise ContractError(f"goal: streams {self.streams}, drop {self.drop}; want a stream and 0 <= drop < 1")
 

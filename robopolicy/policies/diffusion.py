@@ -61,7 +61,7 @@ class DiffusionPolicy(nn.Module):
 
         Args:
             arrays: ``state`` {name: (N, D)} and ``action`` (N, A).
-            windows: ``obs_rows`` (W, n_obs), ``action_rows`` and ``padded_action`` (W, past + horizon), if it
+            windows: rows of ``arrays``: ``obs`` (W, n_obs), ``action`` and ``padded_action`` (W, past + horizon), if it
                 ``needs_windows``: some 100,000 of them, evenly taken, are looked at.
 
         Raises:
@@ -75,10 +75,10 @@ class DiffusionPolicy(nn.Module):
             return
         if windows is None:
             raise ContractError(f"policy: codec {self.config.codec!r} needs windows to take its statistics from")
-        some = slice(None, None, 1 + len(windows.action_rows) // 100_000)
-        newest = torch.as_tensor(windows.obs_rows[some])[:, -1:]
+        some = slice(None, None, 1 + len(windows.action) // 100_000)
+        newest = torch.as_tensor(windows.obs[some])[:, -1:]
         values = self.codec.encode(
-            action[torch.as_tensor(windows.action_rows[some])], {name: rows[newest] for name, rows in state.items()}
+            action[torch.as_tensor(windows.action[some])], {name: rows[newest] for name, rows in state.items()}
         )
         self.action.fit(values, ~torch.as_tensor(windows.padded_action[some]))
 
@@ -177,8 +177,7 @@ class DiffusionPolicy(nn.Module):
             weights = agreement(self.spec.horizon, delay, self.spec.n_execute, config.real_time.schedule)
             weights = torch.cat([torch.zeros(config.past), weights]).to(cond.device)
             bent = real_time(bent, process.mix, previous, weights, config.real_time)
-        if process.clip:
-            bent = solvers.clipped(bent, self.action.limit)
+        bent = solvers.clipped(bent, self.action.limit)
         return solvers.solve(config.solver, bent, process.grid(config.solver.steps), noise)
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 
 _EPOCHS = "every window once an epoch"
+_GOALS = 7  # as `robopolicy_data.loader.GOALS`: both draw the same goals
 
 
 class Arrays(Protocol):
@@ -29,7 +30,7 @@ class Sampler(Protocol):
     obs_rows: np.ndarray  # (W, n_obs) int64
     action_rows: np.ndarray  # (W, past + horizon) int64
     # and past, if it is not 0: how many of those rows come before the newest observation's; and, where known,
-    # padded_obs (W, n_obs) bool and padded_action (W, past + horizon) bool
+    # padded_obs (W, n_obs) bool, padded_action (W, past + horizon) bool and last_rows (W,) int64, of the own episode
 
 
 @runtime_checkable
@@ -57,16 +58,21 @@ class Batches(Protocol):
 
 
 def open_windows(
-    windows: Sampler | Batches, spec: PolicySpec, device: torch.device, seed: int, past: int = 0
+    windows: Sampler | Batches,
+    spec: PolicySpec,
+    device: torch.device,
+    seed: int,
+    past: int = 0,
+    goal: str | None = None,
 ) -> "DeviceWindows | HostWindows":
-    """Return what a trainer takes batches from, ``past`` + horizon actions a window.
+    """Return what a trainer takes batches from, ``past`` + horizon actions a window, and a ``goal`` if asked for.
 
     Raises:
-        ContractError: if it does not fit ``spec``, ``seed`` or ``past``.
+        ContractError: if it does not fit ``spec``, ``seed``, ``past`` or ``goal``.
     """
     if isinstance(windows, Batches):
-        return HostWindows(windows, spec, device, seed, past)
-    return DeviceWindows(windows, spec, device, past)
+        return HostWindows(windows, spec, device, seed, past, goal)
+    return DeviceWindows(windows, spec, device, past, goal)
 
 
 def pinned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -83,13 +89,18 @@ class DeviceWindows:
         spec: of the policy: which states and cameras, and the horizons.
         device: where the training happens.
         past: actions of a window before the newest observation's, that the policy learns.
+        goal: what each window also shows as ``goal``: the ``end`` of its episode or a ``future`` step of it.
 
     Raises:
         ContractError: if the sampler has no windows, or its horizons or names are not those of the spec.
     """
 
-    def __init__(self, sampler: Sampler, spec: PolicySpec, device: torch.device, past: int = 0) -> None:
+    def __init__(
+        self, sampler: Sampler, spec: PolicySpec, device: torch.device, past: int = 0, goal: str | None = None
+    ) -> None:
         arrays = sampler.arrays
+        self._goal = goal
+        self._last = None if goal is None else torch.as_tensor(_last_rows(sampler), device=device)
         _require_fit(sampler, spec, past)
         self._state = {name: torch.as_tensor(arrays.state[name], device=device) for name in spec.state}
         self._images = {name: torch.as_tensor(arrays.images[name], device=device) for name in spec.cameras}
@@ -116,26 +127,39 @@ class DeviceWindows:
     @property
     def about(self) -> dict[str, Any]:
         """What makes the order, beside seed and step."""
-        return {"order": _EPOCHS}
+        return {"order": _EPOCHS} if self._goal is None else {"order": _EPOCHS, "goal": self._goal}
 
     def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
         """Return batch number ``step`` of the run ``seed``: every window once an epoch, the odd rest left out."""
         size = min(size, len(self))
         epoch, k = divmod(step, len(self) // size)
-        return self.gather(self._epoch(seed, epoch)[k * size : (k + 1) * size])
+        ids = self._epoch(seed, epoch)[k * size : (k + 1) * size]
+        return self.gather(ids) if self._last is None else {**self.gather(ids), "goal": self._goals(ids, seed, step)}
 
     def gather(self, ids: Tensor) -> dict[str, Any]:
         """Return windows ids (B,): states (B, n_obs, D), images (B, n_obs, H, W, 3), action and, if known, padded_*."""
-        rows = self._obs_rows[ids]
+        return {
+            **self._observed(self._obs_rows[ids]),
+            "action": self._action[self._action_rows[ids]],
+            **{name: values[ids] for name, values in self._padded.items()},
+        }
+
+    def _observed(self, rows: Tensor) -> dict[str, Any]:
         return {
             "state": {name: values[rows] for name, values in self._state.items()},
             "images": {
                 name: values[self._seen[name][rows] if name in self._seen else rows]
                 for name, values in self._images.items()
             },
-            "action": self._action[self._action_rows[ids]],
-            **{name: values[ids] for name, values in self._padded.items()},
         }
+
+    def _goals(self, ids: Tensor, seed: int, step: int) -> dict[str, Any]:
+        assert self._last is not None
+        now, last = self._obs_rows[ids, -1], self._last[ids]
+        if self._goal == "end":
+            return self._observed(last[:, None])
+        share = torch.from_numpy(np.random.default_rng([seed, step, _GOALS]).random(len(ids))).to(self._device)
+        return self._observed((now + (share * (last - now)).round().long())[:, None])
 
     def _epoch(self, seed: int, epoch: int) -> Tensor:
         if self._permutation is None or self._permutation[:2] != (seed, epoch):
@@ -151,7 +175,19 @@ class HostWindows:
         ContractError: if the loader's horizons, names or seed are not those of the run.
     """
 
-    def __init__(self, loader: Batches, spec: PolicySpec, device: torch.device, seed: int, past: int = 0) -> None:
+    def __init__(
+        self,
+        loader: Batches,
+        spec: PolicySpec,
+        device: torch.device,
+        seed: int,
+        past: int = 0,
+        goal: str | None = None,
+    ) -> None:
+        if getattr(loader, "goal", None) != goal:
+            raise ContractError(
+                f"training: the loader's goals are {getattr(loader, 'goal', None)}, the policy's {goal}"
+            )
         have = (loader.spec.n_obs, getattr(loader, "past", 0), loader.spec.horizon, loader.spec.action.dim)
         _require_shapes(have, spec, past, loader.spec.state, loader.spec.cameras)
         if loader.seed != seed:
@@ -171,7 +207,8 @@ class HostWindows:
         """What makes the order, beside seed and step."""
         order = dict(self._loader.about)
         plain = order.get("weights") is None and order.get("world", 1) == 1  # then it is that of `DeviceWindows`
-        return {"order": _EPOCHS if plain else order}
+        goal = {} if order.pop("goal", None) is None else {"goal": self._loader.about["goal"]}
+        return {"order": _EPOCHS if plain else order, **goal}
 
     def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
         """Return batch number ``step``; what it holds is good until the next call."""
@@ -179,8 +216,8 @@ class HostWindows:
             self._copied.synchronize()  # the loader fills these arrays anew once it is asked again
         made = self._loader.batch(step)
         batch: dict[str, Any] = {
-            "state": {name: self._bring(made["state"][name]) for name in self._spec.state},
-            "images": {name: self._bring(made["images"][name]) for name in self._spec.cameras},
+            **self._observed(made),
+            **({"goal": self._observed(made["goal"])} if "goal" in made else {}),
             **{name: self._bring(made[name]) for name in ("action", "padded_obs", "padded_action") if name in made},
         }
         if self._device.type == "cuda":
@@ -188,8 +225,21 @@ class HostWindows:
             self._copied.record()
         return batch
 
+    def _observed(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "state": {name: self._bring(made["state"][name]) for name in self._spec.state},
+            "images": {name: self._bring(made["images"][name]) for name in self._spec.cameras},
+        }
+
     def _bring(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+
+def _last_rows(sampler: Sampler) -> np.ndarray:
+    rows = getattr(sampler, "last_rows", None)
+    if rows is None:
+        raise ContractError("training: the windows do not say where their episodes end, which goals need: last_rows")
+    return np.asarray(rows)
 
 
 def _require_fit(sampler: Sampler, spec: PolicySpec, past: int) -> None:
