@@ -26,11 +26,9 @@ class Process(nn.Module):
 
     Attributes:
         clean_level: the level at which there is no noise.
-        clip: whether the clean chunk is kept within the demonstrated range while samples are drawn.
     """
 
     clean_level: float = 0.0
-    clip: bool = True
 
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma, float32, of levels t, in the shape of t."""

@@ -158,9 +158,10 @@ def solve(config: SolverConfig, denoise: Denoiser, grid: Grid, noise: Tensor) ->
     return functions[config.name](denoise, grid, noise)
 
 
-def clipped(denoise: Denoiser, limit: float = 1.0) -> Denoiser:
+def clipped(denoise: Denoiser, limit: Tensor | float = 1.0) -> Denoiser:
     """Return a denoiser whose answers stay within [-limit, limit], where normalised data lie."""
-    return lambda x, t: denoise(x, t).clamp(-limit, limit)
+    least = -limit
+    return lambda x, t: denoise(x, t).clamp(least, limit)  # type: ignore[arg-type]  # both tensors or both numbers
 
 
 def noise_like(config: SolverConfig, shape: tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
