@@ -11,6 +11,7 @@ from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 
 _EPOCHS = "every window once an epoch"
+WHOLE = slice(None)
 _GOALS = 7  # as `robopolicy_data.loader.GOALS`: both draw the same goals
 
 
@@ -64,14 +65,15 @@ def open_windows(
     seed: int,
     past: int = 0,
     goal: str | None = None,
+    world: int = 1,
 ) -> "DeviceWindows | HostWindows":
     """Return what a trainer takes batches from, ``past`` + horizon actions a window, and a ``goal`` if asked for.
 
     Raises:
-        ContractError: if it does not fit ``spec``, ``seed``, ``past`` or ``goal``.
+        ContractError: if it does not fit ``spec``, ``seed``, ``past``, ``goal`` or the ``world`` processes.
     """
     if isinstance(windows, Batches):
-        return HostWindows(windows, spec, device, seed, past, goal)
+        return HostWindows(windows, spec, device, seed, past, goal, world)
     return DeviceWindows(windows, spec, device, past, goal)
 
 
@@ -129,12 +131,16 @@ class DeviceWindows:
         """What makes the order, beside seed and step."""
         return {"order": _EPOCHS} if self._goal is None else {"order": _EPOCHS, "goal": self._goal}
 
-    def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
-        """Return batch number ``step`` of the run ``seed``: every window once an epoch, the odd rest left out."""
+    def batch(self, seed: int, step: int, size: int, part: slice = WHOLE) -> dict[str, Any]:
+        """Return ``part`` of batch number ``step`` of the run ``seed``.
+
+        Every window comes once an epoch, the odd rest is left out.
+        """
         size = min(size, len(self))
         epoch, k = divmod(step, len(self) // size)
         ids = self._epoch(seed, epoch)[k * size : (k + 1) * size]
-        return self.gather(ids) if self._last is None else {**self.gather(ids), "goal": self._goals(ids, seed, step)}
+        batch = self.gather(ids[part])
+        return batch if self._last is None else {**batch, "goal": self._goals(ids, seed, step, part)}
 
     def gather(self, ids: Tensor) -> dict[str, Any]:
         """Return windows ids (B,): states (B, n_obs, D), images (B, n_obs, H, W, 3), action and, if known, padded_*."""
@@ -153,12 +159,12 @@ class DeviceWindows:
             },
         }
 
-    def _goals(self, ids: Tensor, seed: int, step: int) -> dict[str, Any]:
+    def _goals(self, ids: Tensor, seed: int, step: int, part: slice) -> dict[str, Any]:
         assert self._last is not None
-        now, last = self._obs_rows[ids, -1], self._last[ids]
+        now, last = self._obs_rows[ids[part], -1], self._last[ids[part]]
         if self._goal == "end":
             return self._observed(last[:, None])
-        share = torch.from_numpy(np.random.default_rng([seed, step, _GOALS]).random(len(ids))).to(self._device)
+        share = torch.from_numpy(np.random.default_rng([seed, step, _GOALS]).random(len(ids))[part]).to(self._device)
         return self._observed((now + (share * (last - now)).round().long())[:, None])
 
     def _epoch(self, seed: int, epoch: int) -> Tensor:
@@ -183,7 +189,11 @@ class HostWindows:
         seed: int,
         past: int = 0,
         goal: str | None = None,
+        world: int = 1,
     ) -> None:
+        self._world = loader.about.get("world", 1)
+        if self._world not in (1, world):
+            raise ContractError(f"training: the loader shares with {self._world} processes, the run with {world}")
         if getattr(loader, "goal", None) != goal:
             raise ContractError(
                 f"training: the loader's goals are {getattr(loader, 'goal', None)}, the policy's {goal}"
@@ -199,36 +209,43 @@ class HostWindows:
         return len(self._loader)
 
     def size(self, wanted: int) -> int:
-        """Return how many windows a batch has: the loader's own number."""
-        return self._loader.batch_size
+        """Return how many windows a batch of all processes has: the loader's own number."""
+        return self._loader.batch_size * self._world
 
     @property
     def about(self) -> dict[str, Any]:
         """What makes the order, beside seed and step."""
         order = dict(self._loader.about)
-        plain = order.get("weights") is None and order.get("world", 1) == 1  # then it is that of `DeviceWindows`
+        plain = order.get("weights") is None  # then it is that of `DeviceWindows`
+        for name in ("rank", "world"):
+            order.pop(name, None)  # however many share it, together they see the same batches
         goal = {} if order.pop("goal", None) is None else {"goal": self._loader.about["goal"]}
         return {"order": _EPOCHS if plain else order, **goal}
 
-    def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
-        """Return batch number ``step``; what it holds is good until the next call."""
+    def batch(self, seed: int, step: int, size: int, part: slice = WHOLE) -> dict[str, Any]:
+        """Return ``part`` of batch number ``step``, the loader's if it shares too; it is good until the next call."""
         if self._copied is not None:
             self._copied.synchronize()  # the loader fills these arrays anew once it is asked again
         made = self._loader.batch(step)
+        part = part if self._world == 1 else WHOLE
         batch: dict[str, Any] = {
-            **self._observed(made),
-            **({"goal": self._observed(made["goal"])} if "goal" in made else {}),
-            **{name: self._bring(made[name]) for name in ("action", "padded_obs", "padded_action") if name in made},
+            **self._observed(made, part),
+            **({"goal": self._observed(made["goal"], part)} if "goal" in made else {}),
+            **{
+                name: self._bring(made[name][part])
+                for name in ("action", "padded_obs", "padded_action")
+                if name in made
+            },
         }
         if self._device.type == "cuda":
             self._copied = torch.cuda.Event()
             self._copied.record()
         return batch
 
-    def _observed(self, made: Mapping[str, Any]) -> dict[str, Any]:
+    def _observed(self, made: Mapping[str, Any], part: slice) -> dict[str, Any]:
         return {
-            "state": {name: self._bring(made["state"][name]) for name in self._spec.state},
-            "images": {name: self._bring(made["images"][name]) for name in self._spec.cameras},
+            "state": {name: self._bring(made["state"][name][part]) for name in self._spec.state},
+            "images": {name: self._bring(made["images"][name][part]) for name in self._spec.cameras},
         }
 
     def _bring(self, array: np.ndarray) -> Tensor:
