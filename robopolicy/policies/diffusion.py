@@ -15,8 +15,9 @@ from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.encoder import ObservationEncoder
 from robopolicy.policies.goals import GoalToken, guided
 from robopolicy.policies.guidance import agreement, prefixed, real_time
+from robopolicy.policies.memory import FrameMemory
 from robopolicy.policies.normaliser import Normaliser, require_fitted
-from robopolicy.policies.selectors import choose
+from robopolicy.policies.selectors import choose, past_error
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan
 
@@ -47,6 +48,7 @@ class DiffusionPolicy(nn.Module):
         self.action = Normaliser(self.codec.dim, untouched=self.codec.untouched, method=scaling.action, steps=steps)
         self.goal = None if goal is None else GoalToken(goal, self.encoder.mask(goal.streams))
         self._goal: Observation | None = None  # what `plan` is to reach
+        self._seen, self._goal_seen = FrameMemory(), FrameMemory()
         tokens = spec.n_obs + (goal is not None)
         self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
@@ -97,6 +99,11 @@ class DiffusionPolicy(nn.Module):
                     f"policy: the goal lacks {', '.join(missing)}; it is made of {self.config.goal.streams}"
                 )
         self._goal = goal
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The parts worth compiling: they draw nothing but dropout."""
+        return [self.net, *(camera.net for camera in self.encoder.cameras)]
 
     def encode(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Return the conditioning tokens (B, K, E): one a frame, and the goal's last.
@@ -180,7 +187,6 @@ class DiffusionPolicy(nn.Module):
         bent = solvers.clipped(bent, self.action.limit)
         return solvers.solve(config.solver, bent, process.grid(config.solver.steps), noise)
 
-    @torch.inference_mode()
     def plan(
         self,
         window: Sequence[Observation],
@@ -197,13 +203,29 @@ class DiffusionPolicy(nn.Module):
         alone, seeded by one number from ``generator``: the same generator gives the same plans everywhere, and
         candidate 0, the one to execute, does not depend on ``n`` unless the selector draws fewer than that.
 
+        ``aux`` holds, if chunks begin in the past, the first candidate's ``past_error``: how far what it says was done
+        is from what was, mean squared in normalised space.
+
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
         """
         if len(window) != self.spec.n_obs:
             raise ContractError(f"plan: a window of {len(window)} observations; want {self.spec.n_obs}")
         self._require_fitted()
-        draw_from = _generator_of_plan(generator)
+        # a vector-Jacobian product needs tensors that autograd can follow
+        follow = self.config.real_time is not None and self.config.real_time.jacobian == "vjp"
+        with torch.no_grad() if follow else torch.inference_mode():
+            return self._plan(window, n, previous, delay_steps, executed, _generator_of_plan(generator))
+
+    def _plan(
+        self,
+        window: Sequence[Observation],
+        n: int,
+        previous: np.ndarray | None,
+        delay_steps: int,
+        executed: np.ndarray | None,
+        draw_from: torch.Generator,
+    ) -> Plan:
         shape = (self.rows, self.codec.dim)
 
         def draw(shape: tuple[int, ...]) -> Tensor:
@@ -214,7 +236,7 @@ class DiffusionPolicy(nn.Module):
         training = self.training
         self.eval()
         try:
-            batch: dict[str, Any] = self._batch(window)
+            batch: dict[str, Any] = self._batch(window, self._seen)
             if self._goal is not None:
                 batch["goal"] = self._goal_batch(self._goal)
             cond = self.encode(batch)  # (1, K, E)
@@ -226,12 +248,13 @@ class DiffusionPolicy(nn.Module):
             )
             past = self.config.past
             known = done if done is not None and len(done) == past else None
-            best = choose(self.config.selector, chunks, done=known, previous=left)
+            best = choose(self.config.selector, chunks, past=past, done=known, previous=self._overlap(left))
             order = [best, *(i for i in range(count) if i != best)][:n]
             actions = self.codec.decode(self.action.inverse(chunks[order][:, past:]), batch["state"])
         finally:
             self.train(training)
-        return Plan(actions.cpu().numpy(), cond[0].flatten().float().cpu().numpy())
+        aux = {"past_error": _error_of(chunks[best], known)} if past else {}
+        return Plan(actions.cpu().numpy(), cond[0].flatten().float().cpu().numpy(), aux)
 
     def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor], end: int) -> Tensor | None:
         """Return what of the actions (R, A), in robot units, are rows up to ``end``, as the network sees them."""
@@ -253,6 +276,11 @@ class DiffusionPolicy(nn.Module):
         done = left[:1] if done is None else done
         return torch.cat([done[:1].expand(past - len(done), -1), done, left])
 
+    def _overlap(self, left: Tensor | None) -> Tensor | None:
+        """Return the rows of ``left`` that the running chunk really has; beyond its end the last one is repeated."""
+        rows = self.spec.horizon - self.spec.n_execute
+        return left[:rows] if left is not None and rows else None
+
     def stats(self) -> dict[str, Any]:
         """Return the statistics of every normaliser, for people to read."""
         states = zip(self.encoder.state_names, self.encoder.states, strict=True)
@@ -262,9 +290,18 @@ class DiffusionPolicy(nn.Module):
         }
 
     def reset(self) -> None:
-        """Nothing is remembered between plans."""
+        """Forget the frames seen; all else is the same from one plan to the next."""
+        self._seen.forget()
 
-    def _batch(self, window: Sequence[Observation]) -> dict[str, dict[str, Tensor]]:
+    def train(self, mode: bool = True) -> "DiffusionPolicy":
+        """Switch dropout and random crops on or off; what was encoded before weights are trained is forgotten."""
+        if mode:
+            self._seen.forget()
+            self._goal_seen.forget()
+        super().train(mode)
+        return self
+
+    def _batch(self, window: Sequence[Observation], memory: FrameMemory) -> dict[str, dict[str, Tensor]]:
         device = self.action.center.device
 
         def stack(arrays: list[np.ndarray]) -> Tensor:
@@ -272,18 +309,25 @@ class DiffusionPolicy(nn.Module):
 
         return {
             "state": {name: stack([o.state[name] for o in window]).float() for name in self.spec.state},
-            "images": {name: stack([o.images[name] for o in window]) for name in self.spec.cameras},
+            "features": memory.features(self.encoder, window),
         }
 
     def _goal_batch(self, goal: Observation) -> dict[str, dict[str, Tensor]]:
         """Return the goal as a frame of all streams: those it does not have are zeros, which its token does not see."""
         zeros = {name: np.zeros(part.dim, np.float32) for name, part in self.spec.state.items()}
         black = {name: np.zeros(camera.shape, camera.dtype) for name, camera in self.spec.cameras.items()}
-        return self._batch([replace(goal, state={**zeros, **goal.state}, images={**black, **goal.images})])
+        whole = replace(goal, state={**zeros, **goal.state}, images={**black, **goal.images})
+        return self._batch([whole], self._goal_seen)
 
     def _require_fitted(self) -> None:
         states = dict(zip(self.encoder.state_names, self.encoder.states, strict=True))
         require_fitted({"action": self.action, **states}, "policy")  # type: ignore[dict-item]
+
+
+def _error_of(chunk: Tensor, done: Tensor | None) -> np.ndarray:
+    """Return the past-token error of a chunk (past + H, C), () float32; NaN until all of that past is known."""
+    error = np.nan if done is None else float(past_error(chunk[None], done))
+    return np.asarray(error, np.float32)
 
 
 def _generator_of_plan(generator: Any) -> torch.Generator:

@@ -11,15 +11,17 @@ from robopolicy.policies.config import SELECTORS, SelectorConfig
 
 
 def choose(
-    config: SelectorConfig, chunks: Tensor, *, done: Tensor | None = None, previous: Tensor | None = None
+    config: SelectorConfig, chunks: Tensor, *, past: int = 0, done: Tensor | None = None, previous: Tensor | None = None
 ) -> int:
     """Return the index of the chunk to execute.
 
     Args:
         config: which selector.
-        chunks: (N, P + H, A) candidates, P rows of the past first.
+        chunks: (N, P + H, A) candidates.
+        past: P, how many of their rows are of the past; they come first.
         done: (P, A) what was executed in those past rows; None if not all of it is known: then the first is taken.
-        previous: (H, A) what is left of the running chunk; None if there is none: then the first is taken.
+        previous: (R, A) what is left of the running chunk, R <= H, its row 0 at row P of the candidates; None if there
+            is nothing: then the first is taken.
 
     Raises:
         UnknownName: if there is no such selector.
@@ -28,11 +30,10 @@ def choose(
         return 0
     if config.name == "past":
         return 0 if done is None or len(done) == 0 else int(past_error(chunks, done).argmin())
-    past = 0 if done is None else len(done)
     if config.name == "coherence":
-        return 0 if previous is None else int(incoherence(chunks[:, past:], previous).argmin())
+        return 0 if previous is None or len(previous) == 0 else int(incoherence(chunks[:, past:], previous).argmin())
     if config.name == "medoid":
-        return int(spread(chunks).argmin())
+        return int(spread(chunks[:, past:]).argmin())
     raise UnknownName("selector", config.name, SELECTORS)
 
 
@@ -42,12 +43,13 @@ def past_error(chunks: Tensor, done: Tensor) -> Tensor:
 
 
 def incoherence(chunks: Tensor, previous: Tensor, decay: float = 0.5) -> Tensor:
-    """Return how far each candidate (N, H, A) is from the running chunk (H, A), (N,): squared, fading by row.
+    """Return how far each candidate (N, H, A) is from the running chunk (R, A), (N,): squared, fading by row.
 
     The backward coherence of bidirectional decoding, Liu et al. 2025.
     """
-    weight = decay ** torch.arange(chunks.shape[1], device=chunks.device)
-    error = ((chunks - previous[: chunks.shape[1]]) ** 2).mean(-1)  # (N, H)
+    rows = min(chunks.shape[1], len(previous))
+    weight = decay ** torch.arange(rows, device=chunks.device)
+    error = ((chunks[:, :rows] - previous[:rows]) ** 2).mean(-1)  # (N, rows)
     return (error * weight).sum(1) / weight.sum()
 
 
