@@ -32,19 +32,49 @@ def prefixed(denoise: Denoiser, prefix: Tensor, clean_level: float) -> Denoiser:
 
 
 def real_time(denoise: Denoiser, mix: Mix, previous: Tensor, weights: Tensor, config: RealTimeConfig) -> Denoiser:
-    """Return a denoiser that is pulled to what is left of the running chunk. Black et al. 2025 (RTC), eq. 2 to 4.
+    """Return a denoiser pulled to what is left of the running chunk. Black et al. 2025 (RTC), eq. 2 to 4.
 
-    The pull is written for the clean chunk in place of the velocity, so it serves every process. Rows of weight 1 are
-    those that will have been executed before the new chunk arrives: they come out as they were.
+    The pull is written for the clean chunk in place of the velocity, so it serves every process: with the shares of
+    signal and noise a = alpha / (alpha + sigma) and b = sigma / (alpha + sigma), D + b min(beta, (a^2 + b^2) / (ab)) g,
+    where g is the weighted difference W (Y - D), through the denoiser's Jacobian (``vjp``) or as it is (``identity``,
+    then never more than the whole difference). Rows of weight 1 are those that will have been executed before the new
+    chunk arrives: they come out as they were.
 
     Args:
         denoise: takes levels (B,).
         mix: of the process.
-        previous: (H, A) normalised, its row 0 at the newest observation.
-        weights: (H,) from `agreement`.
+        previous: (R, A) normalised, its rows those of the chunk.
+        weights: (R,) from `agreement`.
         config: the guidance's limit, and how it reaches the noisy chunk.
     """
-    raise NotImplementedError
+    if not bool(weights.any()):
+        return denoise
+    pull, fixed = weights[:, None], (weights >= 1)[:, None]
+
+    def bent(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (part[:, None, None] for part in mix(t))
+        a, b = alpha / (alpha + sigma), sigma / (alpha + sigma)
+        gain = b * ((a**2 + b**2) / (a * b).clamp_min(1e-9)).clamp_max(config.beta)
+        if config.jacobian == "identity":
+            clean = denoise(x, t)
+            clean = clean + gain.clamp_max(1.0) * pull * (previous - clean)
+        else:
+            clean, through = _pulled_back(denoise, x, t, lambda clean: pull * (previous - clean))
+            clean = clean + gain * (alpha + sigma) * through
+        return torch.where(fixed, previous, clean)
+
+    return bent
+
+
+def _pulled_back(
+    denoise: Denoiser, x: Tensor, t: Tensor, difference: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return D(x) and ``difference(D(x))`` times the Jacobian of D at x."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        clean = denoise(x, t)
+    through = torch.autograd.grad(clean, x, difference(clean.detach()))[0]
+    return clean.detach(), through
 
 
 def agreement(horizon: int, delay: int, n_execute: int, schedule: str = "exp") -> Tensor:
