@@ -211,6 +211,10 @@ class DiffusionPolicy(nn.Module):
         """
         if len(window) != self.spec.n_obs:
             raise ContractError(f"plan: a window of {len(window)} observations; want {self.spec.n_obs}")
+        if self.config.max_delay and delay_steps > self.config.max_delay:
+            raise ContractError(
+                f"plan: a delay of {delay_steps} steps; the policy was trained for at most {self.config.max_delay}"
+            )
         self._require_fitted()
         # a vector-Jacobian product needs tensors that autograd can follow
         follow = self.config.real_time is not None and self.config.real_time.jacobian == "vjp"
