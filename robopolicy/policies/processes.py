@@ -6,8 +6,10 @@ the clean level.
 """
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -121,12 +123,12 @@ class VPCosine(Process):
     def __init__(self, config: VPConfig) -> None:
         super().__init__()
         self.steps, self.prediction = config.steps, config.prediction
-        alpha_bar = torch.cat([torch.ones(1), cosine_alpha_bar(config.steps)])
+        alpha_bar = [1.0, *cosine_alpha_bar(config.steps)]
+        self.table = [(math.sqrt(share), math.sqrt(1 - share)) for share in alpha_bar]  # of levels 0 to steps
         self.alpha: Tensor  # (steps + 1,) float32
         self.sigma: Tensor
-        self.register_buffer("alpha", alpha_bar.sqrt(), persistent=False)
-        self.register_buffer("sigma", (1 - alpha_bar).sqrt(), persistent=False)
-        self.table: list[tuple[float, float]] = list(zip(self.alpha.tolist(), self.sigma.tolist(), strict=True))
+        for name, values in zip(("alpha", "sigma"), zip(*self.table, strict=True), strict=True):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
 
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of levels t, whole numbers."""
@@ -316,11 +318,10 @@ def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None = None) -
     return (error.mean(-1) * weight).sum() / weight.sum().clamp_min(1e-9)
 
 
-def cosine_alpha_bar(steps: int, max_beta: float = 0.999) -> Tensor:
-    """Return alpha_bar (steps,) float32, falling from almost 1 to almost 0; diffusers' ``squaredcos_cap_v2``."""
+def cosine_alpha_bar(steps: int, max_beta: float = 0.999) -> list[float]:
+    """Return alpha_bar of ``steps`` levels, falling from almost 1 to almost 0; diffusers' ``squaredcos_cap_v2``."""
     edge = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
-    betas = torch.tensor([min(1 - edge[i + 1] / edge[i], max_beta) for i in range(steps)], dtype=torch.float64)
-    return torch.cumprod(1 - betas, dim=0).float()
+    return list(accumulate((max(after / before, 1 - max_beta) for before, after in pairwise(edge)), operator.mul))
 
 
 def like(values: Tensor, x: Tensor) -> Tensor:
