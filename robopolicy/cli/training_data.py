@@ -1,6 +1,7 @@
 """What `robopolicy train` learns from: episodes of one dataset or a mixture, on the device or from a loader."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ class OpenData:
     recorded: PolicySpec  # chosen cameras and states, as recorded
     spec: PolicySpec  # at the rate of the policy
 
+    @property
+    def rows(self) -> int:
+        """Rows of all episodes: about as many windows can be cut."""
+        return sum(int(episode.length) for episode in self.episodes)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of each episode, at the rate of the policy."""
+        return [math.ceil(int(episode.length) / self.choice.every) for episode in self.episodes]
+
 
 def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, ...] | None) -> OpenData:
     """Open the datasets, read nothing.
@@ -75,7 +86,9 @@ def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, .
     return OpenData(choice, datasets, episodes, recorded, thinned(recorded, choice.every))
 
 
-def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str, past: int = 0) -> Any:
+def load_windows(
+    data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str, past: int = 0, encoder: Any = None
+) -> Any:
     """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader.
 
     Args:
@@ -85,18 +98,25 @@ def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int
         seed: of their order.
         device: where the training happens.
         past: actions before the newest observation's, as the policy's configuration has it.
+        encoder: of the policy, if it is frozen: all pictures are embedded by it once and let go, whatever their number;
+            of a mixture they are embedded again for each batch.
     """
     from robopolicy.cli.progress import bar, say
-    from robopolicy_data.arrays import decode_arrays
+    from robopolicy_data.arrays import decode_arrays, read_numbers
     from robopolicy_data.loader import Loader
     from robopolicy_data.mixture import read_marks, require_finite
     from robopolicy_data.windows import WindowSampler
 
     choice = data.choice
     with bar("load", None, "pieces") as progress:
-        if choice.cache == "auto" and choice.weights is None and _fits(data, device):
+        embeds = encoder is not None and bool(spec.cameras)
+        if choice.cache == "auto" and choice.weights is None and (embeds or _fits(data, device)):
             marks = [read_marks(data.episodes, name) for name in choice.skip]
-            arrays = decode_arrays(data.episodes, data.recorded, progress.at)
+            if embeds:
+                numbers = read_numbers(data.episodes, data.recorded)
+                arrays = _embedded(data, numbers, encoder.to(device), progress.at)
+            else:
+                arrays = decode_arrays(data.episodes, data.recorded, progress.at)
             require_finite(data.episodes, arrays)
             return WindowSampler(
                 arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, past=past, skip=marks
@@ -118,10 +138,30 @@ def policy_spec(data: OpenData, n_obs: int, horizon: int, n_execute: int) -> Pol
     return replace(data.spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)
 
 
+def _embedded(data: OpenData, numbers: Any, encoder: Any, progress: Any) -> Any:
+    """Return the numbers of all steps with the features of all pictures."""
+    from robopolicy.training.features import embed
+    from robopolicy_data.cache import decode_blocks
+
+    total = sum(episode.frame_count(name) for episode in data.episodes for name in data.recorded.cameras)
+    done = 0
+
+    def told(blocks: Iterable[Any]) -> Iterator[Any]:
+        nonlocal done
+        for block in blocks:
+            yield block
+            done += len(block)
+            progress(done, total)
+
+    features = {
+        name: embed(encoder, name, told(decode_blocks(name, data.episodes, camera)))
+        for name, camera in data.recorded.cameras.items()
+    }
+    return replace(numbers, features=features)
+
+
 def _fits(data: OpenData, device: str) -> bool:
     """Whether the decoded pictures fit into half of what the host, and the GPU, has to spare."""
-    import math
-
     import numpy as np
     import torch
 

@@ -49,7 +49,8 @@ class FrameMemory:
         return {camera: self._of(encoder, camera, window)[None] for camera in encoder.camera_names}
 
     def _of(self, encoder: ObservationEncoder, camera: str, window: Sequence[Observation]) -> Tensor:
-        known, fresh, seen = self._frames.get(camera, []), [], []
+        known, seen = self._frames.get(camera, []), []
+        fresh: list[_Frame] = []
         for observation in window:
             pixels, stamp_ns = observation.images[camera], observation.image_stamps_ns.get(camera, observation.stamp_ns)
             frame = _find([*known, *fresh], stamp_ns, pixels)

@@ -16,6 +16,7 @@ class VisionConfig:
     keypoints: int = 32  # of the spatial softmax
     feature_dim: int = 64
     width: int = 64  # channels of the first stage; 64 is ResNet-18
+    frozen: bool = False  # weights come from elsewhere and stay; crops are the centre, so a frame is embedded once
 
 
 class CameraEncoder(nn.Module):
@@ -39,10 +40,16 @@ class CameraEncoder(nn.Module):
         self.net = ResNet18(config.width)
         self.pool = SpatialSoftmax(8 * config.width, config.keypoints)
         self.head = nn.Linear(2 * config.keypoints, config.feature_dim)
+        self.frozen = config.frozen
+        self.requires_grad_(not config.frozen)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Encode; ``generator``, on the device of the images, places the crops when training."""
-        cut = random_crop(images, self.crop, generator) if self.training else centre_crop(images, self.crop)
+        cut = (
+            random_crop(images, self.crop, generator)
+            if self.training and not self.frozen
+            else centre_crop(images, self.crop)
+        )
         pixels = cut.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B * T, 3, h, w) in [-1, 1]
         return self.head(self.pool(self.net(pixels))).unflatten(0, images.shape[:2])
 

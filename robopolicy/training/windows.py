@@ -21,7 +21,8 @@ class Arrays(Protocol):
     state: Mapping[str, np.ndarray]  # {name: (N, D) float32}
     action: np.ndarray  # (N, A) float32
     images: Mapping[str, np.ndarray]  # {camera: (F, H, W, 3) uint8}
-    # and, if a camera is slower than the steps, seen {camera: (N,) int64}: which picture each step saw
+    # and, if a camera is slower than the steps, seen {camera: (N,) int64}: which picture each step saw; and, for a
+    # policy whose encoder is frozen, features {camera: (F, D) float32} in place of images
 
 
 class Sampler(Protocol):
@@ -105,7 +106,13 @@ class DeviceWindows:
         self._last = None if goal is None else torch.as_tensor(_last_rows(sampler), device=device)
         _require_fit(sampler, spec, past)
         self._state = {name: torch.as_tensor(arrays.state[name], device=device) for name in spec.state}
-        self._images = {name: torch.as_tensor(arrays.images[name], device=device) for name in spec.cameras}
+        features = getattr(arrays, "features", {})
+        self._images = {
+            name: torch.as_tensor(arrays.images[name], device=device) for name in spec.cameras if name not in features
+        }
+        self._features = {
+            name: torch.as_tensor(features[name], device=device) for name in spec.cameras if name in features
+        }
         self._action = torch.as_tensor(arrays.action, device=device)
         self._obs_rows = torch.as_tensor(sampler.obs_rows, device=device)
         self._action_rows = torch.as_tensor(sampler.action_rows, device=device)
@@ -143,7 +150,10 @@ class DeviceWindows:
         return batch if self._last is None else {**batch, "goal": self._goals(ids, seed, step, part)}
 
     def gather(self, ids: Tensor) -> dict[str, Any]:
-        """Return windows ids (B,): states (B, n_obs, D), images (B, n_obs, H, W, 3), action and, if known, padded_*."""
+        """Return windows ids (B,): states (B, n_obs, D), images (B, n_obs, H, W, 3), action and, if known, padded_*.
+
+        A camera whose pictures were embedded is in ``features`` (B, n_obs, F) and not in ``images``.
+        """
         return {
             **self._observed(self._obs_rows[ids]),
             "action": self._action[self._action_rows[ids]],
@@ -153,11 +163,12 @@ class DeviceWindows:
     def _observed(self, rows: Tensor) -> dict[str, Any]:
         return {
             "state": {name: values[rows] for name, values in self._state.items()},
-            "images": {
-                name: values[self._seen[name][rows] if name in self._seen else rows]
-                for name, values in self._images.items()
-            },
+            "images": {name: values[self._frames(name, rows)] for name, values in self._images.items()},
+            "features": {name: values[self._frames(name, rows)] for name, values in self._features.items()},
         }
+
+    def _frames(self, camera: str, rows: Tensor) -> Tensor:
+        return self._seen[camera][rows] if camera in self._seen else rows
 
     def _goals(self, ids: Tensor, seed: int, step: int, part: slice) -> dict[str, Any]:
         assert self._last is not None
@@ -263,7 +274,8 @@ def _require_fit(sampler: Sampler, spec: PolicySpec, past: int) -> None:
     before = getattr(sampler, "past", 0)
     rows = sampler.action_rows.shape[1] - before
     have = (sampler.obs_rows.shape[1], before, rows, sampler.arrays.action.shape[1])
-    _require_shapes(have, spec, past, sampler.arrays.state, sampler.arrays.images)
+    cameras = {**sampler.arrays.images, **getattr(sampler.arrays, "features", {})}
+    _require_shapes(have, spec, past, sampler.arrays.state, cameras)
     if len(sampler.obs_rows) == 0:
         raise ContractError("training: the dataset has no windows; record at least one episode")
 
