@@ -87,7 +87,7 @@ def test_the_measures_are_what_they_say():
 
 
 def test_an_unknown_selector_is_named():
-    with pytest.raises(UnknownName, match="'best'.*medoid"):
+    with pytest.raises(UnknownName, match=r"'best'.*medoid"):
         SelectorConfig("best", 2)
     with pytest.raises(ContractError, match="0 samples"):
         SelectorConfig("past", 0)
