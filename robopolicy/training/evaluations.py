@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.errors import EvaluationError
-from robopolicy.training.config import TrainConfig
 
 Evaluate = Callable[[Path], Mapping[str, float]]  # a checkpoint's folder -> what it scored; the first decides the best
 FOLDER, BEST = "checkpoints", "best"
@@ -28,7 +27,9 @@ class Evaluations:
     Args:
         evaluate: picklable; called in a spawned process with the folder of a checkpoint. None evaluates nothing.
         out: folder of the training.
-        config: how often, and how many to keep.
+        every_steps: between the checkpoints that fall due.
+        every_minutes: the same by the clock.
+        keep: how many of the newest stay.
         done: results of earlier calls of a resumed run.
 
     Attributes:
@@ -36,9 +37,17 @@ class Evaluations:
     """
 
     def __init__(
-        self, evaluate: Evaluate | None, out: Path, config: TrainConfig, done: Sequence[Mapping[str, Any]] = ()
+        self,
+        evaluate: Evaluate | None,
+        out: Path,
+        *,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 0,
+        done: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self._evaluate, self._out, self._config = evaluate, out, config
+        self._evaluate, self._out, self._keep = evaluate, out, keep
+        self._every_steps, self._every_minutes = every_steps, every_minutes
         self.results: list[dict[str, Any]] = [dict(result) for result in done]
         self._child: tuple[Any, Connection, dict[str, Any], Path] | None = None
         self._newest = 0
@@ -52,7 +61,7 @@ class Evaluations:
         """Whether a checkpoint should be handed in now."""
         if self._evaluate is None:
             return False
-        steps, pause = self._config.eval_every_steps, self._config.eval_every_minutes
+        steps, pause = self._every_steps, self._every_minutes
         due = (steps is not None and step // steps > self._step // steps) or (
             pause is not None and minutes - self._minutes >= pause
         )
@@ -122,7 +131,7 @@ class Evaluations:
         if best and score_of(result) == max(best):
             _replace_folder(folder, self._out / BEST)
         kept = sorted((self._out / FOLDER).glob("step-*"))
-        for old in kept[: len(kept) - self._config.keep]:
+        for old in kept[: len(kept) - self._keep]:
             shutil.rmtree(old, ignore_errors=True)
         with suppress(OSError):  # not empty
             (self._out / FOLDER).rmdir()

@@ -118,7 +118,10 @@ class _Run:
         self.averaged = copy.deepcopy(self.policy)
         self.lr = policy.config.lr if config.lr is None else config.lr
         self.updates = Updates(self.policy, config, self.lr, device, ranks)
-        self.evaluations = Evaluations(evaluate if ranks.first else None, out, config)
+        self.evaluations = Evaluations(
+            evaluate if ranks.first else None, out, every_steps=config.eval_every_steps,
+            every_minutes=config.eval_every_minutes, keep=config.keep,
+        )  # fmt: skip
         self.log: Log = Silent()
         self.step = self.first_step = 0
         self.elapsed_before_s = 0.0  # in earlier calls of a resumed run
