@@ -29,11 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 after an error (one line on stderr), 2 after a usage error, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
     # Before torch loads: its threads would otherwise spin at barriers, and on busy cores several of them are then
     # many times slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    args = argparse.Namespace(debug=False)
     try:
+        args = build_parser().parse_args(argv)  # the options of train need torch
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
         return _interrupted()
