@@ -23,8 +23,8 @@ SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 class ScalingConfig:
     """How states and actions are scaled for the network, each dimension by itself."""
 
-    action: Method = "minmax"
-    state: Method = "minmax"
+    action: Method = "minmax"  # range to [-1, 1]; or mean and deviation, 1 % and 99 % to [-1, 1], nothing
+    state: Method = "minmax"  # the same for states
     per_step: bool = False  # statistics of each row of a chunk by itself, for relative actions
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class ScalingConfig:
 class SelectorConfig:
     """Which of the drawn chunks is executed."""
 
-    name: Literal["first", "past", "coherence", "medoid"] = "first"
+    name: Literal["first", "past", "coherence", "medoid"] = "first"  # by chance, what was done, what runs, the middle
     samples: int = 1  # chunks drawn to choose from
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class DiffusionConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     process: VPConfig | EDMConfig | FlowConfig | ConsistencyConfig = field(default_factory=VPConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
-    codec: Literal["auto", "plain", "tool_pose", "relative", "joint"] = "auto"
+    codec: Literal["auto", "plain", "tool_pose", "relative", "joint"] = "auto"  # what of a command is learnt
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     selector: SelectorConfig = field(default_factory=SelectorConfig)
     goal: GoalConfig | None = None

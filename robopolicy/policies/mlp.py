@@ -14,11 +14,11 @@ class MlpConfig:
     """Size of a `ChunkMLP`; ``build`` makes one."""
 
     kind: ClassVar[str] = "mlp"
-    width: int = 512
+    width: int = 512  # of the residual stream
     depth: int = 3  # residual blocks of two layers
     expansion: int = 2  # a block's inner width over ``width``
     step_dim: int = 32  # length of the noise-level embedding
-    dropout: float = 0.0
+    dropout: float = 0.0  # share of the inner units that training leaves out
 
     def build(self, horizon: int, action_dim: int, tokens: int, token_dim: int) -> nn.Module:
         """Return the network for chunks (horizon, action_dim) under conditions (tokens, token_dim)."""

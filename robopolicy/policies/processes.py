@@ -102,8 +102,8 @@ class VPConfig:
     """Variance preserving, cosine schedule: number of levels and what the network predicts."""
 
     kind: ClassVar[str] = "vp"
-    steps: int = 100
-    prediction: Literal["eps", "x0", "v"] = "eps"
+    steps: int = 100  # noise levels in training
+    prediction: Literal["eps", "x0", "v"] = "eps"  # what the network says: the noise, the clean chunk, v
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -182,11 +182,11 @@ class EDMConfig:
 
     kind: ClassVar[str] = "edm"
     sigma_data: float = 0.5  # standard deviation of the normalised actions
-    sigma_min: float = 0.005
-    sigma_max: float = 1.0
+    sigma_min: float = 0.005  # least noise, in units of the normalised actions
+    sigma_max: float = 1.0  # most noise, where samples start
     loc: float = math.log(0.5)  # of the log-logistic distribution that training draws sigma from
-    scale: float = 0.5
-    spacing: Literal["exponential", "karras"] = "exponential"
+    scale: float = 0.5  # of that distribution
+    spacing: Literal["exponential", "karras"] = "exponential"  # of the levels that a solver visits
     rho: float = 7.0  # of karras' spacing
 
     def __post_init__(self) -> None:
@@ -259,7 +259,7 @@ class FlowConfig:
     """Straight lines from noise to data, and how training draws the time."""
 
     kind: ClassVar[str] = "flow"
-    time: Literal["uniform", "beta"] = "beta"
+    time: Literal["uniform", "beta"] = "beta"  # how training draws the share of noise
     alpha: float = 1.5  # of Beta(alpha, 1) over the share of noise: pi0's, which dwells on the noisy end
 
     def __post_init__(self) -> None:

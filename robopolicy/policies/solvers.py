@@ -31,8 +31,8 @@ class SolverConfig:
         ContractError: if steps or eta are out of range.
     """
 
-    name: SolverName = "ddim"
-    steps: int = 16
+    name: SolverName = "ddim"  # consistency goes with a process that learns jumps
+    steps: int = 16  # noise levels visited, each a call of the network
     eta: float = 0.0  # share of fresh noise of ddim, 0 (deterministic) to 1 (ancestral)
 
     def __post_init__(self) -> None:

@@ -20,10 +20,10 @@ class TransformerConfig:
     """
 
     kind: ClassVar[str] = "transformer"
-    width: int = 256
-    depth: int = 8
-    heads: int = 4
-    dropout: float = 0.0
+    width: int = 256  # of a row
+    depth: int = 8  # blocks
+    heads: int = 4  # of attention; divides the width
+    dropout: float = 0.0  # share of the units that training leaves out
     causal: bool = False  # rows see only the rows before them, as Diffusion Policy's does
 
     def __post_init__(self) -> None:

@@ -16,9 +16,9 @@ class UnetConfig:
     """Size of a `ChunkUnet`; ``build`` makes one."""
 
     kind: ClassVar[str] = "unet1d"
-    channels: tuple[int, ...] = (256, 512, 1024)
-    kernel: int = 5
-    groups: int = 8  # of GroupNorm
+    channels: tuple[int, ...] = (256, 512, 1024)  # of each level; one more level halves the rows once more
+    kernel: int = 5  # rows that a convolution spans, odd
+    groups: int = 8  # of GroupNorm; divides the channels
     step_dim: int = 256  # length of the noise-level embedding
 
     def __post_init__(self) -> None:

@@ -24,21 +24,21 @@ class TrainConfig:
         ContractError: on a number out of its range, or a device that this machine or this torch has not.
     """
 
-    steps: int | None = None
-    max_minutes: float | None = None
+    steps: int | None = None  # gradient steps; the run ends there
+    max_minutes: float | None = None  # min; the run ends there, the learning rate annealed to it
     batch_size: int = 256  # windows a step, of all processes together
-    lr: float | None = None  # peak; None takes the one of the policy's configuration
+    lr: float | None = None  # peak learning rate; None takes the preset's
     warmup: float = 0.02  # fraction of the budget
     weight_decay: float = 1e-6  # of matrices and kernels; biases and norms have none
     clip_norm: float | None = 1.0  # longest gradient, of all weights together; None never clips
     ema_power: float = 0.75  # decay 1 - (1 + step)^-power
-    seed: int = 0
-    device: str = "cpu"
+    seed: int = 0  # of weights, batches and noise
+    device: str = "cpu"  # cpu, cuda, cuda:1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; weights stay float32
     compile: Literal["auto", "off", "on"] = "auto"  # the networks, by torch.compile; auto: on a GPU, for long runs
-    num_threads: int | None = None  # of torch on the CPU; None leaves it as it is
-    save_every_s: float = 60.0  # less often where a save takes more than a thirtieth of it
-    report_every_s: float = 0.5
+    num_threads: int | None = None  # threads of torch on the CPU; None leaves them as they are
+    save_every_s: float = 60.0  # s between checkpoints; less often where a save takes more than a thirtieth of it
+    report_every_s: float = 0.5  # s between reports of loss and speed
     eval_every_steps: int | None = None  # between the checkpoints that are evaluated while training goes on
     eval_every_minutes: float | None = None  # the same by the clock; with neither only the last one is
     keep: int = 0  # newest evaluated checkpoints to keep in checkpoints/, beside best/
