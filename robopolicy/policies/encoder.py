@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robopolicy.errors import UnknownName
 from robopolicy.policies.normaliser import Method, Normaliser
-from robopolicy.policies.vision import CameraEncoder, VisionConfig
+from robopolicy.policies.vision import CameraEncoder, VisionConfig, require_visible
 from robopolicy.spec import PolicySpec
 
 
@@ -19,6 +19,9 @@ class ObservationEncoder(nn.Module):
 
     Attributes:
         token_dim: E.
+
+    Raises:
+        ContractError: if a camera shows what cannot be encoded: depth, or pictures too small.
     """
 
     def __init__(self, spec: PolicySpec, config: VisionConfig, scaling: Method = "minmax") -> None:
@@ -26,7 +29,10 @@ class ObservationEncoder(nn.Module):
         self.state_names = tuple(spec.state)
         self.camera_names = tuple(spec.cameras)
         self.states = nn.ModuleList(Normaliser.of_state(part, scaling) for part in spec.state.values())
-        self.cameras = nn.ModuleList(CameraEncoder(config, c.height, c.width) for c in spec.cameras.values())
+        for name, camera in spec.cameras.items():
+            require_visible(config, name, camera)
+        count = min(len(spec.cameras), 1) if config.shared else len(spec.cameras)
+        self.cameras = nn.ModuleList(CameraEncoder(config) for _ in range(count))
         state_dim = sum(Normaliser.of_state(part).out_dim for part in spec.state.values())
         self._feature_dim = config.feature_dim
         self.token_dim = state_dim + config.feature_dim * len(spec.cameras)
@@ -53,8 +59,8 @@ class ObservationEncoder(nn.Module):
         """
         made = features or {}
         parts = [net(state[name]) for name, net in zip(self.state_names, self.states, strict=True)]
-        for name, net in zip(self.camera_names, self.cameras, strict=True):
-            parts.append(made[name] if name in made else net(images[name], generator))
+        for name in self.camera_names:
+            parts.append(made[name] if name in made else self.camera(name)(images[name], generator))
         return torch.cat(parts, dim=-1)
 
     def mask(self, streams: tuple[str, ...]) -> Tensor:
@@ -73,5 +79,11 @@ class ObservationEncoder(nn.Module):
 
     def see(self, camera: str, images: Tensor) -> Tensor:
         """Return the features (B, T, F) of one camera's pictures (B, T, H, W, 3), for a cache."""
-        features: Tensor = self.cameras[self.camera_names.index(camera)](images)
+        features: Tensor = self.camera(camera)(images)
         return features
+
+    def camera(self, name: str) -> CameraEncoder:
+        """Return the encoder of the camera called ``name``, which others may share."""
+        index = self.camera_names.index(name)
+        encoder: CameraEncoder = self.cameras[index if len(self.cameras) > 1 else 0]  # type: ignore[assignment]
+        return encoder

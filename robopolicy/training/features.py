@@ -50,8 +50,8 @@ def take_encoder(policy: DiffusionPolicy, source: DiffusionPolicy) -> None:
             raise ContractError(
                 f"encoder: it was trained on {given.shape} of camera {name!r}, the data have {camera.shape}"
             )
-        weights = source.encoder.cameras[source.encoder.camera_names.index(name)].state_dict()
-        policy.encoder.cameras[policy.encoder.camera_names.index(name)].load_state_dict(weights)
+        weights = source.encoder.camera(name).state_dict()
+        policy.encoder.camera(name).load_state_dict(weights)
 
 
 @torch.inference_mode()
