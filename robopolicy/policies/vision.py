@@ -14,8 +14,8 @@ class VisionConfig:
     """Size of a `CameraEncoder`."""
 
     crop: float = 0.875  # side of the crop over the side of the picture: 84 of 96
-    keypoints: int = 32  # of the spatial softmax
-    feature_dim: int = 64
+    keypoints: int = 32  # points in the picture that the spatial softmax finds
+    feature_dim: int = 64  # numbers a picture becomes
     width: int = 64  # channels of the first stage; 64 is ResNet-18
     shared: bool = False  # one encoder for all cameras, not one for each
     frozen: bool = False  # weights come from elsewhere and stay; crops are the centre, so a frame is embedded once
