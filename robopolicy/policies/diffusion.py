@@ -17,6 +17,7 @@ from robopolicy.policies.goals import GoalToken, guided
 from robopolicy.policies.guidance import agreement, prefixed, real_time
 from robopolicy.policies.memory import FrameMemory
 from robopolicy.policies.normaliser import Normaliser, require_fitted
+from robopolicy.policies.processes import Process
 from robopolicy.policies.selectors import choose, past_error
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan
@@ -52,6 +53,9 @@ class DiffusionPolicy(nn.Module):
         tokens = spec.n_obs + (goal is not None)
         self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
+        self.process.grid(self.config.solver.steps)  # what the solver cannot do is refused here, not at the first plan
+        if self.config.solver.name == "consistency" and type(self.process).jump is Process.jump:
+            raise ContractError(f"solver consistency: process {self.config.process.kind} learns no jumps; consistency does")
 
     @property
     def needs_windows(self) -> bool:
