@@ -9,9 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least
-from robopolicy.cli.fields import add_options, changed, given, late, make
-from robopolicy.cli.training_data import CACHES, DataChoice, OpenData, load_windows, open_data, policy_spec
+from robopolicy.cli.fields import changed, given, late, make
+from robopolicy.cli.train_eval import SCORES, trial
+from robopolicy.cli.train_options import EVAL_SEEDS, add_arguments
+from robopolicy.cli.training_data import DataChoice, OpenData, load_windows, open_data, policy_spec
 from robopolicy.errors import UsageError
 from robopolicy.training.defaults import (
     Horizons,
@@ -23,7 +24,6 @@ from robopolicy.training.defaults import (
 )
 
 USAGE = "robopolicy train --data D.zarr [D.zarr ...] --out FOLDER [--preset NAME] [--resume] [OPTION ...]"
-NAMES = {"max_minutes": "minutes", "num_threads": "threads"}  # of options that are not called as their fields
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
@@ -34,84 +34,6 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     late(parser, add_arguments)
     parser.set_defaults(run=run)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments: data, horizons, and an option for each field of policy and training."""
-    from robopolicy.policies.config import DiffusionConfig
-    from robopolicy.training.config import TrainConfig
-
-    parser.description = f"Train a diffusion policy. Presets:\n{preset_lines()}"
-    parser.add_argument("--data", required=True, nargs="+", metavar="D.zarr", help="folders, .zip files or URLs")
-    parser.add_argument(
-        "--weights", nargs="+", type=float, help="share of each dataset in the samples; default: by size"
-    )
-    parser.add_argument("--cache", default="auto", choices=CACHES, help="where pictures wait; auto: what fits")
-    parser.add_argument(
-        "--skip", nargs="+", default=[], metavar="MARK", help="leave out marked steps: idle, extraneous"
-    )
-    parser.add_argument(
-        "--every", type=at_least(1), default=1, metavar="N", help="rows a step: 5 makes a 20 Hz policy of 100 Hz data"
-    )
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
-    parser.add_argument("--preset", metavar="NAME", help="where to start from, see above (default mlp)")
-    parser.add_argument("--list-presets", action=ListPresets, help="print the presets and exit")
-    parser.add_argument("--states", nargs="*", metavar="NAME", help="states the policy sees; default: all")
-    parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="cameras the policy sees; default: none")
-    parser.add_argument(
-        "--n-obs", type=at_least(1), metavar="N", help="observations it looks at; default 2, or --past + 1"
-    )
-    parser.add_argument(
-        "--horizon", type=at_least(1), metavar="N",
-        help="steps it plans; default: 1.6 s, or a third of the median episode if that is shorter",
-    )  # fmt: skip
-    parser.add_argument(
-        "--n-execute",
-        type=at_least(1),
-        metavar="N",
-        help="steps it plays before planning anew; default: half the horizon",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument(
-        "--resume", action="store_true",
-        help="go on from the newest state in --out, exactly; what is not given is as the run has it",
-    )  # fmt: skip
-    add_options(
-        parser, TrainConfig, names=NAMES, skip=("device",), defaults=True, title="training",
-        about="A run given in steps repeats bit for bit. Unless told otherwise: batches of 256 windows, of 64 with\n"
-        "cameras, fewer of few data; 200 epochs, within 5,000 to 100,000 steps.",
-    )  # fmt: skip
-    add_options(
-        parser, DiffusionConfig, skip=("lr",), title="policy",
-        about="What is not given is the preset's; another kind of net or process starts from that kind's defaults.\n"
-        "In [brackets]: the kinds that have such a field.",
-    )  # fmt: skip
-
-
-def preset_lines() -> str:
-    """Return a line for each preset: its name, what it is for and its main members."""
-    from robopolicy.policies import config
-
-    told = getattr(config, "DESCRIPTIONS", {})
-    width = max(map(len, config.PRESETS))
-    lines = []
-    for name, made in config.PRESETS.items():
-        solver = f"{made.solver.steps} steps of {made.solver.name}"
-        parts = f"{made.net.kind}, {made.process.kind}, {solver}, lr {made.lr:g}"
-        lines.append(f"  {name:<{width}}  {told[name]} ({parts})" if name in told else f"  {name:<{width}}  {parts}")
-    return "\n".join(lines)
-
-
-class ListPresets(argparse.Action):
-    """Prints the presets and exits, whatever else is missing."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print and exit."""
-        print(preset_lines())
-        parser.exit()
 
 
 def run(args: argparse.Namespace) -> None:
@@ -125,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
         choice, args.out, preset=args.preset, policy=given(args, DiffusionConfig), states=_tuple(args.states),
         cameras=_tuple(args.cameras), n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute,
         resume=args.resume, settings={**given(args, TrainConfig), "device": args.device},
+        encoder=args.encoder, image_weights=args.image_weights, eval_env=args.eval_env, eval_seeds=args.eval_seeds,
         about={"command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
     command = shlex.join(["robopolicy", "eval", "--checkpoint", str(args.out), "--env", "twin:TASK"])
@@ -144,6 +67,10 @@ def train(
     n_execute: int | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
+    encoder: Path | None = None,
+    image_weights: Path | None = None,
+    eval_env: str | None = None,
+    eval_seeds: str = EVAL_SEEDS,
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Train a policy on the episodes of ``data`` that did not fail, with a progress bar.
@@ -162,6 +89,10 @@ def train(
         n_execute: rows executed before planning anew.
         resume: go on with the run in ``out``.
         settings: fields of `TrainConfig`; those of a dataclass within as ``{"part.field": value}``.
+        encoder: checkpoint whose camera encoders are taken, frozen.
+        image_weights: file of a torchvision ResNet-18 to start the camera encoders from.
+        eval_env: world in which checkpoints are scored while training goes on; None scores nothing.
+        eval_seeds: its starts.
         about: what else train.json shall tell.
 
     Raises:
@@ -174,6 +105,8 @@ def train(
 
     from robopolicy.cli.progress import bar, say
     from robopolicy.policies.diffusion import DiffusionPolicy
+    from robopolicy.policies.weights import take_resnet18
+    from robopolicy.training.features import take_encoder, with_encoder
     from robopolicy.training.files import claim_folder
     from robopolicy.training.resume import plan_resume, read_cursor
     from robopolicy.training.trainer import train as fit
@@ -182,6 +115,8 @@ def train(
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
     before = read_cursor(out) if resume else {}
     net = _policy_config(preset, policy or {}, before)
+    source = _encoder_source(net, encoder, out if resume else None)
+    net = net if source is None else with_encoder(net, source)
     seen = before.get("spec", {})
     cameras = tuple(seen.get("cameras", ())) if cameras is None else cameras
     states = tuple(seen["state"]) if states is None and seen else states
@@ -195,20 +130,43 @@ def train(
         say(plan_resume(out, config, net.lr if config.lr is None else config.lr))
     torch.manual_seed(config.seed)  # of the first weights
     made = DiffusionPolicy(spec, net)  # before the data are loaded, which can take minutes
+    if source is not None:
+        take_encoder(made, source)
+    elif image_weights is not None:
+        say(f"{image_weights}: {take_resnet18(made.encoder, image_weights)}")
+    evaluate = None if eval_env is None else trial(eval_env, eval_seeds, spec)
     claim_folder(out)
     budget = budget_words(config.steps, config.max_minutes, config.batch_size, opened.rows)
     say(describe(opened.spec.rate_hz, opened.lengths, horizons, budget))
     windows = load_windows(
-        opened, spec, batch_size=config.batch_size, seed=config.seed, device=config.device, past=net.past
-    )
+        opened, spec, batch_size=config.batch_size, seed=config.seed, device=config.device, past=net.past,
+        encoder=made.encoder if net.vision.frozen else None,
+    )  # fmt: skip
     told = {**choice.about, "episodes": len(opened.episodes), **(about or {})}
     with bar("train", None, "steps") as progress:
+        fit(
+            made, windows, out, config, resume=resume, about=told, evaluate=evaluate,
+            on_progress=lambda now: progress.at(now.step, now.steps, note=progress_note(now)),
+        )  # fmt: skip
 
-        def show(now: Any) -> None:
-            note = f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_s:.0f}s"
-            progress.at(now.step, now.steps, note=note)
 
-        fit(made, windows, out, config, resume=resume, on_progress=show, about=told)
+def progress_note(now: Any) -> str:
+    """Return what is worth knowing beside the bar, of a `Progress`."""
+    scores = "".join(f"  {key} {value:.3g}" for key, value in now.scores.items() if key in SCORES)
+    return f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_share:.0%}{scores}"
+
+
+def _encoder_source(net: Any, encoder: Path | None, resumed: Path | None) -> Any:
+    """Return the policy whose encoders are taken, if any: of the run to resume, or of another checkpoint."""
+    from robopolicy.training.checkpoint import load_policy
+
+    if resumed is not None and net.vision.frozen:
+        return load_policy(resumed)
+    if encoder is not None:
+        return load_policy(encoder)
+    if net.vision.frozen:
+        raise UsageError("--vision.frozen keeps the weights of another policy; name it: --encoder CHECKPOINT")
+    return None
 
 
 def _policy_config(preset: str | None, changes: Mapping[str, Any], before: Mapping[str, Any]) -> Any:

@@ -55,7 +55,8 @@ class DiffusionPolicy(nn.Module):
         self.process = self.config.process.build()
         self.process.grid(self.config.solver.steps)  # what the solver cannot do is refused here, not at the first plan
         if self.config.solver.name == "consistency" and type(self.process).jump is Process.jump:
-            raise ContractError(f"solver consistency: process {self.config.process.kind} learns no jumps; consistency does")
+            kind = self.config.process.kind
+            raise ContractError(f"solver consistency: process {kind} learns no jumps; want process consistency")
 
     @property
     def needs_windows(self) -> bool:
