@@ -159,16 +159,38 @@ def _nested(hint: Any) -> bool:
     return any(is_dataclass(member) for member in members)
 
 
-# All predict x0: short trainings of Push-T from its state scored far better with it than with eps, whichever the
-# solver; and the noisiest level, where a trailing grid starts, holds nothing that eps could tell of x0.
+# All VP ones predict x0: short trainings of Push-T from its state scored far better with it than with eps, whatever
+# the solver; and the noisiest level, where a trailing grid starts, holds nothing that eps could tell of x0.
 X0 = VPConfig(prediction="x0")
+FLOW, JUMPS = FlowConfig(), ConsistencyConfig()
+# for CPUs: a thin encoder. Without dropout the score falls again when a run goes on for more than some 100 epochs
+THIN, CPU = VisionConfig(width=16), MlpConfig(dropout=0.1)
+BASE = UnetConfig((256, 512, 1024), step_dim=256)
 PRESETS: dict[str, DiffusionConfig] = {
-    # for CPUs: a thin encoder, and 8 steps, which score on Push-T as 16 do. Without dropout the score falls again
-    # when a run goes on for more than some 100 epochs
-    "mlp": DiffusionConfig(MlpConfig(dropout=0.1), VisionConfig(width=16), X0, SolverConfig(steps=8), lr=1e-3),
+    "mlp": DiffusionConfig(CPU, THIN, X0, SolverConfig(steps=8), lr=1e-3),  # 8 steps score on Push-T as 16 do
+    "mlp-flow": DiffusionConfig(CPU, THIN, FLOW, SolverConfig("euler", 5), lr=1e-3),
+    "mlp-consistency": DiffusionConfig(CPU, THIN, JUMPS, SolverConfig("consistency", 2), lr=1e-3),
     "unet-small": DiffusionConfig(UnetConfig((64, 128, 256), step_dim=128), process=X0, lr=5e-4),
-    "unet": DiffusionConfig(UnetConfig((256, 512, 1024), step_dim=256), process=X0, lr=1e-4),
-    "unet-large": DiffusionConfig(UnetConfig((512, 1024, 2048), step_dim=128), process=X0, lr=1e-4),
+    "unet": DiffusionConfig(BASE, process=X0),
+    "unet-large": DiffusionConfig(UnetConfig((512, 1024, 2048), step_dim=128), process=X0),
+    "transformer-small": DiffusionConfig(TransformerConfig(128, depth=4), THIN, X0, SolverConfig(steps=8), lr=5e-4),
+    "transformer": DiffusionConfig(TransformerConfig(dropout=0.1), process=X0),
+    "edm": DiffusionConfig(TransformerConfig(depth=4, dropout=0.05), process=EDMConfig(), solver=SolverConfig(steps=3)),
+    "flow": DiffusionConfig(BASE, process=FLOW, solver=SolverConfig("euler", 5)),
+    "consistency": DiffusionConfig(BASE, process=JUMPS, solver=SolverConfig("consistency", 2)),
+}
+DESCRIPTIONS: dict[str, str] = {
+    "mlp": "residual MLP, 8 steps: trains in minutes without a GPU",
+    "mlp-flow": "the MLP with flow matching, 5 steps",
+    "mlp-consistency": "the MLP with a consistency flow, 2 steps: the fastest on a CPU",
+    "unet-small": "U-Net of 4 M parameters, 16 steps",
+    "unet": "U-Net of 66 M, 16 steps: Diffusion Policy's for states; wants a GPU",
+    "unet-large": "U-Net of 256 M, 16 steps: Diffusion Policy's for pictures; wants a large GPU",
+    "transformer-small": "diffusion transformer of 2 M, 8 steps, for long contexts without a GPU",
+    "transformer": "diffusion transformer of 12 M, 16 steps, for long contexts; wants a GPU",
+    "edm": "transformer of 6 M with EDM, 3 steps, as BESO: add --goal.streams to tell it a goal",
+    "flow": "U-Net of 66 M with flow matching, 5 steps; wants a GPU",
+    "consistency": "U-Net of 66 M with a consistency flow, 2 steps: the fastest on a GPU",
 }
 
 
