@@ -76,17 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def preset_lines() -> str:
-    """Return a line for each preset: its name, what it is for and its main members."""
+    """Return a line for each preset: its name and what it is for."""
     from robopolicy.policies import config
 
-    told = getattr(config, "DESCRIPTIONS", {})
     width = max(map(len, config.PRESETS))
-    lines = []
-    for name, made in config.PRESETS.items():
-        solver = f"{made.solver.steps} steps of {made.solver.name}"
-        parts = f"{made.net.kind}, {made.process.kind}, {solver}, lr {made.lr:g}"
-        lines.append(f"  {name:<{width}}  {told[name]} ({parts})" if name in told else f"  {name:<{width}}  {parts}")
-    return "\n".join(lines)
+    return "\n".join(f"  {name:<{width}}  {config.DESCRIPTIONS[name]}" for name in config.PRESETS)
 
 
 class ListPresets(argparse.Action):
