@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from robopolicy.errors import ContractError
-from robopolicy.policies.steps import StepEmbedding
+from robopolicy.policies.steps import StepEmbedding, sinusoidal
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ class _Attention(nn.Module):
 
 
 def _places(count: int, width: int) -> nn.Parameter:
-    return nn.Parameter(0.02 * torch.randn(count, width))
+    """Start as sinusoids, as large as what they are added to: small random ones take many times longer to learn."""
+    return nn.Parameter(sinusoidal(torch.arange(count), width, max_period=100.0))
 
 
 def _modulation(width: int, parts: int) -> nn.Sequential:
