@@ -1,6 +1,9 @@
 import copy
 import pickle
+import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import torch
 
 from robopolicy.agents import Chunked
+from robopolicy.cli.train import train as train_command
 from robopolicy.errors import ContractError
 from robopolicy.policies.config import DiffusionConfig, SelectorConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
@@ -15,13 +19,18 @@ from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.solvers import SolverConfig
 from robopolicy.policies.vision import CameraEncoder, VisionConfig
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
-from robopolicy.training.checkpoint import load_policy
+from robopolicy.training.checkpoint import load_policy, read_train
 from robopolicy.training.config import TrainConfig
 from robopolicy.training.features import embed, embedded, take_encoder, with_encoder
 from robopolicy.training.trainer import train
 from robopolicy.types import Observation
 from robopolicy_data.arrays import Arrays
+from robopolicy_data.reader import Dataset
 from robopolicy_data.windows import WindowSampler
+from robopolicy_data.writer import DatasetWriter
+
+sys.path.insert(0, str(Path(__file__).parent))
+import recordings
 
 SPEC = PolicySpec(
     cameras={"front": CameraSpec(40, 48), "wrist": CameraSpec(40, 40)},
@@ -230,6 +239,48 @@ def test_a_second_stage_resumes(tmp_path):
     resumed = train(second_stage(source, seed=8), sampler, tmp_path / "parts", config, resume=True)
     assert resumed.config == whole.config
     assert_same(resumed.encoder.cameras, whole.encoder.cameras)
+
+
+TINY = {"net.width": 16, "net.depth": 1, "solver.steps": 2}
+VISION = {"vision.width": 16, "vision.keypoints": 4, "vision.feature_dim": 4}
+
+
+def test_from_recordings_in_two_stages(tmp_path, encoded):
+    seeing = replace(recordings.SPEC, cameras=SPEC.cameras)
+    steps = [recordings.make_steps(seed, spec=seeing) for seed in (0, 1)]
+    with DatasetWriter(tmp_path / "d.zarr", seeing, lossless=True) as writer:
+        for some in steps:
+            episode = writer.begin(recordings.META)
+            for step in some:
+                episode.add(step)
+            episode.commit()
+    what = {"cameras": ("front", "wrist"), "horizon": 4, "n_execute": 1}
+    settings = {"steps": 2, "batch_size": 5, "device": "cpu", "num_threads": 1}
+    train_command(
+        tmp_path / "d.zarr", tmp_path / "short", policy={**TINY, **VISION}, n_obs=2, settings=settings, **what
+    )
+    encoded.clear()
+    changes = {**TINY, "past": 5, "selector.name": "past", "selector.samples": 3}
+    long = tmp_path / "long"
+    train_command(
+        tmp_path / "d.zarr", long, policy=changes, encoder=tmp_path / "short", settings=settings, **what
+    )  # fmt: skip
+    frames = sum(e.frame_count(camera) for e in Dataset(tmp_path / "d.zarr") for camera in SPEC.cameras)
+    assert sum(encoded[:2]) == frames, "each picture of both cameras once, in a block each"
+    made = load_policy(long)
+    assert (made.spec.n_obs, made.config.past, made.config.vision.width) == (6, 5, 16)
+    assert_same(made.encoder.cameras, load_policy(tmp_path / "short").encoder.cameras)
+    shutil.rmtree(tmp_path / "short")
+    train_command(tmp_path / "d.zarr", long, resume=True, settings={**settings, "steps": 4})
+    assert read_train(long)["steps"] == 4
+    assert_same(load_policy(long).encoder.cameras, made.encoder.cameras)
+
+
+def test_windows_of_another_past_are_refused(tmp_path):
+    source = make(replace(SPEC, n_obs=2), seed=5)
+    sampler = WindowSampler(embedded(arrays(), source.encoder), 4, 4, past=2)
+    with pytest.raises(ContractError, match=r"\(4, 2, 4, 2\), the policy has \(4, 3, 4, 2\)"):
+        train(second_stage(source), sampler, tmp_path, TrainConfig(steps=1))
 
 
 def test_an_encoder_that_does_not_fit_is_refused():
