@@ -140,7 +140,7 @@ def train(
     say(describe(opened.spec.rate_hz, opened.lengths, horizons, budget))
     windows = load_windows(
         opened, spec, batch_size=config.batch_size, seed=config.seed, device=config.device, past=net.past,
-        encoder=made.encoder if net.vision.frozen else None,
+        goal=None if net.goal is None else net.goal.source, encoder=made.encoder if net.vision.frozen else None,
     )  # fmt: skip
     told = {**choice.about, "episodes": len(opened.episodes), **(about or {})}
     with bar("train", None, "steps") as progress:

@@ -87,7 +87,15 @@ def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, .
 
 
 def load_windows(
-    data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str, past: int = 0, encoder: Any = None
+    data: OpenData,
+    spec: PolicySpec,
+    *,
+    batch_size: int,
+    seed: int,
+    device: str,
+    past: int = 0,
+    goal: str | None = None,
+    encoder: Any = None,
 ) -> Any:
     """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader.
 
@@ -98,6 +106,7 @@ def load_windows(
         seed: of their order.
         device: where the training happens.
         past: actions before the newest observation's, as the policy's configuration has it.
+        goal: what each window shows of its episode's future: its ``end``, a ``future`` step, or nothing.
         encoder: of the policy, if it is frozen: all pictures are embedded by it once and let go, whatever their number;
             of a mixture they are embedded again for each batch.
     """
@@ -129,7 +138,7 @@ def load_windows(
         return Loader(
             data.datasets, n_obs=spec.n_obs, horizon=spec.horizon, batch_size=batch_size, seed=seed,
             weights=choice.weights, cameras=tuple(spec.cameras), states=tuple(spec.state), every=choice.every,
-            past=past, skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
+            past=past, goal=goal, skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
         )  # fmt: skip
 
 
