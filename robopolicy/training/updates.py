@@ -122,11 +122,14 @@ class Updates:
     def _descend(self) -> None:
         """Step AdamW, whose fused kernel scales the gradient on its way, and skips all of it if told to."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        self._norm = torch.nn.utils.get_total_norm(gradients, foreach=True).float()
+        self._norm = torch.nn.utils.get_total_norm(gradients).float()
         found = (~torch.isfinite(self._norm)).float()
         self._bad += found
-        clip = self._config.clip_norm
-        self.optimizer.grad_scale = None if clip is None else (self._norm / clip).clamp_min(1)  # type: ignore[attr-defined]
+        clip = self._config.clip_norm or math.inf
+        scale: Tensor | None = (self._norm / clip).clamp_min(1)
+        if clip == math.inf or (self._device.type == "cpu" and float(self._norm) <= clip):
+            scale = None  # a CPU knows already, and is spared a pass over the gradient
+        self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
         self.optimizer.found_inf = found  # type: ignore[attr-defined]
         self.optimizer.step()
 

@@ -156,15 +156,15 @@ class DeviceWindows:
         """
         return {
             **self._observed(self._obs_rows[ids]),
-            "action": self._action[self._action_rows[ids]],
+            "action": _take(self._action, self._action_rows[ids]),
             **{name: values[ids] for name, values in self._padded.items()},
         }
 
     def _observed(self, rows: Tensor) -> dict[str, Any]:
         return {
-            "state": {name: values[rows] for name, values in self._state.items()},
-            "images": {name: values[self._frames(name, rows)] for name, values in self._images.items()},
-            "features": {name: values[self._frames(name, rows)] for name, values in self._features.items()},
+            "state": {name: _take(values, rows) for name, values in self._state.items()},
+            "images": {name: _take(values, self._frames(name, rows)) for name, values in self._images.items()},
+            "features": {name: _take(values, self._frames(name, rows)) for name, values in self._features.items()},
         }
 
     def _frames(self, camera: str, rows: Tensor) -> Tensor:
@@ -261,6 +261,11 @@ class HostWindows:
 
     def _bring(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+
+def _take(values: Tensor, rows: Tensor) -> Tensor:
+    """Return values[rows], whole rows at a time, which is faster on a CPU."""
+    return values.index_select(0, rows.flatten()).view(*rows.shape, *values.shape[1:])
 
 
 def _last_rows(sampler: Sampler) -> np.ndarray:
