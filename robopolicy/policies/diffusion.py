@@ -235,13 +235,8 @@ class DiffusionPolicy(nn.Module):
         executed: np.ndarray | None,
         draw_from: torch.Generator,
     ) -> Plan:
-        shape = (self.rows, self.codec.dim)
-
-        def draw(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn(shape, generator=draw_from)
-
         count = max(n, self.config.selector.samples)
-        noise = [solvers.noise_like(self.config.solver, shape, draw) for _ in range(count)]
+        noise = self.draw_noise(count, draw_from)
         training = self.training
         self.eval()
         try:
@@ -252,9 +247,7 @@ class DiffusionPolicy(nn.Module):
             done = self._normalised(executed, batch["state"], self.config.past)
             left = self._normalised(previous, batch["state"], self.rows)
             running = self._running(done, left)
-            chunks = self.sample(
-                cond.expand(count, -1, -1), torch.stack(noise, dim=-3).to(cond.device), running, delay_steps
-            )
+            chunks = self.sample(cond.expand(count, -1, -1), noise.to(cond.device), running, delay_steps)
             past = self.config.past
             known = done if done is not None and len(done) == past else None
             best = choose(self.config.selector, chunks, past=past, done=known, previous=self._overlap(left))
@@ -264,6 +257,15 @@ class DiffusionPolicy(nn.Module):
             self.train(training)
         aux = {"past_error": _error_of(chunks[best], known)} if past else {}
         return Plan(actions.cpu().numpy(), cond[0].flatten().float().cpu().numpy(), aux)
+
+    def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the noise of ``count`` candidates as `sample` takes it, one candidate after the other, on the CPU."""
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        shape = (self.rows, self.codec.dim)
+        return torch.stack([solvers.noise_like(self.config.solver, shape, draw) for _ in range(count)], dim=-3)
 
     def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor], end: int) -> Tensor | None:
         """Return what of the actions (R, A), in robot units, are rows up to ``end``, as the network sees them."""
