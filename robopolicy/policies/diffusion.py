@@ -14,6 +14,7 @@ from robopolicy.policies.codecs import make_codec
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.encoder import ObservationEncoder
 from robopolicy.policies.goals import GoalToken, guided
+from robopolicy.policies.graphs import Graphs
 from robopolicy.policies.guidance import agreement, prefixed, real_time
 from robopolicy.policies.memory import FrameMemory
 from robopolicy.policies.normaliser import Normaliser, require_fitted
@@ -50,6 +51,7 @@ class DiffusionPolicy(nn.Module):
         self.goal = None if goal is None else GoalToken(goal, self.encoder.mask(goal.streams))
         self._goal: Observation | None = None  # what `plan` is to reach
         self._seen, self._goal_seen = FrameMemory(), FrameMemory()
+        self._graphs = Graphs()
         tokens = spec.n_obs + (goal is not None)
         self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
@@ -224,7 +226,7 @@ class DiffusionPolicy(nn.Module):
         # a vector-Jacobian product needs tensors that autograd can follow
         follow = self.config.real_time is not None and self.config.real_time.jacobian == "vjp"
         with torch.no_grad() if follow else torch.inference_mode():
-            return self._plan(window, n, previous, delay_steps, executed, _generator_of_plan(generator))
+            return self._plan(window, n, previous, delay_steps, executed, plan_generator(generator))
 
     def _plan(
         self,
@@ -252,7 +254,7 @@ class DiffusionPolicy(nn.Module):
             known = done if done is not None and len(done) == past else None
             best = choose(self.config.selector, chunks, past=past, done=known, previous=self._overlap(left))
             order = [best, *(i for i in range(count) if i != best)][:n]
-            actions = self.codec.decode(self.action.inverse(chunks[order][:, past:]), batch["state"])
+            actions = self.codec.decode(self.action.inverse(chunks[order])[:, past:], batch["state"])
         finally:
             self.train(training)
         aux = {"past_error": _error_of(chunks[best], known)} if past else {}
@@ -266,6 +268,13 @@ class DiffusionPolicy(nn.Module):
 
         shape = (self.rows, self.codec.dim)
         return torch.stack([solvers.noise_like(self.config.solver, shape, draw) for _ in range(count)], dim=-3)
+
+    def _drawn(self, cond: Tensor, noise: Tensor, running: Tensor | None, delay: int) -> Tensor:
+        """Return what `sample` does; from a recording where there is a GPU and no running chunk to agree with."""
+        if running is not None and (self.config.max_delay or self.config.real_time is not None):
+            return self.sample(cond, noise, running, delay)
+        place = next(self.net.parameters()).data_ptr(), self.action.center.data_ptr()
+        return self._graphs.run(self.sample, cond, noise, (self.config, place))
 
     def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor], end: int) -> Tensor | None:
         """Return what of the actions (R, A), in robot units, are rows up to ``end``, as the network sees them."""
@@ -341,7 +350,7 @@ def _error_of(chunk: Tensor, done: Tensor | None) -> np.ndarray:
     return np.asarray(error, np.float32)
 
 
-def _generator_of_plan(generator: Any) -> torch.Generator:
+def plan_generator(generator: Any) -> torch.Generator:
     """Return a fresh generator, seeded by one draw from the episode's (numpy's, torch's, or None: torch's global)."""
     if isinstance(generator, np.random.Generator):
         seed = int(generator.integers(2**63))
