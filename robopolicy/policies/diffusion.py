@@ -249,7 +249,7 @@ class DiffusionPolicy(nn.Module):
             done = self._normalised(executed, batch["state"], self.config.past)
             left = self._normalised(previous, batch["state"], self.rows)
             running = self._running(done, left)
-            chunks = self.sample(cond.expand(count, -1, -1), noise.to(cond.device), running, delay_steps)
+            chunks = self._drawn(cond.expand(count, -1, -1), noise.to(cond.device), running, delay_steps)
             past = self.config.past
             known = done if done is not None and len(done) == past else None
             best = choose(self.config.selector, chunks, past=past, done=known, previous=self._overlap(left))
