@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from robopolicy.errors import ContractError
-from robopolicy.training.checkpoint import TRAIN, save_checkpoint
+from robopolicy.training.checkpoint import TRAIN, read_train, save_checkpoint
 from robopolicy.training.config import Progress, TrainConfig
 from robopolicy.training.evaluations import Evaluate, Evaluations
 from robopolicy.training.files import claim_folder, replace_file
@@ -139,7 +139,8 @@ class _Run:
         self.step = self.first_step = cursor["step"]
         self.elapsed_before_s = cursor["elapsed_s"]
         self.losses = [(step, loss) for step, loss in cursor["losses"]]
-        self.evaluations.results = cursor.get("eval", [])
+        told = (cursor.get("eval", []), (read_train(self.out) if (self.out / TRAIN).exists() else {}).get("eval", []))
+        self.evaluations.results = max(told, key=len)  # the last score comes after the last state
 
     def go(self, interrupted: Callable[[], bool], *, resume: bool) -> Any:
         if resume:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robopolicy.training.average import Average
 from robopolicy.training.config import TrainConfig, wants_bfloat16
@@ -49,8 +49,8 @@ class Updates:
         self._generator = torch.Generator(device)
         self._loss = ranks.averaging(policy)
         self._networks = list(policy.networks) if wants_compile(config, device) else []
-        self._compile(self._networks)
-        self._proven = not self._networks or config.compile == "on"  # compiled code has run once
+        self._proven = not self._networks or config.compile == "on"  # else the first step shows whether it works
+        self._compile()
         self._sum, self._norm, self._bad = (torch.zeros((), device=device) for _ in range(3))
         self.count = 0
         self.lr = 0.0
@@ -96,12 +96,10 @@ class Updates:
     def _backward(self, batch: Mapping[str, Any], step: int) -> Tensor:
         if self._proven:
             return self._try(batch, step)
-        from torch._dynamo.exc import TorchDynamoException
-
         self._proven = True
         try:
             return self._try(batch, step)
-        except (TorchDynamoException, RuntimeError):  # no compiler on this machine, or it cannot do this network
+        except RuntimeError:  # as torch's own are: no compiler on this machine, or it cannot do this network
             self.close()
             self.optimizer.zero_grad(set_to_none=True)
             return self._try(batch, step)
@@ -133,9 +131,10 @@ class Updates:
         self.optimizer.found_inf = found  # type: ignore[attr-defined]
         self.optimizer.step()
 
-    def _compile(self, networks: list[nn.Module]) -> None:
+    def _compile(self) -> None:
+        # CUDA graphs, where the gradients do not pass through hooks that send them to other processes
         mode = "reduce-overhead" if self._device.type == "cuda" and self._ranks.world == 1 else None
-        for network in networks:
+        for network in self._networks:
             network.compile(mode=mode, dynamic=False)
 
 

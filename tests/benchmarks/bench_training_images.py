@@ -150,13 +150,18 @@ def main() -> None:
         help="of the pictures on disk, and after a colon what the network sees of them",
     )
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--warm", type=int, default=2, help="steps before the clock starts")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument(
+        "--warm",
+        type=int,
+        default=6,
+        help="steps untimed: LeRobot's workers decode ahead",
+    )
     parser.add_argument("--turns", type=int, default=2, help="of each side; the best counts")
     parser.add_argument("--episodes", type=int, default=10, help="of 60 frames")
     parser.add_argument("--down-dims", type=int, nargs="+", default=[64, 128, 256], help="of the UNet")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--workers", type=int, default=4, help="of LeRobot's data loader; 4 is its default")
+    parser.add_argument("--workers", type=int, default=2, help="of LeRobot's data loader, whose default is 4")
     parser.add_argument("--cache", default="compressed", choices=("compressed", "disk"), help="of our loader")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--resize", type=int, nargs=2, help=argparse.SUPPRESS)
