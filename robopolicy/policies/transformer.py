@@ -76,7 +76,7 @@ class _Block(nn.Module):
         self.look = _Attention(width, config.heads, config.dropout)
         _zeroed(self.look.leave)  # the other two are gated by the noise level
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
+            nn.Linear(width, 4 * width), nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
         )
         self.dropout = nn.Dropout(config.dropout)
 

@@ -97,7 +97,7 @@ class _FilmBlock(nn.Module):
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         told = self.film(film)  # (B, 2 n_out), or one for each row: (B, h, 2 n_out)
         scale, shift = (told[..., None] if told.ndim == 2 else told.transpose(1, 2)).chunk(2, dim=1)
-        return self.second(self.first(x) * (1 + scale) + shift) + self.skip(x)
+        return self.second(torch.addcmul(shift, self.first(x), 1 + scale)) + self.skip(x)
 
 
 def _conv_norm_mish(n_in: int, n_out: int, kernel: int, groups: int) -> nn.Sequential:
