@@ -41,6 +41,7 @@ def test_scores_land_in_train_json_and_the_best_checkpoint_is_kept(tmp_path):
     assert results[-1]["step"] == results[-1]["score"] == 400, "the last one is always evaluated"
     assert all(result["step"] == result["score"] and result["whole"] == 1 for result in results)
     assert told[-1].scores == results[-1]
+    assert "400" in (tmp_path / "README.md").read_text(), "the card tells of the last score"
     best = load_policy(tmp_path / "best")
     assert all(torch.equal(a, b) for a, b in zip(best.parameters(), trained.parameters(), strict=True))
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step-00000400"]

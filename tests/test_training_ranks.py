@@ -1,9 +1,12 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,10 +19,11 @@ from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.processes import FlowConfig
-from robopolicy.training.checkpoint import read_train
+from robopolicy.training.checkpoint import load_policy, read_train
 from robopolicy.training.ranks import Ranks
+from robopolicy.training.resume import read_cursor
 from robopolicy.training.trainer import train
-from robopolicy.training.windows import DeviceWindows
+from robopolicy.training.windows import DeviceWindows, open_windows
 
 CPU = torch.device("cpu")
 FULL = replace(CONFIG, precision="float32")
@@ -53,6 +57,7 @@ def torchrun(out: Path, mode: str = "fresh") -> None:
         capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning" not in done.stderr
 
 
 def state(out: Path) -> dict[str, torch.Tensor]:
@@ -125,6 +130,63 @@ def test_two_processes_train_as_one(tmp_path):
     assert [step for step, _ in told["losses"]] == list(range(1, 13))
     for (_, a), (_, b) in zip(read_train(tmp_path / "one")["losses"], told["losses"], strict=True):
         assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_a_loader_is_shared_whether_it_shares_itself_or_not():
+    data = sampler()
+
+    class Shared:
+        def __init__(self, rank: int, world: int) -> None:
+            self.arrays, self.spec, self.seed, self.batch_size = data.arrays, SPEC, 0, 8 // world
+            self.about = {"weights": None, "rank": rank, "world": world}
+
+        def __len__(self) -> int:
+            return 30
+
+        def batch(self, step: int) -> dict:
+            rows = np.arange(8)[self.about["rank"] :: self.about["world"]] + step
+            return {
+                "state": {"pos": data.arrays.state["pos"][data.obs_rows[rows]]},
+                "images": {"front": data.arrays.images["front"][data.obs_rows[rows]]},
+                "action": data.arrays.action[data.action_rows[rows]],
+            }
+
+    one = open_windows(Shared(0, 1), SPEC, CPU, 0)
+    whole = one.batch(0, 3, 8)["action"]
+    for rank in range(2):
+        for loader in (Shared(0, 1), Shared(rank, 2)):
+            windows = open_windows(loader, SPEC, CPU, 0, world=2)
+            assert windows.size(99) == 8
+            assert windows.about == one.about
+            batch = windows.batch(0, 3, 8, Ranks(rank, 2).share(8))
+            assert torch.equal(batch["action"], whole[rank::2])
+            assert len(batch["images"]["front"]) == 4
+    with pytest.raises(ContractError, match="the loader shares with 2 processes, the run with 1"):
+        open_windows(Shared(0, 2), SPEC, CPU, 0)
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_torchrun_saves_once_and_ends_all(tmp_path):
+    """As in a terminal: torchrun and its processes are told, and it passes on what it was told."""
+    script = SCRIPT.replace("FULL,", "replace(FULL, steps=10**6, report_every_s=0.1, save_every_s=0.5),")
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    arguments = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent), "fresh"]
+    process = subprocess.Popen(
+        [sys.executable, *words, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while not (tmp_path / "train.json").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert read_train(tmp_path)["steps"] == read_cursor(tmp_path)["step"] > 0
+    assert load_policy(tmp_path).action.fitted, said
 
 
 @pytest.mark.slow

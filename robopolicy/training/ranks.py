@@ -1,5 +1,6 @@
 """Several processes that train one policy, started by ``torchrun``; alone, all of this is nothing."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -112,7 +113,9 @@ class Ranks:
             return policy.loss  # type: ignore[return-value]
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(_Loss(policy), broadcast_buffers=False)
+        known = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
+        return DistributedDataParallel(_Loss(policy), **{name: False})
 
     def drawing(self, generator: torch.Generator, samples: int) -> AbstractContextManager:
         """Within it, what is drawn for this process's ``samples`` is its rows of what one process would draw."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from robopolicy.errors import ContractError
+from robopolicy.training.card import write_card
 from robopolicy.training.checkpoint import TRAIN, read_train, save_checkpoint
 from robopolicy.training.config import Progress, TrainConfig
 from robopolicy.training.evaluations import Evaluate, Evaluations
@@ -70,7 +71,7 @@ def train(
             data or settings.
         ContractError: if the windows do not fit the policy, or the loss stops being a number; the last checkpoint
             stays.
-        KeyboardInterrupt: after Ctrl-C, once the checkpoint is saved.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is saved.
         MissingExtra: if TensorBoard is wanted and not installed.
     """
     ranks = Ranks.of_environment()
@@ -236,7 +237,9 @@ class _Run:
                 if interrupted():
                     raise KeyboardInterrupt
                 time.sleep(0.05)
-        replace_file(self.out / TRAIN, (json.dumps(self._train_json(), indent=1) + "\n").encode())
+        told = self._train_json()
+        replace_file(self.out / TRAIN, (json.dumps(told, indent=1) + "\n").encode())
+        write_card(self.out, self.averaged, told)
         if self.on_progress is not None:
             self.on_progress(self._progress(self.losses[-1][1], 0.0))
 
