@@ -13,6 +13,7 @@ from robopolicy.cli.main import build_parser, main
 from robopolicy.errors import ContractError, UnknownName, UsageError
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.processes import FlowConfig
+from robopolicy.spec import CameraSpec
 from robopolicy.training.checkpoint import read_spec, read_train
 from robopolicy.training.config import TrainConfig
 from robopolicy_data.writer import DatasetWriter
@@ -209,14 +210,16 @@ def test_a_run_goes_on_with_the_settings_it_has(data, tmp_path, capsys):
     assert main([*argv, "--steps", "6", "--seed", "4"]) == 1
     assert "its seed was 3, now 4" in capsys.readouterr().err
     assert main([*argv, "--steps", "6", "--net.channels", "8", "8"]) == 1
-    assert "config" in capsys.readouterr().err
+    assert "its net.channels was [8, 16], now [8, 8]" in capsys.readouterr().err
+    assert main([*argv, "--steps", "6", "--horizon", "8"]) == 1
+    assert "its horizon was 4, now 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--net.channels", "8"), "--net.channels says nothing to net mlp"),
-        (("--preset", "mpl"), "no preset 'mpl'; valid: mlp"),
+        (("--preset", "mpl"), "no preset 'mpl'; valid: consistency, edm"),
         (("--preset", "unet-small", "--horizon", "6"), "horizon 6 is not a multiple of 4"),
         (("--batch-size", "0"), "batch_size is 0; want at least 1"),
         (("--solver.steps", "200"), "200 steps of a process of 100"),
@@ -236,3 +239,75 @@ def test_horizons_and_budget_are_told_in_one_line(data, tmp_path, capsys):
     (line,) = [one for one in capsys.readouterr().out.splitlines() if "Hz" in one]
     assert line.startswith("20 Hz, 3 episodes of ")
     assert "horizon 8 (0.4 s), n_execute 4 (0.2 s), n_obs 2; 1 steps of 4 windows" in line
+
+
+def test_a_frozen_encoder_wants_a_checkpoint(data, tmp_path, capsys):
+    assert run(data, tmp_path / "p", "--steps", "1", "--vision.frozen") == 1
+    assert "name it: --encoder CHECKPOINT" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("seeing")
+    spec = replace(recordings.SPEC, cameras={"front": CameraSpec(40, 48)})
+    with DatasetWriter(folder / "d.zarr", spec) as writer:
+        for seed in range(2):
+            episode = writer.begin(replace(recordings.META, seed=seed))
+            for step in recordings.make_steps(seed, spec=spec):
+                episode.add(step)
+            episode.commit()
+    return folder
+
+
+def test_a_second_stage_takes_the_encoder_of_the_first_and_resumes_without_it(seeing, tmp_path, capsys):
+    import torch
+
+    from robopolicy.training.checkpoint import load_policy
+
+    words = ("--cameras", "front", "--vision.width", "16", "--net.width", "32", "--horizon", "4")
+    assert run(seeing / "d.zarr", tmp_path / "one", "--steps", "2", *words) == 0
+    assert run(
+        seeing / "d.zarr", tmp_path / "two", "--steps", "2", "--cameras", "front", "--net.width", "32", "--past", "3",
+        "--encoder", str(tmp_path / "one"), "--horizon", "4",
+    ) == 0  # fmt: skip
+    one, two = (load_policy(tmp_path / name) for name in ("one", "two"))
+    assert (two.spec.n_obs, two.config.past, two.config.vision.frozen) == (4, 3, True)
+    for want, have in zip(one.encoder.cameras.parameters(), two.encoder.cameras.parameters(), strict=True):
+        assert torch.equal(want, have)
+    code = main(
+        ["train", "--data", str(seeing / "d.zarr"), "--out", str(tmp_path / "two"), "--resume", "--steps", "3",
+         "--device", "cpu", "--threads", "1"]
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    assert read_train(tmp_path / "two")["steps"] == 3
+
+
+def test_checkpoints_are_scored_in_a_world_that_fits(data, tmp_path, capsys):
+    assert run(data, tmp_path / "p", "--steps", "1", "--eval-env", "twin:lift") == 1
+    assert "the policy has" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+    assert run(data, tmp_path / "p", "--steps", "1", "--eval-env", "twin:lift", "--eval-seeds", "5:5") == 1
+    assert "LAST+1 > FIRST" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scores_of_a_twin_land_in_train_json_and_on_the_card(tmp_path, capsys):
+    assert main(
+        ["record", "--robot", "twin:lift", "--data", str(tmp_path / "d.zarr"), "--episodes", "2", "--cameras"]
+    ) == 0  # fmt: skip
+    assert (
+        run(tmp_path / "d.zarr", tmp_path / "p", "--steps", "2", "--eval-env", "twin:lift", "--eval-seeds", "0:2") == 0
+    )
+    (result,) = read_train(tmp_path / "p")["eval"]
+    assert result["step"] == 2
+    assert 0 <= result["score"] <= 1
+    assert result["success"] in (0.0, 0.5, 1.0)
+    assert "## Scores while training" in (tmp_path / "p" / "README.md").read_text()
+
+
+def test_the_note_beside_the_bar():
+    from robopolicy.cli.train import progress_note
+    from robopolicy.training.config import Progress
+
+    now = Progress(5, 10, 0.125, 3512.4, 60.0, 1.0, 9.0, scores={"step": 4, "minutes": 1.0, "score": 0.8567})
+    assert progress_note(now) == "loss 0.1250  3,512 samples/s  data 10%  score 0.857"

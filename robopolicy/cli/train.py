@@ -1,10 +1,12 @@
 """`robopolicy train`: a dataset in, a checkpoint folder out."""
 
 import argparse
+import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from robopolicy.cli.fields import changed, given, late, make
 from robopolicy.cli.train_eval import SCORES, trial
 from robopolicy.cli.train_options import EVAL_SEEDS, add_arguments
 from robopolicy.cli.training_data import DataChoice, OpenData, load_windows, open_data, policy_spec
-from robopolicy.errors import UsageError
+from robopolicy.errors import CheckpointError, UsageError
 from robopolicy.training.defaults import (
     Horizons,
     budget_words,
@@ -101,12 +103,7 @@ def train(
         ContractError: if a setting is out of its range.
         CheckpointError: if ``out`` cannot be written, or the run in it cannot be resumed with these settings.
     """
-    import torch
-
     from robopolicy.cli.progress import bar, say
-    from robopolicy.policies.diffusion import DiffusionPolicy
-    from robopolicy.policies.weights import take_resnet18
-    from robopolicy.training.features import take_encoder, with_encoder
     from robopolicy.training.files import claim_folder
     from robopolicy.training.resume import plan_resume, read_cursor
     from robopolicy.training.trainer import train as fit
@@ -114,9 +111,7 @@ def train(
     if (out / "weights.safetensors").exists() and not resume:
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
     before = read_cursor(out) if resume else {}
-    net = _policy_config(preset, policy or {}, before)
-    source = _encoder_source(net, encoder, out if resume else None)
-    net = net if source is None else with_encoder(net, source)
+    net, source = _policy_config(preset, policy or {}, before, encoder, out)
     seen = before.get("spec", {})
     cameras = tuple(seen.get("cameras", ())) if cameras is None else cameras
     states = tuple(seen["state"]) if states is None and seen else states
@@ -126,27 +121,27 @@ def train(
     horizons = _horizons(opened, net, {key: seen.get(key) if value is None else value for key, value in asked.items()})
     spec = policy_spec(opened, horizons.n_obs, horizons.horizon, horizons.n_execute)
     config = _train_config(opened, settings or {}, before, pictures=bool(cameras))
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
     if resume:
-        say(plan_resume(out, config, net.lr if config.lr is None else config.lr))
-    torch.manual_seed(config.seed)  # of the first weights
-    made = DiffusionPolicy(spec, net)  # before the data are loaded, which can take minutes
-    if source is not None:
-        take_encoder(made, source)
-    elif image_weights is not None:
-        say(f"{image_weights}: {take_resnet18(made.encoder, image_weights)}")
+        _require_same(out, before, {"config": net.to_json(), "spec": spec.to_json()})
+        going_on = plan_resume(out, config, net.lr if config.lr is None else config.lr)
+        if first:
+            say(going_on)
+    made = _make_policy(spec, net, config.seed, source, image_weights)  # before the data are loaded, minutes later
     evaluate = None if eval_env is None else trial(eval_env, eval_seeds, spec)
-    claim_folder(out)
-    budget = budget_words(config.steps, config.max_minutes, config.batch_size, opened.rows)
-    say(describe(opened.spec.rate_hz, opened.lengths, horizons, budget))
+    if first:
+        claim_folder(out)
+        budget = budget_words(config.steps, config.max_minutes, config.batch_size, opened.rows)
+        say(describe(opened.spec.rate_hz, opened.lengths, horizons, budget))
     windows = load_windows(
         opened, spec, batch_size=config.batch_size, seed=config.seed, device=config.device, past=net.past,
         goal=None if net.goal is None else net.goal.source, encoder=made.encoder if net.vision.frozen else None,
     )  # fmt: skip
     told = {**choice.about, "episodes": len(opened.episodes), **(about or {})}
-    with bar("train", None, "steps") as progress:
+    with bar("train", None, "steps") if first else nullcontext() as progress:
         fit(
             made, windows, out, config, resume=resume, about=told, evaluate=evaluate,
-            on_progress=lambda now: progress.at(now.step, now.steps, note=progress_note(now)),
+            on_progress=lambda now: progress.at(now.step, now.steps, note=progress_note(now)) if first else None,
         )  # fmt: skip
 
 
@@ -156,26 +151,61 @@ def progress_note(now: Any) -> str:
     return f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_share:.0%}{scores}"
 
 
-def _encoder_source(net: Any, encoder: Path | None, resumed: Path | None) -> Any:
-    """Return the policy whose encoders are taken, if any: of the run to resume, or of another checkpoint."""
-    from robopolicy.training.checkpoint import load_policy
+def _policy_config(
+    preset: str | None, changes: Mapping[str, Any], before: Mapping[str, Any], encoder: Path | None, out: Path
+) -> tuple[Any, Any]:
+    """Return the `DiffusionConfig` of the preset, or else of the run to resume, with ``changes``.
 
-    if resumed is not None and net.vision.frozen:
-        return load_policy(resumed)
-    if encoder is not None:
-        return load_policy(encoder)
-    if net.vision.frozen:
-        raise UsageError("--vision.frozen keeps the weights of another policy; name it: --encoder CHECKPOINT")
-    return None
-
-
-def _policy_config(preset: str | None, changes: Mapping[str, Any], before: Mapping[str, Any]) -> Any:
-    """Return the `DiffusionConfig` of the preset, or else of the run to resume, with ``changes``."""
+    The second value is the policy whose camera encoders it takes: that of ``encoder``, or of the run itself.
+    """
     from robopolicy.policies import config
+    from robopolicy.training.checkpoint import load_policy
+    from robopolicy.training.features import with_encoder
 
     if preset is None and "config" in before:
-        return changed(config.DiffusionConfig.from_json(before["config"]), changes)
-    return changed(config.preset(preset or "mlp"), changes)
+        net = changed(config.DiffusionConfig.from_json(before["config"]), changes)
+        source = load_policy(out) if net.vision.frozen else None
+    else:
+        net = changed(config.preset(preset or "mlp"), changes)
+        source = None if encoder is None else load_policy(encoder)
+    if source is None and net.vision.frozen:
+        raise UsageError("--vision.frozen keeps the weights of another policy; name it: --encoder CHECKPOINT")
+    return (net if source is None else with_encoder(net, source)), source
+
+
+def _make_policy(spec: Any, net: Any, seed: int, source: Any, image_weights: Path | None) -> Any:
+    """Return the policy before its first step."""
+    import torch
+
+    from robopolicy.cli.progress import say
+    from robopolicy.policies.diffusion import DiffusionPolicy
+    from robopolicy.policies.weights import take_resnet18
+    from robopolicy.training.features import take_encoder
+
+    torch.manual_seed(seed)  # of the first weights
+    made = DiffusionPolicy(spec, net)
+    if source is not None:
+        take_encoder(made, source)
+    elif image_weights is not None:
+        say(f"{image_weights}: {take_resnet18(made.encoder, image_weights)}")
+    return made
+
+
+def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise CheckpointError naming what of policy and spec is not as the run to resume has it."""
+    for part, value in now.items():
+        wrong = list(_differences(before.get(part, value), json.loads(json.dumps(value))))
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise CheckpointError(f"cannot resume {out}: its {'; its '.join(wrong[:3])}{more}")
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path} was {before}, now {now}"
 
 
 def _horizons(data: OpenData, net: Any, asked: Mapping[str, int | None]) -> Horizons:
