@@ -172,8 +172,8 @@ class VPCosine(Process):
             return output
         alpha, sigma = self.mix_like(t, x)
         if self.prediction == "eps":
-            return (x - sigma * output) / alpha
-        return alpha * x - sigma * output
+            return torch.addcmul(x, sigma, output, value=-1) / alpha
+        return torch.addcmul(alpha * x, sigma, output, value=-1)
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,12 @@ class EDM(Process):
     def __init__(self, config: EDMConfig) -> None:
         super().__init__()
         self.config = config
+        self.deviation: Tensor  # of the data, (); tensors, for a number costs a small operation twice the time
+        self.variance: Tensor
+        self.time_scale: Tensor
+        numbers = {"deviation": config.sigma_data, "variance": config.sigma_data**2, "time_scale": TIME_SCALE / 4}
+        for name, number in numbers.items():
+            self.register_buffer(name, torch.tensor(number), persistent=False)
 
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 and sigma."""
@@ -235,23 +241,22 @@ class EDM(Process):
 
     def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return c_in x and c_noise = log(sigma) / 4, scaled to `TIME_SCALE`."""
-        c_in = (t * t + self.config.sigma_data**2).rsqrt()
-        return like(c_in, x) * x, t.clamp_min(self.config.sigma_min / 10).log() * (TIME_SCALE / 4)
+        time = t.clamp_min(self.config.sigma_min / 10).log() * self.time_scale
+        return like(torch.addcmul(self.variance, t, t).rsqrt(), x) * x, time
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Return (x0 - c_skip x) / c_out; 0 at the clean level, where nothing is asked."""
-        skip, out = self._skip_out(t, x0)
-        return (x0 - skip * (x0 + like(t, x0) * eps)) / out.clamp_min(1e-6)
+        sigma, shrink = like(t, x0), like(self._shrink(t), x0)
+        return (x0 - shrink**2 * (x0 + sigma * eps)) / (sigma * shrink).clamp_min(1e-6)
 
     def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return c_skip x + c_out output."""
-        skip, out = self._skip_out(t, x)
-        return torch.addcmul(skip * x, out, output)
+        sigma, shrink = like(t, x), like(self._shrink(t), x)
+        return shrink * torch.addcmul(shrink * x, sigma, output)
 
-    def _skip_out(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        data = self.config.sigma_data
-        scale = (t * t + data**2).rsqrt()
-        return like((data * scale) ** 2, x), like(t * scale * data, x)
+    def _shrink(self, t: Tensor) -> Tensor:
+        """Return sigma_data / sqrt(sigma^2 + sigma_data^2): sigma_data c_in, whose square is c_skip; c_out / sigma."""
+        return torch.addcmul(self.variance, t, t).rsqrt() * self.deviation
 
 
 @dataclass(frozen=True)
