@@ -31,7 +31,7 @@ class PatrolWorld:
     instruction = "visit both stations in turns"
     max_steps = 100
 
-    def __init__(self, clock, passers=4, noise=0.1):
+    def __init__(self, clock, passers=5, noise=0.1):
         self.spec = SPEC
         self._clock, self._passers, self._noise = clock, passers, noise
         self.reset(0)

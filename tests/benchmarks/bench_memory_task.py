@@ -117,8 +117,10 @@ def decides_right(policy: DiffusionPolicy, arrays: Arrays, most: int = 200) -> f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demonstrations", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=4000, help="gradient steps of each policy")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each, on other demonstrations")
+    parser.add_argument("--steps", type=int, default=1500, help="gradient steps of each policy")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="trainings of each, on other demonstrations"
+    )
     parser.add_argument("--episodes", type=int, default=50, help="for each training")
     parser.add_argument("--samples", type=int, default=8, help="candidates to select from")
     parser.add_argument("--device", default="cpu")
@@ -129,7 +131,7 @@ def main() -> None:
     turns: dict[str, list[int]] = {name: [] for name in wins}
     sure: dict[str, list[list[float]]] = {name: [] for name in wins}
     trained: dict[tuple[int, str], DiffusionPolicy] = {}
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         arrays, unseen = demonstrations(args.demonstrations, seed + 1), demonstrations(60, 1000)
         for row in rows(args.samples):
             learnt = (row.n_obs, str(replace(row.config, selector=SelectorConfig())))
@@ -146,8 +148,10 @@ def main() -> None:
                 flush=True,
             )
         trained.clear()
-    n, cpu_s = args.seeds * args.episodes, time.process_time() - begin_s
-    print(f"\n{args.demonstrations} demonstrations, {args.steps} steps, {args.seeds} trainings; {cpu_s:.0f} s of CPU")
+    n, cpu_s = len(args.seeds) * args.episodes, time.process_time() - begin_s
+    print(
+        f"\n{args.demonstrations} demonstrations, {args.steps} steps, {len(args.seeds)} trainings; {cpu_s:.0f} s of CPU"
+    )
     plain = wins["long context"]
     for name, k in wins.items():
         ratio = f"{k / plain:.1f}x the long context" if plain else "the long context never did"
