@@ -31,6 +31,7 @@ from robopolicy_data.writer import DatasetWriter
 
 sys.path.insert(0, str(Path(__file__).parent))
 import recordings
+from patrol_world import PatrolWorld, demonstrate
 
 SPEC = PolicySpec(
     cameras={"front": CameraSpec(40, 48), "wrist": CameraSpec(40, 40)},
@@ -287,6 +288,30 @@ def test_from_recordings_in_two_stages(tmp_path, encoded):
     train_command(tmp_path / "d.zarr", long, resume=True, settings={**settings, "steps": 4})
     assert read_train(long)["steps"] == 4
     assert_same(load_policy(long).encoder.cameras, made.encoder.cameras)
+
+
+def patrol(sides, seed=3):
+    """Drive to the stations in this order; return the world at home again."""
+    world = PatrolWorld(None)
+    world.reset(seed)
+    for side in sides:
+        for x in (0.35, 0.7, 1.0, 0.7, 0.35, 0.0, 0.0):
+            world.see()
+            world.command(np.float32([side * x]))
+    return world
+
+
+def test_the_memory_task_shows_at_home_nothing_of_the_way_it_came():
+    left, right = patrol([-1]), patrol([1])
+    assert np.array_equal(left.see(), right.see())
+    assert (left.visits, right.visits) == ([-1], [1])
+    assert patrol([-1, 1] * 4).success()
+    again = patrol([-1, 1, 1, -1, 1, -1, 1, -1, 1])
+    assert not again.success()
+    assert again.in_turns() == 2
+    seen, done, world = demonstrate(5)
+    assert seen.shape == (len(done), 16)
+    assert world.in_turns() == 5
 
 
 def test_windows_of_another_past_are_refused(tmp_path):
