@@ -6,6 +6,7 @@ nothing by itself and gives what `DiffusionPolicy.plan` gives for the same noise
 
 import copy
 import json
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -187,10 +188,16 @@ def _write_onnx(made: Any, values: tuple[Tensor, ...], path: Path, names: tuple[
             __import__(package)
         except ImportError as error:
             raise MissingExtra(package, "export") from error
-    torch.onnx.export(
-        made, values, path, input_names=list(names), output_names=["chunks"], dynamo=True, external_data=False,
-        verbose=False,
-    )  # fmt: skip
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it tells that torchvision, which nothing here needs, is not there
+    try:
+        torch.onnx.export(
+            made, values, path, input_names=list(names), output_names=["chunks"], dynamo=True, external_data=False,
+            verbose=False,
+        )  # fmt: skip
+    finally:
+        log.setLevel(level)
 
 
 def _example(policy: DiffusionPolicy, n: int) -> tuple[list[Observation], Observation | None, Tensor]:
