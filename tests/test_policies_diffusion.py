@@ -135,7 +135,7 @@ def test_presets_build_and_survive_json(name):
     config = preset(name)
     assert DiffusionConfig.from_json(config.to_json()) == config
     policy = DiffusionPolicy(SPEC, config)
-    assert policy.net(torch.zeros(2, 8, 2), torch.zeros(2), torch.zeros(2, 10)).shape == (2, 8, 2)
+    assert policy.net(torch.zeros(2, 8, 2), torch.zeros(2), torch.zeros(2, 2, 5)).shape == (2, 8, 2)
 
 
 def test_base_unet_has_the_size_of_the_paper():
@@ -232,7 +232,7 @@ def test_one_clear_line_for_each_misuse():
         DiffusionPolicy(replace(SPEC, cameras={"tiny": CameraSpec(32, 96)}), SMALL)
     with pytest.raises(ContractError, match="horizon 6 is not a multiple of 4"):
         DiffusionPolicy(replace(SPEC, horizon=6), PRESETS["unet-small"])
-    with pytest.raises(UnknownName, match="no preset 'huge'; valid: mlp"):
+    with pytest.raises(UnknownName, match="no preset 'huge'; valid: consistency, edm, flow, mlp"):
         preset("huge")
     with pytest.raises(UnknownName, match="no net 'rnn'; valid: mlp, transformer, unet1d"):
         DiffusionConfig.from_json({**SMALL.to_json(), "net": {"kind": "rnn"}})
