@@ -148,7 +148,7 @@ def _with_training(policy: DiffusionPolicy) -> Iterator[_Change]:
         except ContractError:
             continue  # such a network cannot have these rows
         if _size(smaller) < 0.7 * size:
-            yield _Change(f"trained anew with the network of {name} (--net ...)", partial(_untrained, policy, config))
+            yield _Change(f"trained anew with the network of --preset {name}", partial(_untrained, policy, config))
 
 
 def _with_steps(policy: DiffusionPolicy, steps: int) -> DiffusionPolicy:
