@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robopolicy.chunks import ChunkPlayer
+from robopolicy.errors import ContractError
 from robopolicy.interfaces import Agent, Monitor, Policy, Teleop
 from robopolicy.types import ActionChunk, Command, Decision, Observation
 
@@ -21,12 +22,25 @@ class Chunked:
         policy: asked for a plan each time the rows to execute have been played.
         n: candidate chunks to draw a plan (the monitor may need several).
         generator: makes the random generator of an episode from its seed; None leaves it to the policy.
+        delay_steps: control steps that planning is taken to last: a plan of this observation takes effect so many steps
+            later, the chunk before plays on meanwhile, and the policy is told. Before the first one the robot holds.
+
+    Raises:
+        ContractError: if a chunk is over before the next one takes effect.
     """
 
-    def __init__(self, policy: Policy, *, n: int = 1, generator: Callable[[int], Any] | None = None) -> None:
+    def __init__(
+        self, policy: Policy, *, n: int = 1, generator: Callable[[int], Any] | None = None, delay_steps: int = 0
+    ) -> None:
         self.decision: Decision | None = None
         self._policy = policy
         self._n = n
+        if not 0 <= delay_steps <= policy.spec.horizon - policy.spec.n_execute:
+            raise ContractError(
+                f"a delay of {delay_steps} steps and {policy.spec.n_execute} to execute make "
+                f"{delay_steps + policy.spec.n_execute} rows; a chunk has {policy.spec.horizon}"
+            )
+        self._delay = delay_steps
         self._make_generator = generator
         self.reset()
 
@@ -36,6 +50,8 @@ class Chunked:
         self._window: deque[Observation] = deque(maxlen=self._policy.spec.n_obs)
         self._player = ChunkPlayer(self._policy.spec.period_ns)
         self._generator = self._make_generator(seed) if self._make_generator else None
+        self._coming: deque[tuple[int, ActionChunk]] = deque()  # plans, and the step from which each is in force
+        self._executed: deque[np.ndarray] = deque(maxlen=max(self._policy.spec.n_obs - 1, 1))
         self._played = 0
         self._decisions = 0
         self.decision = None
@@ -44,18 +60,26 @@ class Chunked:
         """Forget the running chunk, not the episode: somebody else drove, and saw ``history`` (oldest first)."""
         self._window = deque(history, maxlen=self._policy.spec.n_obs)
         self._player = ChunkPlayer(self._policy.spec.period_ns)
+        self._coming.clear()
+        self._executed.clear()  # what the other one commanded is not known here
         self._played = 0
 
     def act(self, observation: Observation) -> Command:
-        """Return the row of the running chunk that is due now, planning first if it is time to."""
+        """Return the row of the running chunk that is due now, planning first if it is time to; hold without one."""
         self._window.append(observation)
         while len(self._window) < self._policy.spec.n_obs:
             self._window.appendleft(observation)  # before the first step the world stood still
         self.decision = None
         if self._played % self._policy.spec.n_execute == 0:
             self.decision = self._plan(observation)
+        while self._coming and self._coming[0][0] <= self._played:
+            self._player.put(self._coming.popleft()[1])
         self._played += 1
-        return Command(self._player.at(self._middle_ns(observation)), "policy")
+        if not self._player.started:
+            return Command(None, "hold", reason="waiting for the first plan")
+        values = self._player.at(self._middle_ns(observation))
+        self._executed.append(values)
+        return Command(values, "policy")
 
     def _middle_ns(self, observation: Observation) -> int:
         """Half a period on: so a stamp a little before its tick does not play the row before."""
@@ -64,9 +88,13 @@ class Chunked:
     def _plan(self, observation: Observation) -> Decision:
         spec = self._policy.spec
         previous = self._player.remaining(self._middle_ns(observation), spec.horizon)
-        plan = self._policy.plan(list(self._window), n=self._n, previous=previous, generator=self._generator)
+        executed = np.stack(self._executed) if self._executed else None
+        plan = self._policy.plan(
+            list(self._window), n=self._n, previous=previous, executed=executed, generator=self._generator,
+            delay_steps=self._delay if previous is not None else 0,
+        )  # fmt: skip
         stamps_ns = observation.stamp_ns + spec.period_ns * np.arange(spec.horizon, dtype=np.int64)
-        self._player.put(ActionChunk(stamps_ns, plan.chunks[0], observation.stamp_ns))
+        self._coming.append((self._played + self._delay, ActionChunk(stamps_ns, plan.chunks[0], observation.stamp_ns)))
         decision = Decision(self._decisions, observation.stamp_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
         self._decisions += 1
         return decision

@@ -17,6 +17,11 @@ class ChunkPlayer:
         self._period_ns = period_ns
         self._chunk: ActionChunk | None = None
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a chunk to play."""
+        return self._chunk is not None
+
     def put(self, chunk: ActionChunk) -> None:
         """Play ``chunk`` from now on.
 

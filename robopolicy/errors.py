@@ -71,6 +71,10 @@ class CheckpointError(RobopolicyError, ValueError):
     """A folder is not a checkpoint, or one of its files does not fit the others."""
 
 
+class TooSlow(RobopolicyError, TimeoutError):
+    """A policy plans more slowly than the robot that waits for it takes its commands."""
+
+
 class MonitorError(RobopolicyError, ValueError):
     """A folder is not a monitor, or what one is made from does not fit together."""
 

@@ -126,6 +126,7 @@ class Policy(Protocol):
         n: int = 1,
         previous: np.ndarray | None = None,
         delay_steps: int = 0,
+        executed: np.ndarray | None = None,
         generator: Any = None,
     ) -> Plan:
         """Plan from the last ``spec.n_obs`` observations.
@@ -135,6 +136,8 @@ class Policy(Protocol):
             n: number of candidate chunks drawn from one encoding.
             previous: (H, A) the chunk now being played, row 0 at the newest observation, or None.
             delay_steps: rows of ``previous`` that will have been executed before this plan arrives.
+            executed: (K, A) the commands of the K steps before the newest observation, oldest first, K at most
+                ``spec.n_obs - 1``, fewer at the start of an episode; None if nobody knows.
             generator: ``torch.Generator`` or ``np.random.Generator`` that the samples are drawn from.
 
         Returns:

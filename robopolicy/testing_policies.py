@@ -67,7 +67,10 @@ class PolicyContract:
     def test_plan_takes_what_it_may_ignore(self) -> None:
         policy = self.make()
         previous = np.zeros((policy.spec.horizon, policy.spec.action.dim), np.float32)
-        plan = policy.plan(self.window(policy), n=1, previous=previous, delay_steps=0, generator=self.generator(0))
+        plan = policy.plan(
+            self.window(policy), n=1, previous=previous, delay_steps=0, executed=previous[:1],
+            generator=self.generator(0),
+        )  # fmt: skip
         assert plan.chunks.shape[0] == 1
 
 

@@ -41,7 +41,7 @@ class Straight:
         self.goal = np.array(goal)
         self.windows = []
 
-    def plan(self, window, *, n=1, previous=None, delay_steps=0, generator=None):
+    def plan(self, window, *, n=1, previous=None, delay_steps=0, executed=None, generator=None):
         self.windows.append([o.stamp_ns for o in window])
         at = window[-1].state["tool_pos"].astype(np.float64)
         way = self.goal - at

@@ -262,8 +262,9 @@ def test_doctor_reports_every_part():
 
 def test_mock_robot_runs_the_same_loop(lift, tmp_path):
     done = robopolicy(
-        "deploy", "--robot", "mock", "--checkpoint", lift, "--max-steps", 20, "--record", tmp_path / "m.zarr"
-    )
+        "deploy", "--robot", "mock", "--checkpoint", lift, "--max-steps", 20, "--record", tmp_path / "m.zarr",
+        "--allow-slow",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert Dataset(tmp_path / "m.zarr")[0].length == 20
     assert "simulated" in complaint("deploy", "--robot", "mock", "--checkpoint", lift, "--disturb-at", 3)
@@ -277,7 +278,7 @@ def test_own_robot_by_module_and_class(lift, tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     installed = Path(sys.executable).with_name("robopolicy")  # whose sys.path lacks the working directory
-    words = [installed, "deploy", "--robot", "my_arms:XArm", "--checkpoint", lift, "--max-steps", "3"]
+    words = [installed, "deploy", "--robot", "my_arms:XArm", "--checkpoint", lift, "--max-steps", "3", "--allow-slow"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert "after 3 steps" in done.stdout, done.stderr
     assert "nowhere" in complaint("deploy", "--robot", "nowhere.arms:XArm", "--checkpoint", lift)

@@ -18,7 +18,7 @@ from robopolicy.evaluation.outcomes import load_about, load_outcomes
 from robopolicy.monitor.monitor import load_monitor
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.policies.nets_mlp import MlpConfig
+from robopolicy.policies.mlp import MlpConfig
 from robopolicy.training.checkpoint import checkpoint_sha, save_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes, which import what they run

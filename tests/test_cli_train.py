@@ -96,6 +96,14 @@ def test_every_cache_trains_the_same_policy(data, resident, tmp_path, cache):
     assert weights(tmp_path / "p") == resident
 
 
+@pytest.mark.parametrize("source", ["end", "future"])
+def test_goals_are_the_same_from_memory_and_from_a_loader(data, tmp_path, source):
+    told = {"policy": {"goal.streams": ("q", "front"), "goal.source": source}, "settings": SETTINGS | {"steps": 3}}
+    for cache in ("auto", "compressed"):
+        train(DataChoice((data / "a.zarr",), cache=cache), tmp_path / cache, **CAMERAS, **told)
+    assert weights(tmp_path / "auto") == weights(tmp_path / "compressed")
+
+
 @pytest.mark.parametrize(("before", "after"), [("auto", "disk"), ("compressed", "auto")])
 def test_a_run_goes_on_from_another_cache(data, resident, tmp_path, monkeypatch, before, after):
     monkeypatch.setattr("robopolicy.cli.progress.Bar.at", interrupt_at(3))

@@ -36,7 +36,7 @@ class Counting:
         self.windows: list[list[Observation]] = []
         self.previous: list[np.ndarray | None] = []
 
-    def plan(self, window, *, n=1, previous=None, delay_steps=0, generator=None) -> Plan:
+    def plan(self, window, *, n=1, previous=None, delay_steps=0, executed=None, generator=None) -> Plan:
         self.windows.append(list(window))
         self.previous.append(previous)
         rows = np.stack([np.full(self.spec.horizon, self.plans), np.arange(self.spec.horizon)], axis=1)

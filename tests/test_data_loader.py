@@ -35,10 +35,10 @@ def path(tmp_path_factory):
 @pytest.mark.parametrize(("cache", "threads", "prefetch"), KINDS)
 def test_every_cache_gives_the_windows_of_the_sampler(path, cache, threads, prefetch):
     dataset = Dataset(path)
-    sampler = WindowSampler(load_arrays(dataset), 2, 4)
+    sampler = WindowSampler(load_arrays(dataset), 2, 4, past=3)
     order = np.concatenate([np.random.default_rng([3, epoch]).permutation(len(sampler)) for epoch in (0, 1)])
     per_epoch = len(sampler) // 8
-    with Loader([dataset], **SIZE, seed=3, cache=cache, threads=threads, prefetch=prefetch) as loader:
+    with Loader([dataset], **SIZE, past=3, seed=3, cache=cache, threads=threads, prefetch=prefetch) as loader:
         assert len(loader) == len(sampler) == sum(length(seed) for seed in range(6))
         for step in range(2 * per_epoch):
             epoch, k = divmod(step, per_epoch)

@@ -97,3 +97,30 @@ def test_counts_that_make_no_sense_are_refused():
     for counts in ((0, 4, 1), (1, 4, 5), (1, 0, 0)):
         with pytest.raises(ContractError, match="want n_obs >= 1"):
             WindowSampler(counted([3]), counts[0], counts[1], n_execute=counts[2])
+
+
+def test_past_rows_are_what_was_done_before_the_newest_observation():
+    sampler = WindowSampler(counted([4, 3]), 2, 2, past=2, n_execute=2)
+    assert sampler.past == 2
+    assert sampler.action_rows.tolist()[:4] == [[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 3]]
+    assert sampler.action_rows.tolist()[4:] == [[4, 4, 4, 5], [4, 4, 5, 6], [4, 5, 6, 6]]
+    assert sampler.padded_action.tolist()[:2] == [[True, True, False, False], [True, False, False, False]]
+    assert sampler.padded_action.tolist()[3] == [False, False, False, True]
+    without = WindowSampler(counted([4, 3]), 2, 2, n_execute=2)
+    assert np.array_equal(sampler.action_rows[:, 2:], without.action_rows)
+    assert np.array_equal(sampler.obs_rows, without.obs_rows)
+
+
+def test_past_rows_keep_the_pace_of_a_slower_policy_and_what_was_skipped():
+    sampler = WindowSampler(counted([7]), 1, 1, past=2, every=3)
+    assert sampler.action_rows.tolist() == [[0, 0, t] for t in range(3)] + [[0, t - 3, t] for t in range(3, 6)] + [
+        [0, 3, 6]
+    ]
+    marked = np.array([False, True, False, False])
+    skipped = WindowSampler(counted([4]), 1, 2, past=2, skip=[marked])
+    assert skipped.action_rows.tolist() == [[0, 0, 0, 0], [0, 1, 2, 3], [1, 2, 3, 3]], "it was done all the same"
+
+
+def test_a_past_that_makes_no_sense_is_refused():
+    with pytest.raises(ContractError, match="past -1"):
+        WindowSampler(counted([4]), 1, 1, past=-1)

@@ -8,9 +8,9 @@ import torch
 from robopolicy.errors import ContractError, UnknownName
 from robopolicy.policies.config import PRESETS, DiffusionConfig, preset
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.policies.nets_mlp import MlpConfig
-from robopolicy.policies.process import ProcessConfig
-from robopolicy.policies.solver import SolverConfig
+from robopolicy.policies.mlp import MlpConfig
+from robopolicy.policies.processes import VPConfig
+from robopolicy.policies.solvers import SolverConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig, centre_crop, random_crop
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
@@ -135,21 +135,21 @@ def test_presets_build_and_survive_json(name):
     config = preset(name)
     assert DiffusionConfig.from_json(config.to_json()) == config
     policy = DiffusionPolicy(SPEC, config)
-    assert policy.net(torch.zeros(2, 8, 2), torch.zeros(2), torch.zeros(2, 10)).shape == (2, 8, 2)
+    assert policy.net(torch.zeros(2, 8, 2), torch.zeros(2), torch.zeros(2, 2, 5)).shape == (2, 8, 2)
 
 
 def test_base_unet_has_the_size_of_the_paper():
-    net = PRESETS["unet"].net.build(16, 2, 20)
+    net = PRESETS["unet"].net.build(16, 2, 2, 10)
     assert 60e6 < sum(p.numel() for p in net.parameters()) < 70e6
 
 
 @pytest.mark.parametrize("net", [MlpConfig(width=16, depth=1), UnetConfig((8, 16), groups=4, step_dim=8)])
 def test_networks_use_all_three_inputs(net):
     torch.manual_seed(0)
-    built = net.build(8, 2, 3)
+    built = net.build(8, 2, 1, 3)
     for parameter in built.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    x, t, cond = torch.randn(2, 8, 2), torch.tensor([1.0, 50.0]), torch.randn(2, 3)
+    x, t, cond = torch.randn(2, 8, 2), torch.tensor([1.0, 50.0]), torch.randn(2, 1, 3)
     base = built(x, t, cond)
     for other in (built(x + 1, t, cond), built(x, t + 7, cond), built(x, t, cond + 1)):
         assert (other - base).abs().amax(dim=(1, 2)).min() > 1e-4
@@ -182,7 +182,7 @@ def test_encoder_keys_are_torchvision_resnet18():
 def test_both_modes_of_a_bimodal_distribution_appear():
     spec = PolicySpec(state={"s": StateSpec(1, ("1",))}, action=ActionSpec("vector", ("x",), ("1",)), horizon=4)
     torch.manual_seed(0)
-    policy = DiffusionPolicy(spec, DiffusionConfig(MlpConfig(width=64, depth=2), process=ProcessConfig()))
+    policy = DiffusionPolicy(spec, DiffusionConfig(MlpConfig(width=64, depth=2), process=VPConfig()))
     sides = torch.tensor([-3.0, 5.0]).repeat(128)[:, None, None]
     batch = {"state": {"s": torch.zeros(256, 1, 1)}, "action": sides + 0.1 * torch.randn(256, 4, 1)}
     policy.fit_normaliser(SimpleNamespace(state={"s": torch.rand(9, 1)}, action=batch["action"].flatten(0, 1)))
@@ -200,7 +200,7 @@ def test_both_modes_of_a_bimodal_distribution_appear():
 
 def test_image_policy_learns_what_only_the_picture_tells():
     spec = replace(SPEC, cameras={"front": CameraSpec(64, 64)}, state={}, n_obs=1)
-    config = replace(SMALL, net=MlpConfig(width=64, depth=1), process=ProcessConfig(prediction="x0"))
+    config = replace(SMALL, net=MlpConfig(width=64, depth=1), process=VPConfig(prediction="x0"))
     torch.manual_seed(0)
     policy = DiffusionPolicy(spec, config)
     corners = [(10, 10), (10, 40), (40, 10), (40, 40)]
@@ -232,9 +232,9 @@ def test_one_clear_line_for_each_misuse():
         DiffusionPolicy(replace(SPEC, cameras={"tiny": CameraSpec(32, 96)}), SMALL)
     with pytest.raises(ContractError, match="horizon 6 is not a multiple of 4"):
         DiffusionPolicy(replace(SPEC, horizon=6), PRESETS["unet-small"])
-    with pytest.raises(UnknownName, match="no preset 'huge'; valid: mlp"):
+    with pytest.raises(UnknownName, match="no preset 'huge'; valid: consistency, edm, flow, mlp"):
         preset("huge")
-    with pytest.raises(UnknownName, match="no network 'rnn'; valid: mlp, unet1d"):
+    with pytest.raises(UnknownName, match="no net 'rnn'; valid: mlp, transformer, unet1d"):
         DiffusionConfig.from_json({**SMALL.to_json(), "net": {"kind": "rnn"}})
     with pytest.raises(ContractError, match="not a DiffusionConfig"):
         DiffusionConfig.from_json({"net": {"kind": "mlp", "depht": 3}})

@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from robopolicy.errors import CheckpointError, DiskFull
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.policies.nets_mlp import MlpConfig
+from robopolicy.policies.mlp import MlpConfig
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.training.checkpoint import checkpoint_sha, load_policy, read_spec, read_train, save_checkpoint
 from robopolicy.training.files import replace_file
@@ -48,11 +52,11 @@ def test_what_is_loaded_plans_as_what_was_saved(folder, policy):
     assert loaded.config == CONFIG
 
 
-def test_folder_is_four_readable_files(folder):
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+def test_folder_is_four_readable_files_and_a_card(folder):
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "README.md"])
     stats = json.loads((folder / "stats.json").read_text())
     assert len(stats["action"]["center"]) == 1
-    assert len(stats["state"]["angle"]["half_range"]) == 2
+    assert len(stats["state"]["angle"]["scale"]) == 2
     assert read_train(folder) == {"steps": 3}
 
 
@@ -102,8 +106,17 @@ def test_weights_that_do_not_fit(folder):
     [
         ("{", "cannot read spec.json"),
         ("[]", "holds no JSON object"),
-        ('{"format": 7, "policy": "diffusion"}', "format 7 of policy 'diffusion'; this version reads format 1"),
-        ('{"format": 1, "policy": "diffusion", "spec": {}}', "spec.json is damaged"),
+        (
+            '{"format": 7, "policy": "x"}',
+            "format 7, which a newer robopolicy wrote; this version reads format 2: upgrade",
+        ),
+        ('{"format": 1, "policy": "diffusion"}', "of an old format, 1; this version reads format 2: train it anew"),
+        ('{"policy": "diffusion"}', "format None of policy 'diffusion'; this version reads format 2 of 'diffusion'"),
+        (
+            '{"format": 2, "policy": "tracks"}',
+            "format 2 of policy 'tracks'; this version reads format 2 of 'diffusion'",
+        ),
+        ('{"format": 2, "policy": "diffusion", "spec": {}}', "spec.json is damaged"),
     ],
 )
 def test_a_damaged_spec(folder, content, message):
@@ -111,6 +124,27 @@ def test_a_damaged_spec(folder, content, message):
     with pytest.raises(CheckpointError, match=message) as caught:
         read_spec(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_newer_format_is_told_whatever_its_files_are(folder):
+    (folder / "weights.safetensors").rename(folder / "weights.other")
+    (folder / "spec.json").write_text('{"format": 3, "policy": "diffusion"}')
+    for read in (load_policy, read_spec):
+        with pytest.raises(CheckpointError, match="format 3, which a newer robopolicy wrote"):
+            read(folder)
+
+
+def test_the_package_loads_a_policy_and_torch_only_then(folder):
+    code = (
+        "import sys, robopolicy\n"
+        "assert 'torch' not in sys.modules\n"
+        f"policy = robopolicy.load_policy({str(folder)!r})\n"
+        "assert policy.spec.horizon == 4 and 'torch' in sys.modules\n"
+        "assert 'load_policy' in robopolicy.__all__\n"
+        "robopolicy.load_polici\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "AttributeError: module 'robopolicy' has no attribute 'load_polici'" in done.stderr, done.stderr
 
 
 def test_damaged_weights(folder):
@@ -160,3 +194,25 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", [*FILES, "README.md"])
+def test_a_disk_that_fills_up_at_any_file_leaves_a_checkpoint_that_loads(folder, policy, monkeypatch, name):
+    before = checkpoint_sha(folder)
+    with torch.no_grad():
+        next(policy.net.parameters()).add_(1)
+    rename = os.replace
+
+    def full(source, target) -> None:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(DiskFull, match="no space left for"):
+        save_checkpoint(folder, policy, train={"steps": 9})
+    monkeypatch.undo()
+    load_policy(folder)
+    new = name in ("train.json", "README.md")
+    assert (checkpoint_sha(folder) != before) == new, "the weights are of one save or of the other"
+    assert not list(folder.glob("*.wip"))

@@ -6,56 +6,24 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+sys.path.insert(0, str(Path(__file__).parent))
+from training_parts import CONFIG, SMALL, SPEC, make, same, sampler
+
 from robopolicy.errors import CheckpointError, ContractError
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.policies.nets_mlp import MlpConfig
-from robopolicy.policies.vision import VisionConfig
-from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
+from robopolicy.policies.mlp import MlpConfig
+from robopolicy.spec import StateSpec
 from robopolicy.training.checkpoint import load_policy, read_train
 from robopolicy.training.resume import plan_resume, read_cursor
 from robopolicy.training.trainer import Progress, TrainConfig, train
 from robopolicy.training.windows import DeviceWindows
-
-SPEC = PolicySpec(
-    cameras={"front": CameraSpec(40, 40)},
-    state={"pos": StateSpec(2, ("m",))},
-    action=ActionSpec("vector", ("x", "y"), ("m",)),
-    n_obs=2,
-    horizon=4,
-)
-# dropout draws from the global generator, crops and noise from the trainer's own: both must survive a resume
-SMALL = DiffusionConfig(MlpConfig(width=16, depth=1, dropout=0.2), VisionConfig(width=16, keypoints=4, feature_dim=4))
-CONFIG = TrainConfig(steps=12, batch_size=8, lr=1e-3, report_every_s=0.0, save_every_s=1e9)
-
-
-def sampler(steps: int = 30) -> SimpleNamespace:
-    """One episode of a point that moves to where it looks; windows as robopolicy_data makes them."""
-    rng = np.random.default_rng(0)
-    pos = rng.random((steps, 2), dtype=np.float32)
-    images = rng.integers(0, 256, (steps, 40, 40, 3), dtype=np.uint8)
-    t = np.arange(steps)[:, None]
-    return SimpleNamespace(
-        arrays=SimpleNamespace(state={"pos": pos}, action=2 * pos - 1, images={"front": images}),
-        obs_rows=np.clip(t + np.arange(-1, 1), 0, steps - 1),
-        action_rows=np.clip(t + np.arange(4), 0, steps - 1),
-    )
-
-
-def make(spec: PolicySpec = SPEC, config: DiffusionConfig = SMALL) -> DiffusionPolicy:
-    torch.manual_seed(0)
-    return DiffusionPolicy(spec, config)
-
-
-def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 class StopAt:
@@ -333,7 +301,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_pa
 
 
 def test_windows_that_do_not_fit_the_policy_are_refused(tmp_path):
-    with pytest.raises(ContractError, match=r"windows have .* \(2, 4, 2\), the policy's spec has \(2, 8, 2\)"):
+    with pytest.raises(ContractError, match=r"windows have .* \(2, 0, 4, 2\), the policy has \(2, 0, 8, 2\)"):
         train(make(replace(SPEC, horizon=8)), sampler(), tmp_path, CONFIG)
     spec = replace(SPEC, cameras={}, state={"pose": StateSpec(2, ("m",))})
     with pytest.raises(ContractError, match=r"no state \['pose'\] in the data; it has \['pos'\]"):

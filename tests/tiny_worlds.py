@@ -83,7 +83,7 @@ class HomingPolicy:
 
     spec = PolicySpec(state=SPEC.state, action=SPEC.action, rate_hz=10.0, n_obs=1, horizon=4, n_execute=2)
 
-    def plan(self, window, *, n=1, previous=None, delay_steps=0, generator=None):
+    def plan(self, window, *, n=1, previous=None, delay_steps=0, executed=None, generator=None):
         at = window[-1].state["point"]
         rows = np.stack([at * 0.8**i for i in range(1, 5)])
         noise = generator.normal(0, 1e-3, (n, 4, 2)) if generator is not None else 0.0

@@ -22,6 +22,7 @@ class Arrays:
     images: Mapping[str, np.ndarray]  # {camera: (F, H, W, 3) uint8 RGB or (F, H, W) uint16 mm}
     episode_ends: np.ndarray  # (E,) int64: one past each episode's last row
     seen: Mapping[str, np.ndarray] = field(default_factory=dict)  # {camera: (N,) which picture}; absent: one a step
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)  # {camera: (F, D) float32} instead of images
 
 
 def load_arrays(

@@ -11,7 +11,7 @@ from robopolicy.spec import CameraSpec
 from robopolicy_data.episode import Episode
 from robopolicy_data.files import crc32c
 from robopolicy_data.frames import FrameCodec, JpegFrames
-from robopolicy_data.parallel import in_parallel
+from robopolicy_data.parallel import cores, in_parallel
 
 CACHES = ("auto", "decoded", "compressed", "disk")
 _TASKS = 4  # a thread, so that none waits long for the slowest
@@ -186,6 +186,21 @@ def decode_all(
 
     in_parallel(decode, len(starts), progress)
     return out
+
+
+def decode_blocks(camera: str, episodes: Sequence[Episode], spec: CameraSpec) -> Iterator[np.ndarray]:
+    """Yield every picture of a camera in order, a few hundred at a time, (n, H, W, 3) uint8 or (n, H, W) uint16.
+
+    Raises:
+        DatasetError: if something is damaged.
+    """
+    encoded = Encoded(camera, episodes, hold=False)
+    for start in range(0, int(encoded.ends[-1]), BLOCK):
+        which = np.arange(start, min(start + BLOCK, int(encoded.ends[-1])))
+        block = np.empty((len(which), *spec.shape), spec.dtype)
+        tasks = encoded.tasks(which, block, cores())
+        in_parallel(lambda i, tasks=tasks: tasks[i](), len(tasks))  # type: ignore[misc]
+        yield block
 
 
 def require_size(camera: str, spec: CameraSpec, size: tuple[int, int]) -> None:

@@ -19,7 +19,9 @@ from robopolicy_data.mixture import Mixture, not_failed, read_marks, require_fin
 from robopolicy_data.parallel import cores
 from robopolicy_data.plan import Plan, open_pictures, plan_memory
 from robopolicy_data.reader import Dataset
-from robopolicy_data.windows import Windows
+from robopolicy_data.windows import Rows, Windows
+
+GOALS = 7  # keeps the draw of the goals apart from that of the order; part of what makes a run repeat
 
 
 class Loader:
@@ -39,6 +41,7 @@ class Loader:
         cameras: which; None is all of the spec.
         states: which; None is all of the spec.
         every: rows of the data a step of the policy: 5 makes 20 Hz windows of 100 Hz data.
+        past: actions before the newest observation's that a window has besides; see `Windows`.
         skip: marks to leave out, ``"idle"``, ``"extraneous"`` or ``"tool@version/array"``; see `Windows`.
         keep: which episodes.
         cache: ``"decoded"`` pictures in memory, ``"compressed"`` ones decoded a batch, ``"disk"`` leaves them where
@@ -58,6 +61,9 @@ class Loader:
         arrays: the numbers of all steps, no pictures.
         plan: how much memory goes where.
         batch_size: windows a batch of this rank.
+        past: actions of a window before the newest observation's.
+        goal: what a window of a goal-conditioned policy also holds: the ``end`` of its episode, or a step drawn evenly
+            from those to come (``future``); None: nothing.
 
     Raises:
         DatasetError: if there is nothing to load, something is damaged, or a state or action is NaN or infinite.
@@ -78,6 +84,8 @@ class Loader:
         cameras: Sequence[str] | None = None,
         states: Sequence[str] | None = None,
         every: int = 1,
+        past: int = 0,
+        goal: str | None = None,
         skip: Sequence[str] = (),
         keep: Callable[[Episode], bool] = not_failed,
         cache: str = "auto",
@@ -107,11 +115,13 @@ class Loader:
         self.arrays: Arrays = read_numbers(episodes, whole)
         require_finite(episodes, self.arrays)
         marks = [read_marks(episodes, name) for name in skip]
-        self._windows = Windows(self.arrays.episode_ends, n_obs, horizon, every=every, skip=marks)
+        self._windows = Windows(self.arrays.episode_ends, n_obs, horizon, every=every, past=past, skip=marks)
         rows = [sum(episode.length for episode in part) for part in chosen]
         parts = np.diff(np.searchsorted(self._windows.now, np.cumsum([0, *rows])))
         self._mixture = Mixture(parts, seed, batch_size, weights, rank, world, [d.where for d in opened])
-        self.batch_size, self.seed = self._mixture.size, seed
+        if goal not in (None, "end", "future"):
+            raise ContractError(f"loader: goal is {goal!r}; want 'end', 'future' or None")
+        self.batch_size, self.seed, self.past, self.goal = self._mixture.size, seed, past, goal
         self.plan: Plan = plan_memory(
             episodes, self.spec, self.arrays, cache=cache, windows=len(self),
             batch_bytes=self._batch_bytes() * (prefetch + 1), limit_gb=memory_limit_gb,
@@ -133,7 +143,12 @@ class Loader:
     @property
     def about(self) -> dict[str, Any]:
         """What makes the order of the batches, beside the data: JSON-able, to compare when a run resumes."""
-        return {**self._mixture.about, "every": self._windows.every}
+        about = {**self._mixture.about, "every": self._windows.every}
+        return about if self.goal is None else {**about, "goal": self.goal}
+
+    def rows(self) -> Rows:
+        """Return the rows of ``arrays`` that every window is made of."""
+        return self._windows.rows()
 
     def batch(self, step: int) -> dict[str, Any]:
         """Return batch number ``step``: always the same for the same seed, whatever was asked for before.
@@ -142,8 +157,9 @@ class Loader:
 
         Returns:
             ``state {name: (B, n_obs, D) float32}``, ``images {camera: (B, n_obs, H, W, 3) uint8, or uint16 without
-            the 3}``, ``action (B, horizon, A) float32``, ``padded_obs (B, n_obs) bool``, ``padded_action (B, horizon)
-            bool``: True where a window reaches beyond its episode and repeats its first or last row.
+            the 3}``, ``action (B, past + horizon, A) float32``, ``padded_obs (B, n_obs) bool``, ``padded_action
+            (B, past + horizon) bool``: True where a window reaches beyond its episode and repeats its first or last;
+            with goals also ``goal``: {"state": {name: (B, 1, D)}, "images": {camera: (B, 1, H, W, 3)}}.
 
         Raises:
             DatasetError: if a picture turns out to be damaged, naming it.
@@ -156,7 +172,7 @@ class Loader:
         if self._maker is None:
             self._fill(step, self._slots[0])
             self._lent = self._slots.popleft()
-            return self._lent
+            return self._split(self._lent)
         if self._ahead and self._ahead[0][0] != step:
             self._forget()
         following = self._ahead[-1][0] + 1 if self._ahead else step
@@ -169,7 +185,7 @@ class Loader:
         self._ahead.popleft()
         self._lent = slot
         future.result()
-        return slot
+        return self._split(slot)
 
     def close(self) -> None:
         """End the threads, batches not yet begun left unmade; idempotent."""
@@ -192,16 +208,30 @@ class Loader:
         self._slots += [slot for _, slot, _ in self._ahead]
         self._ahead.clear()
 
+    def _split(self, slot: dict[str, Any]) -> dict[str, Any]:
+        """Return the slot with the goals, its last column, apart."""
+        if self.goal is None:
+            return slot
+        parts: dict[str, dict[str, np.ndarray]] = {kind: slot[kind] for kind in ("state", "images")}
+        seen = {kind: {name: array[:, :-1] for name, array in part.items()} for kind, part in parts.items()}
+        goal = {kind: {name: array[:, -1:] for name, array in part.items()} for kind, part in parts.items()}
+        return {**slot, **seen, "goal": goal}
+
     def _fill(self, step: int, slot: dict[str, Any]) -> None:
-        rows = self._windows.rows(self._mixture.draw(step))
+        ids = self._mixture.draw(step)
+        rows = self._windows.rows(ids)
+        observed = rows.obs
+        if self.goal is not None:
+            share = 1.0 if self.goal == "end" else np.random.default_rng([self.seed, step, GOALS]).random(len(ids))
+            observed = np.concatenate([rows.obs, self._windows.ahead(ids, share)[:, None]], axis=1)
         for name, values in self.arrays.state.items():
-            np.take(values, rows.obs, axis=0, out=slot["state"][name], mode="clip")
+            np.take(values, observed, axis=0, out=slot["state"][name], mode="clip")
         np.take(self.arrays.action, rows.action, axis=0, out=slot["action"], mode="clip")
         slot["padded_obs"][...], slot["padded_action"][...] = rows.padded_obs, rows.padded_action
         tasks = []
         for name, pictures in self._pictures.items():
             out = slot["images"][name]
-            seen = self.arrays.seen[name][rows.obs].reshape(-1)
+            seen = self.arrays.seen[name][observed].reshape(-1)
             tasks += pictures.tasks(seen, out.reshape(-1, *out.shape[2:]), self.threads)
         if self._pool is None:
             for task in tasks:
@@ -221,25 +251,25 @@ class Loader:
             "images": {
                 name: allocate(shape, self.spec.cameras[name].dtype) for name, shape in self._shapes("images").items()
             },
-            "action": allocate((self.batch_size, self.spec.horizon, self.spec.action.dim), "float32"),
+            "action": allocate((self.batch_size, self.past + self.spec.horizon, self.spec.action.dim), "float32"),
             "padded_obs": allocate((self.batch_size, self.spec.n_obs), "bool"),
-            "padded_action": allocate((self.batch_size, self.spec.horizon), "bool"),
+            "padded_action": allocate((self.batch_size, self.past + self.spec.horizon), "bool"),
         }
 
     def _shapes(self, kind: str) -> dict[str, tuple[int, ...]]:
-        front = (self.batch_size, self.spec.n_obs)
+        front = (self.batch_size, self.spec.n_obs + (self.goal is not None))
         if kind == "state":
             return {name: (*front, part.dim) for name, part in self.spec.state.items()}
         return {name: (*front, *camera.shape) for name, camera in self.spec.cameras.items()}
 
     def _batch_bytes(self) -> int:
         numbers = sum(map(math.prod, self._shapes("state").values()))
-        numbers += self.batch_size * self.spec.horizon * self.spec.action.dim
+        numbers += self.batch_size * (self.past + self.spec.horizon) * self.spec.action.dim
         pixels = sum(
             math.prod(shape) * np.dtype(self.spec.cameras[name].dtype).itemsize
             for name, shape in self._shapes("images").items()
         )
-        return 4 * numbers + pixels + self.batch_size * (self.spec.n_obs + self.spec.horizon)
+        return 4 * numbers + pixels + self.batch_size * (self.spec.n_obs + self.past + self.spec.horizon)
 
 
 def _spec(recorded: PolicySpec, n_obs: int, horizon: int, every: int, sizes: dict[str, tuple[int, int]]) -> PolicySpec:

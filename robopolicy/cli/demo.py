@@ -91,7 +91,10 @@ def _train(data: Path, checkpoint: Path, steps: int) -> None:
     if not resume:  # what is left of a run without its state cannot be gone on with
         for name in (TRAIN, WEIGHTS):
             (checkpoint / name).unlink(missing_ok=True)
-    train(data, checkpoint, states=STATES, settings={"steps": steps}, resume=resume)
+    train(
+        data, checkpoint, states=STATES, n_obs=2, horizon=16, n_execute=8,
+        settings={"steps": steps, "batch_size": 256}, resume=resume,
+    )  # fmt: skip
 
 
 def _calibrated(checkpoint: Path, monitor: Path) -> bool:

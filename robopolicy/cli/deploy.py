@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.clock import SimClock
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import SpecMismatch, TooSlow, UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
 
@@ -41,6 +42,11 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "--threads", type=at_least(1), default=1, help="CPU threads of the policy; one is the steadiest"
     )
     parser.add_argument("--realtime", action="store_true", help="run a simulated world at the pace of the wall clock")
+    parser.add_argument(
+        "--allow-slow",
+        action="store_true",
+        help="drive although plans take longer than a step: the robot waits for them",
+    )
     parser.set_defaults(run=run)
 
 
@@ -53,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
             args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
             max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
+            allow_slow=args.allow_slow,
         )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -72,12 +79,14 @@ def deploy(
     realtime: bool = False,
     device: str = "cpu",
     threads: int = 1,
+    allow_slow: bool = False,
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
 
     Raises:
         SpecMismatch: if the checkpoint does not fit the robot, or the recording not its dataset; both sides printed.
         UsageError: if a disturbance or a video is asked of a robot that is no simulation.
+        TooSlow: if plans take longer than a step on a robot that does not wait, unless ``allow_slow``.
     """
     import torch
 
@@ -103,7 +112,8 @@ def deploy(
             [] if record is None else [_recorder(record, robot.spec, background=not isinstance(clock, SimClock))]
         )
         torch.set_num_threads(threads)
-        agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=check_device(device))
+        check = partial(check_pace, waits=isinstance(clock, SimClock), allow_slow=allow_slow)
+        agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=check_device(device), check=check)
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
         if world is not None:
             world.reset(seed)
@@ -144,6 +154,29 @@ def _describe(robot: Any, robot_name: str, seed: int) -> EpisodeMeta:
     calibration: dict[str, Any] = getattr(robot, "camera_calibration", dict)()
     instruction = getattr(robot, "instruction", "")
     return EpisodeMeta(instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration)
+
+
+def check_pace(policy: Any, n: int, *, waits: bool, allow_slow: bool) -> None:
+    """Measure how long a plan of ``n`` candidates takes, before the robot moves, and say what would help if too long.
+
+    Raises:
+        TooSlow: if it takes longer than a step, time does not wait for it, and that is not allowed.
+    """
+    from robopolicy.cli.progress import say
+    from robopolicy.policies.latency import judge, keeps_up, measure_latency, remedies
+
+    latency = measure_latency(policy, n)
+    told = judge(latency, policy.spec)
+    if keeps_up(latency, policy.spec):
+        if not waits:
+            say(told)
+        return
+    helps = "; ".join(remedies(policy, latency)) or "a faster machine"
+    if not waits and not allow_slow:
+        raise TooSlow(f"{told}. What would help: {helps}. --allow-slow drives all the same")
+    say(
+        f"{told}. " + ("Simulated time waits for it; a robot would not. " if waits else ""), f"What would help: {helps}"
+    )
 
 
 def require_cameras(path: Path, spec: PolicySpec) -> None:

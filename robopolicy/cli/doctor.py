@@ -20,6 +20,7 @@ from robopolicy.errors import SYSTEM_LIBRARIES
 EXTRAS = {
     "pusht": ("gymnasium", "gym_pusht"),
     "robosuite": ("robosuite",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
     "ros": ("cyclonedds", "rosbags"),
     "human": ("mediapipe",),
     "convert": ("h5py", "pyarrow", "av"),

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from robopolicy import __version__
-from robopolicy.cli import calibrate, data, demo, deploy, doctor, evaluate, record, replay, train
+from robopolicy.cli import calibrate, data, demo, deploy, doctor, evaluate, export, record, replay, train
 from robopolicy.errors import RobopolicyError
 
-COMMANDS = (demo, record, replay, train, calibrate, evaluate, deploy, data, doctor)
+COMMANDS = (demo, record, replay, train, calibrate, evaluate, deploy, export, data, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,11 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 after an error (one line on stderr), 2 after a usage error, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
     # Before torch loads: its threads would otherwise spin at barriers, and on busy cores several of them are then
     # many times slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    args = argparse.Namespace(debug=False)
     try:
+        args = build_parser().parse_args(argv)  # the options of train need torch
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
         return _interrupted()

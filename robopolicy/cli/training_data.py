@@ -1,7 +1,7 @@
 """What `robopolicy train` learns from: episodes of one dataset or a mixture, on the device or from a loader."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,16 @@ class OpenData:
     recorded: PolicySpec  # chosen cameras and states, as recorded
     spec: PolicySpec  # at the rate of the policy
 
+    @property
+    def rows(self) -> int:
+        """Rows of all episodes: about as many windows can be cut."""
+        return sum(int(episode.length) for episode in self.episodes)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of each episode, at the rate of the policy."""
+        return [math.ceil(int(episode.length) / self.choice.every) for episode in self.episodes]
+
 
 def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, ...] | None) -> OpenData:
     """Open the datasets, read nothing.
@@ -76,35 +86,49 @@ def open_data(choice: DataChoice, cameras: tuple[str, ...], states: tuple[str, .
     return OpenData(choice, datasets, episodes, recorded, thinned(recorded, choice.every))
 
 
-@contextmanager
-def load_windows(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str) -> Iterator[Any]:
-    """Lend the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader.
+def load_windows(
+    data: OpenData,
+    spec: PolicySpec,
+    *,
+    batch_size: int,
+    seed: int,
+    device: str,
+    past: int = 0,
+    goal: str | None = None,
+    encoder: Any = None,
+) -> Any:
+    """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader.
 
-    The loader's threads end, and its files are closed, with the block.
+    Args:
+        data: the open datasets.
+        spec: of the policy.
+        batch_size: windows a batch.
+        seed: of their order.
+        device: where the training happens.
+        past: actions before the newest observation's, as the policy's configuration has it.
+        goal: what each window shows of its episode's future: its ``end``, a ``future`` step, or nothing.
+        encoder: of the policy, if it is frozen: all pictures are embedded by it once and let go, whatever their number;
+            of a mixture they are embedded again for each batch.
     """
-    windows = _load(data, spec, batch_size=batch_size, seed=seed, device=device)
-    try:
-        yield windows
-    finally:
-        if hasattr(windows, "close"):
-            windows.close()
-
-
-def _load(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, device: str) -> Any:
     from robopolicy.cli.progress import bar, say
-    from robopolicy_data.arrays import decode_arrays
+    from robopolicy_data.arrays import decode_arrays, read_numbers
     from robopolicy_data.loader import Loader
     from robopolicy_data.mixture import read_marks, require_finite
     from robopolicy_data.windows import WindowSampler
 
     choice = data.choice
     with bar("load", None, "pieces") as progress:
-        if choice.cache == "auto" and choice.weights is None and _fits(data, device):
+        embeds = encoder is not None and bool(spec.cameras)
+        if choice.cache == "auto" and choice.weights is None and (embeds or _fits(data, device)):
             marks = [read_marks(data.episodes, name) for name in choice.skip]
-            arrays = decode_arrays(data.episodes, data.recorded, progress.at)
+            if embeds:
+                numbers = read_numbers(data.episodes, data.recorded)
+                arrays = _embedded(data, numbers, encoder.to(device), progress.at)
+            else:
+                arrays = decode_arrays(data.episodes, data.recorded, progress.at)
             require_finite(data.episodes, arrays)
             return WindowSampler(
-                arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, skip=marks
+                arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, past=past, skip=marks
             )
         pinned: dict[str, Any] = {}
         if device.startswith("cuda"):
@@ -114,7 +138,7 @@ def _load(data: OpenData, spec: PolicySpec, *, batch_size: int, seed: int, devic
         return Loader(
             data.datasets, n_obs=spec.n_obs, horizon=spec.horizon, batch_size=batch_size, seed=seed,
             weights=choice.weights, cameras=tuple(spec.cameras), states=tuple(spec.state), every=choice.every,
-            skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
+            past=past, goal=goal, skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
         )  # fmt: skip
 
 
@@ -123,10 +147,30 @@ def policy_spec(data: OpenData, n_obs: int, horizon: int, n_execute: int) -> Pol
     return replace(data.spec, n_obs=n_obs, horizon=horizon, n_execute=n_execute)
 
 
+def _embedded(data: OpenData, numbers: Any, encoder: Any, progress: Any) -> Any:
+    """Return the numbers of all steps with the features of all pictures."""
+    from robopolicy.training.features import embed
+    from robopolicy_data.cache import decode_blocks
+
+    total = sum(episode.frame_count(name) for episode in data.episodes for name in data.recorded.cameras)
+    done = 0
+
+    def told(blocks: Iterable[Any]) -> Iterator[Any]:
+        nonlocal done
+        for block in blocks:
+            yield block
+            done += len(block)
+            progress(done, total)
+
+    features = {
+        name: embed(encoder, name, told(decode_blocks(name, data.episodes, camera)))
+        for name, camera in data.recorded.cameras.items()
+    }
+    return replace(numbers, features=features)
+
+
 def _fits(data: OpenData, device: str) -> bool:
     """Whether the decoded pictures fit into half of what the host, and the GPU, has to spare."""
-    import math
-
     import numpy as np
     import torch
 

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def make_agent(
     on_alarm: str = "hold",
     candidates: int | None = None,
     device: str = "cpu",
+    check: Callable[[Any, int], None] | None = None,
 ) -> Agent:
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
@@ -98,6 +99,7 @@ def make_agent(
         on_alarm: ``"hold"`` or ``"log"``.
         candidates: chunks to draw a plan; None is 1, or what the monitor was calibrated with.
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
+        check: told the policy and its candidates before anything else is done with them; may raise.
     """
     import torch
 
@@ -115,6 +117,8 @@ def make_agent(
     def generator(seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed)
 
+    if check is not None:
+        check(policy, candidates or 1)
     agent = Chunked(policy, n=candidates or 1, generator=generator)
     return agent if watch is None else Guarded(agent, watch, on_alarm=on_alarm)
 

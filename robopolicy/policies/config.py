@@ -1,67 +1,196 @@
-"""The configuration of a diffusion policy: encoder x network x process x solver, and named presets."""
+"""The configuration of a diffusion policy: one member of each axis, and named presets."""
 
+import types
+import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
-from robopolicy.errors import ContractError, UnknownName
-from robopolicy.policies.nets_mlp import MlpConfig
-from robopolicy.policies.process import ProcessConfig
-from robopolicy.policies.solver import SolverConfig
+from robopolicy.errors import ContractError, RobopolicyError, UnknownName
+from robopolicy.policies.consistency import ConsistencyConfig
+from robopolicy.policies.mlp import MlpConfig
+from robopolicy.policies.normaliser import METHODS, Method
+from robopolicy.policies.processes import EDMConfig, FlowConfig, VPConfig
+from robopolicy.policies.solvers import SolverConfig
+from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
 
-NETS: dict[str, type[MlpConfig] | type[UnetConfig]] = {"mlp": MlpConfig, "unet1d": UnetConfig}
+SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
+
+
+@dataclass(frozen=True)
+class ScalingConfig:
+    """How states and actions are scaled for the network, each dimension by itself."""
+
+    action: Method = "minmax"  # range to [-1, 1]; or mean and deviation, 1 % and 99 % to [-1, 1], nothing
+    state: Method = "minmax"  # the same for states
+    per_step: bool = False  # statistics of each row of a chunk by itself, for relative actions
+
+    def __post_init__(self) -> None:
+        for method in (self.action, self.state):
+            if method not in METHODS:
+                raise UnknownName("normaliser", method, METHODS)
+
+
+@dataclass(frozen=True)
+class SelectorConfig:
+    """Which of the drawn chunks is executed."""
+
+    name: Literal["first", "past", "coherence", "medoid"] = "first"  # by chance, what was done, what runs, the middle
+    samples: int = 1  # chunks drawn to choose from
+
+    def __post_init__(self) -> None:
+        if self.name not in SELECTORS:
+            raise UnknownName("selector", self.name, SELECTORS)
+        if self.samples < 1:
+            raise ContractError(f"selector: {self.samples} samples; want at least 1")
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """A goal that the policy is told: what an observation should look like in the end (BESO, Reuss et al. 2023)."""
+
+    streams: tuple[str, ...]  # states and cameras of the spec that make up a goal
+    source: Literal["end", "future"] = "future"  # the end of the episode, or any later step of it
+    drop: float = 0.1  # share of the training samples whose goal is withheld, for guidance
+    weight: float = 1.5  # of classifier-free guidance; 1 is the conditional policy, 0 the goal-free one
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", tuple(self.streams))
+        if self.source not in ("end", "future"):
+            raise UnknownName("goal source", self.source, ("end", "future"))
+        if not self.streams or not 0 <= self.drop < 1:
+            raise ContractError(f"goal: streams {self.streams}, drop {self.drop}; want a stream and 0 <= drop < 1")
+
+
+@dataclass(frozen=True)
+class RealTimeConfig:
+    """Real-time chunking (Black et al. 2025): a new chunk agrees with what of the old one is played meanwhile."""
+
+    beta: float = 5.0  # largest guidance weight
+    jacobian: Literal["identity", "vjp"] = "identity"  # identity needs no backward pass
+    schedule: Literal["exp", "linear", "ones"] = "exp"  # how agreement fades beyond the delay
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
     """One member of each axis. A variant is ``dataclasses.replace(PRESETS["unet"], solver=...)``."""
 
-    net: MlpConfig | UnetConfig = field(default_factory=MlpConfig)
+    net: MlpConfig | UnetConfig | TransformerConfig = field(default_factory=MlpConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
-    process: ProcessConfig = field(default_factory=ProcessConfig)
+    process: VPConfig | EDMConfig | FlowConfig | ConsistencyConfig = field(default_factory=VPConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
+    codec: Literal["auto", "plain", "tool_pose", "relative", "joint"] = "auto"  # what of a command is learnt
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    selector: SelectorConfig = field(default_factory=SelectorConfig)
+    goal: GoalConfig | None = None
+    real_time: RealTimeConfig | None = None
+    past: int = 0  # rows before the newest observation that a chunk also holds: past-token prediction
+    past_loss: bool = True  # whether the past rows are learnt, or only denoised along
+    max_delay: int = 0  # training-time real-time chunking: up to so many first rows are given, clean
     lr: float = 1e-4  # peak learning rate that suits the network, unless the trainer is told another
 
+    def __post_init__(self) -> None:
+        if self.past < 0 or self.max_delay < 0:
+            raise ContractError(f"policy: past {self.past}, max_delay {self.max_delay}; want neither below 0")
+
     def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers; the network's kind is ``net.kind``."""
-        kind = next(name for name, cls in NETS.items() if isinstance(self.net, cls))
-        return {**asdict(self), "net": {"kind": kind, **asdict(self.net)}}
+        """Return plain dicts, lists and numbers; where an axis has several members, ``kind`` names the one."""
+        data: dict[str, Any] = _to_json(self)
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "DiffusionConfig":
         """Rebuild what ``to_json`` gave.
 
         Raises:
-            ContractError: if a key is missing or unknown.
-            UnknownName: on a network, prediction or solver that does not exist.
+            ContractError: if a key is missing or unknown, or a value is none that this version knows.
         """
         try:
-            net = dict(data["net"])
-            kind = net.pop("kind")
-            if kind not in NETS:
-                raise UnknownName("network", kind, NETS)
-            return cls(
-                net=NETS[kind](**net),
-                vision=VisionConfig(**data["vision"]),
-                process=ProcessConfig(**data["process"]),
-                solver=SolverConfig(**data["solver"]),
-                lr=data["lr"],
-            )
-        except (KeyError, TypeError) as error:
+            made: DiffusionConfig = _from_json(cls, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, RobopolicyError):
+                raise
             raise ContractError(f"not a DiffusionConfig: {error!r} in {sorted(data)}") from error
+        return made
 
 
-# All predict x0: short trainings of Push-T from its state scored far better with it than with eps, whichever the
-# solver; and the noisiest level, where a trailing grid starts, holds nothing that eps could tell of x0.
-X0 = ProcessConfig(prediction="x0")
+def _to_json(value: Any) -> Any:
+    if not is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    kind = {"kind": value.kind} if hasattr(value, "kind") else {}
+    return {**kind, **{f.name: _to_json(getattr(value, f.name)) for f in fields(value)}}
+
+
+def _from_json(cls: Any, data: Any, axis: str = "kind") -> Any:
+    if data is None:
+        return None
+    data = dict(data)
+    if isinstance(cls, types.UnionType):
+        members = [member for member in typing.get_args(cls) if member is not type(None)]
+        if len(members) > 1:
+            kinds = {member.kind: member for member in members}
+            kind = data.pop("kind")
+            if kind not in kinds:
+                raise UnknownName(axis, kind, kinds)
+            cls = kinds[kind]
+        else:
+            cls = members[0]
+    else:
+        data.pop("kind", None)
+    hints = typing.get_type_hints(cls)
+    unknown = set(data) - {f.name for f in fields(cls)}
+    if unknown:
+        raise TypeError(f"unknown {sorted(unknown)}")
+    missing = {f.name for f in fields(cls)} - set(data)
+    if missing:
+        raise KeyError(f"missing {sorted(missing)}")
+    return cls(
+        **{
+            name: _from_json(hints[name], value, name) if _nested(hints[name]) else value
+            for name, value in data.items()
+        }
+    )
+
+
+def _nested(hint: Any) -> bool:
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return any(is_dataclass(member) for member in members)
+
+
+# All VP ones predict x0: short trainings of Push-T from its state scored far better with it than with eps, whatever
+# the solver; and the noisiest level, where a trailing grid starts, holds nothing that eps could tell of x0.
+X0 = VPConfig(prediction="x0")
+FLOW, JUMPS = FlowConfig(), ConsistencyConfig()
+# for CPUs: a thin encoder. Without dropout the score falls again when a run goes on for more than some 100 epochs
+THIN, CPU = VisionConfig(width=16), MlpConfig(dropout=0.1)
+BASE = UnetConfig((256, 512, 1024), step_dim=256)
 PRESETS: dict[str, DiffusionConfig] = {
-    # for CPUs: a thin encoder, and 8 steps, which score on Push-T as 16 do. Without dropout the score falls again
-    # when a run goes on for more than some 100 epochs
-    "mlp": DiffusionConfig(MlpConfig(dropout=0.1), VisionConfig(width=16), X0, SolverConfig(steps=8), lr=1e-3),
+    "mlp": DiffusionConfig(CPU, THIN, X0, SolverConfig(steps=8), lr=1e-3),  # 8 steps score on Push-T as 16 do
+    "mlp-flow": DiffusionConfig(CPU, THIN, FLOW, SolverConfig("euler", 5), lr=1e-3),
+    "mlp-consistency": DiffusionConfig(CPU, THIN, JUMPS, SolverConfig("consistency", 2), lr=1e-3),
     "unet-small": DiffusionConfig(UnetConfig((64, 128, 256), step_dim=128), process=X0, lr=5e-4),
-    "unet": DiffusionConfig(UnetConfig((256, 512, 1024), step_dim=256), process=X0, lr=1e-4),
+    "unet": DiffusionConfig(BASE, process=X0),
+    "unet-large": DiffusionConfig(UnetConfig((512, 1024, 2048), step_dim=128), process=X0),
+    "transformer-small": DiffusionConfig(TransformerConfig(128, depth=4), THIN, X0, SolverConfig(steps=8), lr=5e-4),
+    "transformer": DiffusionConfig(TransformerConfig(dropout=0.1), process=X0),
+    "edm": DiffusionConfig(TransformerConfig(depth=4, dropout=0.05), process=EDMConfig(), solver=SolverConfig(steps=3)),
+    "flow": DiffusionConfig(BASE, process=FLOW, solver=SolverConfig("euler", 5)),
+    "consistency": DiffusionConfig(BASE, process=JUMPS, solver=SolverConfig("consistency", 2)),
+}
+DESCRIPTIONS: dict[str, str] = {
+    "mlp": "residual MLP, 8 steps: trains in minutes without a GPU",
+    "mlp-flow": "the MLP with flow matching, 5 steps",
+    "mlp-consistency": "the MLP with a consistency flow, 2 steps: the fastest on a CPU",
+    "unet-small": "U-Net of 4 M parameters, 16 steps",
+    "unet": "U-Net of 66 M, 16 steps: Diffusion Policy's for states; wants a GPU",
+    "unet-large": "U-Net of 256 M, 16 steps: Diffusion Policy's for pictures; wants a large GPU",
+    "transformer-small": "diffusion transformer of 2 M, 8 steps, for long contexts without a GPU",
+    "transformer": "diffusion transformer of 12 M, 16 steps, for long contexts; wants a GPU",
+    "edm": "transformer of 6 M with EDM, 3 steps, as BESO: add --goal.streams to tell it a goal",
+    "flow": "U-Net of 66 M with flow matching, 5 steps; wants a GPU",
+    "consistency": "U-Net of 66 M with a consistency flow, 2 steps: the fastest on a GPU",
 }
 
 

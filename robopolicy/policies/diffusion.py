@@ -1,6 +1,7 @@
 """A diffusion policy: chunks of actions denoised under the newest observations (Chi et al., 2023)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.errors import ContractError
-from robopolicy.policies import solver as solvers
+from robopolicy.policies import solvers
+from robopolicy.policies.codecs import make_codec
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.encoder import ObservationEncoder
-from robopolicy.policies.normaliser import Normaliser
+from robopolicy.policies.goals import GoalToken, guided
+from robopolicy.policies.graphs import Graphs
+from robopolicy.policies.guidance import agreement, prefixed, real_time
+from robopolicy.policies.memory import FrameMemory
+from robopolicy.policies.normaliser import Normaliser, require_fitted
+from robopolicy.policies.processes import Process
+from robopolicy.policies.selectors import choose, past_error
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan
 
@@ -21,7 +29,7 @@ class DiffusionPolicy(nn.Module):
 
     Args:
         spec: which cameras and states it looks at, what it commands, and the horizons.
-        config: encoder, network, process and solver.
+        config: encoder, network, process, solver and what else is chosen.
     """
 
     def __init__(self, spec: PolicySpec, config: DiffusionConfig | None = None) -> None:
@@ -30,46 +38,162 @@ class DiffusionPolicy(nn.Module):
             raise ContractError("policy: its spec names neither a camera nor a state; want at least one")
         self.spec = spec
         self.config = config or PRESETS["mlp"]
-        self.encoder = ObservationEncoder(spec, self.config.vision)
-        self.action = Normaliser.of_action(spec.action)
-        self.net = self.config.net.build(spec.horizon, spec.action.dim, self.encoder.out_dim)
+        if self.config.past > spec.n_obs - 1:
+            raise ContractError(
+                f"policy: {self.config.past} past rows; {spec.n_obs} observations know {spec.n_obs - 1}"
+            )
+        scaling, goal = self.config.scaling, self.config.goal
+        self.rows = self.config.past + spec.horizon  # of a chunk as the network sees it
+        self.encoder = ObservationEncoder(spec, self.config.vision, scaling.state)
+        self.codec = make_codec(self.config.codec, spec)
+        steps = self.rows if scaling.per_step else None
+        self.action = Normaliser(self.codec.dim, untouched=self.codec.untouched, method=scaling.action, steps=steps)
+        self.goal = None if goal is None else GoalToken(goal, self.encoder.mask(goal.streams))
+        self._goal: Observation | None = None  # what `plan` is to reach
+        self._seen, self._goal_seen = FrameMemory(), FrameMemory()
+        self._graphs = Graphs()
+        tokens = spec.n_obs + (goal is not None)
+        self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
+        self.process.grid(self.config.solver.steps)  # what the solver cannot do is refused here, not at the first plan
+        if self.config.solver.name == "consistency" and type(self.process).jump is Process.jump:
+            kind = self.config.process.kind
+            raise ContractError(f"solver consistency: process {kind} learns no jumps; want process consistency")
 
-    def fit_normaliser(self, arrays: Any) -> None:
-        """Take the ranges of ``arrays.state`` {name: (N, D)} and ``arrays.action`` (N, A), in robot units."""
-        self.encoder.fit({name: torch.as_tensor(arrays.state[name]) for name in self.spec.state})
-        self.action.fit(torch.as_tensor(arrays.action))
+    @property
+    def needs_windows(self) -> bool:
+        """Whether its action statistics are those of windows and not of single commands."""
+        return self.codec.anchored or self.config.scaling.per_step
+
+    def fit_normaliser(self, arrays: Any, windows: Any = None) -> None:
+        """Take the statistics of the data, in robot units.
+
+        Args:
+            arrays: ``state`` {name: (N, D)} and ``action`` (N, A).
+            windows: rows of ``arrays``: ``obs`` (W, n_obs), ``action`` and ``padded_action`` (W, past + horizon), if it
+                ``needs_windows``: some 100,000 of them, evenly taken, are looked at.
+
+        Raises:
+            ContractError: if it needs windows and has none, or the data are not finite.
+        """
+        state = {name: torch.as_tensor(arrays.state[name]) for name in self.spec.state}
+        action = torch.as_tensor(arrays.action)
+        self.encoder.fit(state)
+        if not self.needs_windows:
+            self.action.fit(self.codec.encode(action[:, None], {})[:, 0])
+            return
+        if windows is None:
+            raise ContractError(f"policy: codec {self.config.codec!r} needs windows to take its statistics from")
+        some = slice(None, None, 1 + len(windows.action) // 100_000)
+        newest = torch.as_tensor(windows.obs[some])[:, -1:]
+        values = self.codec.encode(
+            action[torch.as_tensor(windows.action[some])], {name: rows[newest] for name, rows in state.items()}
+        )
+        self.action.fit(values, ~torch.as_tensor(windows.padded_action[some]))
+
+    def set_goal(self, goal: Observation | None) -> None:
+        """Plan towards what ``goal`` shows from now on, its goal streams only; None: towards nothing in particular.
+
+        Raises:
+            ContractError: if the policy was trained without goals, or a stream of the goal is missing.
+        """
+        if goal is not None:
+            if self.config.goal is None:
+                raise ContractError("policy: it was trained without goals; train one with goal streams")
+            missing = [name for name in self.config.goal.streams if name not in {**goal.state, **goal.images}]
+            if missing:
+                raise ContractError(
+                    f"policy: the goal lacks {', '.join(missing)}; it is made of {self.config.goal.streams}"
+                )
+        self._goal = goal
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The parts worth compiling: they draw nothing but dropout."""
+        return [self.net, *(camera.net for camera in self.encoder.cameras)]
 
     def encode(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
-        """Return the conditioning vectors (B, E) of batch["state"] and batch["images"]."""
-        return self.encoder(batch.get("state", {}), batch.get("images", {}), generator)
+        """Return the conditioning tokens (B, K, E): one a frame, and the goal's last.
+
+        Args:
+            batch: ``state``, ``images`` or ``features`` as `loss` takes them; ``goal`` {"state": ..., "images": ...} of
+                one frame each, (B, 1, ...), absent if there is none.
+            generator: places the crops, and withholds goals, when training.
+        """
+        tokens = self._tokens(batch, generator)
+        if self.goal is None:
+            return tokens
+        goal = batch.get("goal")
+        token = self.goal(None if goal is None else self._tokens(goal, generator), len(tokens), generator)
+        return torch.cat([tokens, token], dim=1)
+
+    def _tokens(self, batch: Mapping[str, Any], generator: torch.Generator | None) -> Tensor:
+        return self.encoder(batch.get("state", {}), batch.get("images", {}), generator, batch.get("features"))
+
+    def _goal_free(self, cond: Tensor) -> Tensor:
+        """Return cond (N, K, E) with its goal withheld."""
+        assert self.goal is not None
+        return torch.cat([cond[:, :-1], self.goal(None, len(cond), None)], dim=1)
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Return the mean squared error of the network's prediction; eq. 5 of the paper.
 
         Args:
             batch: tensors on the policy's device: ``state`` {name: (B, n_obs, D)}, ``images``
-                {camera: (B, n_obs, H, W, 3) uint8} and ``action`` (B, horizon, A), in robot units.
+                {camera: (B, n_obs, H, W, 3) uint8} or ``features`` {camera: (B, n_obs, F)}, and ``action``
+                (B, past + horizon, A), in robot units.
             generator: on the same device; draws noise, noise levels and crops.
         """
         cond = self.encode(batch, generator)
-        x0 = self.action(batch["action"])
+        x0 = self.action(self.codec.encode(batch["action"], batch.get("state", {})))
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
-        t = torch.randint(self.process.steps, (len(x0),), generator=generator, device=x0.device)
-        output = self.net(self.process.noised(x0, eps, t), t, cond)
-        return nn.functional.mse_loss(output.float(), self.process.target(x0, eps, t))
+        t = self.process.draw(len(x0), generator, x0.device)
+        weight = None
+        if self.config.past and not self.config.past_loss:
+            weight = (torch.arange(self.rows, device=x0.device) >= self.config.past).float().expand(len(x0), -1)
+        if self.config.max_delay:
+            t, weight = self._give_prefix(t, weight, generator)
+        return self.process.loss(self.net, cond, x0, eps, t, weight, generator)
 
-    def sample(self, cond: Tensor, noise: Tensor) -> Tensor:
-        """Return clean chunks (N, H, A), normalised, under cond (N, E) from the solver's ``noise``."""
-        grid = solvers.trailing_grid(self.process.alpha_bar, self.config.solver.steps)
+    def _give_prefix(
+        self, t: Tensor, weight: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Give each sample's first rows clean, up to ``max_delay`` of them, and ask only for the rest; (B, H) both."""
+        delay = torch.randint(self.config.max_delay + 1, (len(t), 1), generator=generator, device=t.device)
+        row = torch.arange(self.rows, device=t.device) - self.config.past
+        given = (row < delay) & (delay > 0)  # (B, H)
+        levels = torch.where(given, torch.full_like(t, self.process.clean_level)[:, None], t[:, None])
+        asked = (~given).float()
+        return levels, asked if weight is None else asked * weight
+
+    def sample(self, cond: Tensor, noise: Tensor, previous: Tensor | None = None, delay: int = 0) -> Tensor:
+        """Return clean chunks (N, past + H, C), normalised.
+
+        Args:
+            cond: (N, K, E).
+            noise: what the solver needs, (N, past + H, C) or one such for each step.
+            previous: (past + H, C) normalised: what was done and what is left of the running chunk, if there is one.
+            delay: rows of ``previous`` that will have been executed before this chunk arrives.
+        """
+        process, config = self.process, self.config
+        net = self.net
+        if config.goal is not None and config.goal.weight != 1:
+            net = guided(net, self._goal_free(cond), config.goal.weight)
+        answer = process.jump if config.solver.name == "consistency" else process.denoise
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.process.clean(self.net(x, t, cond).float(), x, t)
+            return answer(net, cond, x, t)
 
-        solve = {"ddim": solvers.ddim, "ddpm": solvers.ddpm}[self.config.solver.name]
-        return solve(solvers.clipped(denoise), grid, noise)
+        bent: solvers.Denoiser = denoise
+        if previous is not None and config.max_delay and delay:
+            bent = prefixed(bent, previous[: config.past + delay], process.clean_level)
+        elif previous is not None and config.real_time is not None:
+            weights = agreement(self.spec.horizon, delay, self.spec.n_execute, config.real_time.schedule)
+            weights = torch.cat([torch.zeros(config.past), weights]).to(cond.device)
+            bent = real_time(bent, process.mix, previous, weights, config.real_time)
+        bent = solvers.clipped(bent, self.action.limit)
+        return solvers.solve(config.solver, bent, process.grid(config.solver.steps), noise)
 
-    @torch.inference_mode()
     def plan(
         self,
         window: Sequence[Observation],
@@ -77,37 +201,105 @@ class DiffusionPolicy(nn.Module):
         n: int = 1,
         previous: np.ndarray | None = None,
         delay_steps: int = 0,
+        executed: np.ndarray | None = None,
         generator: Any = None,
     ) -> Plan:
         """Draw ``n`` chunks from one encoding of the last ``spec.n_obs`` observations, oldest first.
 
         Noise is drawn on the CPU whatever the device, one candidate after the other, by a generator of this plan
         alone, seeded by one number from ``generator``: the same generator gives the same plans everywhere, and
-        candidate 0 does not depend on ``n``, in this plan nor in the next. ``previous`` and ``delay_steps`` are not
-        used: every plan is fresh.
+        candidate 0, the one to execute, does not depend on ``n`` unless the selector draws fewer than that.
+
+        ``aux`` holds, if chunks begin in the past, the first candidate's ``past_error``: how far what it says was done
+        is from what was, mean squared in normalised space.
 
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
         """
         if len(window) != self.spec.n_obs:
             raise ContractError(f"plan: a window of {len(window)} observations; want {self.spec.n_obs}")
+        if self.config.max_delay and delay_steps > self.config.max_delay:
+            raise ContractError(
+                f"plan: a delay of {delay_steps} steps; the policy was trained for at most {self.config.max_delay}"
+            )
         self._require_fitted()
-        draw_from = _generator_of_plan(generator)
-        shape = (self.spec.horizon, self.spec.action.dim)
+        # a vector-Jacobian product needs tensors that autograd can follow
+        follow = self.config.real_time is not None and self.config.real_time.jacobian == "vjp"
+        with torch.no_grad() if follow else torch.inference_mode():
+            return self._plan(window, n, previous, delay_steps, executed, plan_generator(generator))
 
-        def draw(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn(shape, generator=draw_from)
-
-        noise = [solvers.noise_like(self.config.solver, shape, draw) for _ in range(n)]
+    def _plan(
+        self,
+        window: Sequence[Observation],
+        n: int,
+        previous: np.ndarray | None,
+        delay_steps: int,
+        executed: np.ndarray | None,
+        draw_from: torch.Generator,
+    ) -> Plan:
+        count = max(n, self.config.selector.samples)
+        noise = self.draw_noise(count, draw_from)
         training = self.training
         self.eval()
         try:
-            cond = self.encode(self._batch(window))  # (1, E)
-            chunks = self.sample(cond.expand(n, -1), torch.stack(noise, dim=-3).to(cond.device))
+            batch: dict[str, Any] = self._batch(window, self._seen)
+            if self._goal is not None:
+                batch["goal"] = self._goal_batch(self._goal)
+            cond = self.encode(batch)  # (1, K, E)
+            done = self._normalised(executed, batch["state"], self.config.past)
+            left = self._normalised(previous, batch["state"], self.rows)
+            running = self._running(done, left)
+            chunks = self._drawn(cond.expand(count, -1, -1), noise.to(cond.device), running, delay_steps)
+            past = self.config.past
+            known = done if done is not None and len(done) == past else None
+            best = choose(self.config.selector, chunks, past=past, done=known, previous=self._overlap(left))
+            order = [best, *(i for i in range(count) if i != best)][:n]
+            actions = self.codec.decode(self.action.inverse(chunks[order])[:, past:], batch["state"])
         finally:
             self.train(training)
-        values = self.action.inverse(chunks).cpu().numpy()
-        return Plan(values, cond[0].float().cpu().numpy())
+        aux = {"past_error": _error_of(chunks[best], known)} if past else {}
+        return Plan(actions.cpu().numpy(), cond[0].flatten().float().cpu().numpy(), aux)
+
+    def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the noise of ``count`` candidates as `sample` takes it, one candidate after the other, on the CPU."""
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        shape = (self.rows, self.codec.dim)
+        return torch.stack([solvers.noise_like(self.config.solver, shape, draw) for _ in range(count)], dim=-3)
+
+    def _drawn(self, cond: Tensor, noise: Tensor, running: Tensor | None, delay: int) -> Tensor:
+        """Return what `sample` does; from a recording where there is a GPU and no running chunk to agree with."""
+        if running is not None and (self.config.max_delay or self.config.real_time is not None):
+            return self.sample(cond, noise, running, delay)
+        place = next(self.net.parameters()).data_ptr(), self.action.center.data_ptr()
+        return self._graphs.run(self.sample, cond, noise, (self.config, place))
+
+    def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor], end: int) -> Tensor | None:
+        """Return what of the actions (R, A), in robot units, are rows up to ``end``, as the network sees them."""
+        rows = None if actions is None else actions[-end:] if end else None
+        if rows is None or len(rows) == 0:
+            return None
+        values = torch.as_tensor(rows, dtype=torch.float32, device=self.action.center.device)
+        whole = values[-1:].repeat(self.rows, 1)  # each row has its place: it may have statistics of its own
+        whole[end - len(values) : end] = values
+        return self.action(self.codec.encode(whole[None], state))[0, end - len(values) : end]
+
+    def _running(self, done: Tensor | None, left: Tensor | None) -> Tensor | None:
+        """Return (past + H, C): what was done, the first of it repeated where it is not known, then what is left."""
+        if left is None:
+            return None
+        past = self.config.past
+        if past == 0:
+            return left
+        done = left[:1] if done is None else done
+        return torch.cat([done[:1].expand(past - len(done), -1), done, left])
+
+    def _overlap(self, left: Tensor | None) -> Tensor | None:
+        """Return the rows of ``left`` that the running chunk really has; beyond its end the last one is repeated."""
+        rows = self.spec.horizon - self.spec.n_execute
+        return left[:rows] if left is not None and rows else None
 
     def stats(self) -> dict[str, Any]:
         """Return the statistics of every normaliser, for people to read."""
@@ -118,9 +310,18 @@ class DiffusionPolicy(nn.Module):
         }
 
     def reset(self) -> None:
-        """Nothing is remembered between plans."""
+        """Forget the frames seen; all else is the same from one plan to the next."""
+        self._seen.forget()
 
-    def _batch(self, window: Sequence[Observation]) -> dict[str, dict[str, Tensor]]:
+    def train(self, mode: bool = True) -> "DiffusionPolicy":
+        """Switch dropout and random crops on or off; what was encoded before weights are trained is forgotten."""
+        if mode:
+            self._seen.forget()
+            self._goal_seen.forget()
+        super().train(mode)
+        return self
+
+    def _batch(self, window: Sequence[Observation], memory: FrameMemory) -> dict[str, dict[str, Tensor]]:
         device = self.action.center.device
 
         def stack(arrays: list[np.ndarray]) -> Tensor:
@@ -128,15 +329,28 @@ class DiffusionPolicy(nn.Module):
 
         return {
             "state": {name: stack([o.state[name] for o in window]).float() for name in self.spec.state},
-            "images": {name: stack([o.images[name] for o in window]) for name in self.spec.cameras},
+            "features": memory.features(self.encoder, window),
         }
 
+    def _goal_batch(self, goal: Observation) -> dict[str, dict[str, Tensor]]:
+        """Return the goal as a frame of all streams: those it does not have are zeros, which its token does not see."""
+        zeros = {name: np.zeros(part.dim, np.float32) for name, part in self.spec.state.items()}
+        black = {name: np.zeros(camera.shape, camera.dtype) for name, camera in self.spec.cameras.items()}
+        whole = replace(goal, state={**zeros, **goal.state}, images={**black, **goal.images})
+        return self._batch([whole], self._goal_seen)
+
     def _require_fitted(self) -> None:
-        if not self.action.fitted:
-            raise ContractError("policy: its normaliser was never fitted; train it or load a checkpoint")
+        states = dict(zip(self.encoder.state_names, self.encoder.states, strict=True))
+        require_fitted({"action": self.action, **states}, "policy")  # type: ignore[dict-item]
 
 
-def _generator_of_plan(generator: Any) -> torch.Generator:
+def _error_of(chunk: Tensor, done: Tensor | None) -> np.ndarray:
+    """Return the past-token error of a chunk (past + H, C), () float32; NaN until all of that past is known."""
+    error = np.nan if done is None else float(past_error(chunk[None], done))
+    return np.asarray(error, np.float32)
+
+
+def plan_generator(generator: Any) -> torch.Generator:
     """Return a fresh generator, seeded by one draw from the episode's (numpy's, torch's, or None: torch's global)."""
     if isinstance(generator, np.random.Generator):
         seed = int(generator.integers(2**63))

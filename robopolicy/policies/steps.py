@@ -18,7 +18,7 @@ def sinusoidal(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
 
 
 class StepEmbedding(nn.Module):
-    """Sinusoids of the noise level through two layers: t (B,) to (B, out_dim)."""
+    """Sinusoids of the noise level through two layers: t (...,) to (..., out_dim)."""
 
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
@@ -26,5 +26,5 @@ class StepEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, out_dim))
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed t (B,)."""
+        """Embed t, (B,) or one for each row of each chunk, (B, H)."""
         return self.mlp(sinusoidal(t, self.dim))

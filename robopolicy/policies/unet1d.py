@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +15,17 @@ from robopolicy.policies.steps import StepEmbedding
 class UnetConfig:
     """Size of a `ChunkUnet`; ``build`` makes one."""
 
-    channels: tuple[int, ...] = (256, 512, 1024)
-    kernel: int = 5
-    groups: int = 8  # of GroupNorm
+    kind: ClassVar[str] = "unet1d"
+    channels: tuple[int, ...] = (256, 512, 1024)  # of each level; one more level halves the rows once more
+    kernel: int = 5  # rows that a convolution spans, odd
+    groups: int = 8  # of GroupNorm; divides the channels
     step_dim: int = 256  # length of the noise-level embedding
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has only lists
 
-    def build(self, horizon: int, action_dim: int, cond_dim: int) -> nn.Module:
-        """Return the network for chunks (horizon, action_dim) under a condition (cond_dim,).
+    def build(self, horizon: int, action_dim: int, tokens: int, token_dim: int) -> nn.Module:
+        """Return the network for chunks (horizon, action_dim) under conditions (tokens, token_dim).
 
         Raises:
             ContractError: if the horizon cannot be halved once a level.
@@ -33,7 +35,7 @@ class UnetConfig:
             raise ContractError(
                 f"unet1d: horizon {horizon} is not a multiple of {factor}, as {len(self.channels)} levels need"
             )
-        return ChunkUnet(self, action_dim, cond_dim)
+        return ChunkUnet(self, action_dim, tokens * token_dim)
 
 
 class ChunkUnet(nn.Module):
@@ -62,17 +64,21 @@ class ChunkUnet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Map a noisy chunk x (B, H, A) at noise level t (B,) under cond (B, C) to (B, H, A)."""
-        film = torch.cat([self.step(t), cond], dim=1)
+        """Map a noisy chunk x (B, H, A) at times t (B,) or (B, H) under cond (B, K, E) to (B, H, A)."""
+        step = self.step(t)  # (B, S) or (B, H, S)
+        flat = cond.flatten(1)
+        films = [torch.cat([step, flat if step.ndim == 2 else flat[:, None].expand(-1, step.shape[1], -1)], dim=-1)]
+        for _ in self.down[1:]:  # a level sees half the rows of the one above
+            films.append(films[-1] if step.ndim == 2 else films[-1].unflatten(1, (-1, 2)).mean(2))
         hidden = x.transpose(1, 2)  # (B, A, H)
         skips = []
-        for first, second, halve in self.down:  # type: ignore[misc]
+        for film, (first, second, halve) in zip(films, self.down, strict=True):  # type: ignore[misc]
             hidden = second(first(hidden, film), film)
             skips.append(hidden)
             hidden = halve(hidden)
         for block in self.middle:
-            hidden = block(hidden, film)
-        for first, second, double in self.up:  # type: ignore[misc]
+            hidden = block(hidden, films[-1])
+        for film, (first, second, double) in zip(reversed(films[1:]), self.up, strict=True):  # type: ignore[misc]
             hidden = torch.cat([hidden, skips.pop()], dim=1)
             hidden = double(second(first(hidden, film), film))
         return self.leave(hidden).transpose(1, 2)
@@ -89,8 +95,9 @@ class _FilmBlock(nn.Module):
         self.skip = nn.Conv1d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        scale, shift = self.film(film)[..., None].chunk(2, dim=1)  # (B, n_out, 1) each
-        return self.second(self.first(x) * (1 + scale) + shift) + self.skip(x)
+        told = self.film(film)  # (B, 2 n_out), or one for each row: (B, h, 2 n_out)
+        scale, shift = (told[..., None] if told.ndim == 2 else told.transpose(1, 2)).chunk(2, dim=1)
+        return self.second(torch.addcmul(shift, self.first(x), 1 + scale)) + self.skip(x)
 
 
 def _conv_norm_mish(n_in: int, n_out: int, kernel: int, groups: int) -> nn.Sequential:

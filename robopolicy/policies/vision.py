@@ -1,4 +1,4 @@
-"""Pictures to features: a ResNet-18 with GroupNorm and a spatial softmax, one for each camera."""
+"""Pictures to features: a ResNet-18 with GroupNorm and a spatial softmax, one for each camera or one for all."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.errors import ContractError
+from robopolicy.spec import CameraSpec
 
 
 @dataclass(frozen=True)
@@ -13,38 +14,65 @@ class VisionConfig:
     """Size of a `CameraEncoder`."""
 
     crop: float = 0.875  # side of the crop over the side of the picture: 84 of 96
-    keypoints: int = 32  # of the spatial softmax
-    feature_dim: int = 64
+    keypoints: int = 32  # points in the picture that the spatial softmax finds
+    feature_dim: int = 64  # numbers a picture becomes
     width: int = 64  # channels of the first stage; 64 is ResNet-18
+    shared: bool = False  # one encoder for all cameras, not one for each
+    frozen: bool = False  # weights come from elsewhere and stay; crops are the centre, so a frame is embedded once
 
 
 class CameraEncoder(nn.Module):
-    """uint8 pictures (B, T, H, W, 3) of one camera to features (B, T, feature_dim).
+    """uint8 pictures (B, T, H, W, 3) of a camera to features (B, T, feature_dim).
 
     Training crops at random (the same place for all T pictures of a sample, or their motion would be lost),
-    otherwise the centre is taken.
+    otherwise the centre is taken. Pictures of any size fit, so one encoder can serve several cameras.
 
-    Raises:
-        ContractError: if the pictures are too small for a network that shrinks them 32 times.
+    Attributes:
+        mean, std: (3,) what is taken from a channel in 0..1, and what it is then divided by: to [-1, 1], unless
+            weights from elsewhere were trained on another scale.
     """
 
-    def __init__(self, config: VisionConfig, height: int, width: int) -> None:
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.crop = (round(height * config.crop), round(width * config.crop))
-        if min(self.crop) <= 32:
-            raise ContractError(
-                f"vision: a crop of {self.crop[0]}x{self.crop[1]} px shrinks to one row or column, which has no "
-                "position to tell; want pictures of at least 40x40"
-            )
+        self.config = config
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.full((3,), 0.5))
+        self.register_buffer("std", torch.full((3,), 0.5))
         self.net = ResNet18(config.width)
         self.pool = SpatialSoftmax(8 * config.width, config.keypoints)
         self.head = nn.Linear(2 * config.keypoints, config.feature_dim)
+        self.requires_grad_(not config.frozen)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Encode; ``generator``, on the device of the images, places the crops when training."""
-        cut = random_crop(images, self.crop, generator) if self.training else centre_crop(images, self.crop)
-        pixels = cut.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B * T, 3, h, w) in [-1, 1]
-        return self.head(self.pool(self.net(pixels))).unflatten(0, images.shape[:2])
+        size = crop_size(self.config, images.shape[2], images.shape[3])
+        moving = self.training and not self.config.frozen
+        cut = random_crop(images, size, generator) if moving else centre_crop(images, size)
+        pixels = cut.flatten(0, 1).permute(0, 3, 1, 2).float()  # (B * T, 3, h, w) in memory as they were: h, w, 3
+        scaled = pixels * (1 / (255 * self.std))[:, None, None] - (self.mean / self.std)[:, None, None]
+        return self.head(self.pool(self.net(scaled))).unflatten(0, images.shape[:2])
+
+
+def require_visible(config: VisionConfig, name: str, camera: CameraSpec) -> None:
+    """Check that a `CameraEncoder` can look at what a camera shows.
+
+    Raises:
+        ContractError: if it is a depth map, or too small for a network that shrinks pictures 32 times.
+    """
+    if camera.kind != "colour":
+        raise ContractError(f"vision: camera {name!r} is a {camera.kind} map; policies see colour, so leave it out")
+    height, width = crop_size(config, camera.height, camera.width)
+    if min(height, width) <= 32:
+        raise ContractError(
+            f"vision: a crop of {height}x{width} px of camera {name!r} shrinks to one row or column, which has no "
+            "position to tell; want pictures of at least 40x40"
+        )
+
+
+def crop_size(config: VisionConfig, height: int, width: int) -> tuple[int, int]:
+    """Return the height and width of what is cut out of pictures of ``height`` and ``width``."""
+    return round(height * config.crop), round(width * config.crop)
 
 
 def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -54,16 +82,14 @@ def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def random_crop(images: Tensor, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
-    """Cut one window (h, w) out of each sample of images (B, T, H, W, 3)."""
+    """Cut one window (h, w) out of each sample of images (B, T, H, W, 3), in one gather of the bytes as they are."""
     batch, _, height, width, _ = images.shape
     device = images.device
     top = torch.randint(height - size[0] + 1, (batch, 1), generator=generator, device=device)
     left = torch.randint(width - size[1] + 1, (batch, 1), generator=generator, device=device)
-    rows = top + torch.arange(size[0], device=device)  # (B, h)
-    columns = left + torch.arange(size[1], device=device)  # (B, w)
-    sample = torch.arange(batch, device=device)[:, None, None]
-    cut = images.transpose(1, 3)[sample, columns[:, :, None], rows[:, None, :]]  # (B, w, h, T, 3)
-    return cut.permute(0, 3, 2, 1, 4)
+    windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: (B, T, tops, lefts, 3, h, w)
+    windows = windows.permute(0, 2, 3, 1, 5, 6, 4)  # (B, tops, lefts, T, h, w, 3)
+    return windows[torch.arange(batch, device=device), top[:, 0], left[:, 0]]
 
 
 class SpatialSoftmax(nn.Module):

@@ -1,4 +1,4 @@
-"""A checkpoint: a folder of weights.safetensors, spec.json, stats.json and train.json. Never a pickle."""
+"""A checkpoint: a folder of weights.safetensors, spec.json, stats.json, train.json, and a card. Never a pickle."""
 
 import hashlib
 import json
@@ -12,9 +12,10 @@ from robopolicy.errors import CheckpointError, RobopolicyError
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.spec import PolicySpec
+from robopolicy.training.card import write_card
 from robopolicy.training.files import replace_file
 
-FORMAT = 1
+FORMAT = 2  # 1 had other networks and named no codec
 WEIGHTS, SPEC, STATS, TRAIN = "weights.safetensors", "spec.json", "stats.json", "train.json"
 DIGEST = "sha256"  # of the tensors, in the header of the weights
 
@@ -45,6 +46,7 @@ def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mappi
     replace_file(folder / STATS, _json(policy.stats()))
     replace_file(folder / WEIGHTS, save(weights, {DIGEST: _digest(weights)}))
     replace_file(folder / TRAIN, _json(train))
+    write_card(folder, policy, train)
 
 
 def load_policy(folder: str | Path, device: str = "cpu") -> DiffusionPolicy:
@@ -106,17 +108,31 @@ def require_keys(want: Mapping[str, torch.Tensor], have: Mapping[str, torch.Tens
 
 
 def _read(folder: Path) -> tuple[PolicySpec, DiffusionConfig]:
+    if (folder / SPEC).is_file():
+        _require_format(folder)  # before its files: another format may have others
     _require_files(folder)
     data, _, _ = [_read_json(folder, name) for name in (SPEC, STATS, TRAIN)]  # a damaged one is a damaged checkpoint
-    if data.get("format") != FORMAT or data.get("policy") != "diffusion":
-        raise CheckpointError(
-            f"checkpoint {folder}: {SPEC} is format {data.get('format')} of policy {data.get('policy')!r}; "
-            f"this version reads format {FORMAT} of 'diffusion'"
-        )
     try:
         return PolicySpec.from_json(data["spec"]), DiffusionConfig.from_json(data["config"])
     except (KeyError, RobopolicyError) as error:
         raise CheckpointError(f"checkpoint {folder}: {SPEC} is damaged: {error}") from error
+
+
+def _require_format(folder: Path) -> None:
+    """Raise CheckpointError unless this version reads what is in ``folder``."""
+    data = _read_json(folder, SPEC)
+    made, policy = data.get("format"), data.get("policy")
+    reads = f"this version reads format {FORMAT}"
+    if isinstance(made, int) and made > FORMAT:
+        raise CheckpointError(
+            f"checkpoint {folder} is of format {made}, which a newer robopolicy wrote; {reads}: upgrade robopolicy"
+        )
+    if isinstance(made, int) and made < FORMAT:
+        raise CheckpointError(f"checkpoint {folder} is of an old format, {made}; {reads}: train it anew")
+    if made != FORMAT or policy != "diffusion":
+        raise CheckpointError(
+            f"checkpoint {folder}: {SPEC} is format {made!r} of policy {policy!r}; {reads} of 'diffusion'"
+        )
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:

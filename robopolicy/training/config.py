@@ -1,13 +1,16 @@
 """How to train, and what a run tells of itself while it goes on."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
-from robopolicy.errors import ContractError
+from robopolicy.errors import ContractError, UnknownName
 
+COMPILE = ("auto", "off", "on")
+LEAST = {"steps": 1, "batch_size": 1, "num_threads": 1, "seed": 0, "eval_every_steps": 1, "keep": 0}
 LAST_SEED = 2**32 - 1  # the generator's own seed is a million times as large and must fit 64 bits
 
 
@@ -21,33 +24,41 @@ class TrainConfig:
         ContractError: on a number out of its range, or a device that this machine or this torch has not.
     """
 
-    steps: int | None = None
-    max_minutes: float | None = None
-    batch_size: int = 256
-    lr: float | None = None  # peak; None takes the one of the policy's configuration
+    steps: int | None = None  # gradient steps; the run ends there
+    max_minutes: float | None = None  # min; the run ends there, the learning rate annealed to it
+    batch_size: int = 256  # windows a step, of all processes together
+    lr: float | None = None  # peak learning rate; None takes the preset's
     warmup: float = 0.02  # fraction of the budget
-    weight_decay: float = 1e-6
+    weight_decay: float = 1e-6  # of matrices and kernels; biases and norms have none
+    clip_norm: float | None = 1.0  # longest gradient, of all weights together; None never clips
     ema_power: float = 0.75  # decay 1 - (1 + step)^-power
-    seed: int = 0
-    device: str = "cpu"
+    seed: int = 0  # of weights, batches and noise
+    device: str = "cpu"  # cpu, cuda, cuda:1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; weights stay float32
-    num_threads: int | None = None  # of torch on the CPU; None leaves it as it is
-    save_every_s: float = 60.0
-    report_every_s: float = 0.5
+    compile: Literal["auto", "off", "on"] = "auto"  # the networks, by torch.compile; auto: on a GPU, for long runs
+    num_threads: int | None = None  # threads of torch on the CPU; None leaves them as they are
+    save_every_s: float = 60.0  # s between checkpoints; less often where a save takes more than a thirtieth of it
+    report_every_s: float = 0.5  # s between reports of loss and speed
+    eval_every_steps: int | None = None  # between the checkpoints that are evaluated while training goes on
+    eval_every_minutes: float | None = None  # the same by the clock; with neither only the last one is
+    keep: int = 0  # newest evaluated checkpoints to keep in checkpoints/, beside best/
+    tensorboard: bool = False  # logs in tensorboard/
 
     def __post_init__(self) -> None:
         if self.steps is None and self.max_minutes is None:
             raise ContractError("training: give steps, max_minutes or both")
-        for name, least in (("steps", 1), ("batch_size", 1), ("num_threads", 1), ("seed", 0)):
+        for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ContractError(f"training: {name} is {value}; want at least {least}")
         if self.seed > LAST_SEED:
             raise ContractError(f"training: seed is {self.seed}; want at most {LAST_SEED}")
-        for name in ("max_minutes", "lr"):
+        for name in ("max_minutes", "lr", "clip_norm", "eval_every_minutes"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ContractError(f"training: {name} is {value}; want a finite number above 0")
+        if self.compile not in COMPILE:
+            raise UnknownName("setting of compile", self.compile, COMPILE)
         _require_device(self.device)
 
 
@@ -62,6 +73,14 @@ class Progress:
     eta_s: float
     data_s: float  # gathering batches, since this call began; on a GPU the time to launch, not to run
     update_s: float  # forward, backward, optimiser and averaging
+    lr: float = 0.0  # of the last step
+    grad_norm: float = 0.0  # of the last step, before it was clipped
+    scores: Mapping[str, Any] = field(default_factory=dict)  # the newest evaluation: its step and what it measured
+
+    @property
+    def data_share(self) -> float:
+        """Fraction of the time that was spent waiting for data."""
+        return self.data_s / max(self.data_s + self.update_s, 1e-9)
 
 
 def wants_bfloat16(precision: str, device: torch.device) -> bool:

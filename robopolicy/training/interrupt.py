@@ -2,29 +2,34 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SAME_S = 1.0  # torchrun passes Ctrl-C on to processes that the terminal has already told
+
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within the block the first SIGINT only sets a flag, which the yielded function reads; a second one raises.
+    """Within the block the first SIGINT or SIGTERM only sets a flag, which the yielded function reads.
 
-    Outside the main thread, where Python allows no signal handlers, the flag is never set.
+    One that comes more than a second later raises KeyboardInterrupt at once. Outside the main thread, where Python
+    allows no signal handlers, the flag is never set.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    received: list[int] = []
+    received: list[float] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if received:
+        received.append(time.monotonic())
+        if received[-1] - received[0] > SAME_S:
             raise KeyboardInterrupt
-        received.append(number)
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from robopolicy.errors import CheckpointError
-from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.training.average import Average
 from robopolicy.training.checkpoint import load_policy, read_train, require_keys
 from robopolicy.training.config import TrainConfig
 from robopolicy.training.files import replace_file
+from robopolicy.training.trainable import Trainable
 
 RESUME = "resume.safetensors"
 
 
 def save_state(
-    folder: Path, policy: DiffusionPolicy, optimizer: torch.optim.Optimizer, ema: Any, cursor: Mapping[str, Any]
+    folder: Path, policy: Trainable, optimizer: torch.optim.Optimizer, average: Average, cursor: Mapping[str, Any]
 ) -> None:
     """Write raw weights, averaged weights, optimiser moments and random state, replacing the file in one stroke.
 
@@ -27,24 +28,25 @@ def save_state(
         folder: of the checkpoint.
         policy: with its raw weights.
         optimizer: AdamW.
-        ema: ``diffusers.training_utils.EMAModel``.
+        average: of the weights.
         cursor: where the run stands, JSON-able.
     """
     from safetensors.torch import save
 
     tensors = {f"raw.{name}": tensor for name, tensor in policy.state_dict().items()}
-    for (name, parameter), averaged in zip(policy.named_parameters(), ema.shadow_params, strict=True):
-        tensors[f"ema.{name}"] = averaged
-        tensors |= {f"adam.{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+    for (name, parameter), value in zip(policy.named_parameters(), average.values, strict=True):
+        tensors[f"ema.{name}"] = value
+        moments = optimizer.state.get(parameter, {})  # none of a weight that is frozen
+        tensors |= {f"adam.{key}.{name}": moment for key, moment in moments.items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    header = {**cursor, "ema_steps": ema.optimization_step}
+    header = {**cursor, "ema_steps": average.steps}
     content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"cursor": json.dumps(header)})
     replace_file(folder / RESUME, content)
 
 
-def load_state(folder: Path, policy: DiffusionPolicy, optimizer: torch.optim.Optimizer, ema: Any) -> dict[str, Any]:
+def load_state(folder: Path, policy: Trainable, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Any]:
     """Restore what `save_state` wrote, random state included, and return the cursor.
 
     Raises:
@@ -55,14 +57,16 @@ def load_state(folder: Path, policy: DiffusionPolicy, optimizer: torch.optim.Opt
     require_keys(policy.state_dict(), raw, f"{folder / RESUME}")
     policy.load_state_dict(raw)
     averaged = _part(tensors, "ema.")
-    for (name, parameter), shadow in zip(policy.named_parameters(), ema.shadow_params, strict=True):
+    for (name, parameter), shadow in zip(policy.named_parameters(), average.values, strict=True):
         shadow.copy_(averaged[name])
+        if f"adam.step.{name}" not in tensors:
+            continue
         moments = {key: tensors[f"adam.{key}.{name}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
         # Adam counts its steps on the CPU, except when fused, where the count lives beside the parameter
         fused = optimizer.defaults.get("fused")
         count = tensors[f"adam.step.{name}"].to(parameter.device if fused else "cpu")
         optimizer.state[parameter] = {"step": count, **moments}
-    ema.optimization_step = cursor["ema_steps"]
+    average.steps = cursor["ema_steps"]
     torch.set_rng_state(tensors["rng.cpu"])
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
@@ -111,6 +115,7 @@ def run_settings(config: TrainConfig, lr: float) -> dict[str, Any]:
         "lr": lr,
         "warmup": config.warmup,
         "weight_decay": config.weight_decay,
+        "clip_norm": config.clip_norm,
         "ema_power": config.ema_power,
     }
     return settings if config.precision == "auto" else {**settings, "precision": config.precision}

@@ -11,6 +11,8 @@ from robopolicy.errors import ContractError
 from robopolicy.spec import PolicySpec
 
 _EPOCHS = "every window once an epoch"
+WHOLE = slice(None)
+_GOALS = 7  # as `robopolicy_data.loader.GOALS`: both draw the same goals
 
 
 class Arrays(Protocol):
@@ -19,7 +21,8 @@ class Arrays(Protocol):
     state: Mapping[str, np.ndarray]  # {name: (N, D) float32}
     action: np.ndarray  # (N, A) float32
     images: Mapping[str, np.ndarray]  # {camera: (F, H, W, 3) uint8}
-    # and, if a camera is slower than the steps, seen {camera: (N,) int64}: which picture each step saw
+    # and, if a camera is slower than the steps, seen {camera: (N,) int64}: which picture each step saw; and, for a
+    # policy whose encoder is frozen, features {camera: (F, D) float32} in place of images
 
 
 class Sampler(Protocol):
@@ -27,8 +30,9 @@ class Sampler(Protocol):
 
     arrays: Any  # Arrays
     obs_rows: np.ndarray  # (W, n_obs) int64
-    action_rows: np.ndarray  # (W, horizon) int64
-    # and, where known, padded_obs (W, n_obs) bool and padded_action (W, horizon) bool
+    action_rows: np.ndarray  # (W, past + horizon) int64
+    # and past, if it is not 0: how many of those rows come before the newest observation's; and, where known,
+    # padded_obs (W, n_obs) bool, padded_action (W, past + horizon) bool and last_rows (W,) int64, of the own episode
 
 
 @runtime_checkable
@@ -39,6 +43,7 @@ class Batches(Protocol):
     spec: PolicySpec  # of the windows
     seed: int
     batch_size: int
+    # and past, if it is not 0: actions of a window before the newest observation's
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -55,12 +60,22 @@ class Batches(Protocol):
 
 
 def open_windows(
-    windows: Sampler | Batches, spec: PolicySpec, device: torch.device, seed: int
+    windows: Sampler | Batches,
+    spec: PolicySpec,
+    device: torch.device,
+    seed: int,
+    past: int = 0,
+    goal: str | None = None,
+    world: int = 1,
 ) -> "DeviceWindows | HostWindows":
-    """Return what a trainer takes batches from; raises ContractError if it does not fit ``spec`` or ``seed``."""
+    """Return what a trainer takes batches from, ``past`` + horizon actions a window, and a ``goal`` if asked for.
+
+    Raises:
+        ContractError: if it does not fit ``spec``, ``seed``, ``past``, ``goal`` or the ``world`` processes.
+    """
     if isinstance(windows, Batches):
-        return HostWindows(windows, spec, device, seed)
-    return DeviceWindows(windows, spec, device)
+        return HostWindows(windows, spec, device, seed, past, goal, world)
+    return DeviceWindows(windows, spec, device, past, goal)
 
 
 def pinned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -76,16 +91,28 @@ class DeviceWindows:
         sampler: `robopolicy_data.windows.WindowSampler` or anything with its three attributes.
         spec: of the policy: which states and cameras, and the horizons.
         device: where the training happens.
+        past: actions of a window before the newest observation's, that the policy learns.
+        goal: what each window also shows as ``goal``: the ``end`` of its episode or a ``future`` step of it.
 
     Raises:
         ContractError: if the sampler has no windows, or its horizons or names are not those of the spec.
     """
 
-    def __init__(self, sampler: Sampler, spec: PolicySpec, device: torch.device) -> None:
+    def __init__(
+        self, sampler: Sampler, spec: PolicySpec, device: torch.device, past: int = 0, goal: str | None = None
+    ) -> None:
         arrays = sampler.arrays
-        _require_fit(sampler, spec)
+        self._goal = goal
+        self._last = None if goal is None else torch.as_tensor(_last_rows(sampler), device=device)
+        _require_fit(sampler, spec, past)
         self._state = {name: torch.as_tensor(arrays.state[name], device=device) for name in spec.state}
-        self._images = {name: torch.as_tensor(arrays.images[name], device=device) for name in spec.cameras}
+        features = getattr(arrays, "features", {})
+        self._images = {
+            name: torch.as_tensor(arrays.images[name], device=device) for name in spec.cameras if name not in features
+        }
+        self._features = {
+            name: torch.as_tensor(features[name], device=device) for name in spec.cameras if name in features
+        }
         self._action = torch.as_tensor(arrays.action, device=device)
         self._obs_rows = torch.as_tensor(sampler.obs_rows, device=device)
         self._action_rows = torch.as_tensor(sampler.action_rows, device=device)
@@ -109,26 +136,47 @@ class DeviceWindows:
     @property
     def about(self) -> dict[str, Any]:
         """What makes the order, beside seed and step."""
-        return {"order": _EPOCHS}
+        return {"order": _EPOCHS} if self._goal is None else {"order": _EPOCHS, "goal": self._goal}
 
-    def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
-        """Return batch number ``step`` of the run ``seed``: every window once an epoch, the odd rest left out."""
+    def batch(self, seed: int, step: int, size: int, part: slice = WHOLE) -> dict[str, Any]:
+        """Return ``part`` of batch number ``step`` of the run ``seed``.
+
+        Every window comes once an epoch, the odd rest is left out.
+        """
         size = min(size, len(self))
         epoch, k = divmod(step, len(self) // size)
-        return self.gather(self._epoch(seed, epoch)[k * size : (k + 1) * size])
+        ids = self._epoch(seed, epoch)[k * size : (k + 1) * size]
+        batch = self.gather(ids[part])
+        return batch if self._last is None else {**batch, "goal": self._goals(ids, seed, step, part)}
 
     def gather(self, ids: Tensor) -> dict[str, Any]:
-        """Return windows ids (B,): states (B, n_obs, D), images (B, n_obs, H, W, 3), action and, if known, padded_*."""
-        rows = self._obs_rows[ids]
+        """Return windows ids (B,): states (B, n_obs, D), images (B, n_obs, H, W, 3), action and, if known, padded_*.
+
+        A camera whose pictures were embedded is in ``features`` (B, n_obs, F) and not in ``images``.
+        """
         return {
-            "state": {name: values[rows] for name, values in self._state.items()},
-            "images": {
-                name: values[self._seen[name][rows] if name in self._seen else rows]
-                for name, values in self._images.items()
-            },
-            "action": self._action[self._action_rows[ids]],
+            **self._observed(self._obs_rows[ids]),
+            "action": _take(self._action, self._action_rows[ids]),
             **{name: values[ids] for name, values in self._padded.items()},
         }
+
+    def _observed(self, rows: Tensor) -> dict[str, Any]:
+        return {
+            "state": {name: _take(values, rows) for name, values in self._state.items()},
+            "images": {name: _take(values, self._frames(name, rows)) for name, values in self._images.items()},
+            "features": {name: _take(values, self._frames(name, rows)) for name, values in self._features.items()},
+        }
+
+    def _frames(self, camera: str, rows: Tensor) -> Tensor:
+        return self._seen[camera][rows] if camera in self._seen else rows
+
+    def _goals(self, ids: Tensor, seed: int, step: int, part: slice) -> dict[str, Any]:
+        assert self._last is not None
+        now, last = self._obs_rows[ids[part], -1], self._last[ids[part]]
+        if self._goal == "end":
+            return self._observed(last[:, None])
+        share = torch.from_numpy(np.random.default_rng([seed, step, _GOALS]).random(len(ids))[part]).to(self._device)
+        return self._observed((now + (share * (last - now)).round().long())[:, None])
 
     def _epoch(self, seed: int, epoch: int) -> Tensor:
         if self._permutation is None or self._permutation[:2] != (seed, epoch):
@@ -144,9 +192,25 @@ class HostWindows:
         ContractError: if the loader's horizons, names or seed are not those of the run.
     """
 
-    def __init__(self, loader: Batches, spec: PolicySpec, device: torch.device, seed: int) -> None:
-        have = (loader.spec.n_obs, loader.spec.horizon, loader.spec.action.dim)
-        _require_shapes(have, spec, loader.spec.state, loader.spec.cameras)
+    def __init__(
+        self,
+        loader: Batches,
+        spec: PolicySpec,
+        device: torch.device,
+        seed: int,
+        past: int = 0,
+        goal: str | None = None,
+        world: int = 1,
+    ) -> None:
+        self._world = loader.about.get("world", 1)
+        if self._world not in (1, world):
+            raise ContractError(f"training: the loader shares with {self._world} processes, the run with {world}")
+        if getattr(loader, "goal", None) != goal:
+            raise ContractError(
+                f"training: the loader's goals are {getattr(loader, 'goal', None)}, the policy's {goal}"
+            )
+        have = (loader.spec.n_obs, getattr(loader, "past", 0), loader.spec.horizon, loader.spec.action.dim)
+        _require_shapes(have, spec, past, loader.spec.state, loader.spec.cameras)
         if loader.seed != seed:
             raise ContractError(f"training: the loader's seed is {loader.seed}, the run's {seed}")
         self._loader, self._spec, self._device = loader, spec, device
@@ -156,48 +220,77 @@ class HostWindows:
         return len(self._loader)
 
     def size(self, wanted: int) -> int:
-        """Return how many windows a batch has: the loader's own number."""
-        return self._loader.batch_size
+        """Return how many windows a batch of all processes has: the loader's own number."""
+        return self._loader.batch_size * self._world
 
     @property
     def about(self) -> dict[str, Any]:
         """What makes the order, beside seed and step."""
         order = dict(self._loader.about)
-        plain = order.get("weights") is None and order.get("world", 1) == 1  # then it is that of `DeviceWindows`
-        return {"order": _EPOCHS if plain else order}
+        plain = order.get("weights") is None  # then it is that of `DeviceWindows`
+        for name in ("rank", "world"):
+            order.pop(name, None)  # however many share it, together they see the same batches
+        goal = {} if order.pop("goal", None) is None else {"goal": self._loader.about["goal"]}
+        return {"order": _EPOCHS if plain else order, **goal}
 
-    def batch(self, seed: int, step: int, size: int) -> dict[str, Any]:
-        """Return batch number ``step``; what it holds is good until the next call."""
+    def batch(self, seed: int, step: int, size: int, part: slice = WHOLE) -> dict[str, Any]:
+        """Return ``part`` of batch number ``step``, the loader's if it shares too; it is good until the next call."""
         if self._copied is not None:
             self._copied.synchronize()  # the loader fills these arrays anew once it is asked again
         made = self._loader.batch(step)
+        part = part if self._world == 1 else WHOLE
         batch: dict[str, Any] = {
-            "state": {name: self._bring(made["state"][name]) for name in self._spec.state},
-            "images": {name: self._bring(made["images"][name]) for name in self._spec.cameras},
-            **{name: self._bring(made[name]) for name in ("action", "padded_obs", "padded_action") if name in made},
+            **self._observed(made, part),
+            **({"goal": self._observed(made["goal"], part)} if "goal" in made else {}),
+            **{
+                name: self._bring(made[name][part])
+                for name in ("action", "padded_obs", "padded_action")
+                if name in made
+            },
         }
         if self._device.type == "cuda":
             self._copied = torch.cuda.Event()
             self._copied.record()
         return batch
 
+    def _observed(self, made: Mapping[str, Any], part: slice) -> dict[str, Any]:
+        return {
+            "state": {name: self._bring(made["state"][name][part]) for name in self._spec.state},
+            "images": {name: self._bring(made["images"][name][part]) for name in self._spec.cameras},
+        }
+
     def _bring(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
 
 
-def _require_fit(sampler: Sampler, spec: PolicySpec) -> None:
-    have = (sampler.obs_rows.shape[1], sampler.action_rows.shape[1], sampler.arrays.action.shape[1])
-    _require_shapes(have, spec, sampler.arrays.state, sampler.arrays.images)
+def _take(values: Tensor, rows: Tensor) -> Tensor:
+    """Return values[rows], whole rows at a time, which is faster on a CPU."""
+    return values.index_select(0, rows.flatten()).view(*rows.shape, *values.shape[1:])
+
+
+def _last_rows(sampler: Sampler) -> np.ndarray:
+    rows = getattr(sampler, "last_rows", None)
+    if rows is None:
+        raise ContractError("training: the windows do not say where their episodes end, which goals need: last_rows")
+    return np.asarray(rows)
+
+
+def _require_fit(sampler: Sampler, spec: PolicySpec, past: int) -> None:
+    before = getattr(sampler, "past", 0)
+    rows = sampler.action_rows.shape[1] - before
+    have = (sampler.obs_rows.shape[1], before, rows, sampler.arrays.action.shape[1])
+    cameras = {**sampler.arrays.images, **getattr(sampler.arrays, "features", {})}
+    _require_shapes(have, spec, past, sampler.arrays.state, cameras)
     if len(sampler.obs_rows) == 0:
         raise ContractError("training: the dataset has no windows; record at least one episode")
 
 
 def _require_shapes(
-    have: tuple[int, int, int], spec: PolicySpec, states: Mapping[str, Any], cameras: Mapping[str, Any]
+    have: tuple[int, int, int, int], spec: PolicySpec, past: int, states: Mapping[str, Any], cameras: Mapping[str, Any]
 ) -> None:
-    want = (spec.n_obs, spec.horizon, spec.action.dim)
+    want = (spec.n_obs, past, spec.horizon, spec.action.dim)
     if have != want:
-        raise ContractError(f"training: windows have (n_obs, horizon, action) {have}, the policy's spec has {want}")
+        raise ContractError(f"training: windows have (n_obs, past, horizon, action) {have}, the policy has {want}")
     for kind, names, offered in (("state", spec.state, states), ("camera", spec.cameras, cameras)):
         missing = [name for name in names if name not in offered]
         if missing:

@@ -1,0 +1,137 @@
+"""Guidance: real-time chunking against closed forms, and prefixes that come out as they went in."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from robopolicy.errors import UnknownName
+from robopolicy.policies.config import DiffusionConfig, RealTimeConfig
+from robopolicy.policies.consistency import ConsistencyConfig
+from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.policies.guidance import agreement, prefixed, real_time
+from robopolicy.policies.mlp import MlpConfig
+from robopolicy.policies.processes import EDMConfig, FlowConfig, VPConfig
+from robopolicy.policies.solvers import SolverConfig, noise_like, solve
+from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.testing_policies import random_observation
+
+PROCESSES = [VPConfig(prediction="x0"), VPConfig(), EDMConfig(), FlowConfig(), ConsistencyConfig()]
+H, A = 8, 2
+
+
+def gaussian(process, spread: float = 0.5):
+    """The exact denoiser of independent normal data: mean 0.2, standard deviation ``spread``."""
+
+    def denoise(x, t):
+        alpha, sigma = (part[:, None, None] for part in process.mix(t))
+        gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
+        return 0.2 + gain * (x - alpha * 0.2)
+
+    return denoise
+
+
+def draw(process, denoise, steps=8, count=5, seed=0):
+    config = SolverConfig("ddim", steps)
+    generator = torch.Generator().manual_seed(seed)
+    noise = noise_like(config, (count, H, A), lambda shape: torch.randn(shape, generator=generator))
+    return solve(config, denoise, process.grid(steps), noise)
+
+
+@pytest.mark.parametrize("jacobian", ["identity", "vjp"])
+@pytest.mark.parametrize("config", PROCESSES, ids=lambda c: c.kind)
+def test_zero_weights_change_nothing_and_ones_reproduce_the_chunk(config, jacobian):
+    process = config.build()
+    denoise, previous = gaussian(process), torch.randn(H, A, generator=torch.Generator().manual_seed(1))
+    setting = RealTimeConfig(jacobian=jacobian)
+    free = draw(process, denoise)
+    unbent = draw(process, real_time(denoise, process.mix, previous, torch.zeros(H), setting))
+    assert torch.equal(unbent, free)
+    kept = draw(process, real_time(denoise, process.mix, previous, torch.ones(H), setting))
+    assert torch.equal(kept, previous.expand(5, H, A))
+    some = agreement(H, 3, 4)
+    mixed = draw(process, real_time(denoise, process.mix, previous, some, setting))
+    assert torch.equal(mixed[:, :3], previous[:3].expand(5, 3, A))
+    assert torch.equal(mixed[:, 4:], free[:, 4:])  # rows are independent here: none beyond is touched
+    assert not torch.allclose(mixed[:, :3], free[:, :3])
+
+
+@pytest.mark.parametrize("jacobian", ["identity", "vjp"])
+@pytest.mark.parametrize("config", PROCESSES, ids=lambda c: c.kind)
+def test_soft_weights_pull_towards_the_running_chunk(config, jacobian):
+    process = config.build()
+    denoise, previous = gaussian(process), torch.full((H, A), 0.8)
+    setting = RealTimeConfig(jacobian=jacobian)
+    free = (draw(process, denoise) - previous).abs().mean()
+    half = (draw(process, real_time(denoise, process.mix, previous, torch.full((H,), 0.5), setting)) - previous).abs()
+    most = (draw(process, real_time(denoise, process.mix, previous, torch.full((H,), 0.9), setting)) - previous).abs()
+    assert most.mean() < half.mean() < 0.9 * free
+
+
+@pytest.mark.parametrize("config", PROCESSES, ids=lambda c: c.kind)
+def test_vjp_is_the_paper_s_formula(config):
+    """For a linear denoiser D = c + k x the Jacobian is k, so the pull is known."""
+    process = config.build()
+    denoise, previous, weights = gaussian(process), torch.randn(H, A), torch.full((H,), 0.7)
+    x, t = torch.randn(3, H, A), torch.as_tensor(process.grid(8).t[2]).expand(3)
+    alpha, sigma = (float(part[0]) for part in process.mix(t))
+    a, b = alpha / (alpha + sigma), sigma / (alpha + sigma)
+    slope = alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (alpha + sigma)  # by the flow's own, scaled x
+    clean = denoise(x, t)
+    velocity = (previous - clean) * 0.7 * slope * min(5.0, b / a * (a**2 + b**2) / b**2)
+    bent = real_time(denoise, process.mix, previous, weights, RealTimeConfig(jacobian="vjp"))(x, t)
+    assert torch.allclose(bent, clean + b * velocity, atol=1e-5)
+
+
+def test_agreement_fades_from_the_delay_to_what_the_running_chunk_has_left():
+    for schedule in ("exp", "linear", "ones"):
+        weights = agreement(16, 3, 8, schedule)
+        assert (weights[:3] == 1).all()
+        assert (weights[8:] == 0).all()
+        assert (weights[3:8] > 0).all()
+        assert (weights.diff() <= 0).all()
+    assert agreement(16, 3, 8, "exp")[5] < agreement(16, 3, 8, "linear")[5] < 1
+    assert torch.equal(agreement(4, 0, 4), torch.zeros(4))  # all of it was executed: nothing is left
+    with pytest.raises(UnknownName, match="no schedule 'cosine'; valid: exp, linear, ones"):
+        agreement(8, 1, 4, "cosine")
+
+
+@pytest.mark.parametrize("config", PROCESSES, ids=lambda c: c.kind)
+def test_a_prefix_is_shown_clean_and_kept(config):
+    process = config.build()
+    prefix = torch.randn(3, A)
+    seen = []
+
+    def denoise(x, t):
+        seen.append((x, t))
+        return torch.zeros_like(x)
+
+    bent = prefixed(denoise, prefix, process.clean_level)
+    out = bent(torch.randn(5, H, A), torch.as_tensor(process.grid(4).t[1]).expand(5))
+    x, t = seen[0]
+    assert torch.equal(x[:, :3], prefix.expand(5, 3, A))
+    assert torch.equal(out[:, :3], prefix.expand(5, 3, A))
+    assert (t[:, :3] == process.clean_level).all()
+    assert (t[:, 3:] == process.grid(4).t[1]).all()
+
+
+@pytest.mark.parametrize("setting", [RealTimeConfig(), RealTimeConfig(jacobian="vjp")])
+def test_a_policy_keeps_the_rows_that_are_executed_meanwhile(setting):
+    spec = PolicySpec(
+        state={"x": StateSpec(3, ("m",))}, action=ActionSpec("vector", ("a", "b"), ("m",)), horizon=H, n_execute=4
+    )
+    torch.manual_seed(0)
+    config = DiffusionConfig(MlpConfig(width=32, depth=1), process=FlowConfig(), solver=SolverConfig("euler", 5))
+    policy = DiffusionPolicy(spec, replace(config, real_time=setting))
+
+    rng = np.random.default_rng(0)
+    state, action = rng.normal(size=(50, 3)).astype(np.float32), rng.normal(size=(50, 2)).astype(np.float32)
+    policy.fit_normaliser(SimpleNamespace(state={"x": state}, action=action))
+    previous = np.random.default_rng(2).uniform(-1, 1, (H, A)).astype(np.float32)
+    window = [random_observation(spec, np.random.default_rng(3))]
+    plan = policy.plan(window, n=3, previous=previous, delay_steps=2, generator=np.random.default_rng(4))
+    free = policy.plan(window, n=3, generator=np.random.default_rng(4))
+    np.testing.assert_allclose(plan.chunks[:, :2], np.broadcast_to(previous[:2], (3, 2, A)), atol=1e-5)
+    assert np.abs(plan.chunks[:, 2:] - free.chunks[:, 2:]).max() > 1e-3
