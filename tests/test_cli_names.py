@@ -29,7 +29,7 @@ def test_every_command_says_the_name_it_was_given(tmp_path, name):
     path = tmp_path / name
     done = robopolicy("record", "--robot", "twin:lift", "--cameras", "--data", path, "--episodes", 1)
     assert done.returncode == 0, done.stderr
-    assert f"{path} holds 1 episodes" in done.stdout
+    assert f"{path} holds 1 episode." in done.stdout
     command = done.stdout.partition("Next: ")[2]
     assert shlex.split(command)[:4] == ["robopolicy", "train", "--data", str(path)]
     done = robopolicy("data", "info", path)

@@ -80,6 +80,8 @@ def record(path: Path, first_seed: int, say: Callable[[object], object]) -> None
             if seed == first_seed:
                 say("open")
             for k in range(length(seed)):
+                while recorder.status().queued > 40:  # a starved process is no robot: nothing is to be dropped here
+                    time.sleep(0.001)
                 recorder.on_step(make_step(k, rng))
             recorder.on_end(meta)
             say(recorder.committed[-1])
