@@ -57,7 +57,7 @@ def torchrun(out: Path, mode: str = "fresh") -> None:
         capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Warning" not in done.stderr
+    assert "FutureWarning" not in done.stderr
 
 
 def state(out: Path) -> dict[str, torch.Tensor]:

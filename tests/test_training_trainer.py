@@ -317,12 +317,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 def test_kill_minus_nine_leaves_a_whole_checkpoint(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import robopolicy.training.trainer as trainer\n"
+        "trainer.SAVING = 1e9  # all the time\n"
         "from test_training_trainer import *\n"
         "train(make(), sampler(), sys.argv[1], replace(CONFIG, steps=10**6, save_every_s=0.0))\n"
     )
     for pause_s in (0.05, 0.3, 0.7):
         process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)])
-        while not (tmp_path / "resume.safetensors").exists():
+        while not (tmp_path / "train.json").exists():  # the first save is over
             assert process.poll() is None
             time.sleep(0.05)
         time.sleep(pause_s)

@@ -125,19 +125,21 @@ def test_poison_before_the_first_save_leaves_no_checkpoint(tmp_path, monkeypatch
     assert not (tmp_path / "weights.safetensors").exists()
 
 
-def test_the_average_is_that_of_diffusers():
+@pytest.mark.parametrize(("steps", "tolerance"), [(100, 1e-5), (603, 1.0)])
+def test_the_average_is_that_of_diffusers(steps, tolerance):
+    """Exactly at first; then, of a random walk of unit steps that is tens away, to less than one step."""
     torch.manual_seed(0)
     net = nn.Linear(5, 3)
     mine = Average(net.parameters(), 0.75)
     theirs = EMAModel(net.parameters(), use_ema_warmup=True, power=0.75)
-    for _ in range(50):
+    for _ in range(steps):
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter += torch.randn_like(parameter)
         mine.step()
         theirs.step(net.parameters())
     for a, b in zip(mine.values, theirs.shadow_params, strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+        assert (a - b).abs().max() < tolerance
     copied = nn.Linear(5, 3)
     mine.copy_to(copied.parameters())
     assert torch.equal(copied.weight, mine.values[0])
@@ -177,10 +179,9 @@ def test_without_a_compiler_a_run_goes_on_uncompiled(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's compiler, of torch itself
 def test_a_compiled_run_is_close_to_one_that_is_not(tmp_path):
-    plain = train(make(), sampler(), tmp_path / "a", FULL)
-    policy = make()
+    plain = train(make(STATE, TINY), sampler(), tmp_path / "a", FULL)
+    policy = make(STATE, TINY)
     compiled = train(policy, sampler(), tmp_path / "b", replace(FULL, compile="on"))
-    for (name, a), b in zip(plain.named_parameters(), compiled.parameters(), strict=True):
-        if "pool.maps.bias" not in name:  # its gradient is nothing but rounding
-            assert torch.allclose(a, b, atol=2e-5), name
+    for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-5)
     assert policy.net._compiled_call_impl is None

@@ -85,7 +85,7 @@ def judge(policy: DiffusionPolicy, solver: SolverConfig, *, count: int = 8, n: i
             off.extend(((chunks[mine] - want) ** 2).sum(-1).mean(-1))
     return Modes(
         float(np.mean(left)), float(np.mean(right)), float(1 - np.mean(left) - np.mean(right)),
-        float(np.minimum(left, right).min()), float(100 * np.sqrt(np.mean(off))),
+        float(np.minimum(left, right).min()), float(100 * np.sqrt(np.mean(off))) if off else float("nan"),
     )  # fmt: skip
 
 

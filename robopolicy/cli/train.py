@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
         encoder=args.encoder, image_weights=args.image_weights, eval_env=args.eval_env, eval_seeds=args.eval_seeds,
         about={"command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
+    if not _is_first():
+        return
     command = shlex.join(["robopolicy", "eval", "--checkpoint", str(args.out), "--env", "twin:TASK"])
     say(f"checkpoint in {args.out}. Next: ", (command, "bold"))
 
@@ -121,7 +123,7 @@ def train(
     horizons = _horizons(opened, net, {key: seen.get(key) if value is None else value for key, value in asked.items()})
     spec = policy_spec(opened, horizons.n_obs, horizons.horizon, horizons.n_execute)
     config = _train_config(opened, settings or {}, before, pictures=bool(cameras))
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
+    first = _is_first()
     if resume:
         _require_same(out, before, {"config": net.to_json(), "spec": spec.to_json()})
         going_on = plan_resume(out, config, net.lr if config.lr is None else config.lr)
@@ -145,6 +147,11 @@ def train(
             made, windows, out, config, resume=resume, about=told, evaluate=evaluate,
             on_progress=lambda now: progress.at(now.step, now.steps, note=progress_note(now)) if first else None,
         )  # fmt: skip
+
+
+def _is_first() -> bool:
+    """Whether this is the process that speaks, of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def progress_note(now: Any) -> str:

@@ -12,6 +12,7 @@ from robopolicy.training.config import TrainConfig, wants_bfloat16
 from robopolicy.training.ranks import Ranks
 
 SCHEDULE = 10_000  # resolution of the learning rate schedule, which runs over the fraction of the budget used
+TRIAL = 4  # steps after which compiled code, run, recorded as a CUDA graph and replayed, is known to work
 LONG_STEPS, LONG_MINUTES = 3_000, 3.0  # from here on a minute of compiling pays on a GPU
 
 
@@ -49,7 +50,7 @@ class Updates:
         self._generator = torch.Generator(device)
         self._loss = ranks.averaging(policy)
         self._networks = list(policy.networks) if wants_compile(config, device) else []
-        self._proven = not self._networks or config.compile == "on"  # else the first step shows whether it works
+        self._trial = TRIAL if self._networks and config.compile == "auto" else 0
         self._compile()
         self._sum, self._norm, self._bad = (torch.zeros((), device=device) for _ in range(3))
         self.count = 0
@@ -94,12 +95,13 @@ class Updates:
             network._compiled_call_impl = None  # type: ignore[assignment]
 
     def _backward(self, batch: Mapping[str, Any], step: int) -> Tensor:
-        if self._proven:
+        if self._trial == 0:
             return self._try(batch, step)
-        self._proven = True
+        self._trial -= 1
         try:
             return self._try(batch, step)
         except RuntimeError:  # as torch's own are: no compiler on this machine, or it cannot do this network
+            self._trial = 0
             self.close()
             self.optimizer.zero_grad(set_to_none=True)
             return self._try(batch, step)

@@ -155,8 +155,8 @@ class DeviceWindows:
         A camera whose pictures were embedded is in ``features`` (B, n_obs, F) and not in ``images``.
         """
         return {
-            **self._observed(self._obs_rows[ids]),
-            "action": _take(self._action, self._action_rows[ids]),
+            **self._observed(_take(self._obs_rows, ids)),
+            "action": _take(self._action, _take(self._action_rows, ids)),
             **{name: values[ids] for name, values in self._padded.items()},
         }
 

@@ -3,6 +3,10 @@
 Visiting two stations in turns, from a row of noisy pixels among passers-by (tests/patrol_world.py). All policies have
 the same network, process, demonstrations, gradient steps and, but for the first, the same eight observations; the long
 context without past tokens has all that it takes to know which station was last. Real trainer, real loop.
+
+Trainings 0 and 1, 40 episodes each: long context 14/80, past-token loss 33/80, loss and best of 8 52/80 (3.7 times the
+long context). The factor is one of equal, short training: with more steps the long context catches up (at 4,000 steps
+and harder pixels to .33 against .59), as it does with fewer passers-by.
 """
 
 import argparse

@@ -85,7 +85,6 @@ class Turns:
 
     bare: Bare
     device: torch.device
-    seconds: float
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
     last: Progress | None = None
@@ -109,7 +108,7 @@ class Turns:
 
     def fraction(self) -> tuple[float, float, float]:
         """Return seconds a step of ours and of the bare loop, and the speed of ours over it, medians of the turns."""
-        skip = len(self.ours) // 4  # warming up, compiling
+        skip = 1 + len(self.ours) // 5  # warming up, compiling
         ours, theirs = np.array(self.ours[skip:]), np.array(self.theirs[1 + skip : 1 + len(self.ours)])
         both = min(len(ours), len(theirs))
         return float(np.median(ours)), float(np.median(theirs)), float(np.median(theirs[:both] / ours[:both]))
@@ -120,9 +119,13 @@ def measure(preset: str, spec: PolicySpec, batch_size: int, args: argparse.Names
     data = sampler(spec, STEPS if not spec.cameras else 4_000)
     bare = Bare(spec, preset, data, batch_size, device)
     flops, weights = bare.flops(), sum(p.numel() for p in bare.policy.parameters())
-    turns = Turns(bare, device, args.seconds)
+    turns = Turns(bare, device)
+    bare.step(0)
+    began = turns.now()
+    bare.step(1)
+    steps = max(round(args.seconds / 2 / (turns.now() - began)), 12)
     config = TrainConfig(
-        max_minutes=args.seconds / 60, batch_size=batch_size, device=args.device, num_threads=args.threads,
+        steps=steps, batch_size=batch_size, device=args.device, num_threads=args.threads,
         compile=args.compile,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
@@ -163,7 +166,7 @@ def roofline(device: torch.device) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="*", choices=list(PRESETS), help="default: mlp unet-small; on a GPU unet")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each row, both sides together")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each row, both sides together, about")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--pictures", action="store_true", help="two cameras of 96 px too; always on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
