@@ -1,3 +1,4 @@
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -76,19 +77,21 @@ def test_a_frozen_weight_is_neither_updated_nor_missed_when_the_run_resumes(tmp_
     assert load_policy(tmp_path / "parts").action.fitted
 
 
-def test_a_gradient_that_is_no_number_changes_nothing_and_is_counted():
+@pytest.mark.parametrize("clip", [1.0, None])
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, 1e30])  # the last: a gradient too long for its square
+def test_a_gradient_that_is_no_number_changes_nothing_and_is_counted(clip, poison):
     policy, batch = fitted()
-    updates = Updates(policy, FULL, 1e-2, CPU, Ranks())
+    updates = Updates(policy, replace(FULL, clip_norm=clip), 1e-2, CPU, Ranks())
     updates.step(batch, 0, 0.5)
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     moments = [state["exp_avg"].clone() for state in updates.optimizer.state.values()]
     assert updates.sound
-    updates.step({**batch, "action": batch["action"] * torch.nan}, 1, 0.5)
+    updates.step({**batch, "action": batch["action"] * poison}, 1, 0.5)
     assert not updates.sound
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
     assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, updates.optimizer.state.values(), strict=True))
     loss, _, bad = updates.take()
-    assert loss != loss
+    assert not math.isfinite(loss)
     assert bad == 1
     assert updates.sound, "a take begins anew"
     updates.step(batch, 2, 0.5)

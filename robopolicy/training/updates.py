@@ -123,12 +123,13 @@ class Updates:
         """Step AdamW, whose fused kernel scales the gradient on its way, and skips all of it if told to."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         self._norm = torch.nn.utils.get_total_norm(gradients).float()
-        found = (~torch.isfinite(self._norm)).float()
-        self._bad += found
-        clip = self._config.clip_norm or math.inf
-        scale: Tensor | None = (self._norm / clip).clamp_min(1)
-        if clip == math.inf or (self._device.type == "cpu" and float(self._norm) <= clip):
-            scale = None  # a CPU knows already, and is spared a pass over the gradient
+        clip = self._config.clip_norm or torch.finfo(torch.float32).max  # which infinity is still beyond
+        scale: Tensor | None = None
+        found: Tensor | None = None
+        if self._device.type != "cpu" or not float(self._norm) <= clip:  # a CPU knows already, and is spared the work
+            scale = (self._norm / clip).clamp_min(1)
+            found = (~torch.isfinite(self._norm)).float()
+            self._bad += found
         self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
         self.optimizer.found_inf = found  # type: ignore[attr-defined]
         self.optimizer.step()
