@@ -190,4 +190,4 @@ def test_what_is_no_process_is_refused():
     with pytest.raises(UnknownName, match="exponential, karras"):
         EDMConfig(spacing="linear")
     with pytest.raises(ContractError, match="want 0 < min < max"):
-        EDMConfig(sigma_min=2.0)
+        EDMConfig(sigma_min=4.0)

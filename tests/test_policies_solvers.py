@@ -1,6 +1,7 @@
 """The solvers against diffusers' schedulers, step for step on shared levels and noise."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -284,6 +285,8 @@ def test_a_perfect_denoiser_is_found_from_any_noise(config, name):
 def test_the_error_falls_with_the_order_of_the_solver(config, name, order):
     """Of normal data the denoiser is known, and so is where the probability flow takes each noise."""
     spread, centre = 0.3, 0.2
+    if config.kind == "edm":  # its last step, from the least noise to none, is of first order whatever the solver
+        config = replace(config, sigma_min=0.002)
     process = config.build()
 
     def denoise(x, t):

@@ -178,12 +178,16 @@ class VPCosine(Process):
 
 @dataclass(frozen=True)
 class EDMConfig:
-    """Variance exploding with Karras' preconditioning; the defaults are BESO's (Reuss et al. 2023)."""
+    """Variance exploding with Karras' preconditioning; the defaults are BESO's (Reuss et al. 2023) but for the range.
+
+    Theirs ends at sigma 1, where half of a chunk scaled to [-1, 1] still shows through: samples that start from pure
+    noise there favour the mode nearest to the middle.
+    """
 
     kind: ClassVar[str] = "edm"
     sigma_data: float = 0.5  # standard deviation of the normalised actions
-    sigma_min: float = 0.005  # least noise, in units of the normalised actions
-    sigma_max: float = 1.0  # most noise, where samples start
+    sigma_min: float = 0.02  # least noise, in units of the normalised actions
+    sigma_max: float = 3.0  # most noise, where samples start
     loc: float = math.log(0.5)  # of the log-logistic distribution that training draws sigma from
     scale: float = 0.5  # of that distribution
     spacing: Literal["exponential", "karras"] = "exponential"  # of the levels that a solver visits
