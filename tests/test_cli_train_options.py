@@ -193,7 +193,7 @@ def test_every_axis_is_reached_from_the_command_line(data, tmp_path):
     assert config.net.depth == PRESETS["mlp"].net.depth
     assert read_train(tmp_path / "p")["train"]["warmup"] == 0.5
     assert read_spec(tmp_path / "p").n_obs == 4
-    assert read_train(tmp_path / "p")["data"]["command"].startswith("robopolicy ")
+    assert read_train(tmp_path / "p")["data"]["command"].startswith(f"robopolicy train --data {data} --out ")
 
 
 def test_a_run_goes_on_with_the_settings_it_has(data, tmp_path, capsys):

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = argparse.Namespace(debug=False)
     try:
-        args = build_parser().parse_args(argv)  # the options of train need torch
+        words = sys.argv[1:] if argv is None else list(argv)
+        args = build_parser().parse_args(words, argparse.Namespace(words=words))  # the options of train need torch
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
         return _interrupted()

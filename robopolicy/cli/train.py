@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         cameras=_tuple(args.cameras), n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute,
         resume=args.resume, settings={**given(args, TrainConfig), "device": args.device},
         encoder=args.encoder, image_weights=args.image_weights, eval_env=args.eval_env, eval_seeds=args.eval_seeds,
-        about={"command": shlex.join(["robopolicy", *sys.argv[1:]])},
+        about={"command": shlex.join(["robopolicy", *args.words])},
     )  # fmt: skip
     if not _is_first():
         return
