@@ -46,6 +46,6 @@ def periods(stamps_ns: Iterable[int] | np.ndarray) -> Periods:
 
 
 def _quantile(values: np.ndarray, q: float) -> int:
-    """Return the smallest of the integers that so large a share does not exceed; several times faster than numpy's."""
+    """Return the smallest of the integers that so large a share does not exceed, without sorting them all."""
     place = max(math.ceil(q * len(values)) - 1, 0)
     return int(np.partition(values, place)[place])

@@ -52,8 +52,7 @@ class ChunkMLP(nn.Module):
 def _ahead(t: Tensor, noisiest: Tensor) -> Tensor:
     """Return how much cleaner each row is than the noisiest one, and whether it is at all: (B, 2 H), 0 where it is not.
 
-    Given rows are continued a third better than if they were told by the difference alone, which is small where there
-    is little noise.
+    The difference alone would be small where there is little noise, and given rows would be continued worse.
     """
     ahead = (noisiest[:, None] - t).float()
     return torch.cat([ahead / TIME_SCALE, ahead.tanh()], dim=1)

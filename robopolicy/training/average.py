@@ -13,8 +13,8 @@ EVERY_STEP = 100  # from here on every fourth step moves the average, by the dec
 class Average:
     """Exponential moving average of weights whose decay grows with the step: 1 - (1 + step)^-power.
 
-    That of diffusers' ``EMAModel(use_ema_warmup=True)`` at a tenth of its time, which would be a tenth of every step
-    of a small network on a CPU: one pass over the weights, and after a hundred steps only in every fourth one.
+    That of diffusers' ``EMAModel(use_ema_warmup=True)``, which would be a good part of every step of a small network on
+    a CPU: here it is one pass over the weights, and after a hundred steps only in every fourth one.
 
     Args:
         parameters: the weights; they are read at every `step`.

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from bench_nets import made
 
 from robopolicy.policies import solvers
 from robopolicy.policies.config import PRESETS, DiffusionConfig
@@ -38,16 +39,6 @@ PAIRS = {
     "flow, euler 16": (FlowConfig(), SolverConfig("euler", 16)),
     "consistency, 2 jumps": (ConsistencyConfig(), SolverConfig("consistency", 2)),
 }
-
-
-def made(config: DiffusionConfig, device: str) -> DiffusionPolicy:
-    policy = DiffusionPolicy(SPEC, config).eval()
-    rng = np.random.default_rng(0)
-    arrays = argparse.Namespace(
-        state={"state": rng.random((50, 5), np.float32)}, action=rng.random((50, 2), np.float32)
-    )
-    policy.fit_normaliser(arrays)
-    return policy.to(device)
 
 
 def diffusers_loop(config: DiffusionConfig, policy: DiffusionPolicy) -> Callable[[torch.Tensor, torch.Tensor], None]:
@@ -119,7 +110,7 @@ def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
 def overhead(preset: str, label: str, device: str, seconds: float) -> float:
     process, solver = PAIRS[label]
     config = replace(PRESETS[preset], process=process, solver=solver)
-    policy = made(config, device)
+    policy = made(config, SPEC, device)
     cond = torch.randn(1, SPEC.n_obs, policy.encoder.token_dim, device=device)
     noise = solvers.noise_like(solver, (1, SPEC.horizon, 2), torch.randn).to(device)
     x, t = torch.randn(1, SPEC.horizon, 2, device=device), torch.full((1,), 50.0, device=device)
@@ -181,8 +172,8 @@ def alone(
 @torch.inference_mode()
 def few_steps(preset: str, device: str, seconds: float) -> None:
     base = PRESETS[preset]
-    sixteen = made(replace(base, solver=SolverConfig("ddim", 16)), device)
-    two = made(replace(base, process=ConsistencyConfig(), solver=SolverConfig("consistency", 2)), device)
+    sixteen = made(replace(base, solver=SolverConfig("ddim", 16)), SPEC, device)
+    two = made(replace(base, process=ConsistencyConfig(), solver=SolverConfig("consistency", 2)), SPEC, device)
     cond = torch.randn(1, SPEC.n_obs, sixteen.encoder.token_dim, device=device)
     noise = torch.randn(2, 1, SPEC.horizon, 2, device=device)
     window = [Observation(0, {"state": np.zeros(5, np.float32)})] * SPEC.n_obs
