@@ -130,8 +130,8 @@ def _without_training(policy: DiffusionPolicy, latency: Latency) -> Iterator[_Ch
     share = 0.8 * policy.spec.period_ns / 1e9 / latency.p50_s
     steps = max(int(policy.config.solver.steps * share), 1)  # as many as should fit
     if steps < policy.config.solver.steps:
-        words = f"{steps} solver step{'s' if steps > 1 else ''} in place of {policy.config.solver.steps}"
-        yield _Change(f"{words} (solver.steps in spec.json)", partial(_with_steps, policy, steps))
+        words = f"--solver.steps {steps} in place of {policy.config.solver.steps}"
+        yield _Change(words, partial(_with_steps, policy, steps))
 
 
 def _with_training(policy: DiffusionPolicy) -> Iterator[_Change]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from robopolicy.errors import CheckpointError, RobopolicyError
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.policies.solvers import SolverConfig
 from robopolicy.spec import PolicySpec
 from robopolicy.training.card import write_card
 from robopolicy.training.files import replace_file
@@ -49,14 +51,22 @@ def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mappi
     write_card(folder, policy, train)
 
 
-def load_policy(folder: str | Path, device: str = "cpu") -> DiffusionPolicy:
+def load_policy(folder: str | Path, device: str = "cpu", *, solver: SolverConfig | None = None) -> DiffusionPolicy:
     """Return the policy of a checkpoint on ``device``, ready to plan.
+
+    Args:
+        folder: of the checkpoint.
+        device: where it computes.
+        solver: to plan with in place of the checkpoint's own.
 
     Raises:
         CheckpointError: if the folder is not a checkpoint, a file is missing or damaged, or weights do not fit.
+        ContractError: if the policy's process cannot be solved by ``solver``.
     """
     folder = Path(folder)
     spec, config = _read(folder)
+    if solver is not None:
+        config = replace(config, solver=solver)
     weights = _read_weights(folder)
     policy = DiffusionPolicy(spec, config)
     require_keys(policy.state_dict(), weights, f"checkpoint {folder}: {WEIGHTS}")
@@ -67,6 +77,11 @@ def load_policy(folder: str | Path, device: str = "cpu") -> DiffusionPolicy:
 def read_spec(folder: str | Path) -> PolicySpec:
     """Return a checkpoint's spec without reading its weights; raises CheckpointError as `load_policy`."""
     return _read(Path(folder))[0]
+
+
+def read_config(folder: str | Path) -> DiffusionConfig:
+    """Return a checkpoint's configuration without reading its weights; raises CheckpointError as `load_policy`."""
+    return _read(Path(folder))[1]
 
 
 def read_train(folder: str | Path) -> dict[str, Any]:
