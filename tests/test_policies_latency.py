@@ -97,8 +97,8 @@ def test_what_helps_is_measured_and_what_does_not_is_left_out():
     policy = make(spec=replace(SPEC, rate_hz=2.0))
     policy.net = Sleepy(policy.net, 0.1)  # 8 steps take 0.8 s, a step lasts 0.5
     told = remedies(policy, measure_latency(policy, repetitions=2))
-    steps = next(line for line in told if "solver step" in line)
-    assert re.fullmatch(r"[1-4] solver steps? in place of 8 \(solver.steps in spec.json\): \d+ ms", steps), told
+    steps = next(line for line in told if "--solver.steps" in line)
+    assert re.fullmatch(r"--solver.steps [1-4] in place of 8: \d+ ms", steps), told
     assert steps == told[-1], "what fits ends the list"
     assert policy.config == CONFIG, "the policy itself stays as it was"
     assert not any("thread" in line for line in told), "sleeping is no faster on two threads"
@@ -108,7 +108,7 @@ def test_a_policy_of_one_step_is_told_of_smaller_networks_and_fewer_candidates()
     policy = make(config=replace(CONFIG, net=MlpConfig(width=2048), solver=SolverConfig(steps=1)))
     told = remedies(policy, took(10.0, n=16))
     assert told[0].startswith(("1 candidate in place of 16", "--threads")), told
-    assert not any("solver step" in line for line in told)
+    assert not any(line.startswith("--solver.steps") for line in told)
 
 
 def test_simulated_time_waits_and_a_robot_does_not(capsys):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.errors import SpecMismatch, UsageError
 
 CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
@@ -21,6 +22,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", default="10000:10100", help="their seeds; not those you evaluate on")
     parser.add_argument("--jobs", type=at_least(1), default=2)
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    add_running(parser)
     parser.set_defaults(run=run)
 
 
@@ -30,25 +32,29 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 < args.alpha < 1:
         raise UsageError(f"--alpha is {args.alpha:g}; it is a fraction between 0 and 1, e.g. 0.05")
-    rollouts = args.rollouts or args.out / "rollouts"
+    rollouts, choice = args.rollouts or args.out / "rollouts", Choice.of(args)
     if args.rollouts is None:
         if args.env is None:
             raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
-        collect(args.checkpoint, args.env, args.seeds, rollouts, jobs=args.jobs, device=args.device)
-    say(calibrate(args.checkpoint, rollouts, args.out, alpha=args.alpha))
+        collect(args.checkpoint, args.env, args.seeds, rollouts, jobs=args.jobs, device=args.device, choice=choice)
+    say(calibrate(args.checkpoint, rollouts, args.out, alpha=args.alpha, choice=choice))
 
 
-def collect(checkpoint: Path, env: str, seeds: str, out: Path, *, jobs: int = 2, device: str = "cpu") -> None:
+def collect(
+    checkpoint: Path, env: str, seeds: str, out: Path, *, jobs: int = 2, device: str = "cpu", choice: Choice = AS_SAVED
+) -> None:
     """Roll a checkpoint out over ``seeds`` and keep every decision in ``out``."""
     from robopolicy.cli.evaluate import evaluate
 
     evaluate(
         checkpoint, env, seeds, out, jobs=jobs, videos=0, decisions=True, candidates=CANDIDATES, device=device,
-        label="rollouts",
+        choice=choice, label="rollouts",
     )  # fmt: skip
 
 
-def calibrate(checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed: int = 0) -> str:
+def calibrate(
+    checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed: int = 0, choice: Choice = AS_SAVED
+) -> str:
     """Fit and calibrate a monitor on the successful episodes of ``rollouts``; return its promise in words.
 
     Raises:
@@ -58,13 +64,12 @@ def calibrate(checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed
     from robopolicy.evaluation.rollouts import load_about, load_outcomes
     from robopolicy.monitor.decisions import load_decisions
     from robopolicy.monitor.monitor import fit_monitor
-    from robopolicy.training.checkpoint import checkpoint_sha
 
-    sha, theirs = checkpoint_sha(checkpoint), load_about(rollouts).get("policy_sha", "")
+    sha, theirs = choice.resolve(checkpoint).sha, load_about(rollouts).get("policy_sha", "")
     if theirs != sha:
         raise SpecMismatch(
             f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is {sha[:12]}; "
-            "a monitor is calibrated on the policy it guards"
+            "a monitor is calibrated on the policy it guards, with the same solver and goal"
         )
     good = [outcome for outcome in load_outcomes(rollouts) if outcome.success and outcome.decisions]
     episodes = [load_decisions(rollouts / outcome.decisions) for outcome in good]

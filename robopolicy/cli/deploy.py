@@ -11,6 +11,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
@@ -47,6 +48,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drive although plans take longer than a step: the robot waits for them",
     )
+    add_running(parser)
     parser.set_defaults(run=run)
 
 
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
             args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
             max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
-            allow_slow=args.allow_slow,
+            allow_slow=args.allow_slow, choice=Choice.of(args),
         )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -80,6 +82,7 @@ def deploy(
     device: str = "cpu",
     threads: int = 1,
     allow_slow: bool = False,
+    choice: Choice = AS_SAVED,
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
 
@@ -98,7 +101,7 @@ def deploy(
     from robopolicy.training.checkpoint import read_spec
 
     start_s = time.perf_counter()
-    spec = read_spec(checkpoint)
+    spec, running = read_spec(checkpoint), choice.resolve(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
     with ExitStack() as stack:
         robot = make_robot(robot_name, clock, spec, cameras=tuple(dict.fromkeys((*spec.cameras, *cameras))))
@@ -113,7 +116,7 @@ def deploy(
         )
         torch.set_num_threads(threads)
         check = partial(check_pace, waits=isinstance(clock, SimClock), allow_slow=allow_slow)
-        agent = make_agent(checkpoint, monitor=monitor, on_alarm=on_alarm, device=check_device(device), check=check)
+        agent = make_agent(running, monitor=monitor, on_alarm=on_alarm, device=check_device(device), check=check)
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
         if world is not None:
             world.reset(seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.running import AS_SAVED, Choice, add_running
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=at_least(1), default=2, help="processes")
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    add_running(parser)
     parser.add_argument("--videos", type=at_least(0), default=8, help="videos in the report, failures first")
     parser.set_defaults(run=run)
 
@@ -31,16 +33,24 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    where = args.env.replace(":", "-").replace("/", "-")
-    if args.disturb_at is not None:
-        where += f"-disturbed-{args.disturb_at}"
-    out = args.out or args.checkpoint / f"eval-{where}"
+    out = args.out or args.checkpoint / _folder(args)
     summary = evaluate(
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
-        disturb_at=args.disturb_at, device=args.device,
+        disturb_at=args.disturb_at, device=args.device, choice=Choice.of(args),
     )  # fmt: skip
     say(summary)
     say("report: ", (str(out / "report.html"), "bold"))
+
+
+def _folder(args: argparse.Namespace) -> str:
+    """Return the folder of an evaluation within its checkpoint's: one for each thing that may be compared."""
+    parts = ["eval", args.env]
+    if args.disturb_at is not None:
+        parts.append(f"disturbed-{args.disturb_at}")
+    parts += [part for part in (args.solver, args.solver_steps and f"{args.solver_steps}-steps") if part]
+    if args.goal is not None:
+        parts.append(f"goal-{Path(args.goal).name}")
+    return "-".join(parts).replace(":", "-").replace("/", "-")
 
 
 def evaluate(
@@ -56,6 +66,7 @@ def evaluate(
     decisions: bool = False,
     candidates: int | None = None,
     device: str = "cpu",
+    choice: Choice = AS_SAVED,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
 ) -> str:
@@ -73,6 +84,7 @@ def evaluate(
         decisions: also keep every decision of every episode in ``out/decisions``, to calibrate from.
         candidates: chunks drawn a plan.
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
+        choice: another solver than the checkpoint's own, and a goal.
         label: what the progress bar says.
         deployed: single episodes to show at the top of the report, each with a label.
 
@@ -84,14 +96,14 @@ def evaluate(
     from robopolicy.evaluation.statistics import parse_seeds, summarise
 
     numbers = parse_seeds(seeds)
-    subject = Subject.of(checkpoint, env, monitor, candidates, device)
+    subject = Subject.of(checkpoint, env, monitor, candidates, device, choice)
     options = Options(decisions=decisions, disturb_at=disturb_at)
     outcomes = _roll(subject, numbers, out, options, jobs=jobs, label=label)
     summary = summarise(outcomes)
     films = _film(subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, videos=videos)
     write_report(
         out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=f"{checkpoint.name} in {env}",
-        facts={"checkpoint": str(checkpoint), "sha": subject.sha, "env": env, "seeds": seeds,
+        facts={"checkpoint": str(checkpoint), "sha": subject.sha, "env": env, "seeds": seeds, **subject.changes,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
     return summary.headline()
@@ -103,35 +115,37 @@ class Subject:
 
     make_world: partial  # called with a clock
     make_agent: partial  # called without arguments
-    sha: str  # of the checkpoint
+    sha: str  # of the policy as it runs
     identity: str  # of all that decides how an episode goes
     about: dict[str, str]  # the same, to be read
     monitor: dict[str, Any] | None  # its description
+    changes: dict[str, str]  # solver and goal, where they are not as the checkpoint has them
 
     @classmethod
-    def of(cls, checkpoint: Path, env: str, monitor: Path | None, candidates: int | None, device: str) -> "Subject":
-        """Check that everything fits together and return it; raises what `check_fit` and `load_monitor` raise."""
+    def of(
+        cls, checkpoint: Path, env: str, monitor: Path | None = None, candidates: int | None = None,
+        device: str = "cpu", choice: Choice = AS_SAVED,
+    ) -> "Subject":  # fmt: skip
+        """Check that everything fits together and return it; raises what `check_fit` and `Choice.resolve` raise."""
         from robopolicy.cli.worlds import check_device, make_agent, world_factory
         from robopolicy.evaluation.report import versions
-        from robopolicy.training.checkpoint import checkpoint_sha
 
         spec = check_fit(checkpoint, env)
-        sha = checkpoint_sha(checkpoint)
+        running = choice.resolve(checkpoint)
         described, guard = None, ""
         if monitor is not None:
-            from robopolicy.monitor.monitor import load_monitor
             from robopolicy.monitor.runtime import file_sha
 
-            described = load_monitor(monitor, policy_sha=sha).describe()
+            described = running.load_monitor(monitor).describe()
             guard = file_sha(monitor / "monitor.json")
         software = versions(("robopolicy", "torch", "mujoco"))  # after an upgrade, episodes may come out otherwise
         agent = partial(
-            make_agent, str(checkpoint), monitor=monitor, on_alarm="log", candidates=candidates,
-            device=check_device(device),
-        )  # fmt: skip
+            make_agent, running, monitor=monitor, on_alarm="log", candidates=candidates, device=check_device(device)
+        )
         return cls(
-            world_factory(env, tuple(spec.cameras)), agent, sha, f"{sha}|{env}|{guard}|{candidates or ''}|{software}",
-            {"policy_sha": sha, "env": env, "software": software}, described,
+            world_factory(env, tuple(spec.cameras)), agent, running.sha,
+            f"{running.sha}|{env}|{guard}|{candidates or ''}|{software}",
+            {"policy_sha": running.sha, "env": env, "software": software, **running.about}, described, running.about,
         )  # fmt: skip
 
 

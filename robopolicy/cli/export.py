@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.running import Choice, add_solver
 
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
@@ -16,6 +17,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=sorted(SUFFIX), required=True, help="torch: for torch.export.load")
     parser.add_argument("--n", type=at_least(1), default=1, help="candidates a call")
     parser.add_argument("file", type=Path, metavar="FILE", help=".onnx or .pt2; what it takes is told in FILE.json")
+    add_solver(parser)
     parser.set_defaults(run=run)
 
 
@@ -24,15 +26,12 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
     from robopolicy.errors import UsageError
     from robopolicy.policies.export import export, sidecar
-    from robopolicy.training.checkpoint import checkpoint_sha, load_policy
 
     if args.file.suffix != SUFFIX[args.to]:
         raise UsageError(
             f"--to {args.to} writes {SUFFIX[args.to]} files; name it {args.file.with_suffix(SUFFIX[args.to])}"
         )
-    policy = load_policy(args.checkpoint)
-    off = export(
-        policy, args.file, args.to, args.n, checkpoint=str(args.checkpoint), sha=checkpoint_sha(args.checkpoint)
-    )
+    running = Choice.of(args).resolve(args.checkpoint)
+    off = export(running.load(), args.file, args.to, args.n, checkpoint=str(args.checkpoint), sha=running.sha)
     size = args.file.stat().st_size / 1e6
     say((str(args.file), "bold"), f", {size:.1f} MB: within {off:.1g} of plan. What it takes: {sidecar(args.file)}")

@@ -45,6 +45,6 @@ def score_checkpoint(checkpoint: Path, env: str, seeds: tuple[int, ...]) -> dict
     from robopolicy.evaluation.rollouts import evaluate
     from robopolicy.evaluation.statistics import summarise
 
-    subject = Subject.of(checkpoint, env, None, None, "cpu")
+    subject = Subject.of(checkpoint, env)
     summary = summarise(evaluate(subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=1))
     return dict(zip(SCORES, (summary.score.value, summary.success.value), strict=True))

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.running import AS_SAVED, Running
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
@@ -83,7 +84,7 @@ def make_safety(spec: PolicySpec) -> Safety:
 
 
 def make_agent(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Running,
     *,
     monitor: str | Path | None = None,
     on_alarm: str = "hold",
@@ -94,7 +95,7 @@ def make_agent(
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
     Args:
-        checkpoint: folder written by ``robopolicy train``.
+        checkpoint: folder written by ``robopolicy train``; or how it runs, with another solver or towards a goal.
         monitor: folder written by ``robopolicy calibrate``, or None.
         on_alarm: ``"hold"`` or ``"log"``.
         candidates: chunks to draw a plan; None is 1, or what the monitor was calibrated with.
@@ -104,14 +105,12 @@ def make_agent(
     import torch
 
     from robopolicy.agents import Chunked, Guarded
-    from robopolicy.training.checkpoint import checkpoint_sha, load_policy
 
-    policy = load_policy(checkpoint, device)
+    running = checkpoint if isinstance(checkpoint, Running) else AS_SAVED.resolve(checkpoint)
+    policy = running.load(device)
     watch = None
     if monitor is not None:
-        from robopolicy.monitor.monitor import load_monitor
-
-        watch = load_monitor(monitor, policy_sha=checkpoint_sha(checkpoint))
+        watch = running.load_monitor(monitor)
         candidates = candidates or watch.candidates
 
     def generator(seed: int) -> torch.Generator:

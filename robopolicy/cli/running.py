@@ -1,0 +1,174 @@
+"""A checkpoint as a command runs it: perhaps with another solver than it was trained with, and towards a goal."""
+
+import argparse
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from robopolicy.cli.arguments import at_least
+from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.types import Observation
+
+GOAL = re.compile(r"(?P<path>.+?):(?P<episode>\d+)(?::(?P<step>\d+))?")  # the path may be a URL with a port
+
+
+def add_solver(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change the solver."""
+    parser.add_argument(
+        "--solver",
+        metavar="NAME",
+        help="plan with another solver than the checkpoint's own: ddim, ddpm, euler, heun, dpm++2m, ancestral, or "
+        "consistency if it was trained with --process consistency",
+    )
+    parser.add_argument(
+        "--solver.steps", dest="solver_steps", type=at_least(1), metavar="N",
+        help="noise levels that the solver visits, each a call of the network; default: the checkpoint's own",
+    )  # fmt: skip
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change the solver and name a goal."""
+    add_solver(parser)
+    parser.add_argument(
+        "--goal",
+        metavar="D.zarr:EPISODE[:STEP]",
+        help="for a policy trained with goals: plan towards what was seen there (default: the episode's last step); "
+        "without, towards nothing in particular",
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for; None is as the checkpoint has it, and no goal."""
+
+    solver: str | None = None
+    steps: int | None = None
+    goal: str | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Choice":
+        """Read it off the arguments of `add_running`, or of `add_solver`."""
+        return cls(args.solver, args.solver_steps, getattr(args, "goal", None))
+
+    def resolve(self, checkpoint: str | Path) -> "Running":
+        """Return how ``checkpoint`` is to run, once it is sure that it can.
+
+        Raises:
+            CheckpointError: if it is none.
+            UnknownName, ContractError: if there is no such solver, or the policy's process cannot be solved by it.
+            UsageError, DatasetError, SpecMismatch: if the policy knows no goals, or there is no such goal.
+        """
+        from robopolicy.training.checkpoint import checkpoint_sha, load_policy, read_config, read_spec
+
+        checkpoint, sha = Path(checkpoint), checkpoint_sha(checkpoint)
+        config = read_config(checkpoint)
+        solver = _solver(config.solver, self.solver, self.steps)
+        about = {} if solver == config.solver else {"solver": words(solver)}
+        if about:
+            load_policy(checkpoint, solver=solver)
+        goal = None
+        if self.goal is not None:
+            goal = read_goal(self.goal, read_spec(checkpoint), config.goal, f"checkpoint {checkpoint}")
+            about["goal"] = f"{self.goal} ({_digest(goal)[:12]})"
+        if about:
+            sha = hashlib.sha256(f"{sha}|{solver}|{'' if goal is None else _digest(goal)}".encode()).hexdigest()
+        return Running(checkpoint, sha, solver, goal, about)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A policy and how it plans, ready for other processes."""
+
+    checkpoint: Path
+    sha: str  # of all that decides how it acts: the checkpoint's own if nothing was changed
+    solver: Any  # SolverConfig
+    goal: Observation | None = None
+    about: dict[str, str] = field(default_factory=dict)  # what is not as the checkpoint has it, to be read
+
+    def load(self, device: str = "cpu") -> Any:
+        """Return the `DiffusionPolicy` on ``device``."""
+        from robopolicy.training.checkpoint import load_policy
+
+        policy = load_policy(self.checkpoint, device, solver=self.solver)
+        policy.set_goal(self.goal)
+        return policy
+
+    def load_monitor(self, folder: str | Path) -> Any:
+        """Return the `ConformalMonitor` in ``folder``.
+
+        Raises:
+            MonitorError: if there is none.
+            SpecMismatch: if it was calibrated on another policy, or on this one with another solver or goal.
+        """
+        from robopolicy.monitor.monitor import load_monitor
+
+        try:
+            return load_monitor(folder, policy_sha=self.sha)
+        except SpecMismatch as error:
+            here = ", ".join(f"{name} {value}" for name, value in self.about.items()) or "its own solver and no goal"
+            raise SpecMismatch(f"{error}. Another solver or goal is another policy; this one has {here}") from error
+
+
+AS_SAVED = Choice()
+
+
+def words(solver: Any) -> str:
+    """Return a `SolverConfig` in words: ``ddim, 8 steps``."""
+    eta = f", eta {solver.eta:g}" if solver.eta else ""
+    return f"{solver.name}, {solver.steps} step{'s' if solver.steps > 1 else ''}{eta}"
+
+
+def read_goal(text: str, spec: Any, goal: Any, policy: str) -> Observation:
+    """Return what ``text`` names, ``DATASET:EPISODE[:STEP]``: the goal streams of that step and nothing else.
+
+    Args:
+        text: of the command line.
+        spec: of the policy.
+        goal: its `GoalConfig`, or None.
+        policy: its name in messages.
+
+    Raises:
+        UsageError: if the policy knows no goals, the text names none, or the episode has no such step.
+        DatasetError: if there is no such dataset or episode.
+        SpecMismatch: if the dataset lacks one of the goal's streams, or it differs; both sides printed.
+    """
+    from robopolicy_data.numbers import require_episodes
+    from robopolicy_data.reader import Dataset
+
+    if goal is None:
+        raise UsageError(f"--goal: {policy} was trained without goals; train one with --goal.streams STATE-OR-CAMERA")
+    named = GOAL.fullmatch(text)
+    if named is None:
+        raise UsageError(f"--goal {text!r} names no episode; want D.zarr:3 (its last step) or D.zarr:3:40")
+    dataset, number = Dataset(named["path"]), int(named["episode"])
+    states = {name: part for name, part in spec.state.items() if name in goal.streams}
+    cameras = {name: camera for name, camera in spec.cameras.items() if name in goal.streams}
+    have = dataset.spec
+    want = replace(spec, state=states, cameras=cameras, action=have.action, rate_hz=have.rate_hz)
+    want.require_from(have, needs=f"the goal of {policy}", offers=f"dataset {named['path']}")
+    episodes = {episode.number: episode for episode in dataset}
+    require_episodes([number], episodes, dataset.where)
+    episode = episodes[number]
+    step = episode.length - 1 if named["step"] is None else int(named["step"])
+    if step >= episode.length:
+        raise UsageError(f"--goal {text}: {episode.where} has the steps 0 to {episode.length - 1}")
+    images = {name: episode.images(name, [step])[0] for name in cameras}
+    return Observation(
+        int(episode.stamps_ns("step")[step]), {name: episode.state(name)[step] for name in states}, images
+    )
+
+
+def _solver(own: Any, name: str | None, steps: int | None) -> Any:
+    """Return ``own`` with another name or number of steps; another solver leaves its share of fresh noise behind."""
+    changed = own if name in (None, own.name) else replace(own, name=name, eta=0.0)
+    return changed if steps is None else replace(changed, steps=steps)
+
+
+def _digest(goal: Observation) -> str:
+    """Return the sha256, in hex, of what a goal shows."""
+    digest = hashlib.sha256()
+    for name, values in sorted({**goal.state, **goal.images}.items()):
+        digest.update(f"{name} {values.dtype} {values.shape}\n".encode() + values.tobytes())
+    return digest.hexdigest()
