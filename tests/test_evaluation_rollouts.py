@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from robopolicy.errors import ContractError, EvaluationError
 from robopolicy.evaluation.outcomes import Outcome
-from robopolicy.evaluation.rollouts import Options, evaluate, load_about, load_outcomes
+from robopolicy.evaluation.rollouts import Options, Rollout, evaluate, load_about, load_outcomes
+from robopolicy.evaluation.statistics import pace_words, summarise
 from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.monitor import fit_monitor
 
@@ -108,6 +110,29 @@ def test_not_an_evaluation(tmp_path):
         load_outcomes(tmp_path)
     with pytest.raises(EvaluationError, match=r"current\.json"):
         load_about(tmp_path)
+
+
+def slowly(safety=tiny.AnythingGoes, **options):
+    rollout = Rollout(tiny.PointWorld, tiny.make_slow, safety, Options(max_steps=6, **options))
+    return rollout.run(3)
+
+
+def test_at_the_pace_of_the_wall_clock_slow_plans_cost_steps():
+    waited, lost = slowly(), slowly(realtime=True)
+    assert (waited.skipped_ticks, waited.steps) == (0, 6)
+    assert lost.skipped_ticks >= 3, "three plans of two and a half steps"
+    assert lost.error is None
+    told = pace_words([lost, replace(lost, seed=4, skipped_ticks=0)])
+    assert told.startswith(f"wall clock: {lost.skipped_ticks} of {12 + lost.skipped_ticks} control steps passed")
+    assert told.endswith("in 1 of 2 episodes")
+
+
+def test_a_command_that_comes_too_late_is_a_failure_and_not_an_error():
+    assert slowly(tiny.NothingLate).stopped == ""
+    stopped = slowly(tiny.NothingLate, realtime=True)
+    assert (stopped.success, stopped.error, stopped.stopped) == (False, None, "observation is too old")
+    assert "1 episodes were stopped" in pace_words([stopped])
+    assert summarise([stopped]).success.n == 1
 
 
 def test_decisions_are_kept_and_make_a_monitor_that_sees_the_disturbance(tmp_path):

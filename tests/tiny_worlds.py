@@ -1,10 +1,12 @@
 """Worlds, agents and monitors of a few numbers, importable by name in a spawned process."""
 
 import os
+import time
 
 import numpy as np
 
 from robopolicy.agents import Chunked, Guarded
+from robopolicy.errors import LateCommand
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, Plan
 
@@ -94,6 +96,14 @@ class HomingPolicy:
         pass
 
 
+class SlowPolicy(HomingPolicy):
+    """Takes two and a half steps to plan."""
+
+    def plan(self, window, **options):
+        time.sleep(0.25)
+        return super().plan(window, **options)
+
+
 class AnythingGoes:
     """A safety layer that limits nothing."""
 
@@ -105,6 +115,19 @@ class AnythingGoes:
 
     def reset(self):
         pass
+
+
+class NothingLate(AnythingGoes):
+    """Refuses what comes 0.2 s after what it answers."""
+
+    def limit(self, action, observation, now_ns):
+        if now_ns - observation.stamp_ns > 200_000_000:
+            raise LateCommand("observation is too old")
+        return super().limit(action, observation, now_ns)
+
+
+def make_slow():
+    return Chunked(SlowPolicy(), generator=np.random.default_rng)
 
 
 def make_agent(n=2):

@@ -24,6 +24,12 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=at_least(1), default=2, help="processes")
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="at the pace of the wall clock, as deploy --realtime: the world goes on while the policy plans, in the "
+        "thread that commands too; wants as many idle cores as --jobs",
+    )
     add_running(parser)
     parser.add_argument("--videos", type=at_least(0), default=8, help="videos in the report, failures first")
     parser.set_defaults(run=run)
@@ -36,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or args.checkpoint / _folder(args)
     summary = evaluate(
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
-        disturb_at=args.disturb_at, device=args.device, choice=Choice.of(args),
+        disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
     )  # fmt: skip
     say(summary)
     say("report: ", (str(out / "report.html"), "bold"))
@@ -47,6 +53,8 @@ def _folder(args: argparse.Namespace) -> str:
     parts = ["eval", args.env]
     if args.disturb_at is not None:
         parts.append(f"disturbed-{args.disturb_at}")
+    if args.realtime:
+        parts.append("realtime")
     parts += [part for part in (args.solver, args.solver_steps and f"{args.solver_steps}-steps") if part]
     if args.goal is not None:
         parts.append(f"goal-{Path(args.goal).name}")
@@ -66,6 +74,7 @@ def evaluate(
     decisions: bool = False,
     candidates: int | None = None,
     device: str = "cpu",
+    realtime: bool = False,
     choice: Choice = AS_SAVED,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
@@ -84,6 +93,7 @@ def evaluate(
         decisions: also keep every decision of every episode in ``out/decisions``, to calibrate from.
         candidates: chunks drawn a plan.
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
+        realtime: at the pace of the wall clock: the world goes on while the policy plans.
         choice: another solver than the checkpoint's own, and a goal.
         label: what the progress bar says.
         deployed: single episodes to show at the top of the report, each with a label.
@@ -93,20 +103,20 @@ def evaluate(
     """
     from robopolicy.evaluation.report import write_report
     from robopolicy.evaluation.rollouts import Options
-    from robopolicy.evaluation.statistics import parse_seeds, summarise
+    from robopolicy.evaluation.statistics import pace_words, parse_seeds, summarise
 
     numbers = parse_seeds(seeds)
     subject = Subject.of(checkpoint, env, monitor, candidates, device, choice)
-    options = Options(decisions=decisions, disturb_at=disturb_at)
+    options = Options(decisions=decisions, disturb_at=disturb_at, realtime=realtime)
     outcomes = _roll(subject, numbers, out, options, jobs=jobs, label=label)
-    summary = summarise(outcomes)
+    summary, pace = summarise(outcomes), {"pace": pace_words(outcomes)} if realtime else {}
     films = _film(subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, videos=videos)
     write_report(
         out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=f"{checkpoint.name} in {env}",
-        facts={"checkpoint": str(checkpoint), "sha": subject.sha, "env": env, "seeds": seeds, **subject.changes,
+        facts={"checkpoint": str(checkpoint), "sha": subject.sha, "env": env, "seeds": seeds, **subject.changes, **pace,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
-    return summary.headline()
+    return "; ".join([summary.headline(), *pace.values()])
 
 
 @dataclass(frozen=True)

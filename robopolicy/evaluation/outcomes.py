@@ -41,6 +41,8 @@ class Outcome:
     decisions: str | None = None  # file of its decisions, relative to the evaluation's folder
     video: str | None = None  # the same, of its video
     wall_s: float = 0.0
+    skipped_ticks: int = 0  # control steps that passed without a command, at the pace of the wall clock
+    stopped: str = ""  # why safety ended it before its time
     error: str | None = None  # why there is no outcome, in one line
 
     def to_json(self) -> dict[str, Any]:

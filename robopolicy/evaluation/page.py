@@ -21,7 +21,7 @@ def failures_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def header(title: str, facts: Mapping[str, str], summary: Summary, outcomes: Sequence[Outcome]) -> str:
     """Return the title and the headline numbers."""
-    where = " · ".join(escape(str(facts[k])) for k in ("env", "seeds") if k in facts)
+    where = " · ".join(escape(str(facts[k])) for k in ("env", "seeds", "solver", "goal", "pace") if k in facts)
     steps = sorted(outcome.steps for outcome in outcomes if outcome.success)
     tiles = [
         _rate_tile("Success", summary.success, "episodes"),
@@ -85,8 +85,9 @@ def deployed(deployed: Sequence[tuple[str, Outcome]]) -> str:
     return f'<h2>Deployed</h2><div class="cards wide">{"".join(cards)}</div>' if cards else ""
 
 
-def films(outcomes: Sequence[Outcome], films: Mapping[int, Outcome]) -> str:
+def films(outcomes: Sequence[Outcome], films: Mapping[int, Outcome], *, realtime: bool = False) -> str:
     """Return the filmed episodes, failures first; a filmed run that differs from the counted one is said to."""
+    how = ", in simulated time, which waits for plans" if realtime else ""
     cards = []
     for outcome in failures_first([outcome for outcome in outcomes if outcome.seed in films]):
         filmed = films[outcome.seed]
@@ -102,7 +103,8 @@ def films(outcomes: Sequence[Outcome], films: Mapping[int, Outcome]) -> str:
     if not cards:
         return ""
     return (
-        '<h2>Episodes</h2><p class="soft">Failures first. Each was run once more from its seed with the camera on.</p>'
+        '<h2>Episodes</h2><p class="soft">Failures first. Each was run once more from its seed with the camera on'
+        f"{how}.</p>"
         f'<div class="cards films">{"".join(cards)}</div>'
     )
 
@@ -136,7 +138,7 @@ def _row(outcome: Outcome, watched: bool) -> str:
         alarm = "" if outcome.alarm_step is None else str(outcome.alarm_step)
         p = f"{min(mark.p_value for mark in outcome.marks):.3f}" if outcome.marks else ""
         cells += f'<td class="n">{alarm}</td><td class="n">{p}</td>'
-    return f"<tr>{cells}<td>{escape(outcome.error or outcome.disturbance)}</td></tr>"
+    return f"<tr>{cells}<td>{escape(outcome.error or outcome.stopped or outcome.disturbance)}</td></tr>"
 
 
 def promise(monitor: Mapping[str, Any] | None) -> str:

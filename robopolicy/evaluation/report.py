@@ -38,7 +38,8 @@ def write_report(
         summary: of them, from ``summarise``.
         films: outcomes of the filmed episodes by seed, ``Outcome.video`` a path; from ``film``.
         title: of the page.
-        facts: what it takes to do this again: command, checkpoint and its sha, world, seeds.
+        facts: what it takes to do this again: command, checkpoint and its sha, world, seeds; ``pace`` only of episodes
+            at the pace of the wall clock.
         deployed: single episodes that were not counted, each with a label; ``Outcome.video`` a path.
         monitor: ``ConformalMonitor.describe()``, for its promise.
     """
@@ -57,7 +58,7 @@ def write_report(
     sections = [
         page.header(title, facts, summary, outcomes),
         page.deployed(deployed),
-        page.films(outcomes, films),
+        page.films(outcomes, films, realtime="pace" in facts),
         page.scores(outcomes),
         page.table(outcomes),
         page.promise(monitor),

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.clock import SimClock
-from robopolicy.errors import ContractError
+from robopolicy.clock import SimClock, WallClock
+from robopolicy.errors import ContractError, LateCommand
 from robopolicy.evaluation.outcomes import Mark, Outcome, OutcomeLog, load_about, load_outcomes
 from robopolicy.evaluation.workers import run_in_workers
 from robopolicy.interfaces import Agent, Safety
@@ -23,7 +23,7 @@ from robopolicy.types import Decision, EpisodeMeta, Observation, Step
 
 __all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_about", "load_outcomes"]
 
-MakeWorld = Callable[[SimClock], Any]  # a Robot that is an Environment too
+MakeWorld = Callable[[SimClock | WallClock], Any]  # a Robot that is an Environment too
 MakeAgent = Callable[[], Agent]
 MakeSafety = Callable[[PolicySpec], Safety]
 
@@ -36,14 +36,16 @@ class Options:
     disturb_at: int | None = None  # step before which the world is disturbed
     decisions: bool = False  # keep every decision in out/decisions/IDENTITY/SEED.npz
     video_every: int | None = None  # film every so many steps into out/IDENTITY/SEED.webm; `film` does
+    realtime: bool = False  # at the pace of the wall clock, which does not wait for plans
 
 
 class Rollout:
     """A world, an agent and a safety layer, built once and run from any number of seeds.
 
     Args:
-        make_world: called with the simulated clock that the loop shares.
-        make_agent: called once; reset for each episode.
+        make_world: called with the clock that the loop shares.
+        make_agent: called once; reset for each episode. At the pace of the wall clock it is asked once beforehand: the
+            first plan is slow.
         make_safety: called with the world's spec.
         options: see there.
         out: folder of decisions and videos; None keeps none.
@@ -59,20 +61,26 @@ class Rollout:
         out: Path | None = None,
         identity: str = "",
     ) -> None:
-        self._clock = SimClock()
+        self._clock = WallClock() if options.realtime else SimClock()
         self._world = make_world(self._clock)
         self._agent = make_agent()
         self._safety = make_safety(self._world.spec)
+        if options.realtime:
+            self._world.reset(0)
+            self._agent.act(self._world.read())
         self._options = options
         self._out = out
         self._identity = identity
 
     def run(self, seed: int) -> Outcome:
-        """Run the episode that ``seed`` names: the world's start, the policy's samples, the disturbance."""
+        """Run the episode that ``seed`` names: the world's start, the policy's samples, the disturbance.
+
+        One that safety stopped because a command came too late failed, whatever the world says.
+        """
         start_s = time.perf_counter()
         self._world.reset(seed)
         witness = Witness(self._world, self._agent, seed, self._options, self._film_path(seed))
-        meta = EpisodeMeta(self._world.instruction, type(self._world).__name__, seed)
+        meta, stopped = EpisodeMeta(self._world.instruction, type(self._world).__name__, seed), ""
         try:
             meta = run_episode(
                 self._world,
@@ -85,9 +93,12 @@ class Rollout:
                 done=witness.done,
                 finish=lambda meta: replace(meta, success=self._world.success()),
             )
+        except LateCommand as error:
+            stopped = str(error)
         finally:
             witness.close()
         outcome = witness.outcome(bool(meta.success), float(self._world.score()), time.perf_counter() - start_s)
+        outcome = replace(outcome, skipped_ticks=int(meta.extra.get("skipped_ticks", 0)), stopped=stopped)
         if self._options.decisions and self._out is not None and witness.decisions:
             folder = self._out / "decisions" / self._identity
             path = save_decisions(folder / f"{seed:06d}.npz", witness.decisions)
@@ -249,7 +260,8 @@ def film(
     """Run ``seeds`` once more with the camera on: a video each, made only once; return the outcomes by seed.
 
     Episodes repeat exactly, so filming every one would only cost time; the report compares what was filmed with
-    what was counted. ``Outcome.video`` is the path, or None with the reason in ``Outcome.error``.
+    what was counted. Filming takes time that a wall clock would not wait for, so films are of simulated time.
+    ``Outcome.video`` is the path, or None with the reason in ``Outcome.error``.
     """
     folder = Path(folder)
     outcomes = evaluate(
@@ -260,7 +272,7 @@ def film(
         jobs=jobs,
         out=folder,
         identity=identity,
-        options=replace(options, video_every=options.video_every or 2),
+        options=replace(options, video_every=options.video_every or 2, realtime=False),
         on_progress=on_progress,
     )
     return {o.seed: replace(o, video=str(folder / o.video)) if o.video else o for o in outcomes}

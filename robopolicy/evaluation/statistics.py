@@ -132,6 +132,19 @@ def summarise(outcomes: Sequence[Outcome], *, confidence: float = 0.95) -> Summa
     )
 
 
+def pace_words(outcomes: Sequence[Outcome]) -> str:
+    """Return in words what episodes at the pace of the wall clock had to wait for."""
+    valid = [outcome for outcome in outcomes if outcome.error is None]
+    skipped, steps = sum(o.skipped_ticks for o in valid), sum(o.steps for o in valid)
+    waiting = sum(o.skipped_ticks > 0 for o in valid)
+    told = f"wall clock: {skipped} of {steps + skipped} control steps passed without a command"
+    if skipped:
+        told += f", in {waiting} of {len(valid)} episodes"
+    if stopped := sum(bool(o.stopped) for o in valid):
+        told += f"; {stopped} episodes were stopped because a command came too late"
+    return told
+
+
 def _alarm_rate(outcomes: Sequence[Outcome], confidence: float) -> Rate:
     alarms = sum(o.alarm_step is not None and o.alarm_step >= (o.disturb_step or 0) for o in outcomes)
     return success_rate(alarms, len(outcomes), confidence=confidence)
