@@ -5,7 +5,7 @@ import torch
 
 from robopolicy.errors import ContractError
 from robopolicy.policies.consistency import ConsistencyConfig
-from robopolicy.policies.solvers import SolverConfig, consistency, euler
+from robopolicy.policies.solvers import SolverConfig, consistency, euler, told
 
 COND = torch.zeros(16, 1, 1)
 
@@ -51,7 +51,7 @@ def test_a_jump_is_to_lead_where_eulers_method_ends():
     process = ConsistencyConfig(solve_steps=5).build()
     noise = torch.randn(16, 8, 2, generator=seeded())
     ends = noise + process._mean_velocity(curved, COND, noise, torch.ones(16))
-    want = euler(lambda x, t: process.denoise(curved, COND, x, t), process.grid(5), noise)
+    want = euler(told(lambda x, t: process.denoise(curved, COND, x, t)), process.grid(5), noise)
     assert torch.allclose(ends, want, atol=1e-5)
 
 
@@ -109,7 +109,7 @@ def test_a_later_jump_begins_where_the_last_one_ended_with_fresh_noise():
     ones = torch.ones(16)
     first = process.jump(curved, COND, noise[0], ones)
     second = process.jump(curved, COND, 0.5 * first + 0.5 * noise[1], ones / 2)
-    got = consistency(lambda x, t: process.jump(curved, COND, x, t), process.grid(2), noise)
+    got = consistency(told(lambda x, t: process.jump(curved, COND, x, t)), process.grid(2), noise)
     assert torch.allclose(got, second, atol=1e-6)
     assert SolverConfig("consistency", 2).stochastic
 

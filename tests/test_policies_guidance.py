@@ -26,7 +26,7 @@ def gaussian(process, spread: float = 0.5):
     """The exact denoiser of independent normal data: mean 0.2, standard deviation ``spread``."""
 
     def denoise(x, t):
-        alpha, sigma = (part[:, None, None] for part in process.mix(t))
+        alpha, sigma = (float(part) for part in process.mix(torch.as_tensor(t)))
         gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
         return 0.2 + gain * (x - alpha * 0.2)
 
@@ -47,12 +47,12 @@ def test_zero_weights_change_nothing_and_ones_reproduce_the_chunk(config, jacobi
     denoise, previous = gaussian(process), torch.randn(H, A, generator=torch.Generator().manual_seed(1))
     setting = RealTimeConfig(jacobian=jacobian)
     free = draw(process, denoise)
-    unbent = draw(process, real_time(denoise, process.mix, previous, torch.zeros(H), setting))
+    unbent = draw(process, real_time(denoise, process.grid(8), previous, torch.zeros(H), setting))
     assert torch.equal(unbent, free)
-    kept = draw(process, real_time(denoise, process.mix, previous, torch.ones(H), setting))
+    kept = draw(process, real_time(denoise, process.grid(8), previous, torch.ones(H), setting))
     assert torch.equal(kept, previous.expand(5, H, A))
     some = agreement(H, 3, 4)
-    mixed = draw(process, real_time(denoise, process.mix, previous, some, setting))
+    mixed = draw(process, real_time(denoise, process.grid(8), previous, some, setting))
     assert torch.equal(mixed[:, :3], previous[:3].expand(5, 3, A))
     assert torch.equal(mixed[:, 4:], free[:, 4:])  # rows are independent here: none beyond is touched
     assert not torch.allclose(mixed[:, :3], free[:, :3])
@@ -65,8 +65,12 @@ def test_soft_weights_pull_towards_the_running_chunk(config, jacobian):
     denoise, previous = gaussian(process), torch.full((H, A), 0.8)
     setting = RealTimeConfig(jacobian=jacobian)
     free = (draw(process, denoise) - previous).abs().mean()
-    half = (draw(process, real_time(denoise, process.mix, previous, torch.full((H,), 0.5), setting)) - previous).abs()
-    most = (draw(process, real_time(denoise, process.mix, previous, torch.full((H,), 0.9), setting)) - previous).abs()
+    half = (
+        draw(process, real_time(denoise, process.grid(8), previous, torch.full((H,), 0.5), setting)) - previous
+    ).abs()
+    most = (
+        draw(process, real_time(denoise, process.grid(8), previous, torch.full((H,), 0.9), setting)) - previous
+    ).abs()
     assert most.mean() < half.mean() < 0.9 * free
 
 
@@ -75,13 +79,13 @@ def test_vjp_is_the_paper_s_formula(config):
     """For a linear denoiser D = c + k x the Jacobian is k, so the pull is known."""
     process = config.build()
     denoise, previous, weights = gaussian(process), torch.randn(H, A), torch.full((H,), 0.7)
-    x, t = torch.randn(3, H, A), torch.as_tensor(process.grid(8).t[2]).expand(3)
-    alpha, sigma = (float(part[0]) for part in process.mix(t))
+    x, t = torch.randn(3, H, A), process.grid(8).t[2]
+    alpha, sigma = (float(part) for part in process.mix(torch.as_tensor(t)))
     a, b = alpha / (alpha + sigma), sigma / (alpha + sigma)
     slope = alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (alpha + sigma)  # by the flow's own, scaled x
     clean = denoise(x, t)
     velocity = (previous - clean) * 0.7 * slope * min(5.0, b / a * (a**2 + b**2) / b**2)
-    bent = real_time(denoise, process.mix, previous, weights, RealTimeConfig(jacobian="vjp"))(x, t)
+    bent = real_time(denoise, process.grid(8), previous, weights, RealTimeConfig(jacobian="vjp"))(x, t)
     assert torch.allclose(bent, clean + b * velocity, atol=1e-5)
 
 
@@ -109,7 +113,7 @@ def test_a_prefix_is_shown_clean_and_kept(config):
         return torch.zeros_like(x)
 
     bent = prefixed(denoise, prefix, process.clean_level)
-    out = bent(torch.randn(5, H, A), torch.as_tensor(process.grid(4).t[1]).expand(5))
+    out = bent(torch.randn(5, H, A), process.grid(4).t[1])
     x, t = seen[0]
     assert torch.equal(x[:, :3], prefix.expand(5, 3, A))
     assert torch.equal(out[:, :3], prefix.expand(5, 3, A))

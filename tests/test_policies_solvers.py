@@ -40,6 +40,7 @@ from robopolicy.policies.solvers import (
     heun,
     noise_like,
     solve,
+    told,
 )
 
 # numpy 2 of diffusers' schedulers, which turn tensors into arrays
@@ -69,7 +70,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 
 def denoiser(process):
     """What the process makes of ``network``."""
-    return lambda x, t: process.denoise(lambda x, t, cond: network(x, t), COND, x, t)
+    return told(lambda x, t: process.denoise(lambda x, t, cond: network(x, t), COND, x, t))
 
 
 def fresh(scheduler_steps: int, seed: int = 2) -> tuple[Tensor, torch.Generator]:
@@ -162,7 +163,7 @@ def test_variance_exploding_steps_are_diffusers(ours, steps):
     grid = sigmas_of(oracle)
     assert len(grid) == steps
     want = scaled_run(oracle, grid.sigma[0] * noise[0], network, **arguments)
-    got = ours(network, grid, noise if ours is ancestral else noise[0])
+    got = ours(told(network), grid, noise if ours is ancestral else noise[0])
     close(got, want)
 
 
@@ -175,11 +176,11 @@ def test_ancestral_steps_of_a_variance_preserving_process_are_diffusers():
     noise, generator = fresh(20)
     seen = iter(zip(grid.t, grid.alpha, strict=True))
 
-    def told(z, sigma):  # they step in z = x / alpha
+    def scaled(z, sigma):  # they step in z = x / alpha
         level, alpha = next(seen)
-        return answer(alpha * z, torch.full((3,), float(level)))
+        return answer(alpha * z, level)
 
-    want = scaled_run(oracle, noise[0] * grid.sigma[0] / grid.alpha[0], told, generator=generator)
+    want = scaled_run(oracle, noise[0] * grid.sigma[0] / grid.alpha[0], scaled, generator=generator)
     close(ancestral(answer, grid, noise), want)
 
 
@@ -248,7 +249,7 @@ def test_consistency_of_a_variance_preserving_process_is_diffusers_lcm(steps):
     for t in oracle.timesteps:
         want = oracle.step(network(want, t.expand(3)), t, want, generator=generator).prev_sample
     noise[0] /= grid.sigma[0]  # theirs starts from unit noise
-    close(consistency(jump, grid, noise), want)
+    close(consistency(told(jump), grid, noise), want)
 
 
 def test_consistency_of_a_variance_exploding_process_is_diffusers():
@@ -268,7 +269,7 @@ def test_consistency_of_a_variance_exploding_process_is_diffusers():
         want = oracle.step(
             network(want, oracle.sigmas[oracle.step_index or 0].expand(3)), t, want, generator
         ).prev_sample
-    close(consistency(jump, grid, noise), want)
+    close(consistency(told(jump), grid, noise), want)
 
 
 @pytest.mark.parametrize("config", PROCESSES, ids=lambda c: c.kind)
@@ -287,16 +288,17 @@ def test_the_error_falls_with_the_order_of_the_solver(config, name, order):
     spread, centre = 0.3, 0.2
     if config.kind == "edm":  # its last step, from the least noise to none, is of first order whatever the solver
         config = replace(config, sigma_min=0.002)
-    process = config.build()
+    process, shares = config.build(), {}
 
     def denoise(x, t):
-        alpha, sigma = process.mix_like(t, x)
+        alpha, sigma = shares[t]
         return centre + alpha * spread**2 * (x - alpha * centre) / (alpha**2 * spread**2 + sigma**2)
 
     noise = torch.randn(64, 1, 1, generator=seeded()).double()
 
     def error(steps):
         grid = process.grid(steps)
+        shares.update(zip(grid.t, zip(grid.alpha, grid.sigma, strict=True), strict=True))
         top, end = (math.hypot(grid.alpha[i] * spread, grid.sigma[i]) for i in (0, -1))
         want = centre + (grid.sigma[0] * noise - grid.alpha[0] * centre) * end / top
         return float((solve(SolverConfig(name, steps), denoise, grid, noise) - want).abs().max())

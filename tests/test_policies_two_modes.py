@@ -12,6 +12,7 @@ from two_modes import judge, paths, trained
 
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.consistency import ConsistencyConfig
+from robopolicy.policies.denoisers import denoiser
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.processes import EDMConfig, FlowConfig, VPConfig
 from robopolicy.policies.solvers import SolverConfig, clipped, noise_like, solve
@@ -52,9 +53,9 @@ def learn(process, steps: int) -> torch.nn.Module:
 def draw(process, net, solver: SolverConfig, count: int = 1000) -> torch.Tensor:
     generator = torch.Generator().manual_seed(9)
     noise = noise_like(solver, (count, 1, 2), lambda shape: torch.randn(shape, generator=generator))
-    answer = process.jump if solver.name == "consistency" else process.denoise
-    cond = torch.zeros(count, 1, 1)
-    return solve(solver, clipped(lambda x, t: answer(net, cond, x, t), 1.5), process.grid(solver.steps), noise)
+    grid = process.grid(solver.steps)
+    answers = denoiser(process, net, torch.zeros(count, 1, 1), grid, jumps=solver.name == "consistency")
+    return solve(solver, clipped(answers, 1.5), grid, noise)
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ class ConsistencyFlow(Flow):
         super().__init__(config)
         self.consistency = config
 
-    def jump(self, net: Net, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return where the flow through x (B, H, A) at t (B,) or (B, H) ends."""
-        return torch.addcmul(x, like(t, x), net(*self._feed_jump(x, t), cond).float())
+    def jump_time(self, t: Tensor) -> Tensor:
+        """Return times as far from the flow's own as they are long."""
+        return (t + 2) * TIME_SCALE
 
     def loss(
         self, net: Net, cond: Tensor, x0: Tensor, eps: Tensor, t: Tensor, weight: Tensor | None = None,
@@ -64,7 +64,7 @@ class ConsistencyFlow(Flow):
         x, target = self.noised(x0, eps, t), self.target(x0, eps, t)
         count = min(max(round(self.consistency.share * len(x0)), 1), len(x0))  # windows come in random order
         jumps, flows = slice(count), slice(count, None)
-        time = torch.cat([self._feed_jump(x[jumps], t[jumps])[1], self.feed(x[flows], t[flows])[1]])
+        time = torch.cat([self.jump_time(t[jumps]), self.time(t[flows])])
         output = net(x, time, cond).float()
         mean_velocity = self._mean_velocity(net, cond[jumps], x[jumps], t[jumps])
         weights = (None, None) if weight is None else (weight[jumps], weight[flows])
@@ -83,7 +83,3 @@ class ConsistencyFlow(Flow):
             x = torch.addcmul(x, like(t / steps, x), velocity)
             total = total + velocity
         return total / steps
-
-    @staticmethod
-    def _feed_jump(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return x, (t + 2) * TIME_SCALE  # as far from the flow's own times as they are long

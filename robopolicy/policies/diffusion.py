@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from robopolicy.errors import ContractError
 from robopolicy.policies import solvers
 from robopolicy.policies.codecs import make_codec
 from robopolicy.policies.config import PRESETS, DiffusionConfig
+from robopolicy.policies.denoisers import denoiser
 from robopolicy.policies.encoder import ObservationEncoder
 from robopolicy.policies.goals import GoalToken, guided
 from robopolicy.policies.graphs import Graphs
@@ -56,7 +58,7 @@ class DiffusionPolicy(nn.Module):
         self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
         self.process.grid(self.config.solver.steps)  # what the solver cannot do is refused here, not at the first plan
-        if self.config.solver.name == "consistency" and type(self.process).jump is Process.jump:
+        if self.config.solver.name == "consistency" and type(self.process).jump_time is Process.jump_time:
             kind = self.config.process.kind
             raise ContractError(f"solver consistency: process {kind} learns no jumps; want process consistency")
 
@@ -179,20 +181,17 @@ class DiffusionPolicy(nn.Module):
         net = self.net
         if config.goal is not None and config.goal.weight != 1:
             net = guided(net, self._goal_free(cond), config.goal.weight)
-        answer = process.jump if config.solver.name == "consistency" else process.denoise
-
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return answer(net, cond, x, t)
-
-        bent: solvers.Denoiser = denoise
+        grid, jumps = process.grid(config.solver.steps), config.solver.name == "consistency"
         if previous is not None and config.max_delay and delay:
-            bent = prefixed(bent, previous[: config.past + delay], process.clean_level)
-        elif previous is not None and config.real_time is not None:
-            weights = agreement(self.spec.horizon, delay, self.spec.n_execute, config.real_time.schedule)
-            weights = torch.cat([torch.zeros(config.past), weights]).to(cond.device)
-            bent = real_time(bent, process.mix, previous, weights, config.real_time)
-        bent = solvers.clipped(bent, self.action.limit)
-        return solvers.solve(config.solver, bent, process.grid(config.solver.steps), noise)
+            by_row = partial(process.jump if jumps else process.denoise, net, cond)
+            denoise = prefixed(by_row, previous[: config.past + delay], process.clean_level)
+        else:
+            denoise = denoiser(process, net, cond, grid, jumps=jumps)
+            if previous is not None and config.real_time is not None:
+                weights = agreement(self.spec.horizon, delay, self.spec.n_execute, config.real_time.schedule)
+                weights = torch.cat([torch.zeros(config.past), weights]).to(cond.device)
+                denoise = real_time(denoise, grid, previous, weights, config.real_time)
+        return solvers.solve(config.solver, solvers.clipped(denoise, self.action.limit), grid, noise)
 
     def plan(
         self,

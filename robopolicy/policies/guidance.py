@@ -7,23 +7,21 @@ from torch import Tensor
 
 from robopolicy.errors import UnknownName
 from robopolicy.policies.config import RealTimeConfig
-from robopolicy.policies.solvers import Denoiser
-
-Mix = Callable[[Tensor], tuple[Tensor, Tensor]]  # levels to alpha and sigma
+from robopolicy.policies.solvers import Denoiser, Grid
 
 
-def prefixed(denoise: Denoiser, prefix: Tensor, clean_level: float) -> Denoiser:
+def prefixed(denoise: Callable[[Tensor, Tensor], Tensor], prefix: Tensor, clean_level: float) -> Denoiser:
     """Return a denoiser whose first rows are known: given to the network clean, at the clean level, and kept.
 
     Args:
-        denoise: takes levels (B, H).
+        denoise: takes x (B, H, A) and levels (B, H).
         prefix: (P, A) or (B, P, A), normalised.
         clean_level: of the process.
     """
     count = prefix.shape[-2]
 
-    def bent(x: Tensor, t: Tensor) -> Tensor:
-        rows = (t[:, None] if t.ndim == 1 else t).expand(-1, x.shape[1]).clone()
+    def bent(x: Tensor, t: float) -> Tensor:
+        rows = x.new_full(x.shape[:2], t)
         rows[:, :count] = clean_level
         given = torch.cat([prefix.expand(len(x), -1, -1), x[:, count:]], dim=1)
         return torch.cat([given[:, :count], denoise(given, rows)[:, count:]], dim=1)
@@ -31,7 +29,7 @@ def prefixed(denoise: Denoiser, prefix: Tensor, clean_level: float) -> Denoiser:
     return bent
 
 
-def real_time(denoise: Denoiser, mix: Mix, previous: Tensor, weights: Tensor, config: RealTimeConfig) -> Denoiser:
+def real_time(denoise: Denoiser, grid: Grid, previous: Tensor, weights: Tensor, config: RealTimeConfig) -> Denoiser:
     """Return a denoiser pulled to what is left of the running chunk. Black et al. 2025 (RTC), eq. 2 to 4.
 
     The pull is written for the clean chunk in place of the velocity, so it serves every process: with the shares of
@@ -41,8 +39,8 @@ def real_time(denoise: Denoiser, mix: Mix, previous: Tensor, weights: Tensor, co
     chunk arrives: they come out as they were.
 
     Args:
-        denoise: takes levels (B,).
-        mix: of the process.
+        denoise: of the network.
+        grid: whose levels it will be asked about.
         previous: (R, A) normalised, its rows those of the chunk.
         weights: (R,) from `agreement`.
         config: the guidance's limit, and how it reaches the noisy chunk.
@@ -50,14 +48,15 @@ def real_time(denoise: Denoiser, mix: Mix, previous: Tensor, weights: Tensor, co
     if not bool(weights.any()):
         return denoise
     pull, fixed = weights[:, None], (weights >= 1)[:, None]
+    shares = dict(zip(grid.t, zip(grid.alpha, grid.sigma, strict=True), strict=True))
 
-    def bent(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (part[:, None, None] for part in mix(t))
+    def bent(x: Tensor, t: float) -> Tensor:
+        alpha, sigma = shares[t]
         a, b = alpha / (alpha + sigma), sigma / (alpha + sigma)
-        gain = b * ((a**2 + b**2) / (a * b).clamp_min(1e-9)).clamp_max(config.beta)
+        gain = b * min((a**2 + b**2) / max(a * b, 1e-9), config.beta)
         if config.jacobian == "identity":
             clean = denoise(x, t)
-            clean = clean + gain.clamp_max(1.0) * pull * (previous - clean)
+            clean = clean + min(gain, 1.0) * pull * (previous - clean)
         else:
             clean, through = _pulled_back(denoise, x, t, lambda clean: pull * (previous - clean))
             clean = clean + gain * (alpha + sigma) * through
@@ -67,7 +66,7 @@ def real_time(denoise: Denoiser, mix: Mix, previous: Tensor, weights: Tensor, co
 
 
 def _pulled_back(
-    denoise: Denoiser, x: Tensor, t: Tensor, difference: Callable[[Tensor], Tensor]
+    denoise: Denoiser, x: Tensor, t: float, difference: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return D(x) and ``difference(D(x))`` times the Jacobian of D at x."""
     with torch.enable_grad():

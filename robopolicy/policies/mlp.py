@@ -1,10 +1,13 @@
 """A residual MLP over the flattened chunk: the network for machines without a GPU."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from robopolicy.policies.processes import TIME_SCALE
 from robopolicy.policies.steps import StepEmbedding
@@ -33,7 +36,8 @@ class ChunkMLP(nn.Module):
         super().__init__()
         width = config.width
         self.step = StepEmbedding(config.step_dim, config.step_dim)
-        self.enter = nn.Linear(horizon * (action_dim + 2) + config.step_dim + cond_dim, width)
+        self.widths = [horizon * action_dim, config.step_dim, cond_dim, 2 * horizon]  # of what enters
+        self.enter = nn.Linear(sum(self.widths), width)
         self.blocks = nn.ModuleList(
             _block(width, width * config.expansion, config.dropout) for _ in range(config.depth)
         )
@@ -43,10 +47,27 @@ class ChunkMLP(nn.Module):
         """Map a noisy chunk x (B, H, A) at times t (B,) or (B, H) under cond (B, K, E) to (B, H, A)."""
         noisiest = t if t.ndim == 1 else t.amax(1)
         known = x.new_zeros(len(x), 2 * x.shape[1]) if t.ndim == 1 else _ahead(t, noisiest)
-        hidden = self.enter(torch.cat([x.flatten(1), self.step(noisiest), cond.flatten(1), known], dim=1))
+        whole = torch.cat([x.flatten(1), self.step(noisiest), cond.flatten(1), known], dim=1)
+        return self._leave(self.enter(whole)).view_as(x)
+
+    def at(self, times: Tensor, cond: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """Return a function of x (B, H, A) for each of the times (n,), under cond (B, K, E).
+
+        What the first layer makes of noise level and condition is made once, for all times.
+        """
+        chunk, step, condition, _ = torch.split(self.enter.weight, self.widths, dim=1)
+        told = linear(self.step(times), step)[:, None] + linear(cond.flatten(1), condition, self.enter.bias)
+
+        def answer(told: Tensor, x: Tensor) -> Tensor:
+            return self._leave(torch.addmm(told, x.flatten(1), chunk.T)).view_as(x)
+
+        return [partial(answer, one) for one in told.unbind()]
+
+    def _leave(self, hidden: Tensor) -> Tensor:
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        return self.leave(hidden).view_as(x)
+        flat: Tensor = self.leave(hidden)
+        return flat
 
 
 def _ahead(t: Tensor, noisiest: Tensor) -> Tensor:

@@ -44,9 +44,21 @@ class Process(nn.Module):
         """Return the ``n`` levels that a solver visits; raises ContractError if there are no such."""
         raise NotImplementedError
 
+    def time(self, t: Tensor) -> Tensor:
+        """Return the time that the network is told of levels t, about 0 to `TIME_SCALE`, in the shape of t."""
+        raise NotImplementedError
+
+    def jump_time(self, t: Tensor) -> Tensor:
+        """Return the time that asks the network for a jump from levels t to the end.
+
+        Raises:
+            ContractError: if this process learns no such jump.
+        """
+        raise ContractError(f"solver consistency: {type(self).__name__} learns no jumps; train a consistency flow")
+
     def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the network is given of x (B, H, A) at levels t: x, scaled, and a time to embed."""
-        return x, t
+        return x, self.time(t)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Return what the network should say (B, H, A)."""
@@ -54,6 +66,10 @@ class Process(nn.Module):
 
     def clean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return the x0 (B, H, A) that the network's ``output`` at x and t stands for."""
+        raise NotImplementedError
+
+    def scalings(self, alpha: float, sigma: float) -> tuple[float, float, float]:
+        """Return (a, b, c) of one level: the network is fed a x, and x0 = b x + c output, as `feed` and `clean` do."""
         raise NotImplementedError
 
     def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -66,12 +82,8 @@ class Process(nn.Module):
         return self.clean(net(*self.feed(x, t), cond).float(), x, t)
 
     def jump(self, net: Net, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return where the probability flow through x ends, for the solver ``consistency``.
-
-        Raises:
-            ContractError: if this process learns no such jump.
-        """
-        raise ContractError(f"solver consistency: {type(self).__name__} learns no jumps; train a consistency flow")
+        """Return where the probability flow through x (B, H, A) at levels t (B,) or (B, H) ends, told `jump_time`."""
+        return self.clean(net(self.feed(x, t)[0], self.jump_time(t), cond).float(), x, t)
 
     def loss(
         self, net: Net, cond: Tensor, x0: Tensor, eps: Tensor, t: Tensor, weight: Tensor | None = None,
@@ -153,9 +165,15 @@ class VPCosine(Process):
         t = tuple(round(i * (self.steps / n)) for i in range(n, -1, -1))
         return Grid(t, *zip(*(self.table[level] for level in t), strict=True))
 
-    def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x as it is and diffusers' t, from 0; the clean level is -1."""
-        return x, t - 1
+    def time(self, t: Tensor) -> Tensor:
+        """Return diffusers' t, from 0; the clean level is -1."""
+        return t - 1
+
+    def scalings(self, alpha: float, sigma: float) -> tuple[float, float, float]:
+        """Return how x0 is read from eps, x0 or v."""
+        if self.prediction == "x0":
+            return 1.0, 0.0, 1.0
+        return (1.0, 1 / alpha, -sigma / alpha) if self.prediction == "eps" else (1.0, alpha, -sigma)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Return eps, x0, or v of Salimans and Ho 2022."""
@@ -243,10 +261,19 @@ class EDM(Process):
         t = (*sigma, 0.0)
         return Grid(t, (1.0,) * (n + 1), t)
 
+    def time(self, t: Tensor) -> Tensor:
+        """Return c_noise = log(sigma) / 4, scaled to `TIME_SCALE`."""
+        return t.clamp_min(self.config.sigma_min / 10).log() * self.time_scale
+
     def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return c_in x and c_noise = log(sigma) / 4, scaled to `TIME_SCALE`."""
-        time = t.clamp_min(self.config.sigma_min / 10).log() * self.time_scale
-        return like(torch.addcmul(self.variance, t, t).rsqrt(), x) * x, time
+        """Return c_in x and the time."""
+        return like(torch.addcmul(self.variance, t, t).rsqrt(), x) * x, self.time(t)
+
+    def scalings(self, alpha: float, sigma: float) -> tuple[float, float, float]:
+        """Return c_in, c_skip and c_out."""
+        data = self.config.sigma_data
+        c_in = 1 / math.hypot(sigma, data)
+        return c_in, (data * c_in) ** 2, sigma * data * c_in
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Return (x0 - c_skip x) / c_out; 0 at the clean level, where nothing is asked."""
@@ -306,9 +333,13 @@ class Flow(Process):
         t = tuple(i / n for i in range(n, -1, -1))
         return Grid(t, tuple(1 - share for share in t), t)
 
-    def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x as it is and the time, scaled to `TIME_SCALE`."""
-        return x, t * TIME_SCALE
+    def time(self, t: Tensor) -> Tensor:
+        """Return the share of noise, scaled to `TIME_SCALE`."""
+        return t * TIME_SCALE
+
+    def scalings(self, alpha: float, sigma: float) -> tuple[float, float, float]:
+        """Return how x0 is read from a velocity."""
+        return 1.0, 1.0, sigma
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Return the velocity x0 - eps."""

@@ -1,9 +1,9 @@
 """Samplers as pure functions of (denoiser, grid, noise), for every process with x = alpha(t) x0 + sigma(t) eps.
 
-A denoiser D(x (B, ...), t (B,)) says which clean x0 a noisy x at level t came from. Guidance, clipping and
+A denoiser D(x (B, ...), t) says which clean x0 a noisy x at the grid's level t came from. Guidance, clipping and
 inpainting are wrappers D -> D; no solver knows of them, nor of the process that made the grid. A grid is plain numbers
 and every step is a sum of x, x0 and fresh noise with numbers before them: nothing looks at the value of a tensor, so a
-whole solve can be exported or captured in a CUDA graph.
+whole solve can be exported or captured in a CUDA graph, and what depends on levels alone is done once, before it.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robopolicy.errors import ContractError, UnknownName
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+Denoiser = Callable[[Tensor, float], Tensor]  # x (B, ...) and its level, one of the grid's, to x0 (B, ...)
 SolverName = Literal["ddim", "ddpm", "euler", "heun", "dpm++2m", "ancestral", "consistency"]
 SOLVERS: tuple[str, ...] = ("ddim", "ddpm", "euler", "heun", "dpm++2m", "ancestral", "consistency")
 STOCHASTIC: tuple[str, ...] = ("ddpm", "ancestral", "consistency")
@@ -75,13 +75,13 @@ def ddim(denoise: Denoiser, grid: Grid, noise: Tensor, eta: float = 0.0) -> Tens
     """
     x = grid.sigma[0] * (noise if eta == 0 else noise[0])
     for i in range(len(grid) - 1):
-        x0 = denoise(x, _level(grid, i, x))
-        up = eta * _ancestral_sigma(grid, i)
-        kept, new = _line(grid, i, math.sqrt(max(grid.sigma[i + 1] ** 2 - up**2, 0.0)))
-        x = torch.add(kept * x, x0, alpha=new)
+        x0 = denoise(x, grid.t[i])
+        up = eta * _ancestral_sigma(grid, i) if eta else 0.0
+        kept, new = _line(grid, i, math.sqrt(max(grid.sigma[i + 1] ** 2 - up**2, 0.0)) if up else grid.sigma[i + 1])
+        x = (kept * x).add_(x0, alpha=new)
         if up:
-            x = torch.add(x, noise[i + 1], alpha=up)
-    return denoise(x, _level(grid, -2, x))
+            x.add_(noise[i + 1], alpha=up)
+    return denoise(x, grid.t[-2])
 
 
 def ddpm(denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
@@ -109,12 +109,12 @@ def heun(denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
     x = grid.sigma[0] * noise
     for i in range(len(grid) - 1):
         kept, new = _line(grid, i, grid.sigma[i + 1])
-        there = torch.add(kept * x, denoise(x, _level(grid, i, x)), alpha=new)
+        there = (kept * x).add_(denoise(x, grid.t[i]), alpha=new)
         slope = (grid.sigma[i + 1] - grid.sigma[i]) / grid.sigma[i + 1]  # of the chord there, on x; then on x0
         slope_x0 = grid.alpha[i + 1] - grid.alpha[i] - grid.alpha[i + 1] * slope
-        x0 = denoise(there, _level(grid, i + 1, x))
-        x = torch.add(torch.add(0.5 * x, there, alpha=(1 + slope) / 2), x0, alpha=slope_x0 / 2)
-    return denoise(x, _level(grid, -2, x))
+        x0 = denoise(there, grid.t[i + 1])
+        x = (0.5 * x).add_(there, alpha=(1 + slope) / 2).add_(x0, alpha=slope_x0 / 2)
+    return denoise(x, grid.t[-2])
 
 
 def dpmpp_2m(denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
@@ -122,14 +122,14 @@ def dpmpp_2m(denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
     x = grid.sigma[0] * noise
     before: Tensor | None = None
     for i in range(len(grid) - 1):
-        x0 = denoise(x, _level(grid, i, x))
+        x0 = denoise(x, grid.t[i])
         kept, new = _line(grid, i, grid.sigma[i + 1])
         ahead = 0.0 if before is None else _log_snr_step(grid, i) / (2 * _log_snr_step(grid, i - 1))
-        x = torch.add(kept * x, x0, alpha=new * (1 + ahead))
+        x = (kept * x).add_(x0, alpha=new * (1 + ahead))
         if before is not None:
-            x = torch.add(x, before, alpha=-new * ahead)
+            x.add_(before, alpha=-new * ahead)
         before = x0
-    return denoise(x, _level(grid, -2, x))
+    return denoise(x, grid.t[-2])
 
 
 def consistency(jump: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
@@ -142,9 +142,9 @@ def consistency(jump: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
     """
     x = grid.sigma[0] * noise[0]
     for i in range(len(grid) - 1):
-        x0 = jump(x, _level(grid, i, x))
-        x = torch.add(grid.alpha[i + 1] * x0, noise[i + 1], alpha=grid.sigma[i + 1])
-    return jump(x, _level(grid, -2, x))
+        x0 = jump(x, grid.t[i])
+        x = (grid.alpha[i + 1] * x0).add_(noise[i + 1], alpha=grid.sigma[i + 1])
+    return jump(x, grid.t[-2])
 
 
 def solve(config: SolverConfig, denoise: Denoiser, grid: Grid, noise: Tensor) -> Tensor:
@@ -158,6 +158,11 @@ def solve(config: SolverConfig, denoise: Denoiser, grid: Grid, noise: Tensor) ->
     return functions[config.name](denoise, grid, noise)
 
 
+def told(denoise: Callable[[Tensor, Tensor], Tensor]) -> Denoiser:
+    """Return a denoiser of a function that wants the level of each sample, x (B, ...) and t (B,)."""
+    return lambda x, t: denoise(x, x.new_full(x.shape[:1], t))
+
+
 def clipped(denoise: Denoiser, limit: Tensor | float = 1.0) -> Denoiser:
     """Return a denoiser whose answers stay within [-limit, limit], where normalised data lie."""
     least = -limit
@@ -167,11 +172,6 @@ def clipped(denoise: Denoiser, limit: Tensor | float = 1.0) -> Denoiser:
 def noise_like(config: SolverConfig, shape: tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
     """Draw the noise that the solver of ``config`` needs for a sample of ``shape``."""
     return torch.stack([draw(shape) for _ in range(config.steps)]) if config.stochastic else draw(shape)
-
-
-def _level(grid: Grid, i: int, x: Tensor) -> Tensor:
-    """Return level i for each sample of x, (B,)."""
-    return x.new_full((x.shape[0],), grid.t[i])
 
 
 def _line(grid: Grid, i: int, sigma: float) -> tuple[float, float]:
