@@ -175,7 +175,7 @@ def test_settings_that_make_no_sense_are_refused(path):
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
         ({"threads": 0}, "threads is 0"),
         ({"world": 1000}, "39 windows are left; want at least 1000"),
-        ({"sizes": {"front": (1,)}}, "camera front: cannot be decoded to 1; sizes it has: 3x4"),
+        ({"sizes": {"front": (1,)}}, "camera front: cannot be decoded to 1; want at most 24x32"),
     ):
         with pytest.raises(ContractError, match=message):
             Loader([path], **{**SIZE, **wrong})

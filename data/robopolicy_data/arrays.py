@@ -54,14 +54,24 @@ def load_arrays(
 
 
 def decode_arrays(
-    episodes: Sequence[Episode], spec: PolicySpec, progress: Callable[[int, int], None] | None = None
+    episodes: Sequence[Episode],
+    spec: PolicySpec,
+    progress: Callable[[int, int], None] | None = None,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Arrays:
-    """Read and decode at least one episode, of one dataset or of several; see `load_arrays`."""
+    """Read and decode at least one episode, of one dataset or of several; see `load_arrays`.
+
+    Args:
+        episodes: in order.
+        spec: which states and cameras, as recorded.
+        progress: called with (pieces read, pieces in all), from this thread.
+        sizes: {camera: (H, W)} to make pictures smaller to, as `robopolicy_data.loader.Loader` does.
+    """
     blocks = [-(-sum(episode.frame_count(name) for episode in episodes) // BLOCK) for name in spec.cameras]
     first, *rest = stages(progress, [len(episodes), *blocks])
     numbers = read_numbers(episodes, spec, first)
     images = {
-        name: decode_all(name, episodes, camera, progress=told)
+        name: decode_all(name, episodes, camera, (sizes or {}).get(name), told)
         for (name, camera), told in zip(spec.cameras.items(), rest, strict=True)
     }
     return replace(numbers, images=images)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from robopolicy.area import shrink
 from robopolicy.errors import ContractError, DatasetError
 from robopolicy.spec import CameraSpec
 from robopolicy_data.episode import Episode
@@ -56,7 +57,9 @@ class Encoded:
     Args:
         camera: name, for messages.
         episodes: in order.
-        size: (H, W) to decode to, or None for as they are.
+        spec: of the pictures as they were recorded.
+        size: (H, W) to decode to, or None for as they are. A JPEG is decoded at an eighth to eight eighths of its size,
+            which is cheaper than whole and close to the mean of the area, and from there made smaller by area.
         hold: keep the shards' bytes in memory; else they are read, in ranges, when asked for.
         progress: called with (shards read, shards in all), if they are held.
 
@@ -71,12 +74,14 @@ class Encoded:
         self,
         camera: str,
         episodes: Sequence[Episode],
+        spec: CameraSpec,
         size: tuple[int, int] | None = None,
         *,
         hold: bool,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._camera, self._episodes, self._size = camera, episodes, size
+        self._camera, self._episodes, self._size, self._spec = camera, episodes, size, spec
+        self._rough = None if size is None else _jpeg_size(spec, size)
         self._shards = [episode.shard(camera) for episode in episodes]
         index = [shard.index for shard, _ in self._shards]
         self.ends = np.cumsum([len(part) for part in index])
@@ -114,15 +119,21 @@ class Encoded:
             done, at = frame, place
 
     def _into(self, codec: FrameCodec, data: bytes, place: np.ndarray) -> None:
-        if self._size is None:
+        if self._size is None or self._rough is None:
             codec.decode(data, place)
-        elif isinstance(codec, JpegFrames):
+            return
+        scaled = isinstance(codec, JpegFrames)
+        first = self._rough if scaled else self._spec.shape[:2]
+        out = place if first == self._size else np.empty((*first, 3), np.uint8)
+        if scaled:
             import simplejpeg  # type: ignore[import-untyped]
 
-            height, width = self._size  # a torn picture is grey where it ends, as in `JpegFrames.decode`
-            simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, buffer=place, strict=False)
+            height, width = first  # a torn picture is grey where it ends, as in `JpegFrames.decode`
+            simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, buffer=out, strict=False)
         else:
-            raise ValueError("only JPEG can be decoded to a smaller size")
+            codec.decode(data, out)
+        if out is not place:
+            place[...] = shrink(out, self._size)
 
     def _fetch(self, frames: np.ndarray) -> Iterator[tuple[FrameCodec, bytes]]:
         """Yield codec and bytes of each frame (sorted), verified; neighbours in a file come in one read."""
@@ -174,7 +185,7 @@ def decode_all(
     Raises:
         DatasetError: if something is damaged.
     """
-    encoded = Encoded(camera, episodes, size, hold=False)
+    encoded = Encoded(camera, episodes, spec, size, hold=False)
     shape = spec.shape if size is None else (*size, *spec.shape[2:])
     out = np.empty((int(encoded.ends[-1]), *shape), spec.dtype)
     starts = range(0, len(out), BLOCK)
@@ -194,7 +205,7 @@ def decode_blocks(camera: str, episodes: Sequence[Episode], spec: CameraSpec) ->
     Raises:
         DatasetError: if something is damaged.
     """
-    encoded = Encoded(camera, episodes, hold=False)
+    encoded = Encoded(camera, episodes, spec, hold=False)
     for start in range(0, int(encoded.ends[-1]), BLOCK):
         which = np.arange(start, min(start + BLOCK, int(encoded.ends[-1])))
         block = np.empty((len(which), *spec.shape), spec.dtype)
@@ -204,9 +215,16 @@ def decode_blocks(camera: str, episodes: Sequence[Episode], spec: CameraSpec) ->
 
 
 def require_size(camera: str, spec: CameraSpec, size: tuple[int, int]) -> None:
-    """Refuse a size (H, W) that JPEG's own scaling does not give; ContractError lists those it does."""
+    """Refuse a size (H, W) that pictures cannot be made smaller to; ContractError says which they can."""
+    wanted = "x".join(map(str, size))
+    if spec.kind != "colour":
+        if tuple(size) != (spec.height, spec.width):
+            raise ContractError(f"camera {camera}: a depth map cannot be decoded to {wanted}; leave it as it is")
+    elif len(size) != 2 or not (1 <= size[0] <= spec.height and 1 <= size[1] <= spec.width):
+        raise ContractError(f"camera {camera}: cannot be decoded to {wanted}; want at most {spec.height}x{spec.width}")
+
+
+def _jpeg_size(spec: CameraSpec, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest size (H, W) that JPEG's own scaling gives and that is no smaller than ``size``."""
     given = [(-(-spec.height * k // 8), -(-spec.width * k // 8)) for k in range(1, 9)]
-    if tuple(size) not in (given if spec.kind == "colour" else [(spec.height, spec.width)]):
-        wanted = "x".join(map(str, size))
-        sizes = ", ".join(f"{h}x{w}" for h, w in given) if spec.kind == "colour" else "its own only"
-        raise ContractError(f"camera {camera}: cannot be decoded to {wanted}; sizes it has: {sizes}")
+    return next(one for one in given if one[0] >= size[0] and one[1] >= size[1])

@@ -48,7 +48,7 @@ class Loader:
             they are; ``"auto"`` is the first of these that fits.
         memory_limit_gb: GB of 1e9 bytes; None is half of what the machine has to spare.
         threads: that decode or gather; None is one a core.
-        sizes: {camera: (H, W)} to decode to, an eighth to eight eighths of the recorded size, by JPEG's own scaling.
+        sizes: {camera: (H, W)} to decode to; cheapest are eighths of the recorded size, JPEG's own scaling.
         rank: which part of every batch this process takes, 0 .. world - 1.
         world: how many processes share the order; together they see each window once an epoch.
         prefetch: batches made ahead; 0 makes each when it is asked for.

@@ -119,7 +119,9 @@ def open_pictures(
         if cache == "decoded":
             pictures[name] = Decoded(decode_all(name, episodes, recorded.cameras[name], size, told))
         else:
-            pictures[name] = Encoded(name, episodes, size, hold=cache == "compressed", progress=told)
+            pictures[name] = Encoded(
+                name, episodes, recorded.cameras[name], size, hold=cache == "compressed", progress=told
+            )
     return pictures
 
 
