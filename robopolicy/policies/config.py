@@ -16,6 +16,7 @@ from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
 
+LATER = {"sizes"}  # fields that checkpoints of the same format may lack: their default is what there was before
 SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 
 
@@ -143,7 +144,7 @@ def _from_json(cls: Any, data: Any, axis: str = "kind") -> Any:
     unknown = set(data) - {f.name for f in fields(cls)}
     if unknown:
         raise TypeError(f"unknown {sorted(unknown)}")
-    missing = {f.name for f in fields(cls)} - set(data)
+    missing = {f.name for f in fields(cls)} - set(data) - LATER
     if missing:
         raise KeyError(f"missing {sorted(missing)}")
     return cls(

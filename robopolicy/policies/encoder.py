@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robopolicy.errors import UnknownName
 from robopolicy.policies.normaliser import Method, Normaliser
-from robopolicy.policies.vision import CameraEncoder, VisionConfig, require_visible
+from robopolicy.policies.vision import CameraEncoder, VisionConfig, require_visible, shrink
 from robopolicy.spec import PolicySpec
 
 
@@ -34,6 +34,7 @@ class ObservationEncoder(nn.Module):
         count = min(len(spec.cameras), 1) if config.shared else len(spec.cameras)
         self.cameras = nn.ModuleList(CameraEncoder(config) for _ in range(count))
         state_dim = sum(Normaliser.of_state(part).out_dim for part in spec.state.values())
+        self._sizes = {name: (height, width) for name, height, width in config.sizes}
         self._feature_dim = config.feature_dim
         self.token_dim = state_dim + config.feature_dim * len(spec.cameras)
 
@@ -53,14 +54,14 @@ class ObservationEncoder(nn.Module):
 
         Args:
             state: {name: (B, T, D)} in robot units.
-            images: {camera: (B, T, H, W, 3) uint8}.
+            images: {camera: (B, T, H, W, 3) uint8}, as the camera gives them or made smaller already.
             generator: places the crops when training.
             features: {camera: (B, T, F)} made earlier by ``see``, in place of that camera's pictures.
         """
         made = features or {}
         parts = [net(state[name]) for name, net in zip(self.state_names, self.states, strict=True)]
         for name in self.camera_names:
-            parts.append(made[name] if name in made else self.camera(name)(images[name], generator))
+            parts.append(made[name] if name in made else self._look(name, images[name], generator))
         return torch.cat(parts, dim=-1)
 
     def mask(self, streams: tuple[str, ...]) -> Tensor:
@@ -79,7 +80,10 @@ class ObservationEncoder(nn.Module):
 
     def see(self, camera: str, images: Tensor) -> Tensor:
         """Return the features (B, T, F) of one camera's pictures (B, T, H, W, 3), for a cache."""
-        features: Tensor = self.camera(camera)(images)
+        return self._look(camera, images)
+
+    def _look(self, camera: str, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        features: Tensor = self.camera(camera)(shrink(images, self._sizes.get(camera)), generator)
         return features
 
     def camera(self, name: str) -> CameraEncoder:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robopolicy.area import area_weights
 from robopolicy.errors import ContractError
 from robopolicy.spec import CameraSpec
 
@@ -19,6 +20,14 @@ class VisionConfig:
     width: int = 64  # channels of the first stage; 64 is ResNet-18
     shared: bool = False  # one encoder for all cameras, not one for each
     frozen: bool = False  # weights come from elsewhere and stay; crops are the centre, so a frame is embedded once
+    sizes: tuple[tuple[str, int, int], ...] = ()  # camera, height, width its pictures are made smaller to, px
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple((str(n), int(h), int(w)) for n, h, w in self.sizes))
+
+    def size(self, name: str, camera: CameraSpec) -> tuple[int, int]:
+        """Return height and width of a camera's pictures as the network gets them, before the crop."""
+        return {n: (h, w) for n, h, w in self.sizes}.get(name, (camera.height, camera.width))
 
 
 class CameraEncoder(nn.Module):
@@ -58,11 +67,17 @@ def require_visible(config: VisionConfig, name: str, camera: CameraSpec) -> None
     """Check that a `CameraEncoder` can look at what a camera shows.
 
     Raises:
-        ContractError: if it is a depth map, or too small for a network that shrinks pictures 32 times.
+        ContractError: if it is a depth map, would have to grow, or is too small for a network that shrinks pictures 32
+            times.
     """
     if camera.kind != "colour":
         raise ContractError(f"vision: camera {name!r} is a {camera.kind} map; policies see colour, so leave it out")
-    height, width = crop_size(config, camera.height, camera.width)
+    size = config.size(name, camera)
+    if size[0] > camera.height or size[1] > camera.width:
+        raise ContractError(
+            f"vision: camera {name!r} shows {camera.height}x{camera.width} px, which cannot grow to {size[0]}x{size[1]}"
+        )
+    height, width = crop_size(config, *size)
     if min(height, width) <= 32:
         raise ContractError(
             f"vision: a crop of {height}x{width} px of camera {name!r} shrinks to one row or column, which has no "
@@ -90,6 +105,19 @@ def random_crop(images: Tensor, size: tuple[int, int], generator: torch.Generato
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: (B, T, tops, lefts, 3, h, w)
     windows = windows.permute(0, 2, 3, 1, 5, 6, 4)  # (B, tops, lefts, T, h, w, 3)
     return windows[torch.arange(batch, device=device), top[:, 0], left[:, 0]]
+
+
+def shrink(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Return images (B, T, H, W, 3) uint8 as (B, T, h, w, 3) uint8, as `robopolicy.area.shrink` does; None: as is."""
+    if size is None or images.shape[2:4] == size:
+        return images
+    rows, columns = (
+        torch.tensor(area_weights(n, fewer), device=images.device)
+        for n, fewer in zip(images.shape[2:4], size, strict=True)
+    )
+    made = rows @ images.flatten(3).float()  # (B, T, h, W * 3)
+    made = columns @ made.unflatten(3, (images.shape[3], 3))  # (B, T, h, w, 3)
+    return made.round().clamp(0, 255).to(torch.uint8)
 
 
 class SpatialSoftmax(nn.Module):
