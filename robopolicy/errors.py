@@ -51,6 +51,10 @@ class LateCommand(UnsafeCommand):
     """A command whose observation, or one of its pictures, is older than safety allows."""
 
 
+class ConfigError(RobopolicyError, ValueError):
+    """A file of settings is not there, not readable, or asks for what makes no sense."""
+
+
 class DatasetError(RobopolicyError, ValueError):
     """Something on disk is not a readable robopolicy dataset."""
 

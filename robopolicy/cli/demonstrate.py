@@ -94,7 +94,7 @@ def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
     if args.rate is not None:
         spec = replace(spec, rate_hz=args.rate)
     return make_robot(args.robot, clock, spec.select(cameras) if args.robot == "mock" else spec, cameras=cameras,
-                      rate_hz=args.rate)  # fmt: skip
+                      rate_hz=args.rate, domain=args.domain)  # fmt: skip
 
 
 def _policy(args: argparse.Namespace, robot: Robot) -> Agent:

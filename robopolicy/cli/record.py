@@ -15,7 +15,9 @@ from robopolicy.types import EpisodeMeta
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("record", parents=[debug], help="record demonstrations into a zarr dataset")
-    parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, gymnasium:ID, mock, module:Class")
+    parser.add_argument(
+        "--robot", required=True, metavar="NAME", help="twin:TASK, ros:FILE.yaml, gymnasium:ID, mock, module:Class"
+    )
     parser.add_argument(
         "--teleop", default="expert", metavar="NAME",
         help="who drives: expert (scripted), browser, keyboard, gamepad, spacemouse, ros, module:Class",
@@ -47,7 +49,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     devices.add_argument("--token", help="browser: its secret; default: a new one")
     devices.add_argument("--topic", metavar="/NAME", help="ros: what the teleoperator publishes")
     devices.add_argument("--message", metavar="PKG/msg/TYPE", help="ros: its type; default: TwistStamped")
-    devices.add_argument("--domain", type=at_least(0), help="ros: default: ROS_DOMAIN_ID, or 0")
+    devices.add_argument("--domain", type=at_least(0), help="ros, robot or teleop: default: ROS_DOMAIN_ID, or 0")
     parser.set_defaults(run=run)
 
 
@@ -55,8 +57,6 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    if args.robot == "ros" or args.robot.startswith("ros:"):
-        raise UsageError("--robot ros is not here yet: it comes with part 4, the ROS 2 robot")
     if args.new and args.data.exists() and any(args.data.iterdir() if args.data.is_dir() else [args.data]):
         raise UsageError(f"--new: {args.data} exists already; without --new the recording is appended to it")
     _require_person(args)

@@ -54,8 +54,9 @@ def make_robot(
     *,
     cameras: tuple[str, ...] | None = (),
     rate_hz: float | None = None,
+    domain: int | None = None,
 ) -> Robot:
-    """Return the robot called ``name``; ``mock`` takes its shape and rate from ``spec``.
+    """Return the robot called ``name``; ``mock`` takes its shape and rate from ``spec``, ``ros:`` goes by a domain.
 
     Raises:
         UnknownName: naming what is valid.
@@ -64,10 +65,16 @@ def make_robot(
         from robopolicy_hardware.mock import MockRobot
 
         return MockRobot(spec, clock)
+    if name.partition(":")[0] == "ros":
+        from robopolicy_hardware.ros.robot import make_ros_robot
+
+        if not name.partition(":")[2]:
+            raise UsageError("--robot ros: say which topics are its own, as in ros:arm.yaml (hardware/README.md)")
+        return make_ros_robot(name.partition(":")[2], clock, domain=domain, cameras=cameras, rate_hz=rate_hz)
     try:
         return make_world(name, clock, cameras=cameras, rate_hz=rate_hz)
     except UnknownName as error:
-        raise (UsageError(f"{error}, mock") if WORLDS in str(error) else error) from None
+        raise (UsageError(f"{error}, ros:FILE.yaml, mock") if WORLDS in str(error) else error) from None
 
 
 def make_clock(name: str, *, realtime: bool) -> Clock:

@@ -1,6 +1,6 @@
 """Import ROS 2 bags (mcap, sqlite3), aligned by the same code as live streams (`robopolicy.alignment`)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
@@ -13,9 +13,10 @@ from robopolicy.alignment import AlignedStreams, align
 from robopolicy.errors import ContractError, DatasetError, MissingExtra, RobopolicyError
 from robopolicy.resampling import captures_ns, thinned_ns, ticks_ns
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.topics.config import CameraTopic, TopicConfig, load_config
+from robopolicy.topics.messages import action_spec, command_of
 from robopolicy.types import EpisodeMeta, Observation, Step
 from robopolicy_data.importers.columns import require_new
-from robopolicy_data.importers.rosbag_config import BagConfig, CameraTopic, load_config
 from robopolicy_data.importers.rosbag_streams import BagStreams
 from robopolicy_data.writer import DatasetWriter
 
@@ -104,6 +105,8 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         with AnyReader([path], default_typestore=get_typestore(Stores.LATEST)) as reader:
             yield reader
+    except ContractError as error:  # of a message
+        raise DatasetError(str(error)) from error
     except (RobopolicyError, KeyboardInterrupt, MemoryError):
         raise
     except OSError as error:
@@ -127,7 +130,7 @@ class _Episode:
 class _Bag:
     """One bag: its spec, its episodes, their steps."""
 
-    def __init__(self, path: Path, reader: Any, config: BagConfig) -> None:
+    def __init__(self, path: Path, reader: Any, config: TopicConfig) -> None:
         self._path, self._config = path, config
         self._streams = BagStreams(path, reader, config)
         self._tracks = self._streams.tracks
@@ -178,19 +181,20 @@ class _Bag:
             if len(units) not in (1, table.shape[1]):
                 raise DatasetError(f"{self._path}: state {name} has {table.shape[1]} numbers, and {len(units)} units")
             state[name] = StateSpec(table.shape[1], units)
-        command = tracks["action"].values
-        assert command is not None
-        names = config.action.names or tuple(f"a{i}" for i in range(command.shape[1]))
-        if len(names) != command.shape[1]:
-            raise DatasetError(
-                f"{self._path}: action has {command.shape[1]} numbers, and the config {len(names)} names"
-            )
-        if len(tracks["action"].units) not in (1, len(names)):
-            units = tracks["action"].units
-            raise DatasetError(f"{self._path}: action has {len(names)} numbers, and {len(units)} units")
-        cameras = {name: tracks[f"camera {name}"].camera for name in config.cameras}
-        action = ActionSpec(config.action.kind, names, tracks["action"].units)  # type: ignore[arg-type]
-        return PolicySpec(cameras, state, action, float(config.rate_hz))  # type: ignore[arg-type]
+        return PolicySpec(
+            {name: tracks[f"camera {name}"].camera for name in config.cameras},  # type: ignore[misc]
+            state,
+            self._make_action(),
+            float(config.rate_hz),
+        )
+
+    def _make_action(self) -> ActionSpec:
+        track = self._tracks["action"]
+        assert track.values is not None
+        try:
+            return action_spec(self._config.action, track.values.shape[1], track.units)
+        except ContractError as error:
+            raise DatasetError(f"{self._path}: {error}") from error
 
     def _spans(self) -> list[tuple[int, int, bool | None]]:
         """Return (start, stop, success) of every episode, bag time."""
@@ -246,6 +250,7 @@ class _Bag:
     def _steps(self, episode: _Episode) -> Iterator[Step]:
         aligned, rows = episode.aligned, episode.rows
         low = {what: self._at(what, aligned)[rows] for what in self._tracks if not what.startswith("camera ")}
+        commands = self._commands(low)
         stamps = {what: column[rows] for what, column in aligned.stamps_ns.items()}
         wanted = {name: aligned.rows[f"camera {name}"][rows] for name in self._config.cameras}
         every = self._streams.pictures(wanted) if wanted else repeat({}, len(rows))
@@ -258,7 +263,15 @@ class _Bag:
                 {name: int(stamps[f"camera {name}"][k]) for name in pictures},
                 {name: image for name, image in pictures.items() if isinstance(image, bytes)},
             )
-            yield Step(seen, low["action"][k].astype(np.float32), int(stamps["action"][k]), self._config.source)
+            yield Step(seen, commands[k].astype(np.float32), int(stamps["action"][k]), self._config.source)
+
+    def _commands(self, low: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return (T, A): the action, its gripper last if that has a topic of its own."""
+        if "action gripper" not in low:
+            return low["action"]
+        if self._config.action.kind == "tool_pose":
+            return np.stack([command_of(*both) for both in zip(low["action"], low["action gripper"], strict=True)])
+        return np.concatenate([low["action"], low["action gripper"]], axis=1)
 
     def _at(self, what: str, aligned: AlignedStreams) -> np.ndarray:
         table = self._tracks[what].values

@@ -9,8 +9,8 @@ import numpy as np
 
 from robopolicy.errors import DatasetError
 from robopolicy.spec import CameraSpec
-from robopolicy_data.importers.rosbag_config import BagConfig, CameraTopic
-from robopolicy_data.importers.rosbag_messages import PICTURES, numbers, picture, raw_stamp_ns, stamp_ns
+from robopolicy.topics.config import CameraTopic, TopicConfig
+from robopolicy.topics.messages import PICTURES, decoded, numbers, picture, raw_stamp_ns, stamp_ns
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BagStreams:
         DatasetError: one line naming bag, stream and topic: missing, of another type, back in time.
     """
 
-    def __init__(self, path: Path, reader: Any, config: BagConfig) -> None:
+    def __init__(self, path: Path, reader: Any, config: TopicConfig) -> None:
         self._path, self._reader, self._config = path, reader, config
         self._connections = self._connect()
         self.tracks = self._read()
@@ -81,7 +81,7 @@ class BagStreams:
                 if isinstance(topic, CameraTopic):
                     stamp = raw_stamp_ns(raw) if topic.stamp == "header" else bag_ns
                     if what not in seen:
-                        image = picture(self._reader.deserialize(raw, connection.msgtype), f"{self._path}: {what}")
+                        image = _picture(self._reader.deserialize(raw, connection.msgtype), f"{self._path}: {what}")
                         seen[what] = camera_of(image, f"{self._path}: {what}")
                 else:
                     message = message or self._reader.deserialize(raw, connection.msgtype)
@@ -126,7 +126,7 @@ class BagStreams:
             if counts[name] not in wanted[name]:
                 continue
             where = f"{self._path}: camera {name}, message {counts[name]}"
-            image = picture(self._reader.deserialize(raw, connection.msgtype), where)
+            image = _picture(self._reader.deserialize(raw, connection.msgtype), where)
             if (size := camera_of(image, where)) != (want := self.tracks[f"camera {name}"].camera):
                 raise DatasetError(f"{where}: {_size(size)}, want {_size(want)}")
             held[name][counts[name]] = image
@@ -141,6 +141,25 @@ class BagStreams:
         raise DatasetError(
             f"{self._path}: only {step} of {steps} steps found their pictures; did the bag change meanwhile?"
         )
+
+
+def _picture(message: Any, where: str) -> np.ndarray | bytes:
+    """Return a picture, or the bytes of a colour JPEG, which are stored as they came."""
+    image = picture(message, where)
+    if not isinstance(image, bytes) or _is_colour_jpeg(image):
+        return image
+    import cv2
+
+    return decoded(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED) if image else None, where)
+
+
+def _is_colour_jpeg(data: bytes) -> bool:
+    import simplejpeg
+
+    try:
+        return data[:2] == b"\xff\xd8" and bool(simplejpeg.decode_jpeg_header(data)[2] != "Gray")
+    except ValueError:
+        return False
 
 
 def camera_of(image: np.ndarray | bytes, where: str) -> CameraSpec:

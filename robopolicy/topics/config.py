@@ -1,11 +1,11 @@
-"""Which topic of a ROS bag is which field of a dataset: the YAML file, read and checked."""
+"""Which ROS 2 topic is which field, in a bag or on a robot: the YAML file, read and checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from robopolicy.errors import ContractError, DatasetError, MissingExtra, RobopolicyError, UnknownName
+from robopolicy.errors import ConfigError, ContractError, MissingExtra, RobopolicyError, UnknownName
 from robopolicy.resampling import HOWS, Rule
 from robopolicy.spec import ACTION_KINDS
 
@@ -17,9 +17,10 @@ class CameraTopic:
     """A camera: ``sensor_msgs/Image`` or ``CompressedImage``."""
 
     topic: str
+    type: str = ""  # of its messages; a bag knows, of a robot "" is Image, or CompressedImage of .../compressed
     latency_s: float = 0.0  # from capture to header stamp
     max_age_s: float = CAMERA_AGE_S
-    stamp: Literal["header", "bag"] = "header"
+    stamp: Literal["header", "bag"] = "header"  # bag: when it was recorded, of a robot when it came
 
     @property
     def rule(self) -> Rule:
@@ -32,16 +33,17 @@ class NumbersTopic:
     """A low-dimensional stream: numbers somewhere in a message."""
 
     topic: str
+    type: str = ""  # of its messages; a bag knows, of a robot "" is JointState if joints are named
     field: str = ""  # dotted, such as pose.position; "" is position of a JointState, data of an array
     joints: tuple[str, ...] = ()  # names to pick from a JointState, in the dataset's order
     index: tuple[int, ...] = ()  # elements to pick
     units: tuple[str, ...] = ()  # one for all or one for each; () is what the field's kind suggests
+    closed: float | None = None  # of a gripper: what the robot calls closed and open; in the dataset they are 0 and 1
+    open: float | None = None
     align: str = "interpolate"
     latency_s: float = 0.0
     max_age_s: float = NUMBERS_AGE_S
     stamp: Literal["header", "bag"] = "header"
-    kind: str = "vector"  # of an action
-    names: tuple[str, ...] = ()  # of an action's elements
 
     def rule(self, quats: tuple[int, ...]) -> Rule:
         """How it is read at an instant; ``quats``: where quaternions start."""
@@ -49,11 +51,21 @@ class NumbersTopic:
 
 
 @dataclass(frozen=True)
-class BagConfig:
+class ActionTopic(NumbersTopic):
+    """The commands: recorded in a bag, published to a robot."""
+
+    kind: str = "vector"
+    names: tuple[str, ...] = ()  # of its elements; joint names, in the order of the message
+    gripper: NumbersTopic | None = None  # if it is commanded on a topic of its own; the last element then
+    frame: str = ""  # frame_id of what is published
+
+
+@dataclass(frozen=True)
+class TopicConfig:
     """The whole file."""
 
     rate_hz: float
-    action: NumbersTopic
+    action: ActionTopic
     state: Mapping[str, NumbersTopic]
     cameras: Mapping[str, CameraTopic] = field(default_factory=dict)
     primary: str | None = None  # camera whose pictures are the instants; None: ticks of rate_hz
@@ -67,16 +79,23 @@ class BagConfig:
     gaps: Literal["error", "drop"] = "error"  # instants inside an episode at which a stream has nothing near
 
     def streams(self) -> dict[str, CameraTopic | NumbersTopic]:
-        """Return {what it is, for messages: topic}: ``camera front``, ``state q``, ``action``."""
+        """Return {what it is, for messages: topic}: ``camera front``, ``state q``, ``action``, ``action gripper``."""
+        commands: dict[str, CameraTopic | NumbersTopic] = {"action": self.action}
+        if self.action.gripper is not None:
+            commands["action gripper"] = self.action.gripper
+        return {**self.observed(), **commands}
+
+    def observed(self) -> dict[str, CameraTopic | NumbersTopic]:
+        """Return those of `streams` that a robot publishes."""
         cameras = {f"camera {name}": topic for name, topic in self.cameras.items()}
-        return {**cameras, **{f"state {name}": topic for name, topic in self.state.items()}, "action": self.action}
+        return {**cameras, **{f"state {name}": topic for name, topic in self.state.items()}}
 
 
-def load_config(path: Path | str) -> BagConfig:
+def load_config(path: Path | str) -> TopicConfig:
     """Read the YAML file.
 
     Raises:
-        DatasetError: naming the file and the key that is missing, unknown or makes no sense.
+        ConfigError: naming the file and the key that is missing, unknown or makes no sense.
         MissingExtra: without ruamel.yaml, which rosbags brings.
     """
     try:
@@ -87,30 +106,28 @@ def load_config(path: Path | str) -> BagConfig:
     try:
         data = YAML(typ="safe", pure=True).load(Path(path).read_text())
     except OSError as error:
-        raise DatasetError(
+        raise ConfigError(
             f"{path}: {error.strerror}; want the YAML file that says which topic is which field"
         ) from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is no YAML: {' '.join(str(error).split())[:160]}") from error
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())[:160]}") from error
     try:
         return _config(data)
     except (RobopolicyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
 
 
-def _config(data: Any) -> BagConfig:
-    values = _keys(data, BagConfig, "the file", required=("rate_hz", "state", "action"))
+def _config(data: Any) -> TopicConfig:
+    values = _keys(data, TopicConfig, "the file", required=("rate_hz", "state", "action"))
     cameras = {n: _part(v, CameraTopic, f"cameras.{n}") for n, v in _mapping(values.get("cameras"), "cameras").items()}
     state = {n: _part(v, NumbersTopic, f"state.{n}") for n, v in _mapping(values["state"], "state").items()}
     command = {"topic": values["action"]} if isinstance(values["action"], str) else _mapping(values["action"], "action")
-    action = _part({"align": "after", **command}, NumbersTopic, "action")
-    config = BagConfig(**(values | {"cameras": cameras, "state": state, "action": action}))
+    action = _action({"align": "after", **command})
+    config = TopicConfig(**(values | {"cameras": cameras, "state": state, "action": action}))
     if not isinstance(config.rate_hz, int | float) or not config.rate_hz > 0:
         raise ContractError(f"rate_hz is {config.rate_hz!r}; want steps per second")
     if config.primary is not None and config.primary not in cameras:
         raise UnknownName("primary camera", str(config.primary), cameras)
-    if action.kind not in ACTION_KINDS:
-        raise UnknownName("action kind", action.kind, ACTION_KINDS)
     topics = [camera.topic for camera in cameras.values()]
     if twice := sorted({topic for topic in topics if topics.count(topic) > 1}):
         raise ContractError(f"two cameras have the topic {twice[0]!r}")
@@ -120,6 +137,22 @@ def _config(data: Any) -> BagConfig:
     if config.success not in (True, False, None):
         raise ContractError(f"success is {config.success!r}; want true, false or null")
     return config
+
+
+def _action(values: dict[str, Any]) -> ActionTopic:
+    gripper = values.get("gripper")
+    if gripper is not None:
+        told = {"topic": gripper} if isinstance(gripper, str) else _mapping(gripper, "action.gripper")
+        align = {"align": values["align"], "max_age_s": values.get("max_age_s", NUMBERS_AGE_S)}
+        values = {**values, "gripper": _part({**align, **told}, NumbersTopic, "action.gripper")}
+    action: ActionTopic = _part(values, ActionTopic, "action")
+    if action.kind not in ACTION_KINDS:
+        raise UnknownName("action kind", action.kind, ACTION_KINDS)
+    if action.kind == "tool_pose" and (action.names or action.units):
+        raise ContractError("action: a tool_pose has names and units of its own; leave them out")
+    if action.kind == "tool_pose" and action.gripper is None:
+        raise ContractError("action: a tool_pose has a gripper; give action.gripper its topic")
+    return action
 
 
 def _part(data: Any, kind: Any, where: str) -> Any:
@@ -132,6 +165,8 @@ def _part(data: Any, kind: Any, where: str) -> Any:
     if part.stamp not in ("header", "bag"):
         raise UnknownName(f"{where}.stamp", str(part.stamp), ("header", "bag"))
     if isinstance(part, NumbersTopic):
+        if (part.closed is None) != (part.open is None) or (part.open is not None and part.open == part.closed):
+            raise ContractError(f"{where}: closed {part.closed}, open {part.open}; want two different numbers, or none")
         if part.align not in HOWS:
             raise UnknownName(f"{where}.align", str(part.align), HOWS)
         part.rule(())

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,8 @@ LAST_DOMAIN = 232  # the ports of those beyond do not exist
 QUEUE = 5  # samples kept for a slow reader
 POLL_NS = 100_000_000  # how long the reading thread waits at a time
 EVERYBODY = 10_000  # publishers of all topics that are looked through, at most
+
+OnMessage = Callable[[Any, int], None]
 
 
 class Topics:
@@ -46,15 +49,22 @@ class Topics:
             self._participant = DomainParticipant(self.domain)
         except DDSException as error:
             raise UsageError(f"DDS does not start in domain {wanted}: {error.msg}; look at CYCLONEDDS_URI") from error
+        self._everybody, self._alive = _everybody(self._participant)
 
-    def subscribe(self, topic: str, kind: str) -> "Subscription":
+    def subscribe(self, topic: str, kind: str, on_message: OnMessage | None = None) -> "Subscription":
         """Read a topic from now on, best effort, which matches every publisher.
+
+        Args:
+            topic: as ROS writes it.
+            kind: type of its messages, e.g. ``sensor_msgs/msg/Image``.
+            on_message: called with every message and when it came (monotonic ns), in the thread that receives; it
+                must not raise.
 
         Raises:
             UnknownName: if there is no message type ``kind``.
             UsageError: if ROS has no such topic names.
         """
-        return Subscription(self._participant, topic, kind)
+        return Subscription(self._participant, topic, kind, on_message)
 
     def publisher(self, topic: str, kind: str) -> "Publisher":
         """Return what publishes on a topic, reliably.
@@ -64,6 +74,10 @@ class Topics:
         """
         return Publisher(self._participant, topic, kind)
 
+    def publishers(self, topic: str) -> list[str]:
+        """Return the types that a topic is published with, one for each publisher that DDS sees, our own too."""
+        return [_ros_type(found.type_name) for found in _published(self._everybody, self._alive, topic)]
+
 
 class Subscription:
     """The newest message of a topic and when it came; a thread of its own receives.
@@ -72,21 +86,19 @@ class Subscription:
         undecoded: messages so far whose bytes were no message of this type.
     """
 
-    def __init__(self, participant: Any, topic: str, kind: str) -> None:
-        from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
+    def __init__(self, participant: Any, topic: str, kind: str, on_message: OnMessage | None = None) -> None:
         from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
         from cyclonedds.qos import Policy
         from cyclonedds.sub import DataReader
 
         self.undecoded, self._why, self._others = 0, "", ""
-        self._topic, self._kind = topic, kind
+        self._topic, self._kind, self._on_message = topic, kind, on_message
         self._reader = DataReader(
             participant, _topic(participant, topic, kind), qos=_qos(kind, Policy.Reliability.BestEffort)
         )
         self._waiting = WaitSet(participant)
         self._waiting.attach(ReadCondition(self._reader, SampleState.Any | ViewState.Any | InstanceState.Any))
-        self._everybody = BuiltinDataReader(participant, BuiltinTopicDcpsPublication)
-        self._alive = ReadCondition(self._everybody, SampleState.Any | ViewState.Any | InstanceState.Alive)
+        self._everybody, self._alive = _everybody(participant)
         self._lock = threading.Lock()
         self._newest: tuple[Any, int] | None = None
         self._unseen: deque[Any] = deque(maxlen=QUEUE * 4)
@@ -134,16 +146,16 @@ class Subscription:
                     self.undecoded += 1
                     self._why = self._why or f"what comes on {self._topic} cannot be read: {error}"
                     continue
+                came_ns = time.monotonic_ns()
+                if self._on_message is not None:
+                    self._on_message(received, came_ns)
                 with self._lock:
-                    self._newest, self._others = (received, time.monotonic_ns()), ""
+                    self._newest, self._others = (received, came_ns), ""
                     self._unseen.append(received)
 
     def _look_for_others(self) -> None:
         """DDS joins a reader to writers of its own type only: of all others not even a message would be seen."""
-        wire = f"rt/{self._topic.lstrip('/')}"
-        published = {
-            p.type_name for p in self._everybody.read(N=EVERYBODY, condition=self._alive) if p.topic_name == wire
-        }
+        published = {found.type_name for found in _published(self._everybody, self._alive, self._topic)}
         others = ", ".join(sorted(_ros_type(name) for name in published))
         alone = published and _wire_type(self._kind) not in published
         self._others = f"{self._topic} carries {others}, not {self._kind}" if alone else ""
@@ -196,6 +208,20 @@ def _typestore() -> Any:
     except ImportError as error:
         raise MissingExtra("rosbags", "ros") from error
     return get_typestore(Stores.ROS2_JAZZY)
+
+
+def _everybody(participant: Any) -> tuple[Any, Any]:
+    """Return what tells of every publisher there is, and the condition that it is alive."""
+    from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
+    from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState
+
+    reader = BuiltinDataReader(participant, BuiltinTopicDcpsPublication)
+    return reader, ReadCondition(reader, SampleState.Any | ViewState.Any | InstanceState.Alive)
+
+
+def _published(everybody: Any, alive: Any, topic: str) -> list[Any]:
+    wire = f"rt/{topic.lstrip('/')}"
+    return [found for found in everybody.read(N=EVERYBODY, condition=alive) if found.topic_name == wire]
 
 
 def _topic(participant: Any, topic: str, kind: str) -> Any:

@@ -1,0 +1,254 @@
+"""A robot behind ROS 2 topics: what it publishes is the observation, set-points go to its controllers."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import ConfigError, ContractError, StaleFrame, UnsafeCommand, UsageError
+from robopolicy.interfaces import Clock
+from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
+from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, StateSpec
+from robopolicy.topics.config import TopicConfig, load_config
+from robopolicy.topics.messages import action_spec, decoded, picture
+from robopolicy.types import Observation
+from robopolicy_hardware.ros.set_points import of_action, of_gripper
+from robopolicy_hardware.ros.streams import Streams, Transport
+
+WAIT_S = 5.0  # for the first message of every topic, and for a controller that listens
+MAX_AGE_S = 0.2  # of the newest message of a stream
+
+
+class RosRobot:
+    """Satisfies ``robopolicy.interfaces.Robot`` by ROS 2 topics, which a YAML file names.
+
+    It waits for every stream once, at the start: sizes and lengths become the spec. Commands are set-points, published
+    as they come; ``stop`` publishes the measured position, and the same again until the next command. Nothing is
+    published before the first of either.
+
+    Args:
+        config: which topic is which field, the same file as ``robopolicy data import rosbag`` reads.
+        clock: monotonic, as `robopolicy.clock.WallClock`.
+        transport: carries the topics, as `robopolicy_hardware.ros.dds.Topics`; closed with the robot.
+        cameras: those to look at; None is all.
+        rate_hz: steps a second; None is the config's.
+        wait_s: for the first messages.
+
+    Raises:
+        ConfigError: if the config does not say what a robot needs, or messages are not what it says.
+        StaleFrame: if a stream does not come; each is named.
+        UsageError: if nobody listens to the commands, or somebody else gives some too.
+        UnknownCamera: naming the valid ones.
+    """
+
+    def __init__(
+        self,
+        config: TopicConfig,
+        clock: Clock,
+        transport: Transport,
+        *,
+        cameras: tuple[str, ...] | None = None,
+        rate_hz: float | None = None,
+        wait_s: float = WAIT_S,
+    ) -> None:
+        config = _with_cameras(config, cameras)
+        self._config, self._clock = config, clock
+        period_s = 1.0 / (rate_hz or config.rate_hz)
+        sinks = [of_action(config.action, period_s)]
+        topics = [config.action.topic]
+        if config.action.gripper is not None:
+            sinks.append(of_gripper(config.action.gripper))
+            topics.append(config.action.gripper.topic)
+        self._sinks: list[tuple[Any, Any]] = []
+        deadline_s = time.monotonic() + wait_s
+        self._streams = Streams(config.observed(), transport, MAX_AGE_S)
+        try:
+            self.spec = _spec(config, self._streams.wait(wait_s), 1.0 / period_s)
+            _require_measured(self.spec)
+            self._sinks = [
+                (transport.publisher(topic, kind), make) for topic, (kind, make) in zip(topics, sinks, strict=True)
+            ]
+            for topic, (publisher, _) in zip(topics, self._sinks, strict=True):
+                _require_alone(transport, topic, publisher, deadline_s)
+        except Exception:
+            self.close()
+            raise
+        self._read_ns = -1  # stamp of the last observation
+        self._held: np.ndarray | None = None  # (A,) float64: what `stop` holds
+        self._sent: np.ndarray | None = None  # (A,) float64: the last command
+
+    def read(self) -> Observation:
+        """Return every stream at the newest instant all know of: capture of the primary camera, if there is one.
+
+        Raises:
+            StaleFrame: naming the topic that is too old, and why.
+            ContractError: if a camera changed its size, or a picture cannot be decoded.
+        """
+        primary = None if self._config.primary is None else f"camera {self._config.primary}"
+        aligned = self._streams.at(primary, self._clock.now_ns(), self._read_ns)
+        self._read_ns = aligned.reference_ns
+        images, encoded = {}, {}
+        for name, camera in self.spec.cameras.items():
+            images[name], sent = _pixels(aligned.values[f"camera {name}"], name)
+            if images[name].shape != camera.shape:
+                raise ContractError(f"camera {name}: a picture of {images[name].shape}; it began with {camera.shape}")
+            if sent is not None:
+                encoded[name] = sent
+        state = {name: np.array(aligned.values[f"state {name}"], np.float32) for name in self.spec.state}
+        stamps = {name: aligned.stamps_ns[f"camera {name}"] for name in images}
+        return Observation(aligned.reference_ns, state, images, stamps, encoded)
+
+    def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
+        """Publish the set-point ``action`` (A,) at once; return it as sent, float32.
+
+        Raises:
+            UnsafeCommand: on a wrong length or a non-finite number; nothing is published then.
+        """
+        if np.shape(action) != (self.spec.action.dim,):
+            raise UnsafeCommand(f"command has shape {np.shape(action)}; want ({self.spec.action.dim},)")
+        if not np.all(np.isfinite(action)):
+            raise UnsafeCommand("command is not finite")
+        self._held, self._sent = None, np.array(action, np.float64)
+        self._publish(self._sent)
+        return self._sent.astype(np.float32)
+
+    def stop(self, reason: str = "") -> np.ndarray:
+        """Hold the measured position, or the last set-point if the robot tells nothing any more; return it (A,).
+
+        Raises:
+            StaleFrame: if the robot tells nothing and nothing was ever commanded: it holds by itself.
+        """
+        if self._held is None:
+            try:
+                self._held = self._measured()
+            except StaleFrame:
+                if self._sent is None:
+                    raise
+                self._held = self._sent
+        self._publish(self._held)
+        return self._held.astype(np.float32)
+
+    def close(self) -> None:
+        """Leave the topics; idempotent."""
+        self._streams.close()
+        self._sinks = []  # a publisher without owner leaves its topic
+
+    def _measured(self) -> np.ndarray:
+        values = self._streams.at(None, self._clock.now_ns()).values
+        gripper = np.asarray(values["state gripper"]) if "state gripper" in values else np.zeros(0)
+        if self.spec.action.kind == "joint":
+            return np.concatenate([np.asarray(values["state q"]), gripper])
+        rotation = quat_to_matrix(np.asarray(values["state tool_quat"]))
+        return np.concatenate([values["state tool_pos"], matrix_to_rot6d(rotation), gripper])
+
+    def _publish(self, values: np.ndarray) -> None:
+        parts = [values] if len(self._sinks) == 1 else [values[:-1], values[-1:]]
+        for (publisher, make), part in zip(self._sinks, parts, strict=True):
+            publisher.send(make(part, time.time_ns()))
+
+
+def make_ros_robot(
+    path: str | Path,
+    clock: Clock,
+    *,
+    domain: int | None = None,
+    cameras: tuple[str, ...] | None = None,
+    rate_hz: float | None = None,
+) -> RosRobot:
+    """Return the robot that the YAML file ``path`` describes, over DDS; raises what `RosRobot` and `Topics` raise.
+
+    Args:
+        path: the file.
+        clock: monotonic.
+        domain: None takes ``ROS_DOMAIN_ID``, or 0.
+        cameras: those to look at; None is all.
+        rate_hz: steps a second; None is the file's.
+    """
+    from robopolicy_hardware.ros.dds import Topics
+
+    config = load_config(path)
+    try:
+        return RosRobot(config, clock, Topics(domain), cameras=cameras, rate_hz=rate_hz)
+    except (ConfigError, ContractError, StaleFrame, UsageError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _with_cameras(config: TopicConfig, cameras: tuple[str, ...] | None) -> TopicConfig:
+    if cameras is None:
+        return config
+    from robopolicy.errors import UnknownCamera
+
+    for name in cameras:
+        if name not in config.cameras:
+            raise UnknownCamera("camera", name, config.cameras)
+    primary = config.primary if config.primary in cameras else None
+    return replace(config, cameras={name: config.cameras[name] for name in cameras}, primary=primary)
+
+
+def _spec(config: TopicConfig, seen: Mapping[str, Any], rate_hz: float) -> PolicySpec:
+    """Return what is observed and commanded, from the first message of every stream."""
+    cameras, state = {}, {}
+    for name in config.cameras:
+        image, _ = _pixels(seen[f"camera {name}"], name)
+        cameras[name] = CameraSpec(*image.shape[:2], "colour" if image.ndim == 3 else "depth")
+    for name in config.state:
+        values, units = seen[f"state {name}"]
+        if len(units) not in (1, len(values)):
+            raise ConfigError(f"state {name} has {len(values)} numbers, and {len(units)} units")
+        state[name] = StateSpec(len(values), tuple(units))
+    return PolicySpec(cameras, state, _action(config), rate_hz)
+
+
+def _action(config: TopicConfig) -> ActionSpec:
+    topic = config.action
+    if topic.kind == "tool_pose":
+        return TOOL_POSE
+    names = topic.names or topic.joints
+    return action_spec(topic, len(names), topic.units or ("rad",))
+
+
+def _require_measured(spec: PolicySpec) -> None:
+    """Refuse a robot that could not be held where it is."""
+    dims = {name: part.dim for name, part in spec.state.items()}
+    if spec.action.kind == "joint":
+        if dims.get("q", 0) + dims.get("gripper", 0) != spec.action.dim:
+            raise ConfigError(
+                f"the action has {spec.action.dim} joints ({', '.join(spec.action.names)}); to hold them still it "
+                f"wants state q and gripper, as many together; there are {dims}"
+            )
+        return
+    for name, dim in {"tool_pos": 3, "tool_quat": 4, "gripper": 1}.items():
+        if dims.get(name) != dim:
+            raise ConfigError(
+                f"to hold a tool still it wants state tool_pos (3), tool_quat (4) and gripper (1); there are {dims}"
+            )
+
+
+def _require_alone(transport: Transport, topic: str, publisher: Any, deadline_s: float) -> None:
+    """Wait for a controller that listens, and refuse to command beside somebody else."""
+    while not publisher.subscribers:
+        if time.monotonic() >= deadline_s:
+            raise UsageError(f"nobody listens on {topic}; is the controller active, and of that message type?")
+        time.sleep(0.02)
+    others = len(transport.publishers(topic)) - 1
+    if others > 0:
+        raise UsageError(f"somebody else publishes on {topic} too; two would fight over the robot: stop the other one")
+
+
+def _pixels(message: Any, name: str) -> tuple[np.ndarray, bytes | None]:
+    """Return a picture as `CameraSpec` says, and its JPEG as the camera sent it, if it is one in colour."""
+    image = picture(message, f"camera {name}")
+    if not isinstance(image, bytes):
+        return image, None
+    import cv2
+    import simplejpeg
+
+    try:
+        if simplejpeg.decode_jpeg_header(image)[2] != "Gray":
+            return simplejpeg.decode_jpeg(image, "RGB"), image
+    except ValueError:
+        pass  # no JPEG, or a broken one: the other decoder says so
+    return decoded(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED) if image else None, name), None

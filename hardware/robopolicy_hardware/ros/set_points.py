@@ -1,0 +1,93 @@
+"""Set-points as messages: what a command looks like on the topic of a controller."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import ConfigError
+from robopolicy.rotations import matrix_to_quat, rot6d_to_matrix
+from robopolicy.topics.config import ActionTopic, NumbersTopic
+from robopolicy_hardware.ros.dds import message
+
+ARRAY, JOINT_STATE = "std_msgs/msg/Float64MultiArray", "sensor_msgs/msg/JointState"
+TRAJECTORY, POSE = "trajectory_msgs/msg/JointTrajectory", "geometry_msgs/msg/PoseStamped"
+NUMBER = "std_msgs/msg/Float64"
+OF_JOINTS, OF_GRIPPERS = (ARRAY, JOINT_STATE, TRAJECTORY), (ARRAY, JOINT_STATE, NUMBER)
+
+Make = Callable[[np.ndarray, int], Any]  # (values, stamp ns of the ROS clock) -> message
+
+
+def of_action(topic: ActionTopic, period_s: float) -> tuple[str, Make]:
+    """Return the message type of an action's topic, and what makes such a message of the set-point's own part.
+
+    A ``joint`` action is an array, a JointState or a JointTrajectory of one point that is due in a period; a
+    ``tool_pose`` is a PoseStamped of its first nine elements.
+
+    Raises:
+        ConfigError: if the kind of action cannot be commanded, or the type is none of its.
+    """
+    if topic.kind == "tool_pose":
+        _require_type("action", topic, topic.type or POSE, (POSE,))
+        return POSE, lambda values, stamp_ns: _pose(values, topic.frame, stamp_ns)
+    if topic.kind != "joint":
+        raise ConfigError(
+            f"action: a robot cannot be held still by {topic.kind} commands; want kind: joint or tool_pose"
+        )
+    names = topic.names or topic.joints
+    if not names:
+        raise ConfigError("action: joints are commanded by name; say names: [...] in the order of the controller")
+    kind = topic.type or ARRAY
+    _require_type("action", topic, kind, OF_JOINTS)
+    if kind == TRAJECTORY:
+        return kind, lambda values, stamp_ns: _trajectory(values, names, topic.frame, period_s)
+    return kind, _numbers(kind, names, topic.frame)
+
+
+def of_gripper(topic: NumbersTopic) -> tuple[str, Make]:
+    """Return the same of a gripper that is commanded on a topic of its own, its value (1,) 0 closed .. 1 open."""
+    kind = topic.type or ARRAY
+    _require_type("action.gripper", topic, kind, OF_GRIPPERS)
+    closed, open_ = (0.0, 1.0) if topic.open is None or topic.closed is None else (topic.closed, topic.open)
+    make = _numbers(kind, topic.joints or ("gripper",), "")
+    return kind, lambda values, stamp_ns: make(closed + np.asarray(values) * (open_ - closed), stamp_ns)
+
+
+def header(stamp_ns: int, frame: str = "") -> Any:
+    """Return a ``std_msgs/msg/Header``."""
+    time = message("builtin_interfaces/msg/Time")(stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000)
+    return message("std_msgs/msg/Header")(time, frame)
+
+
+def _require_type(what: str, topic: NumbersTopic, kind: str, valid: tuple[str, ...]) -> None:
+    if kind not in valid:
+        raise ConfigError(f"{what}: {topic.topic} of type {kind} is not commanded; want one of {', '.join(valid)}")
+
+
+def _numbers(kind: str, names: tuple[str, ...], frame: str) -> Make:
+    none = np.zeros(0)
+
+    def make(values: np.ndarray, stamp_ns: int) -> Any:
+        data = np.array(values, np.float64)
+        if kind == NUMBER:
+            return message(kind)(float(data[0]))
+        if kind == ARRAY:
+            return message(kind)(message("std_msgs/msg/MultiArrayLayout")([], 0), data)
+        return message(kind)(header(stamp_ns, frame), list(names), data, none, none)
+
+    return make
+
+
+def _trajectory(values: np.ndarray, names: tuple[str, ...], frame: str, period_s: float) -> Any:
+    """A stamp of 0 lets the controller begin at once."""
+    none, period_ns = np.zeros(0), round(period_s * 1e9)
+    due = message("builtin_interfaces/msg/Duration")(period_ns // 1_000_000_000, period_ns % 1_000_000_000)
+    point = message("trajectory_msgs/msg/JointTrajectoryPoint")(np.array(values, np.float64), none, none, none, due)
+    return message(TRAJECTORY)(header(0, frame), list(names), [point])
+
+
+def _pose(values: np.ndarray, frame: str, stamp_ns: int) -> Any:
+    w, x, y, z = matrix_to_quat(rot6d_to_matrix(values[3:9])).tolist()
+    place = message("geometry_msgs/msg/Point")(*np.asarray(values[:3], np.float64).tolist())
+    pose = message("geometry_msgs/msg/Pose")(place, message("geometry_msgs/msg/Quaternion")(x, y, z, w))
+    return message(POSE)(header(stamp_ns, frame), pose)
