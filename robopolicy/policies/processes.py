@@ -351,11 +351,15 @@ class Flow(Process):
 
 
 def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the mean of the squared differences (B, H, A), rows weighted by (B, H); the weights need not sum to 1."""
+    """Return the mean over the samples of their squared differences (B, H, A), rows of each weighted by (B, H).
+
+    The weights need not sum to 1. A sample counts as any other however many of its rows are asked for, so that the
+    loss of a batch is the mean of those of its halves, which processes that share it rely on.
+    """
     error = (output - target) ** 2
     if weight is None:
         return error.mean()
-    return (error.mean(-1) * weight).sum() / weight.sum().clamp_min(1e-9)
+    return ((error.mean(-1) * weight).sum(-1) / weight.sum(-1).clamp_min(1e-9)).mean()
 
 
 def cosine_alpha_bar(steps: int, max_beta: float = 0.999) -> list[float]:
