@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robopolicy.errors import ContractError
-from robopolicy.policies.processes import TIME_SCALE, Flow, FlowConfig, Net, like, weighted_mse
+from robopolicy.policies.processes import TIME_SCALE, Flow, FlowConfig, Level, Net, like, weighted_mse
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ConsistencyFlow(Flow):
         super().__init__(config)
         self.consistency = config
 
-    def jump_time(self, t: Tensor) -> Tensor:
+    def jump_time(self, t: Level) -> Level:
         """Return times as far from the flow's own as they are long."""
         return (t + 2) * TIME_SCALE
 

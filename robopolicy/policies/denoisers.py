@@ -26,8 +26,7 @@ def denoiser(process: Process, net: Net, cond: Tensor, grid: Grid, *, jumps: boo
     Raises:
         ContractError: if jumps are asked for and the process learns none.
     """
-    levels = torch.stack([cond.new_full((), t, dtype=torch.float32) for t in grid.t[:-1]])  # no copy to a GPU
-    times = process.jump_time(levels) if jumps else process.time(levels)
+    times = _on(cond.device, [process.jump_time(t) if jumps else process.time(t) for t in grid.t[:-1]])
     numbers = map(process.scalings, grid.alpha[:-1], grid.sigma[:-1])
     steps = dict(zip(grid.t, zip(_answers(net, times, cond), numbers, strict=True), strict=False))
 
@@ -39,6 +38,13 @@ def denoiser(process: Process, net: Net, cond: Tensor, grid: Grid, *, jumps: boo
         return torch.add(x if kept == 1 else kept * x, output, alpha=said)
 
     return denoise
+
+
+def _on(device: torch.device, numbers: Sequence[float]) -> Tensor:
+    """Return (n,) float32; by filling on a GPU, for a copy to it cannot be recorded in a CUDA graph."""
+    if device.type == "cpu":
+        return torch.tensor(numbers, dtype=torch.float32)
+    return torch.stack([torch.full((), number, dtype=torch.float32, device=device) for number in numbers])
 
 
 def _answers(net: Net, times: Tensor, cond: Tensor) -> Sequence[Answer]:

@@ -56,10 +56,11 @@ class ChunkMLP(nn.Module):
         What the first layer makes of noise level and condition is made once, for all times.
         """
         chunk, step, condition, _ = torch.split(self.enter.weight, self.widths, dim=1)
+        chunk = chunk.T
         told = linear(self.step(times), step)[:, None] + linear(cond.flatten(1), condition, self.enter.bias)
 
         def answer(told: Tensor, x: Tensor) -> Tensor:
-            return self._leave(torch.addmm(told, x.flatten(1), chunk.T)).view_as(x)
+            return self._leave(torch.addmm(told, x.flatten(1), chunk)).view_as(x)
 
         return [partial(answer, one) for one in told.unbind()]
 

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from robopolicy.errors import ContractError, UnknownName
 from robopolicy.policies.solvers import Grid
 
 Net = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (B, H, A), time (B,) or (B, H), cond (B, K, E)) -> (B, H, A)
+Level = TypeVar("Level", float, Tensor)  # one, or (B,) or (B, H) of them
 PREDICTIONS: tuple[str, ...] = ("eps", "x0", "v")
 TIME_SCALE = 100.0  # networks embed times of about 0 to 100, whatever the process
 
@@ -32,6 +33,10 @@ class Process(nn.Module):
 
     clean_level: float = 0.0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._grids: dict[int, Grid] = {}
+
     def mix(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma, float32, of levels t, in the shape of t."""
         raise NotImplementedError
@@ -42,14 +47,20 @@ class Process(nn.Module):
 
     def grid(self, n: int) -> Grid:
         """Return the ``n`` levels that a solver visits; raises ContractError if there are no such."""
+        if n not in self._grids:
+            self._grids[n] = self.spread(n)
+        return self._grids[n]
+
+    def spread(self, n: int) -> Grid:
+        """Make the `grid` of ``n`` levels."""
         raise NotImplementedError
 
-    def time(self, t: Tensor) -> Tensor:
-        """Return the time that the network is told of levels t, about 0 to `TIME_SCALE`, in the shape of t."""
+    def time(self, t: Level) -> Level:
+        """Return the time that the network is told of a level, or of levels t: about 0 to `TIME_SCALE`."""
         raise NotImplementedError
 
-    def jump_time(self, t: Tensor) -> Tensor:
-        """Return the time that asks the network for a jump from levels t to the end.
+    def jump_time(self, t: Level) -> Level:
+        """Return the time that asks the network for a jump from a level, or levels t, to the end.
 
         Raises:
             ContractError: if this process learns no such jump.
@@ -151,7 +162,7 @@ class VPCosine(Process):
         """Return levels, each as likely as the other."""
         return torch.randint(1, self.steps + 1, (count,), generator=generator, device=device)
 
-    def grid(self, n: int) -> Grid:
+    def spread(self, n: int) -> Grid:
         """Spread ``n`` levels over all of them, the noisiest included (``trailing``).
 
         diffusers' default, ``leading``, would start 16 of 100 steps where a seventh of the signal's amplitude is still
@@ -165,7 +176,7 @@ class VPCosine(Process):
         t = tuple(round(i * (self.steps / n)) for i in range(n, -1, -1))
         return Grid(t, *zip(*(self.table[level] for level in t), strict=True))
 
-    def time(self, t: Tensor) -> Tensor:
+    def time(self, t: Level) -> Level:
         """Return diffusers' t, from 0; the clean level is -1."""
         return t - 1
 
@@ -249,7 +260,7 @@ class EDM(Process):
         share = low + (high - low) * torch.rand(count, generator=generator, device=device, dtype=torch.float64)
         return (torch.logit(share) * config.scale + config.loc).exp().float()
 
-    def grid(self, n: int) -> Grid:
+    def spread(self, n: int) -> Grid:
         """Return ``n`` sigmas from sigma_max down to sigma_min, then 0."""
         config = self.config
         ramp = [i / max(n - 1, 1) for i in range(n)]
@@ -261,9 +272,12 @@ class EDM(Process):
         t = (*sigma, 0.0)
         return Grid(t, (1.0,) * (n + 1), t)
 
-    def time(self, t: Tensor) -> Tensor:
+    def time(self, t: Level) -> Level:
         """Return c_noise = log(sigma) / 4, scaled to `TIME_SCALE`."""
-        return t.clamp_min(self.config.sigma_min / 10).log() * self.time_scale
+        least = self.config.sigma_min / 10
+        if isinstance(t, Tensor):
+            return t.clamp_min(least).log() * self.time_scale
+        return math.log(max(t, least)) * TIME_SCALE / 4
 
     def feed(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return c_in x and the time."""
@@ -328,12 +342,12 @@ class Flow(Process):
             return share
         return 0.999 * share ** (1 / self.config.alpha) + 0.001
 
-    def grid(self, n: int) -> Grid:
+    def spread(self, n: int) -> Grid:
         """Return ``n`` equal steps from 1 to 0."""
         t = tuple(i / n for i in range(n, -1, -1))
         return Grid(t, tuple(1 - share for share in t), t)
 
-    def time(self, t: Tensor) -> Tensor:
+    def time(self, t: Level) -> Level:
         """Return the share of noise, scaled to `TIME_SCALE`."""
         return t * TIME_SCALE
 

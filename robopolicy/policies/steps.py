@@ -11,10 +11,7 @@ def sinusoidal(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
 
     Vaswani et al., Attention Is All You Need, 2017, section 3.5.
     """
-    half = dim // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(max_period) / max(half - 1, 1)))
-    angles = t[..., None].float() * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return _waves(t, _frequencies(dim, max_period).to(t.device))
 
 
 class StepEmbedding(nn.Module):
@@ -22,9 +19,21 @@ class StepEmbedding(nn.Module):
 
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.frequencies: Tensor  # (dim / 2,)
+        self.register_buffer("frequencies", _frequencies(dim), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, out_dim))
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed t, (B,) or one for each row of each chunk, (B, H)."""
-        return self.mlp(sinusoidal(t, self.dim))
+        embedded: Tensor = self.mlp(_waves(t, self.frequencies))
+        return embedded
+
+
+def _frequencies(dim: int, max_period: float = 10_000.0) -> Tensor:
+    half = dim // 2
+    return torch.exp(torch.arange(half) * (-math.log(max_period) / max(half - 1, 1)))
+
+
+def _waves(t: Tensor, frequencies: Tensor) -> Tensor:
+    angles = t[..., None].float() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
