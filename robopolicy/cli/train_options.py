@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", nargs="*", metavar="NAME", help="states the policy sees; default: all")
     parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="cameras the policy sees; default: none")
     parser.add_argument(
+        "--image-size", nargs="+", metavar="HxW",
+        help="px, what the pictures of all cameras, 96x96, or of one, front=120x160, are made smaller to for the network; "
+        "default: as recorded",
+    )  # fmt: skip
+    parser.add_argument(
         "--n-obs", type=at_least(1), metavar="N", help="observations it looks at; default 2, or --past + 1"
     )
     parser.add_argument(
@@ -69,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "cameras, fewer of few data; 200 epochs, within 5,000 to 100,000 steps.",
     )  # fmt: skip
     add_options(
-        parser, DiffusionConfig, skip=("lr",), title="policy",
+        parser, DiffusionConfig, skip=("lr", "vision.sizes"), title="policy",
         about="What is not given is the preset's; another kind of net or process starts from that kind's defaults.\n"
         "In [brackets]: the kinds that have such a field.",
     )  # fmt: skip

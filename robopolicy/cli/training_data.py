@@ -1,9 +1,10 @@
 """What `robopolicy train` learns from: episodes of one dataset or a mixture, on the device or from a loader."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from robopolicy.errors import UsageError
@@ -96,6 +97,7 @@ def load_windows(
     past: int = 0,
     goal: str | None = None,
     encoder: Any = None,
+    sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> Any:
     """Return the windows: a sampler of arrays in memory if they fit and none of them is weighted, else a loader.
 
@@ -109,6 +111,7 @@ def load_windows(
         goal: what each window shows of its episode's future: its ``end``, a ``future`` step, or nothing.
         encoder: of the policy, if it is frozen: all pictures are embedded by it once and let go, whatever their number;
             of a mixture they are embedded again for each batch.
+        sizes: {camera: (H, W)} that pictures are made smaller to; embedded ones are by the encoder itself.
     """
     from robopolicy.cli.progress import bar, say
     from robopolicy_data.arrays import decode_arrays, read_numbers
@@ -119,13 +122,13 @@ def load_windows(
     choice = data.choice
     with bar("load", None, "pieces") as progress:
         embeds = encoder is not None and bool(spec.cameras)
-        if choice.cache == "auto" and choice.weights is None and (embeds or _fits(data, device)):
+        if choice.cache == "auto" and choice.weights is None and (embeds or _fits(data, device, sizes)):
             marks = [read_marks(data.episodes, name) for name in choice.skip]
             if embeds:
                 numbers = read_numbers(data.episodes, data.recorded)
                 arrays = _embedded(data, numbers, encoder.to(device), progress.at)
             else:
-                arrays = decode_arrays(data.episodes, data.recorded, progress.at)
+                arrays = decode_arrays(data.episodes, data.recorded, progress.at, sizes)
             require_finite(data.episodes, arrays)
             return WindowSampler(
                 arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, past=past, skip=marks
@@ -138,7 +141,8 @@ def load_windows(
         return Loader(
             data.datasets, n_obs=spec.n_obs, horizon=spec.horizon, batch_size=batch_size, seed=seed,
             weights=choice.weights, cameras=tuple(spec.cameras), states=tuple(spec.state), every=choice.every,
-            past=past, goal=goal, skip=choice.skip, cache=choice.cache, say=say, progress=progress.at, **pinned,
+            past=past, goal=goal, skip=choice.skip, sizes=sizes, cache=choice.cache, say=say,
+            progress=progress.at, **pinned,
         )  # fmt: skip
 
 
@@ -169,7 +173,7 @@ def _embedded(data: OpenData, numbers: Any, encoder: Any, progress: Any) -> Any:
     return replace(numbers, features=features)
 
 
-def _fits(data: OpenData, device: str) -> bool:
+def _fits(data: OpenData, device: str, sizes: Mapping[str, tuple[int, int]]) -> bool:
     """Whether the decoded pictures fit into half of what the host, and the GPU, has to spare."""
     import numpy as np
     import torch
@@ -181,7 +185,7 @@ def _fits(data: OpenData, device: str) -> bool:
         spare = min(spare, torch.cuda.mem_get_info(device)[0])
     pixels = sum(
         sum(episode.frame_count(name) for episode in data.episodes)
-        * math.prod(camera.shape)
+        * math.prod((*sizes.get(name, camera.shape[:2]), *camera.shape[2:]))
         * np.dtype(camera.dtype).itemsize
         for name, camera in data.recorded.cameras.items()
     )
