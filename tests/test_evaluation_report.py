@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -195,3 +196,21 @@ def test_trace_plots_of_odd_values(values):
         assert "inf" not in svg
         Page(svg)
     assert trace_plot(Outcome(0)) == ""
+
+
+def label_box(svg, words):
+    """Where a text of the drawing is, about: left, right."""
+    [(x, anchor)] = re.findall(rf'<text x="([\d.]+)" y="[\d.]+" class="tick" text-anchor="(\w+)">{words}', svg)
+    return (float(x), float(x) + 80) if anchor == "start" else (float(x) - 80, float(x))
+
+
+@pytest.mark.parametrize("width", [300, 420])
+@pytest.mark.parametrize(("alarm", "disturb"), [(0, None), (1, 0), (4, 2), (58, 55), (30, 20), (60, 59), (None, None)])
+def test_no_line_stands_in_the_label_of_the_threshold(alarm, disturb, width):
+    values = marks([0.1] * 10 + [3.0] * 21)
+    svg = trace_plot(Outcome(0, steps=60, marks=values, alarm_step=alarm, disturb_step=disturb), width=width)
+    left, right = label_box(svg, "threshold")
+    assert 0 <= left < right <= width
+    for x in re.findall(r'<line x1="([\d.]+)" x2="\1" y1="4"', svg):
+        assert not left < float(x) < right
+    assert svg.rindex("<line") < svg.index("<text"), "letters lie on top of lines"

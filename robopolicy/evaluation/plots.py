@@ -64,13 +64,18 @@ def trace_plot(outcome: Outcome, *, width: int = 420) -> str:
     threshold = outcome.marks[0].threshold
     scale = _Scale([value for _, value in marks], threshold, max(outcome.steps, marks[-1][0], 1), width)
     level, right = scale.y(threshold), width - 8
+    flags = [
+        _flag(scale, outcome.disturb_step, "disturbed", "disturbance", "end"),
+        _flag(scale, outcome.alarm_step, "alarm", "alarm", "start"),
+    ]
+    upright = [scale.x(step) for step in (outcome.disturb_step, outcome.alarm_step) if step is not None]
     parts = [
         f'<line x1="8" x2="{right}" y1="128" y2="128" class="axis"/>',
         f'<line x1="8" x2="{right}" y1="{level:.1f}" y2="{level:.1f}" class="threshold"/>',
-        f'<text x="8" y="{level - 5:.1f}" class="tick">threshold {threshold:.3g}</text>',
         f'<path d="{_stairs(marks, scale)}" class="trace"/>',
-        _flag(scale, outcome.disturb_step, "disturbed", "disturbance", "end"),
-        _flag(scale, outcome.alarm_step, "alarm", "alarm", "start"),
+        *(line for line, _ in flags),
+        *(label for _, label in flags),  # on top of the lines
+        _threshold(f"threshold {threshold:.3g}", level, [(scale.x(s), scale.y(v)) for s, v in marks], upright, width),
         '<text x="8" y="144" class="tick">step 0</text>',
         f'<text x="{right}" y="144" class="tick" text-anchor="end">{scale.last}</text>',
         f'<text x="{width / 2}" y="144" class="tick" text-anchor="middle">largest score so far{scale.note}</text>',
@@ -108,10 +113,31 @@ def _stairs(marks: Sequence[tuple[int, float]], scale: _Scale) -> str:
     return f"{path}H{scale.x(scale.last):.1f}"
 
 
-def _flag(scale: _Scale, step: int | None, label: str, css: str, anchor: str) -> str:
-    """A vertical line with its label on the side ``anchor``, or on the other where there is no room."""
+def _threshold(
+    text: str, level: float, trace: Sequence[tuple[float, float]], upright: Sequence[float], width: int
+) -> str:
+    """The label of the line at height ``level``, at that end of it where the least else is drawn."""
+    long = 6.5 * len(text)  # px, about
+
+    def crossed(left: float, top: float) -> int:
+        heights = zip(trace, (*trace[1:], (width - 8.0, trace[-1][1])), strict=True)
+        stairs = [(x, nx, min(y, ny), max(y, ny)) for (x, y), (nx, ny) in heights]
+        across = sum(x < left + long and nx > left and y <= top + 13 and below >= top for x, nx, y, below in stairs)
+        return across + 2 * sum(left - 3 < x < left + long + 3 for x in upright)
+
+    above, below = level - 16, level + 3
+    highest = 28 if upright else 8  # clear of the flags' labels, and of the axis
+    tops = [top for top in (above, below) if highest < top < 113] or [above]
+    places = [(left, top) for top in tops for left in (8.0, width - 8 - long)]
+    left, top = min(places, key=lambda place: crossed(*place))  # the first of equals
+    x, anchor = (8, "start") if left == 8 else (width - 8, "end")
+    return f'<text x="{x}" y="{top + 11:.1f}" class="tick" text-anchor="{anchor}">{text}</text>'
+
+
+def _flag(scale: _Scale, step: int | None, label: str, css: str, anchor: str) -> tuple[str, str]:
+    """A vertical line, and its label on the side ``anchor``, or on the other where there is no room."""
     if step is None:
-        return ""
+        return "", ""
     x = scale.x(step)
     if x < 90:
         anchor = "start"
@@ -119,7 +145,7 @@ def _flag(scale: _Scale, step: int | None, label: str, css: str, anchor: str) ->
         anchor = "end"
     y = 12 if css == "alarm" else 25
     return (
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="128" class="{css}"/>'
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="128" class="{css}"/>',
         f'<text x="{x + (4 if anchor == "start" else -4):.1f}" y="{y}" class="label {css}" '
-        f'text-anchor="{anchor}">{label} {step}</text>'
+        f'text-anchor="{anchor}">{label} {step}</text>',
     )
