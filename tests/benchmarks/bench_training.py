@@ -114,7 +114,32 @@ class Turns:
         return float(np.median(ours)), float(np.median(theirs)), float(np.median(theirs[:both] / ours[:both]))
 
 
-def measure(preset: str, spec: PolicySpec, batch_size: int, args: argparse.Namespace, roof: tuple[float, float]) -> str:
+@dataclass(frozen=True)
+class Speed:
+    """One row."""
+
+    preset: str
+    cameras: int
+    batch_size: int
+    weights: int
+    ours: float  # samples/s
+    bare: float
+    fraction: float  # ours over bare, turn by turn
+    turns: int
+    data_share: float  # of our time
+    roofline: float  # share of it that we reach
+
+    def __str__(self) -> str:
+        return (
+            f"{self.preset:11}{self.cameras} cameras, batch {self.batch_size:5} {self.weights / 1e6:6.1f} M weights: "
+            f"{self.ours:10,.0f} samples/s, bare loop {self.bare:10,.0f}, ours over bare {self.fraction:6.1%} "
+            f"({self.turns} turns), data wait {self.data_share:5.2%}, {self.roofline:5.1%} of the roofline"
+        )
+
+
+def measure(
+    preset: str, spec: PolicySpec, batch_size: int, args: argparse.Namespace, roof: tuple[float, float]
+) -> Speed:
     device = torch.device(args.device)
     data = sampler(spec, STEPS if not spec.cameras else 4_000)
     bare = Bare(spec, preset, data, batch_size, device)
@@ -133,11 +158,10 @@ def measure(preset: str, spec: PolicySpec, batch_size: int, args: argparse.Names
     ours, theirs, fraction = turns.fraction()
     bound = flops / roof[0] + weights * TRAFFIC / roof[1]
     assert turns.last is not None
-    return (
-        f"{preset:11}{len(spec.cameras)} cameras, batch {batch_size:5} {weights / 1e6:6.1f} M weights: "
-        f"{batch_size / ours:10,.0f} samples/s, bare loop {batch_size / theirs:10,.0f}, ours over bare {fraction:6.1%} "
-        f"({len(turns.ours)} turns), data wait {turns.last.data_share:5.2%}, {bound / ours:5.1%} of the roofline"
-    )
+    return Speed(
+        preset, len(spec.cameras), batch_size, weights, batch_size / ours, batch_size / theirs, fraction,
+        len(turns.ours), turns.last.data_share, bound / ours,
+    )  # fmt: skip
 
 
 def roofline(device: torch.device) -> tuple[float, float]:
