@@ -48,9 +48,7 @@ def speeds(args: argparse.Namespace) -> Iterator[Line]:
         if name in args.only:
             preset = "mlp-consistency" if args.tiny else "unet"
             found = bench_training.measure(preset, spec, args.batch_size, args, roof)
-            words = (
-                f"{found.ours:,.0f} samples/s, {found.roofline:.1%} of the roofline, {found.fraction:.2f} x bare loop"
-            )
+            share = f"{found.roofline:.1%} of the roofline, {found.fraction:.2f} x a bare loop"
             title = f"training, {name}, {preset}, batch {args.batch_size}"
             yield Line(title, f">= {asked:,}", f"{found.ours:,.0f} samples/s, {share}", found.ours >= asked)
 
