@@ -1,7 +1,6 @@
 """A diffusion policy: chunks of actions denoised under the newest observations (Chi et al., 2023)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +14,14 @@ from robopolicy.policies.codecs import make_codec
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.denoisers import denoiser
 from robopolicy.policies.encoder import ObservationEncoder
-from robopolicy.policies.goals import GoalToken, guided
+from robopolicy.policies.goals import GoalToken, goal_frame, guided, require_goal
 from robopolicy.policies.graphs import Graphs
 from robopolicy.policies.guidance import agreement, prefixed, real_time
 from robopolicy.policies.memory import FrameMemory
 from robopolicy.policies.normaliser import Normaliser, require_fitted
 from robopolicy.policies.processes import Process
-from robopolicy.policies.selectors import choose, past_error
+from robopolicy.policies.running import Running
+from robopolicy.policies.selectors import choose
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan
 
@@ -54,6 +54,7 @@ class DiffusionPolicy(nn.Module):
         self._goal: Observation | None = None  # what `plan` is to reach
         self._seen, self._goal_seen = FrameMemory(), FrameMemory()
         self._graphs = Graphs()
+        self._fitted = False  # until a plan has found it so
         tokens = spec.n_obs + (goal is not None)
         self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
         self.process = self.config.process.build()
@@ -100,13 +101,7 @@ class DiffusionPolicy(nn.Module):
             ContractError: if the policy was trained without goals, or a stream of the goal is missing.
         """
         if goal is not None:
-            if self.config.goal is None:
-                raise ContractError("policy: it was trained without goals; train one with goal streams")
-            missing = [name for name in self.config.goal.streams if name not in {**goal.state, **goal.images}]
-            if missing:
-                raise ContractError(
-                    f"policy: the goal lacks {', '.join(missing)}; it is made of {self.config.goal.streams}"
-                )
+            require_goal(goal, self.config.goal)
         self._goal = goal
 
     @property
@@ -224,8 +219,15 @@ class DiffusionPolicy(nn.Module):
         self._require_fitted()
         # a vector-Jacobian product needs tensors that autograd can follow
         follow = self.config.real_time is not None and self.config.real_time.jacobian == "vjp"
-        with torch.no_grad() if follow else torch.inference_mode():
-            return self._plan(window, n, previous, delay_steps, executed, plan_generator(generator))
+        training = self.training
+        if training:  # a walk over all modules, so not done for nothing
+            self.eval()
+        try:
+            with torch.no_grad() if follow else torch.inference_mode():
+                return self._plan(window, n, previous, delay_steps, executed, plan_generator(generator))
+        finally:
+            if training:
+                self.train()
 
     def _plan(
         self,
@@ -236,28 +238,20 @@ class DiffusionPolicy(nn.Module):
         executed: np.ndarray | None,
         draw_from: torch.Generator,
     ) -> Plan:
-        count = max(n, self.config.selector.samples)
+        config, count = self.config, max(n, self.config.selector.samples)
         noise = self.draw_noise(count, draw_from)
-        training = self.training
-        self.eval()
-        try:
-            batch: dict[str, Any] = self._batch(window, self._seen)
-            if self._goal is not None:
-                batch["goal"] = self._goal_batch(self._goal)
-            cond = self.encode(batch)  # (1, K, E)
-            done = self._normalised(executed, batch["state"], self.config.past)
-            left = self._normalised(previous, batch["state"], self.rows)
-            running = self._running(done, left)
-            chunks = self._drawn(cond.expand(count, -1, -1), noise.to(cond.device), running, delay_steps)
-            past = self.config.past
-            known = done if done is not None and len(done) == past else None
-            best = choose(self.config.selector, chunks, past=past, done=known, previous=self._overlap(left))
-            order = [best, *(i for i in range(count) if i != best)][:n]
-            actions = self.codec.decode(self.action.inverse(chunks[order])[:, past:], batch["state"])
-        finally:
-            self.train(training)
-        aux = {"past_error": _error_of(chunks[best], known)} if past else {}
-        return Plan(actions.cpu().numpy(), cond[0].flatten().float().cpu().numpy(), aux)
+        batch: dict[str, Any] = self._batch(window, self._seen)
+        if self._goal is not None:
+            batch["goal"] = self._batch([goal_frame(self._goal, self.spec)], self._goal_seen)
+        cond = self.encode(batch)  # (1, K, E)
+        running = self._running(executed, previous, batch["state"])
+        chunks = self._drawn(cond.expand(count, -1, -1), noise.to(cond.device), running.rows(), delay_steps)
+        ahead = running.ahead(self.spec.horizon - self.spec.n_execute)
+        best = choose(config.selector, chunks, past=config.past, done=running.known, previous=ahead)
+        order = [best, *(i for i in range(count) if i != best)][:n]
+        actions = self.codec.decode(self.action.inverse(chunks[order])[:, config.past :], batch["state"])
+        features = cond[0].flatten().float().cpu().numpy()
+        return Plan(actions.cpu().numpy(), features, running.aux(chunks[best]))
 
     def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
         """Return the noise of ``count`` candidates as `sample` takes it, one candidate after the other, on the CPU."""
@@ -285,20 +279,14 @@ class DiffusionPolicy(nn.Module):
         whole[end - len(values) : end] = values
         return self.action(self.codec.encode(whole[None], state))[0, end - len(values) : end]
 
-    def _running(self, done: Tensor | None, left: Tensor | None) -> Tensor | None:
-        """Return (past + H, C): what was done, the first of it repeated where it is not known, then what is left."""
-        if left is None:
-            return None
-        past = self.config.past
-        if past == 0:
-            return left
-        done = left[:1] if done is None else done
-        return torch.cat([done[:1].expand(past - len(done), -1), done, left])
-
-    def _overlap(self, left: Tensor | None) -> Tensor | None:
-        """Return the rows of ``left`` that the running chunk really has; beyond its end the last one is repeated."""
-        rows = self.spec.horizon - self.spec.n_execute
-        return left[:rows] if left is not None and rows else None
+    def _running(
+        self, executed: np.ndarray | None, previous: np.ndarray | None, state: Mapping[str, Tensor]
+    ) -> Running:
+        """Return what was done and what is left, as far as this policy looks at it; both in robot units."""
+        past, config = self.config.past, self.config
+        agrees = config.real_time is not None or config.max_delay or config.selector.name == "coherence"
+        left = self._normalised(previous, state, self.rows) if agrees else None
+        return Running(past, self._normalised(executed, state, past), left)
 
     def stats(self) -> dict[str, Any]:
         """Return the statistics of every normaliser, for people to read."""
@@ -331,22 +319,12 @@ class DiffusionPolicy(nn.Module):
             "features": memory.features(self.encoder, window),
         }
 
-    def _goal_batch(self, goal: Observation) -> dict[str, dict[str, Tensor]]:
-        """Return the goal as a frame of all streams: those it does not have are zeros, which its token does not see."""
-        zeros = {name: np.zeros(part.dim, np.float32) for name, part in self.spec.state.items()}
-        black = {name: np.zeros(camera.shape, camera.dtype) for name, camera in self.spec.cameras.items()}
-        whole = replace(goal, state={**zeros, **goal.state}, images={**black, **goal.images})
-        return self._batch([whole], self._goal_seen)
-
     def _require_fitted(self) -> None:
+        if self._fitted:  # looking at the numbers takes a tenth of a short plan, and a GPU would have to be waited for
+            return
         states = dict(zip(self.encoder.state_names, self.encoder.states, strict=True))
         require_fitted({"action": self.action, **states}, "policy")  # type: ignore[dict-item]
-
-
-def _error_of(chunk: Tensor, done: Tensor | None) -> np.ndarray:
-    """Return the past-token error of a chunk (past + H, C), () float32; NaN until all of that past is known."""
-    error = np.nan if done is None else float(past_error(chunk[None], done))
-    return np.asarray(error, np.float32)
+        self._fitted = True
 
 
 def plan_generator(generator: Any) -> torch.Generator:

@@ -1,10 +1,16 @@
 """A goal as one more token beside the observations, and guidance towards it (BESO, Reuss et al. 2023)."""
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robopolicy.errors import ContractError
 from robopolicy.policies.config import GoalConfig
 from robopolicy.policies.processes import Net
+from robopolicy.spec import PolicySpec
+from robopolicy.types import Observation
 
 
 class GoalToken(nn.Module):
@@ -55,3 +61,23 @@ def guided(net: Net, without: Tensor, weight: float) -> Net:
         return free + weight * (told - free)
 
     return leaning
+
+
+def require_goal(goal: Observation, config: GoalConfig | None) -> None:
+    """Check that a policy takes goals, and that this one has what they are made of.
+
+    Raises:
+        ContractError: if the policy was trained without goals, or a stream of the goal is missing.
+    """
+    if config is None:
+        raise ContractError("policy: it was trained without goals; train one with goal streams")
+    missing = [name for name in config.streams if name not in {**goal.state, **goal.images}]
+    if missing:
+        raise ContractError(f"policy: the goal lacks {', '.join(missing)}; it is made of {config.streams}")
+
+
+def goal_frame(goal: Observation, spec: PolicySpec) -> Observation:
+    """Return the goal as a frame of all streams: those it does not have are zeros, which its token does not see."""
+    zeros = {name: np.zeros(part.dim, np.float32) for name, part in spec.state.items()}
+    black = {name: np.zeros(camera.shape, camera.dtype) for name, camera in spec.cameras.items()}
+    return replace(goal, state={**zeros, **goal.state}, images={**black, **goal.images})
