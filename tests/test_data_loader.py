@@ -66,14 +66,28 @@ def test_the_arrays_are_the_callers_until_the_next_batch(path):
         assert loader.batch(1)["action"] is not batch["action"]
 
 
-def test_processes_share_an_epoch(path):
-    loaders = [Loader([path], n_obs=1, horizon=1, batch_size=5, rank=rank, world=3) for rank in range(3)]
-    alone = Loader([path], n_obs=1, horizon=1, batch_size=15)
+@pytest.mark.parametrize("weights", [None, (1, 3)])
+@pytest.mark.parametrize("goal", [None, "end", "future"])
+def test_processes_share_an_epoch(path, goal, weights):
+    data = [path] if weights is None else [path, path]
+    ask = {"n_obs": 2, "horizon": 3, "past": 1, "goal": goal, "weights": weights}
+    loaders = [Loader(data, **ask, batch_size=5, rank=rank, world=3) for rank in range(3)]
+    alone = Loader(data, **ask, batch_size=15)
     for step in range(len(alone) // 15):
-        parts = np.stack([copied(loader.batch(step))["action"] for loader in loaders], axis=1)
-        assert np.array_equal(parts.reshape(15, 1, 2), alone.batch(step)["action"])
+        whole = alone.batch(step)
+        for rank, loader in enumerate(loaders):
+            mine = dict(leaves(loader.batch(step)))
+            assert mine.keys() == dict(leaves(whole)).keys()
+            for name, array in leaves(whole):
+                assert np.array_equal(mine[name], array[rank::3]), name
     for loader in (*loaders, alone):
         loader.close()
+
+
+def leaves(batch, place=()):
+    """Yield the place and the array of everything in a batch."""
+    for name, part in batch.items():
+        yield from leaves(part, (*place, name)) if isinstance(part, dict) else [((*place, name), part)]
 
 
 def test_a_mixture_draws_by_weight_and_says_what_does_not_fit(path, tmp_path):

@@ -3,8 +3,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_parts import CONFIG, SMALL, SPEC, make, sampler
 
 from robopolicy.errors import ContractError
-from robopolicy.policies.config import DiffusionConfig
+from robopolicy.policies.config import DiffusionConfig, GoalConfig
 from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.mlp import MlpConfig
-from robopolicy.policies.processes import FlowConfig
+from robopolicy.policies.processes import EDMConfig, FlowConfig, VPConfig
+from robopolicy.policies.transformer import TransformerConfig
+from robopolicy.policies.unet1d import UnetConfig
+from robopolicy.training import interrupt
 from robopolicy.training.checkpoint import load_policy, read_train
 from robopolicy.training.ranks import Ranks
 from robopolicy.training.resume import read_cursor
@@ -27,10 +32,19 @@ from robopolicy.training.windows import DeviceWindows, open_windows
 
 CPU = torch.device("cpu")
 FULL = replace(CONFIG, precision="float32")
+VISION = SMALL.vision
 POLICIES = {
     "pictures and dropout": SMALL,
-    "flow": DiffusionConfig(MlpConfig(width=16, depth=1, dropout=0.2), SMALL.vision, FlowConfig()),
-    "consistency": DiffusionConfig(MlpConfig(width=16, depth=1), SMALL.vision, ConsistencyConfig()),
+    "transformer": DiffusionConfig(TransformerConfig(16, depth=1, heads=2, dropout=0.2), VISION),
+    "causal": DiffusionConfig(TransformerConfig(16, depth=1, heads=2, dropout=0.2, causal=True), VISION, EDMConfig()),
+    "unet": DiffusionConfig(UnetConfig((16, 32), step_dim=16, groups=4), VISION, VPConfig(prediction="x0")),
+    "flow": DiffusionConfig(MlpConfig(width=16, depth=1, dropout=0.2), VISION, FlowConfig()),
+    "consistency": DiffusionConfig(MlpConfig(width=16, depth=1), VISION, ConsistencyConfig()),
+    "given rows": replace(SMALL, max_delay=3),
+    "given rows, consistency": replace(SMALL, max_delay=3, process=ConsistencyConfig()),
+    "past": replace(SMALL, past=1, max_delay=2),
+    "past, not learnt": replace(SMALL, past=1, past_loss=False, max_delay=2),
+    "goal": replace(SMALL, goal=GoalConfig(("pos", "front"), drop=0.5)),
 }
 SCRIPT = """
 import sys
@@ -70,7 +84,11 @@ def test_shares_of_a_batch_have_the_gradient_of_the_whole(name):
     policy = make(config=POLICIES[name])
     policy.fit_normaliser(sampler().arrays)
     policy.train()
-    windows = DeviceWindows(sampler(), SPEC, CPU)
+    for weight in policy.parameters():  # those that begin at zero would hide what lies before them
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    data = sampler(past=policy.config.past)
+    windows = DeviceWindows(data, SPEC, CPU, policy.config.past, policy.config.goal and policy.config.goal.source)
 
     def gradient(ranks: Ranks) -> torch.Tensor:
         policy.zero_grad()
@@ -105,7 +123,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 
 def test_one_process_is_no_group():
     ranks = Ranks()
-    assert ranks.agree(1.5, True) == [1.5, True]
+    assert ranks.agree(1.5, True) == (1.5, True)
     assert ranks.mean([2.0]) == [2.0]
     assert ranks.device("cuda").index is None
     assert Ranks(3, 8, 3).device("cuda") == torch.device("cuda", 3)
@@ -165,28 +183,69 @@ def test_a_loader_is_shared_whether_it_shares_itself_or_not():
         open_windows(Shared(0, 2), SPEC, CPU, 0)
 
 
-@pytest.mark.slow
-def test_ctrl_c_at_torchrun_saves_once_and_ends_all(tmp_path):
-    """As in a terminal: torchrun and its processes are told, and it passes on what it was told."""
+@pytest.fixture
+def running(tmp_path):
+    """torchrun in a session of its own, once both of its processes have trained for a while."""
     script = SCRIPT.replace("FULL,", "replace(FULL, steps=10**6, report_every_s=0.1, save_every_s=0.5),")
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     arguments = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent), "fresh"]
+    # torchrun kills after half a minute, which on a busy machine Python may need to end, and would hide who hangs
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
     process = subprocess.Popen(
-        [sys.executable, *words, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, *words, *arguments], env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
     try:
         while not (tmp_path / "train.json").exists():
             assert process.poll() is None
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode != 0
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_torchrun_saves_once_and_ends_all(tmp_path, running):
+    """As in a terminal: torchrun and its processes are told, and it passes on what it was told."""
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=200)
+    assert running.returncode != 0
+    assert "forcefully" not in said
     assert read_train(tmp_path)["steps"] == read_cursor(tmp_path)["step"] > 0
     assert load_policy(tmp_path).action.fitted, said
+
+
+@pytest.mark.slow
+def test_processes_stop_together_though_only_one_is_told(tmp_path, running):
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    ranks = {
+        variables["RANK"]: int(pid)
+        for pid in children
+        if "RANK" in (variables := dict(line.split("=", 1) for line in environment(pid)))
+    }
+    os.kill(ranks["1"], signal.SIGINT)
+    _, said = running.communicate(timeout=200)
+    assert "RuntimeError" not in said, said[-3000:]
+    assert read_train(tmp_path)["steps"] == read_cursor(tmp_path)["step"] > 0
+
+
+def environment(pid: str) -> list[str]:
+    return [line for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in line]
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_only_a_process_alone_takes_a_late_signal_for_another_request(monkeypatch, patient):
+    times = iter([10.0, 10.5, 15.0])
+    monkeypatch.setattr(interrupt, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    late = nullcontext() if patient else pytest.raises(KeyboardInterrupt)
+    with interrupt.interruptible(patient=patient) as interrupted:
+        assert not interrupted()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+            assert interrupted()
+        with late:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.slow

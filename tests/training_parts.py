@@ -24,7 +24,7 @@ SMALL = DiffusionConfig(MlpConfig(width=16, depth=1, dropout=0.2), VisionConfig(
 CONFIG = TrainConfig(steps=12, batch_size=8, lr=1e-3, report_every_s=0.0, save_every_s=1e9)
 
 
-def sampler(steps: int = 30) -> SimpleNamespace:
+def sampler(steps: int = 30, past: int = 0) -> SimpleNamespace:
     """One episode of a point that moves to where it looks; windows as robopolicy_data makes them."""
     rng = np.random.default_rng(0)
     pos = rng.random((steps, 2), dtype=np.float32)
@@ -33,7 +33,9 @@ def sampler(steps: int = 30) -> SimpleNamespace:
     return SimpleNamespace(
         arrays=SimpleNamespace(state={"pos": pos}, action=2 * pos - 1, images={"front": images}),
         obs_rows=np.clip(t + np.arange(-1, 1), 0, steps - 1),
-        action_rows=np.clip(t + np.arange(4), 0, steps - 1),
+        action_rows=np.clip(t + np.arange(-past, 4), 0, steps - 1),
+        past=past,
+        last_rows=np.full(steps, steps - 1),
     )
 
 

@@ -122,6 +122,7 @@ class Loader:
         if goal not in (None, "end", "future"):
             raise ContractError(f"loader: goal is {goal!r}; want 'end', 'future' or None")
         self.batch_size, self.seed, self.past, self.goal = self._mixture.size, seed, past, goal
+        self._rank, self._world = rank, world
         self.plan: Plan = plan_memory(
             episodes, self.spec, self.arrays, cache=cache, windows=len(self),
             batch_bytes=self._batch_bytes() * (prefetch + 1), limit_gb=memory_limit_gb,
@@ -222,7 +223,7 @@ class Loader:
         rows = self._windows.rows(ids)
         observed = rows.obs
         if self.goal is not None:
-            share = 1.0 if self.goal == "end" else np.random.default_rng([self.seed, step, GOALS]).random(len(ids))
+            share = 1.0 if self.goal == "end" else self._draw_ahead(step)
             observed = np.concatenate([rows.obs, self._windows.ahead(ids, share)[:, None]], axis=1)
         for name, values in self.arrays.state.items():
             np.take(values, observed, axis=0, out=slot["state"][name], mode="clip")
@@ -244,6 +245,11 @@ class Loader:
                 wait([one for one in begun if not one.cancel()])
             for one in begun:
                 one.result()
+
+    def _draw_ahead(self, step: int) -> np.ndarray:
+        """Return how far ahead the goal of each window of this rank lies, (B,) in 0..1 of what is left."""
+        drawn = np.random.default_rng([self.seed, step, GOALS]).random(self.batch_size * self._world)
+        return drawn[self._rank :: self._world]
 
     def _slot(self, allocate: Callable[[tuple[int, ...], str], np.ndarray]) -> dict[str, Any]:
         return {

@@ -24,7 +24,7 @@ from robopolicy.cli.train_plan import (
 from robopolicy.cli.training_data import DataChoice, OpenData, load_windows
 from robopolicy.errors import UsageError
 
-USAGE = "robopolicy train --data D.zarr [D.zarr ...] --out FOLDER [--preset NAME] [--resume] [OPTION ...]"
+USAGE = "robopolicy train --data D.zarr [D.zarr ...] --out FOLDER [--preset NAME] [OPTION ...]"
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:

@@ -104,7 +104,7 @@ def load_windows(
     Args:
         data: the open datasets.
         spec: of the policy.
-        batch_size: windows a batch.
+        batch_size: windows a batch, of all processes that torchrun started together.
         seed: of their order.
         device: where the training happens.
         past: actions before the newest observation's, as the policy's configuration has it.
@@ -133,17 +133,32 @@ def load_windows(
             return WindowSampler(
                 arrays, spec.n_obs, spec.horizon, n_execute=spec.n_execute, every=choice.every, past=past, skip=marks
             )
-        pinned: dict[str, Any] = {}
+        more = _shared(batch_size)
         if device.startswith("cuda"):
             from robopolicy.training.windows import pinned as allocate
 
-            pinned = {"allocate": allocate}
+            more["allocate"] = allocate
         return Loader(
-            data.datasets, n_obs=spec.n_obs, horizon=spec.horizon, batch_size=batch_size, seed=seed,
-            weights=choice.weights, cameras=tuple(spec.cameras), states=tuple(spec.state), every=choice.every,
-            past=past, goal=goal, skip=choice.skip, sizes=sizes, cache=choice.cache, say=say,
-            progress=progress.at, **pinned,
+            data.datasets, n_obs=spec.n_obs, horizon=spec.horizon, seed=seed, weights=choice.weights,
+            cameras=tuple(spec.cameras), states=tuple(spec.state), every=choice.every, past=past, goal=goal,
+            skip=choice.skip, sizes=sizes, cache=choice.cache, say=say if more["rank"] == 0 else None,
+            progress=progress.at, **more,
         )  # fmt: skip
+
+
+def _shared(batch_size: int) -> dict[str, Any]:
+    """Return what part of each batch of all processes this one loads, and what of the machine it may use for that."""
+    from robopolicy.training.ranks import Ranks
+    from robopolicy_data.parallel import cores
+    from robopolicy_data.plan import spare_bytes
+
+    ranks = Ranks.of_environment()
+    ranks.share(batch_size)
+    part = {"batch_size": batch_size // ranks.world, "rank": ranks.rank, "world": ranks.world}
+    if ranks.neighbours == 1:
+        return part
+    limit_gb = spare_bytes() / 2e9 / ranks.neighbours
+    return {**part, "threads": max(cores() // ranks.neighbours, 1), "memory_limit_gb": limit_gb}
 
 
 def policy_spec(data: OpenData, n_obs: int, horizon: int, n_execute: int) -> PolicySpec:

@@ -1,6 +1,7 @@
 """Several processes that train one policy, started by ``torchrun``; alone, all of this is nothing."""
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,11 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from robopolicy.errors import ContractError
-
-DRAWS = (torch.randn, torch.rand, torch.randint)
+from robopolicy.training.draws import SharedDraws
 
 
 class Ranks:
@@ -25,21 +24,20 @@ class Ranks:
         rank: of this process.
         world: how many there are.
         local: of this process on its machine: which GPU it takes.
+        neighbours: how many there are on its machine, itself included, which share its memory and cores.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, local: int = 0) -> None:
-        self.rank, self.world, self._local = rank, world, local
+    def __init__(self, rank: int = 0, world: int = 1, local: int = 0, neighbours: int = 1) -> None:
+        self.rank, self.world, self.neighbours, self._local = rank, world, neighbours, local
         self._began = False
         self._group: Any = None  # for words between the CPUs, whatever the gradients travel by
+        self._words = torch.zeros(())  # what was said last: a thread of the group must not be the last to hold it
 
     @classmethod
     def of_environment(cls) -> "Ranks":
         """Return what ``torchrun`` says of this process; one alone if it did not start it."""
-        rank, world, local = (
-            int(os.environ.get(name, default))
-            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-        )
-        return cls(rank, world, local)
+        said = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+        return cls(*(int(os.environ.get(name, default)) for name, default in said))
 
     @property
     def first(self) -> bool:
@@ -70,22 +68,28 @@ class Ranks:
         self._group = distributed.new_group(backend="gloo")
 
     def end(self) -> None:
-        """Leave the others, if it was `begin` that met them."""
-        if self._began:
-            import torch.distributed as distributed
+        """Leave the others: the group of `begin`, and what else it met if it was `begin` that met them.
 
-            distributed.destroy_process_group()
-            self._began = False
-
-    def agree(self, *values: float) -> list[float]:
-        """Return what the first process says; all must ask."""
-        if self.world == 1:
-            return list(values)
+        Whoever holds on to a loss of `averaging` lets go of it first: a group that is still there when Python ends may
+        keep it from ending.
+        """
+        if self._group is None:
+            return
         import torch.distributed as distributed
 
-        said = torch.tensor(values, dtype=torch.float64)
-        distributed.broadcast(said, 0, group=self._group)
-        return said.tolist()
+        distributed.destroy_process_group(None if self._began else self._group)
+        self._group, self._began = None, False
+
+    def agree(self, value: float, wish: bool = False) -> tuple[float, bool]:
+        """Return the first process's ``value``, and whether any of them has the ``wish``; all must ask."""
+        if self.world == 1:
+            return value, wish
+        import torch.distributed as distributed
+
+        self._words = torch.tensor([value if self.first else -math.inf, wish], dtype=torch.float64)
+        distributed.all_reduce(self._words, distributed.ReduceOp.MAX, group=self._group)
+        said, wished = self._words.tolist()
+        return said, bool(wished)
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """Return the mean over the processes of each number; all must ask."""
@@ -93,9 +97,9 @@ class Ranks:
             return list(values)
         import torch.distributed as distributed
 
-        total = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(total, group=self._group)
-        return (total / self.world).tolist()
+        self._words = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(self._words, group=self._group)
+        return (self._words / self.world).tolist()
 
     def share(self, size: int) -> slice:
         """Return which samples of a batch of ``size`` are those of this process.
@@ -119,7 +123,7 @@ class Ranks:
 
     def drawing(self, generator: torch.Generator, samples: int) -> AbstractContextManager:
         """Within it, what is drawn for this process's ``samples`` is its rows of what one process would draw."""
-        return nullcontext() if self.world == 1 else _SharedDraws(self, generator, samples)
+        return nullcontext() if self.world == 1 else SharedDraws(self.rank, self.world, generator, samples)
 
 
 class _Loss(nn.Module):
@@ -131,41 +135,3 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
         return self.policy.loss(batch, generator)  # type: ignore[operator]
-
-
-class _SharedDraws(TorchFunctionMode):
-    """Draws for all processes and keeps the rows of one: noise, levels, crops and the masks of dropout."""
-
-    def __init__(self, ranks: Ranks, generator: torch.Generator, samples: int) -> None:
-        super().__init__()
-        self._ranks, self._generator, self._samples = ranks, generator, samples
-
-    def __torch_function__(
-        self, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in DRAWS and kwargs.get("generator") is self._generator:
-            return self._draw(func, args, kwargs)
-        if func is nn.functional.dropout:
-            return self._dropout(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _draw(self, func: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
-        args = list(args)
-        if func is torch.randint or isinstance(args[-1], Sequence):
-            shape, before = tuple(args[-1]), args[:-1]
-        else:
-            shape, before = tuple(args), []
-        return self._rows(func(*before, (self._ranks.world * shape[0], *shape[1:]), **kwargs), shape)
-
-    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if not training or p == 0:
-            return input
-        ones = torch.ones((self._ranks.world * len(input), *input.shape[1:]), dtype=input.dtype, device=input.device)
-        return input * self._rows(nn.functional.dropout(ones, p, training), input.shape)
-
-    def _rows(self, drawn: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return the rows of this process; ``shape`` may have several rows a sample, which stay together."""
-        each = max(shape[0] // self._samples, 1)
-        mine = drawn.unflatten(0, (-1, each))[self._ranks.rank :: self._ranks.world]
-        return mine.flatten(0, 1).reshape(tuple(shape))

@@ -79,7 +79,7 @@ def train(
     ranks.begin(device)
     threads = torch.get_num_threads()
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), interruptible() as interrupted:
+    with torch.random.fork_rng(cuda), interruptible(patient=ranks.world > 1) as interrupted:
         try:
             if ranks.first:
                 claim_folder(Path(out))
@@ -214,9 +214,10 @@ class _Run:
         """Report, and save, evaluate or stop where it is time to."""
         due = self.evaluations.due(self.step, self._elapsed_s() / 60)
         self._report()
-        stop, save = self.ranks.agree(interrupted(), self._wants_save())
+        save, stop = self.ranks.agree(self._wants_save(), interrupted())
         if stop:
             self.save()
+            self.ranks.agree(0.0)  # together: torchrun ends the others once one has left
             raise KeyboardInterrupt
         if due:
             self._require_sound()
