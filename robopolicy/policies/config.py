@@ -24,7 +24,7 @@ SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 class ScalingConfig:
     """How states and actions are scaled for the network, each dimension by itself."""
 
-    action: Method = "minmax"  # range to [-1, 1]; or mean and deviation, 1 % and 99 % to [-1, 1], nothing
+    action: Method = "minmax"  # range to [-1, 1]; mean 0, deviation 1; 1 % and 99 % to [-1, 1]; as they are
     state: Method = "minmax"  # the same for states
     per_step: bool = False  # statistics of each row of a chunk by itself, for relative actions
 
@@ -38,7 +38,7 @@ class ScalingConfig:
 class SelectorConfig:
     """Which of the drawn chunks is executed."""
 
-    name: Literal["first", "past", "coherence", "medoid"] = "first"  # by chance, what was done, what runs, the middle
+    name: Literal["first", "past", "coherence", "medoid"] = "first"  # the first; nearest the past, or what runs; middle
     samples: int = 1  # chunks drawn to choose from
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class SelectorConfig:
 class GoalConfig:
     """A goal that the policy is told: what an observation should look like in the end (BESO, Reuss et al. 2023)."""
 
-    streams: tuple[str, ...]  # states and cameras of the spec that make up a goal
+    streams: tuple[str, ...]  # states and cameras that make up a goal
     source: Literal["end", "future"] = "future"  # the end of the episode, or any later step of it
     drop: float = 0.1  # share of the training samples whose goal is withheld, for guidance
     weight: float = 1.5  # of classifier-free guidance; 1 is the conditional policy, 0 the goal-free one
@@ -70,7 +70,7 @@ class RealTimeConfig:
     """Real-time chunking (Black et al. 2025): a new chunk agrees with what of the old one is played meanwhile."""
 
     beta: float = 5.0  # largest guidance weight
-    jacobian: Literal["identity", "vjp"] = "identity"  # identity needs no backward pass
+    jacobian: Literal["identity", "vjp"] = "identity"  # vjp goes through the network backwards, identity not at all
     schedule: Literal["exp", "linear", "ones"] = "exp"  # how agreement fades beyond the delay
 
 
@@ -189,7 +189,7 @@ DESCRIPTIONS: dict[str, str] = {
     "unet-large": "U-Net of 256 M, 16 steps: Diffusion Policy's for pictures; wants a large GPU",
     "transformer-small": "diffusion transformer of 2 M, 8 steps, for long contexts without a GPU",
     "transformer": "diffusion transformer of 12 M, 16 steps, for long contexts; wants a GPU",
-    "edm": "transformer of 6 M with EDM, 3 steps, as BESO: add --goal.streams to tell it a goal",
+    "edm": "transformer of 6 M with EDM, 3 steps, as BESO: --goal.streams tells it goals",
     "flow": "U-Net of 66 M with flow matching, 5 steps; wants a GPU",
     "consistency": "U-Net of 66 M with a consistency flow, 2 steps: the fastest on a GPU",
 }

@@ -19,8 +19,8 @@ class ConsistencyConfig(FlowConfig):
     """
 
     kind: ClassVar[str] = "consistency"
-    share: float = 0.25  # of each batch that learns to jump, the rest learns the flow
-    solve_steps: int = 6  # of Euler's method along the flow, to where a jump should lead
+    share: float = 0.25  # share of each batch that learns to jump, the rest learns the flow
+    solve_steps: int = 6  # steps of Euler's method along the flow, to where a jump should lead
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,9 +18,9 @@ class MlpConfig:
     """Size of a `ChunkMLP`; ``build`` makes one."""
 
     kind: ClassVar[str] = "mlp"
-    width: int = 512  # of the residual stream
+    width: int = 512  # numbers in the residual stream
     depth: int = 3  # residual blocks of two layers
-    expansion: int = 2  # a block's inner width over ``width``
+    expansion: int = 2  # inner width of a block, as a multiple of its width
     step_dim: int = 32  # length of the noise-level embedding
     dropout: float = 0.0  # share of the inner units that training leaves out
 

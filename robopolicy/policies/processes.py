@@ -217,10 +217,10 @@ class EDMConfig:
     sigma_data: float = 0.5  # standard deviation of the normalised actions
     sigma_min: float = 0.02  # least noise, in units of the normalised actions
     sigma_max: float = 3.0  # most noise, where samples start
-    loc: float = math.log(0.5)  # of the log-logistic distribution that training draws sigma from
-    scale: float = 0.5  # of that distribution
-    spacing: Literal["exponential", "karras"] = "exponential"  # of the levels that a solver visits
-    rho: float = 7.0  # of karras' spacing
+    loc: float = math.log(0.5)  # location of the log-logistic distribution that training draws sigma from
+    scale: float = 0.5  # scale of that distribution
+    spacing: Literal["exponential", "karras"] = "exponential"  # how the levels that a solver visits are spaced
+    rho: float = 7.0  # exponent of karras' spacing
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
@@ -310,7 +310,7 @@ class FlowConfig:
 
     kind: ClassVar[str] = "flow"
     time: Literal["uniform", "beta"] = "beta"  # how training draws the share of noise
-    alpha: float = 1.5  # of Beta(alpha, 1) over the share of noise: pi0's, which dwells on the noisy end
+    alpha: float = 1.5  # of Beta(alpha, 1), with time beta: more than 1 dwells on the noisy end, as pi0 does
 
     def __post_init__(self) -> None:
         if self.time not in ("uniform", "beta"):

@@ -20,9 +20,9 @@ class TransformerConfig:
     """
 
     kind: ClassVar[str] = "transformer"
-    width: int = 256  # of a row
-    depth: int = 8  # blocks
-    heads: int = 4  # of attention; divides the width
+    width: int = 256  # numbers a row becomes
+    depth: int = 8  # transformer blocks
+    heads: int = 4  # heads of attention; they divide the width
     dropout: float = 0.0  # share of the units that training leaves out
     causal: bool = False  # rows see only the rows before them, as Diffusion Policy's does
 

@@ -14,7 +14,7 @@ from robopolicy.spec import CameraSpec
 class VisionConfig:
     """Size of a `CameraEncoder`."""
 
-    crop: float = 0.875  # side of the crop over the side of the picture: 84 of 96
+    crop: float = 0.875  # side of the crop, as a share of the picture's: 0.875 is 84 of 96 px
     keypoints: int = 32  # points in the picture that the spatial softmax finds
     feature_dim: int = 64  # numbers a picture becomes
     width: int = 64  # channels of the first stage; 64 is ResNet-18

@@ -28,19 +28,19 @@ class TrainConfig:
     max_minutes: float | None = None  # min; the run ends there, the learning rate annealed to it
     batch_size: int = 256  # windows a step, of all processes together
     lr: float | None = None  # peak learning rate; None takes the preset's
-    warmup: float = 0.02  # fraction of the budget
-    weight_decay: float = 1e-6  # of matrices and kernels; biases and norms have none
+    warmup: float = 0.02  # fraction of the budget in which the learning rate rises
+    weight_decay: float = 1e-6  # AdamW's, of matrices and kernels; biases and norms have none
     clip_norm: float | None = 1.0  # longest gradient, of all weights together; None never clips
-    ema_power: float = 0.75  # decay 1 - (1 + step)^-power
+    ema_power: float = 0.75  # the weights kept are an average, of decay 1 - (1 + step)^-power
     seed: int = 0  # of weights, batches and noise
     device: str = "cpu"  # cpu, cuda, cuda:1
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; weights stay float32
-    compile: Literal["auto", "off", "on"] = "auto"  # the networks, by torch.compile; auto: on a GPU, for long runs
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; weights stay float32
+    compile: Literal["auto", "off", "on"] = "auto"  # whether the networks are compiled; auto: on a GPU, for long runs
     num_threads: int | None = None  # threads of torch on the CPU; None leaves them as they are
     save_every_s: float = 60.0  # s between checkpoints; less often where a save takes more than a thirtieth of it
     report_every_s: float = 0.5  # s between reports of loss and speed
-    eval_every_steps: int | None = None  # between the checkpoints that are evaluated while training goes on
-    eval_every_minutes: float | None = None  # the same by the clock; with neither only the last one is
+    eval_every_steps: int | None = None  # steps between the checkpoints that are scored while training goes on
+    eval_every_minutes: float | None = None  # min between them; with neither only the last one is scored
     keep: int = 0  # newest evaluated checkpoints to keep in checkpoints/, beside best/
     tensorboard: bool = False  # logs in tensorboard/
 
