@@ -211,8 +211,8 @@ def test_a_run_goes_on_with_the_settings_it_has(data, tmp_path, capsys):
     assert "its seed was 3, now 4" in capsys.readouterr().err
     assert main([*argv, "--steps", "6", "--net.channels", "8", "8"]) == 1
     assert "its net.channels was [8, 16], now [8, 8]" in capsys.readouterr().err
-    assert main([*argv, "--steps", "6", "--horizon", "8"]) == 1
-    assert "its horizon was 4, now 8" in capsys.readouterr().err
+    assert main([*argv, "--steps", "6", "--horizon", "2"]) == 1
+    assert "its horizon was 4, now 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -234,11 +234,19 @@ def test_bad_values_are_one_line_before_anything_is_written(data, tmp_path, caps
     assert not (tmp_path / "p").exists()
 
 
+def test_a_dataset_too_short_for_one_window_is_refused_before_anything_is_written(data, tmp_path, capsys):
+    assert run(data, tmp_path / "p", "--steps", "1", "--horizon", "7") == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "the longest of 3 episodes has 6 steps, too short for one window: a chunk takes 7 at 20 Hz" in told
+    assert not (tmp_path / "p").exists()
+
+
 def test_horizons_and_budget_are_told_in_one_line(data, tmp_path, capsys):
     assert run(data, tmp_path / "p", "--steps", "1") == 0
     (line,) = [one for one in capsys.readouterr().out.splitlines() if "Hz" in one]
     assert line.startswith("20 Hz, 3 episodes of ")
-    assert "horizon 8 (0.4 s), n_execute 4 (0.2 s), n_obs 2; 1 steps of 4 windows" in line
+    assert "horizon 6 (0.3 s), n_execute 3 (0.15 s), n_obs 2; 1 steps of 4 windows" in line
 
 
 def test_a_frozen_encoder_wants_a_checkpoint(data, tmp_path, capsys):

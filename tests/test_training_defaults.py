@@ -2,6 +2,7 @@
 
 import pytest
 
+from robopolicy.errors import ContractError
 from robopolicy.training.defaults import (
     Horizons,
     budget_words,
@@ -35,6 +36,27 @@ def test_a_chunk_lasts_1_6_s_at_usual_rates(rate_hz, horizon):
 def test_what_is_given_stays():
     assert suggest_horizons(10, PUSHT, n_obs=3, horizon=5, n_execute=5) == Horizons(3, 5, 5)
     assert suggest_horizons(10, PUSHT, horizon=1) == Horizons(2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "asked", "told"),
+    [
+        ([1, 3, 2], {"multiple": 4}, "the longest of 3 episodes has 3 steps, too short for one window: a chunk takes 4"),
+        ([46], {"horizon": 64}, "the only episode has 46 steps, too short for one window: a chunk takes 64 at 10 Hz"),
+        ([2], {"past": 1, "multiple": 4}, "has 2 steps, too short for one window: a chunk takes 3 at 10 Hz"),
+    ],
+)
+def test_episodes_too_short_for_one_window_are_refused(lengths, asked, told):
+    with pytest.raises(ContractError, match=told):
+        suggest_horizons(10, lengths, **asked)
+
+
+def test_one_episode_that_a_chunk_fits_in_is_enough():
+    assert suggest_horizons(10, [3, 8, 2]).horizon == 8
+    assert suggest_horizons(10, [3, 5], horizon=5).horizon == 5
+    assert suggest_horizons(10, [3, 5]) == Horizons(2, 5, 2)
+    assert suggest_horizons(10, [3, 9], multiple=4, past=1).horizon == 7
+    assert suggest_horizons(10, [1]) == Horizons(2, 1, 1)
 
 
 def test_past_rows_want_as_many_observations_and_rows_that_the_network_can_halve():

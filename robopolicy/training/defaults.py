@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from robopolicy.errors import ContractError
+
 CHUNK_S = 1.6  # a chunk of Diffusion Policy at 10 Hz, half of it executed before planning anew
 ROWS = (8, 80)  # fewest and most rows of a chunk
 EPOCHS = 200  # times each window is seen: Push-T's score stops rising before
@@ -35,7 +37,7 @@ def suggest_horizons(
     """Return horizons for demonstrations of ``lengths`` steps at ``rate_hz``; what is given stays as it is.
 
     A chunk lasts 1.6 s, or a third of the median episode if that is shorter (a policy that plans half an episode ahead
-    meets few situations), and half of it is executed.
+    meets few situations), and half of it is executed. No chunk is longer than every episode.
 
     Args:
         rate_hz: steps a second.
@@ -45,11 +47,22 @@ def suggest_horizons(
         n_obs: observations, or None.
         horizon: rows of a chunk, or None.
         n_execute: rows executed, or None.
+
+    Raises:
+        ContractError: if no episode is as long as a chunk: every window would end in rows that nobody demonstrated.
     """
     if horizon is None:
         rows = min(CHUNK_S * rate_hz, median(lengths) / 3)
         horizon = int(min(max(round(rows / 8) * 8, ROWS[0]), ROWS[1]))
         horizon += -(past + horizon) % multiple
+        spare = horizon - max(lengths)  # rows that no episode has
+        horizon -= min(max(-(-spare // multiple), 0), (horizon - 1) // multiple) * multiple
+    if max(lengths) < horizon:
+        longest = f"the longest of {len(lengths):,} episodes" if len(lengths) > 1 else "the only episode"
+        raise ContractError(
+            f"data: {longest} has {max(lengths)} steps, too short for one window: a chunk takes {horizon} at "
+            f"{rate_hz:g} Hz; want longer episodes, or a smaller horizon"
+        )
     return Horizons(past + 1 if past and n_obs is None else n_obs or 2, horizon, n_execute or max(horizon // 2, 1))
 
 
