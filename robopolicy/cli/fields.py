@@ -60,6 +60,7 @@ def add_options(
     *,
     names: Mapping[str, str] | None = None,
     skip: Collection[str] = (),
+    helps: Mapping[str, str] | None = None,
     defaults: bool = False,
     title: str = "",
     about: str = "",
@@ -71,6 +72,7 @@ def add_options(
         cls: a dataclass.
         names: ``{path: option}`` where the option is not called as the field.
         skip: paths to leave out.
+        helps: ``{path: help}``, default included, where it is not what the field's comment says.
         defaults: whether the help tells the default of each field.
         title: of the group of plain fields.
         about: its description.
@@ -81,7 +83,8 @@ def add_options(
             continue
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group.replace("_", " "))
-        _add(groups[option.group], option, (names or {}).get(option.path, option.path), defaults, _dest(cls))
+        told = (helps or {}).get(option.path) or _help(option, defaults)
+        _add(groups[option.group], option, (names or {}).get(option.path, option.path), told, _dest(cls))
 
 
 def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
@@ -193,19 +196,29 @@ def _merge(found: dict[str, Option], option: Option, kind: str) -> None:
     found[option.path] = Option(option.path, option.hint, option.default, tagged, option.group)
 
 
-def _add(group: Any, option: Option, name: str, defaults: bool, dest: str) -> None:
-    told = option.help.replace("%", "%%")
-    if defaults and option.default not in (MISSING, None):
-        told = f"{told} (default {option.default})"
+def _help(option: Option, defaults: bool) -> str:
+    """Return the comment of a field for who reads no Python, with its default if that is wanted."""
+    told = option.help.replace("``", "")
+    if not defaults or option.default in (MISSING, None):
+        return told
+    return f"{told} (default {_switch(option.default) if isinstance(option.default, bool) else option.default})"
+
+
+def _add(group: Any, option: Option, name: str, told: str, dest: str) -> None:
+    told = told.replace("%", "%%")
     flags = [_flag(name)]
     kind = _kind(option.hint, name)
-    if isinstance(option.hint, tuple):  # --process.kind says what --process does
+    if option.hint == (ON, OFF):
+        kind["metavar"] = "{on,off}"
+    elif isinstance(option.hint, tuple):  # --process.kind says what --process does
         flags.append(f"{flags[0]}.kind")
     elif flags[0].endswith(".name"):  # and --solver what --solver.name does
         flags.insert(0, flags[0].removesuffix(".name"))
         told = f"{', '.join(kind['choices'])}: {told}" if "choices" in kind else told
     if len(flags) > 1:
         kind["metavar"] = "NAME"
+    elif _none_is_another(option):
+        kind["type"] = _or_none(kind["type"])
     common: dict[str, Any] = {"dest": dest + option.path, "default": argparse.SUPPRESS, "help": told}
     if option.hint is bool:
         group.add_argument(*flags, action=argparse.BooleanOptionalAction, **common)
@@ -227,6 +240,22 @@ def _kind(hint: Any, name: str) -> dict[str, Any]:
     return {"type": part, "metavar": {int: "N", float: "X"}.get(part, name.split(".")[-1].upper())}
 
 
+def _none_is_another(option: Option) -> bool:
+    """Whether None has to be said in a word because a number is the default."""
+    return type(None) in _union(option.hint) and isinstance(option.default, int | float)
+
+
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def number_or_none(text: str) -> Any:  # argparse names it in its message
+        return None if text.lower() == "none" else kind(text)
+
+    return number_or_none
+
+
+def _switch(value: bool) -> str:
+    return ON if value else OFF
+
+
 def _comments(cls: type) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(cls))
@@ -244,8 +273,13 @@ def _told(members: Mapping[str, type]) -> str:
     homes = {kind: inspect.getmodule(member) for kind, member in members.items()}
     own = len(set(homes.values())) == len(members) > 1
     lines = {kind: inspect.getdoc(homes[kind] if own else member) or "" for kind, member in members.items()}
-    told = {kind: text.partition("\n")[0].rstrip(".") for kind, text in lines.items()}
+    told = {kind: _lowered(text.partition("\n")[0].rstrip(".")) for kind, text in lines.items()}
     return "; ".join(f"{kind}: {text}" if kind else text for kind, text in told.items())
+
+
+def _lowered(text: str) -> str:
+    """Begin with a small letter, unless it is an acronym's."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _union(hint: Any) -> tuple[Any, ...]:

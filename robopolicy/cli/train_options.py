@@ -10,6 +10,12 @@ from robopolicy.cli.training_data import CACHES
 
 NAMES = {"max_minutes": "minutes", "num_threads": "threads"}  # of options that are not called as their fields
 EVAL_SEEDS = "500000:500020"  # far from those of demonstrations and of `robopolicy eval`
+HELPS = {  # where the command's own default is another than the field's
+    "steps": "gradient steps; the run ends there (default: 200 epochs, within 5,000 to 100,000 steps)",
+    "batch_size": "windows a step, of all processes together (default: 256, 64 with cameras, fewer of few data)",
+    "lr": "peak learning rate (default: the preset's)",
+    "num_threads": "threads of torch on the CPU (default: one a core, 8 at most)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,66 +24,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from robopolicy.training.config import TrainConfig
 
     parser.description = f"Train a diffusion policy. Presets:\n{preset_lines()}"
-    parser.add_argument("--data", required=True, nargs="+", metavar="D.zarr", help="folders, .zip files or URLs")
-    parser.add_argument(
-        "--weights", nargs="+", type=float, help="share of each dataset in the samples; default: by size"
-    )
-    parser.add_argument("--cache", default="auto", choices=CACHES, help="where pictures wait; auto: what fits")
-    parser.add_argument(
-        "--skip", nargs="+", default=[], metavar="MARK", help="leave out marked steps: idle, extraneous"
-    )
-    parser.add_argument(
-        "--every", type=at_least(1), default=1, metavar="N", help="rows a step: 5 makes a 20 Hz policy of 100 Hz data"
-    )
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
-    parser.add_argument("--preset", metavar="NAME", help="where to start from, see above (default mlp)")
-    parser.add_argument("--list-presets", action=ListPresets, help="print the presets and exit")
-    parser.add_argument("--states", nargs="*", metavar="NAME", help="states the policy sees; default: all")
-    parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="cameras the policy sees; default: none")
-    parser.add_argument(
-        "--image-size", nargs="+", metavar="HxW",
-        help="px, what the pictures of all cameras, 96x96, or of one, front=120x160, are made smaller to for the network; "
-        "default: as recorded",
-    )  # fmt: skip
-    parser.add_argument(
-        "--n-obs", type=at_least(1), metavar="N", help="observations it looks at; default 2, or --past + 1"
-    )
-    parser.add_argument(
-        "--horizon", type=at_least(1), metavar="N",
-        help="steps it plans; default: 1.6 s, or a third of the median episode if that is shorter",
-    )  # fmt: skip
-    parser.add_argument(
-        "--n-execute",
-        type=at_least(1),
-        metavar="N",
-        help="steps it plays before planning anew; default: half the horizon",
-    )
-    parser.add_argument(
-        "--encoder", type=Path, metavar="CHECKPOINT",
-        help="second stage of a long context: that policy's camera encoders, frozen; pictures are embedded once",
-    )  # fmt: skip
-    parser.add_argument(
-        "--image-weights", type=Path, metavar="FILE", help="torchvision ResNet-18 to start from, .safetensors or .pth"
-    )
-    parser.add_argument(
-        "--eval-env", metavar="NAME", help="score checkpoints there while training goes on: twin:TASK, gymnasium:ENV_ID"
-    )
-    parser.add_argument("--eval-seeds", default=EVAL_SEEDS, metavar="SEEDS", help=f"starts (default {EVAL_SEEDS})")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument(
-        "--resume", action="store_true",
-        help="go on from the newest state in --out, exactly; what is not given is as the run has it",
-    )  # fmt: skip
+    _add_run(parser.add_argument_group("run"))
+    _add_data(parser.add_argument_group("data"))
+    _add_sight(parser.add_argument_group("what the policy sees and plans"))
+    _add_scores(parser.add_argument_group("scores while training goes on"))
     add_options(
-        parser, TrainConfig, names=NAMES, skip=("device",), defaults=True, title="training",
-        about="A run given in steps repeats bit for bit. Unless told otherwise: batches of 256 windows, of 64 with\n"
-        "cameras, fewer of few data; 200 epochs, within 5,000 to 100,000 steps.",
+        parser, TrainConfig, names=NAMES, skip=("device",), helps=HELPS, defaults=True, title="training",
+        about="A run given in --steps repeats bit for bit, and goes on bit for bit with --resume.",
     )  # fmt: skip
     add_options(
         parser, DiffusionConfig, skip=("lr", "vision.sizes"), title="policy",
-        about="What is not given is the preset's; another kind of net or process starts from that kind's defaults.\n"
+        about="What is not given is the preset's; another kind of net or process starts from its own defaults.\n"
         "In [brackets]: the kinds that have such a field.",
     )  # fmt: skip
+
+
+def _add_run(group: Any) -> None:
+    group.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
+    group.add_argument("--preset", metavar="NAME", help="where to start from, see above (default mlp)")
+    group.add_argument("--list-presets", action=ListPresets, help="print the presets and exit")
+    group.add_argument(
+        "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1 (default auto)"
+    )
+    group.add_argument(
+        "--resume", action="store_true",
+        help="go on from the newest state in --out, exactly; what is not given is as the run has it",
+    )  # fmt: skip
+
+
+def _add_data(group: Any) -> None:
+    group.add_argument(
+        "--data", required=True, nargs="+", metavar="D.zarr", help="datasets: folders, .zip files or URLs"
+    )
+    group.add_argument(
+        "--weights", nargs="+", type=float, metavar="X", help="share of each dataset in the samples (default: by size)"
+    )
+    group.add_argument(
+        "--cache", default="auto", choices=CACHES,
+        help="where pictures wait: decoded or compressed in memory, or on the disk; auto: the first that fits",
+    )  # fmt: skip
+    group.add_argument("--skip", nargs="+", default=[], metavar="MARK", help="leave out marked steps: idle, extraneous")
+    group.add_argument(
+        "--every", type=at_least(1), default=1, metavar="N",
+        help="rows of the data a step of the policy: 5 makes a 20 Hz policy of 100 Hz data (default 1)",
+    )  # fmt: skip
+
+
+def _add_sight(group: Any) -> None:
+    group.add_argument("--states", nargs="*", metavar="NAME", help="states it sees (default: all)")
+    group.add_argument(
+        "--cameras", nargs="*", metavar="NAME", help="cameras it sees, each through a ResNet-18 (default: none)"
+    )
+    group.add_argument(
+        "--image-size", nargs="+", metavar="HxW",
+        help="px, what the pictures of all cameras, 96x96, or of one, front=120x160, are made smaller to for the "
+        "network, here and on the robot (default: as recorded)",
+    )  # fmt: skip
+    group.add_argument(
+        "--n-obs",
+        type=at_least(1),
+        metavar="N",
+        help="steps it looks back, this one included (default 2, or --past + 1)",
+    )
+    group.add_argument(
+        "--horizon", type=at_least(1), metavar="N",
+        help="steps it plans (default: 1.6 s, or a third of the median episode if that is shorter)",
+    )  # fmt: skip
+    group.add_argument(
+        "--n-execute", type=at_least(1), metavar="N",
+        help="steps it plays before planning anew (default: half the horizon)",
+    )  # fmt: skip
+    group.add_argument(
+        "--image-weights", type=Path, metavar="FILE", help="torchvision ResNet-18 to start from, .safetensors or .pth"
+    )
+    group.add_argument(
+        "--encoder", type=Path, metavar="CHECKPOINT",
+        help="second stage of a long context: the camera encoders of that policy, frozen (its cameras, unless "
+        "others are named); pictures are embedded once",
+    )  # fmt: skip
+
+
+def _add_scores(group: Any) -> None:
+    group.add_argument(
+        "--eval-env", metavar="NAME", help="world in which checkpoints are scored: twin:TASK, gymnasium:ENV_ID"
+    )
+    group.add_argument("--eval-seeds", default=EVAL_SEEDS, metavar="SEEDS", help=f"its starts (default {EVAL_SEEDS})")
 
 
 def preset_lines() -> str:

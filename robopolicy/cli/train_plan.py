@@ -82,8 +82,9 @@ def choose_training(data: OpenData, settings: Mapping[str, Any], before: Mapping
 
     from robopolicy.training.config import TrainConfig
 
-    held = {f.name: before[f.name] for f in fields(TrainConfig) if isinstance(before.get(f.name), int | float | str)}
-    known = held | {key: value for key, value in settings.items() if value is not None}
+    names = [f.name for f in fields(TrainConfig) if f.name in before]
+    held = {name: before[name] for name in names if isinstance(before[name], int | float | str | None)}
+    known = held | settings
     known.setdefault("num_threads", min(8, len(os.sched_getaffinity(0))))  # more only wait for one another
     if known.get("device", "auto") == "auto":
         known["device"] = "cuda" if torch.cuda.is_available() else "cpu"
