@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from robopolicy.policies.config import DiffusionConfig, GoalConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
@@ -46,16 +47,28 @@ def test_the_card_tells_data_command_metrics_and_spec(policy, tmp_path):
         "| 3,000 | 0.3 | 0.15 |", "robopolicy.load_policy(",
     ):  # fmt: skip
         assert told in text, told
-    assert "4,000" not in text, "an evaluation that failed has no scores"
+    assert "| 4,000" not in text, "an evaluation that failed has no scores"
+    assert "\n1 of 4 evaluations failed, at step 4,000: no world\n" in text
     assert "Latency" not in text, "measured once the run is finished"
     assert max(map(len, text.splitlines())) < 300
 
 
 def test_a_finished_run_tells_its_latency(policy, tmp_path):
-    text = card(tmp_path, policy, {**TRAIN, "finished": True})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        text = card(tmp_path, policy, {**TRAIN, "finished": True})
+    finally:
+        torch.set_num_threads(before)
+    assert ", 1 thread; " in text, "as deploy plans, however many there were to train with"
     assert "A plan takes " in text
     assert "a step at 10 Hz lasts 100 ms" in text
     assert "not finished" not in text
+
+
+def test_evaluations_that_all_failed_are_told(policy, tmp_path):
+    text = card(tmp_path, policy, {**TRAIN, "eval": [{"step": k, "error": f"no world {k}"} for k in (10, 20)]})
+    assert "## Scores while training\n\n2 of 2 evaluations failed, at step 20: no world 20\n" in text
 
 
 def test_what_is_not_known_is_left_out(policy, tmp_path):

@@ -1,6 +1,6 @@
 """The policy card: README.md beside the weights, for people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,17 @@ def _training(train: Mapping[str, Any]) -> str:
     return f"## Training\n\n{run}{words}." if words or run else ""
 
 
-def _scores(results: Iterable[Mapping[str, Any]]) -> str:
+def _scores(results: Sequence[Mapping[str, Any]]) -> str:
     scored = [result for result in results if "error" not in result]
-    if not scored:
-        return ""
+    parts = [_score_table(scored)] if scored else []
+    failed = [result for result in results if "error" in result]
+    if failed:
+        last = failed[-1]
+        parts.append(f"{len(failed)} of {len(results)} evaluations failed, at step {last['step']:,}: {last['error']}")
+    return "\n\n".join(["## Scores while training", *parts]) if parts else ""
+
+
+def _score_table(scored: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in scored[-1] if name not in ("step", "minutes")]
     best = max(scored, key=lambda result: result.get(names[0], 0.0)) if names else scored[-1]
     shown = [best, *(result for result in scored[-NEWEST:] if result is not best)]
@@ -123,13 +130,14 @@ def _scores(results: Iterable[Mapping[str, Any]]) -> str:
         (f"{result['step']:,}" + (" (best)" if result is best else ""), *(f"{result.get(n, 0.0):.3g}" for n in names))
         for result in sorted(shown, key=lambda result: result["step"])
     ]
-    return "## Scores while training\n\n" + _table(("step", *names), rows)
+    return _table(("step", *names), rows)
 
 
 def _latency(policy: DiffusionPolicy) -> str:
     from robopolicy.policies.latency import judge, measure_latency
 
-    told = judge(measure_latency(policy, repetitions=20), policy.spec)
+    threads = 1  # of a CPU, as `robopolicy deploy` plans, however many there were to train with
+    told = judge(measure_latency(policy, repetitions=20, threads=threads), policy.spec)
     return f"## Latency\n\n{told[0].upper()}{told[1:]}."
 
 
