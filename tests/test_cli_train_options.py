@@ -319,3 +319,32 @@ def test_the_note_beside_the_bar():
 
     now = Progress(5, 10, 0.125, 3512.4, 60.0, 1.0, 9.0, scores={"step": 4, "minutes": 1.0, "score": 0.8567})
     assert progress_note(now) == "loss 0.1250  3,512 samples/s  data 10%  score 0.857"
+
+
+def test_the_help_fits_a_hundred_columns_and_tells_the_commands_own_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for words in (["train", "--help"], ["train", "--list-presets"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        told = capsys.readouterr().out
+        assert [line for line in told.splitlines() if len(line) > 100] == []
+        assert "``" not in told
+        if words[1] == "--help":
+            plain = " ".join(told.split())
+    for words in (
+        "--batch-size N windows a step, of all processes together (default: 256, 64 with cameras",
+        "--threads N threads of torch on the CPU (default: one a core, 8 at most)",
+        "--goal {on,off}", "--tensorboard, --no-tensorboard logs in tensorboard/ (default off)",
+    ):  # fmt: skip
+        assert words in plain, words
+
+
+def test_a_number_that_is_on_by_default_is_switched_off_by_none(data, tmp_path, capsys):
+    assert run(data, tmp_path / "p", "--steps", "1", "--clip-norm", "none", "--horizon", "4") == 0
+    assert read_train(tmp_path / "p")["train"]["clip_norm"] is None
+    again = ("--resume", "--steps", "2", "--horizon", "4")
+    assert run(data, tmp_path / "p", *again) == 0, capsys.readouterr().err
+    assert read_train(tmp_path / "p")["train"]["clip_norm"] is None
+    with pytest.raises(SystemExit):
+        run(data, tmp_path / "q", "--clip-norm", "much")
+    assert "argument --clip-norm: invalid number value: 'much'" in capsys.readouterr().err

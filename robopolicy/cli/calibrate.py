@@ -14,14 +14,25 @@ CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, s
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("calibrate", parents=[debug], help="calibrate a failure monitor on successes")
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="of the policy to guard")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="monitor folder")
-    parser.add_argument("--alpha", type=float, default=0.05, help="false alarms allowed, a fraction of good episodes")
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=0.05,
+        metavar="X",
+        help="false alarms allowed, a fraction of good episodes (default 0.05)",
+    )
     parser.add_argument("--rollouts", type=Path, metavar="FOLDER", help="rollouts made before; default: make them")
-    parser.add_argument("--env", metavar="NAME", help="where to make them")
-    parser.add_argument("--seeds", default="10000:10100", help="their seeds; not those you evaluate on")
-    parser.add_argument("--jobs", type=at_least(1), default=2)
-    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    parser.add_argument("--env", metavar="NAME", help="where to make them: twin:TASK, gymnasium:ENV_ID")
+    parser.add_argument(
+        "--seeds",
+        default="10000:10100",
+        metavar="SEEDS",
+        help="their starts; not those you evaluate on (default 10000:10100)",
+    )
+    parser.add_argument("--jobs", type=at_least(1), default=2, metavar="N", help="processes (default 2)")
+    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     add_running(parser)
     parser.set_defaults(run=run)
 

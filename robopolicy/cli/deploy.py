@@ -23,13 +23,21 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("deploy", parents=[debug], help="run a policy on a robot or its twin, guarded")
     parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, gymnasium:ID, mock, module:Class")
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="failure monitor; none: unguarded")
-    parser.add_argument("--on-alarm", choices=["hold", "log"], default="hold")
     parser.add_argument(
-        "--seed", type=at_least(0), default=200_000, help="start of a simulated world, samples of the policy"
+        "--on-alarm", choices=["hold", "log"], default="hold", help="stop the arm, or only say so (default hold)"
     )
-    parser.add_argument("--max-steps", type=at_least(1), help="default: the world's own, or 10 s")
+    parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=200_000,
+        metavar="N",
+        help="start of a simulated world, samples of the policy (default 200000)",
+    )
+    parser.add_argument(
+        "--max-steps", type=at_least(1), metavar="N", help="control steps (default: the world's own, or 10 s)"
+    )
     parser.add_argument(
         "--disturb-at", type=at_least(0), metavar="STEP", help="disturb the simulated world at this step"
     )
@@ -38,9 +46,13 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "--cameras", nargs="+", default=[], metavar="CAMERA", help="record these too, beside those the policy sees"
     )
     parser.add_argument("--video", type=Path, metavar="V.webm", help="film the episode")
-    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument(
-        "--threads", type=at_least(1), default=1, help="CPU threads of the policy; one is the steadiest"
+        "--threads",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="CPU threads of the policy; one is the steadiest (default 1)",
     )
     parser.add_argument("--realtime", action="store_true", help="run a simulated world at the pace of the wall clock")
     parser.add_argument(

@@ -16,14 +16,24 @@ from robopolicy.cli.running import AS_SAVED, Choice, add_running
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("eval", parents=[debug], help="measure success over seeds, with its interval")
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
     parser.add_argument("--env", required=True, metavar="NAME", help="twin:TASK or gymnasium:ENV_ID")
-    parser.add_argument("--seeds", default="100000:100050", help="FIRST:LAST+1, or a comma-separated list")
+    parser.add_argument(
+        "--seeds",
+        default="100000:100050",
+        metavar="SEEDS",
+        help="starts: FIRST:LAST+1, or a comma-separated list (default 100000:100050)",
+    )
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="also count its alarms, without acting on them")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: CHECKPOINT/eval-ENV")
-    parser.add_argument("--jobs", type=at_least(1), default=2, help="processes")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="of the report; what it holds is not run again (default: CHECKPOINT/eval-ENV)",
+    )
+    parser.add_argument("--jobs", type=at_least(1), default=2, metavar="N", help="processes (default 2)")
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
-    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument(
         "--realtime",
         action="store_true",
@@ -31,7 +41,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "thread that commands too; wants as many idle cores as --jobs",
     )
     add_running(parser)
-    parser.add_argument("--videos", type=at_least(0), default=8, help="videos in the report, failures first")
+    parser.add_argument(
+        "--videos", type=at_least(0), default=8, metavar="N", help="videos in the report, failures first (default 8)"
+    )
     parser.set_defaults(run=run)
 
 

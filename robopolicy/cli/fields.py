@@ -246,10 +246,10 @@ def _none_is_another(option: Option) -> bool:
 
 
 def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def number_or_none(text: str) -> Any:  # argparse names it in its message
+    def number(text: str) -> Any:  # argparse tells its name
         return None if text.lower() == "none" else kind(text)
 
-    return number_or_none
+    return number
 
 
 def _switch(value: bool) -> str:
