@@ -64,6 +64,16 @@ class DiffusionPolicy(nn.Module):
             raise ContractError(f"solver consistency: process {kind} learns no jumps; want process consistency")
 
     @property
+    def past(self) -> int:
+        """Actions before the newest observation's that a window of its training has."""
+        return self.config.past
+
+    @property
+    def goal_source(self) -> str | None:
+        """Where the goals of its training come from, if it has any: the ``end`` of an episode or a ``future`` step."""
+        return None if self.config.goal is None else self.config.goal.source
+
+    @property
     def needs_windows(self) -> bool:
         """Whether its action statistics are those of windows and not of single commands."""
         return self.codec.anchored or self.config.scaling.per_step
