@@ -301,9 +301,30 @@ def test_what_is_no_bag_is_refused(tmp_path):
         ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: /f, g: /f}\n", "two cameras have the topic '/f'"),
         ("rate_hz: 10\nstate: {q: /q}\naction: {topic: /a, kind: tool_pose}\n", "give action.gripper its topic"),
         ("rate_hz: 10\nstate: {q: /q}\naction: {topic: /a, gripper: {topc: /g}}\n", "no key in action.gripper 'topc'"),
-        ("rate_hz: 10\nstate: {q: {topic: /q, open: 1}}\naction: /a\n", "state.q: closed None, open 1; want two diff"),
+        ("rate_hz: 10\nstate: {q: {topic: /q, open: 1}}\naction: /a\n", "state.q: closed None, open 1.0; want two diff"),
         ("rate_hz: 10\nstate: {q: /q}\naction: /a\ngaps: fill\n", "no gaps 'fill'; valid: drop, error"),
-        ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: {topic: /f, max_age_s: -1}}\n", "the age above 0"),
+        ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: {topic: /f, max_age_s: -1}}\n", "_age_s is -1; want sec"),
+        *[
+            (f"rate_hz: 10\nstate: {{q: {{topic: /q, {key}}}}}\naction: /a\n", line)
+            for key, line in {
+                "latency_s: soon": r"state\.q\.latency_s is 'soon'; want a finite number",
+                "max_age_s: .inf": r"state\.q\.max_age_s is 'inf'; want a finite number",
+                "closed: a, open: 1": r"state\.q\.closed is 'a'; want a finite number",
+                "index: [a]": r"state\.q\.index is .*; want a number from 0 or a list of such",
+                "index: [true]": r"state\.q\.index is",
+                "index: [-1]": r"state\.q\.index is",
+                "joints: {a: 1}": r"state\.q\.joints is .*; want text or a list of texts",
+                "joints: [a, a]": r"state\.q\.joints: 'a' is there twice",
+                "field: 5": r"state\.q\.field is '5'; want text",
+                "stamp: never": r"no state\.q\.stamp 'never'; valid: bag, header",
+            }.items()
+        ],
+        ("rate_hz: true\nstate: {q: /q}\naction: /a\n", ": rate_hz is 'True'; want a finite number"),
+        ("rate_hz: .inf\nstate: {q: /q}\naction: /a\n", ": rate_hz is 'inf'; want a finite number"),
+        ("rate_hz: 10\nstate: {q: {topic: 5}}\naction: /a\n", r"state\.q\.topic is '5'; want text"),
+        ("rate_hz: 10\nstate: {1: /q}\naction: /a\n", "state: the name 1 is no text"),
+        ("rate_hz: 10\nstate: {q: /q}\naction: /a\nsuccess: 1\n", ": success is '1'; want true or false"),
+        ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: /f, g: f}\n", "two cameras have the topic '/f'"),
     ],
 )  # fmt: skip
 def test_a_config_that_makes_no_sense_is_one_clear_line(tmp_path, yaml, line):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from robopolicy.errors import ConfigError, ContractError, MissingExtra, RobopolicyError, UnknownName
 from robopolicy.resampling import HOWS, Rule
 from robopolicy.spec import ACTION_KINDS
+from robopolicy.topics.typed import typed
 
 CAMERA_AGE_S, NUMBERS_AGE_S = 0.05, 0.1
 
@@ -124,18 +125,13 @@ def _config(data: Any) -> TopicConfig:
     command = {"topic": values["action"]} if isinstance(values["action"], str) else _mapping(values["action"], "action")
     action = _action({"align": "after", **command})
     config = TopicConfig(**(values | {"cameras": cameras, "state": state, "action": action}))
-    if not isinstance(config.rate_hz, int | float) or not config.rate_hz > 0:
-        raise ContractError(f"rate_hz is {config.rate_hz!r}; want steps per second")
+    if not config.rate_hz > 0:
+        raise ContractError(f"rate_hz is {config.rate_hz:g}; want steps per second")
     if config.primary is not None and config.primary not in cameras:
         raise UnknownName("primary camera", str(config.primary), cameras)
-    topics = [camera.topic for camera in cameras.values()]
+    topics = ["/" + camera.topic.lstrip("/") for camera in cameras.values()]
     if twice := sorted({topic for topic in topics if topics.count(topic) > 1}):
         raise ContractError(f"two cameras have the topic {twice[0]!r}")
-    for name, allowed in (("gaps", ("error", "drop")), ("source", ("human", "policy"))):
-        if getattr(config, name) not in allowed:
-            raise UnknownName(name, str(getattr(config, name)), allowed)
-    if config.success not in (True, False, None):
-        raise ContractError(f"success is {config.success!r}; want true, false or null")
     return config
 
 
@@ -157,21 +153,18 @@ def _action(values: dict[str, Any]) -> ActionTopic:
 
 def _part(data: Any, kind: Any, where: str) -> Any:
     values = _keys({"topic": data} if isinstance(data, str) else data, kind, where, required=("topic",))
-    for key in ("joints", "index", "units", "names"):
-        if key in values:
-            one = isinstance(values[key], str | int)
-            values[key] = (values[key],) if one else tuple(values[key])
     part = kind(**values)
-    if part.stamp not in ("header", "bag"):
-        raise UnknownName(f"{where}.stamp", str(part.stamp), ("header", "bag"))
+    for key in ("joints", "names", "index"):
+        several = getattr(part, key, ())
+        if twice := [one for one in several if several.count(one) > 1]:
+            raise ContractError(f"{where}.{key}: {twice[0]!r} is there twice")
     if isinstance(part, NumbersTopic):
         if (part.closed is None) != (part.open is None) or (part.open is not None and part.open == part.closed):
             raise ContractError(f"{where}: closed {part.closed}, open {part.open}; want two different numbers, or none")
         if part.align not in HOWS:
-            raise UnknownName(f"{where}.align", str(part.align), HOWS)
-        part.rule(())
-    else:
-        part.rule  # noqa: B018  refuses ages that make no sense
+            raise UnknownName(f"{where}.align", part.align, HOWS)
+    if not part.max_age_s > 0:
+        raise ContractError(f"{where}.max_age_s is {part.max_age_s:g}; want seconds, above 0")
     return part
 
 
@@ -182,9 +175,9 @@ def _keys(data: Any, kind: Any, where: str, required: tuple[str, ...]) -> dict[s
         if key not in known:
             raise UnknownName(f"key in {where}", str(key), known)
     for key in required:
-        if values.get(key) is None:
+        if values.get(key) in (None, ""):
             raise ContractError(f"{where} has no {key!r}")
-    return values
+    return typed(values, kind, "" if kind is TopicConfig else f"{where}.")
 
 
 def _mapping(data: Any, where: str) -> dict[str, Any]:
@@ -192,4 +185,6 @@ def _mapping(data: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         raise ContractError(f"{where} is {type(data).__name__} {str(data)[:40]!r}; want keys and values")
+    if odd := [key for key in data if not isinstance(key, str)]:
+        raise ContractError(f"{where}: the name {odd[0]!r} is no text")
     return dict(data)
