@@ -2,10 +2,12 @@
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,6 +121,39 @@ def run_settings(config: TrainConfig, lr: float) -> dict[str, Any]:
         "ema_power": config.ema_power,
     }
     return settings if config.precision == "auto" else {**settings, "precision": config.precision}
+
+
+def run_identity(
+    policy: Trainable, windows: Any, data: str, config: TrainConfig, lr: float, *, half: bool, batch_size: int
+) -> dict[str, Any]:
+    """Return what must not change between a run and its resumption: settings, data and policy.
+
+    Args:
+        policy: that is trained.
+        windows: `DeviceWindows` or `HostWindows`.
+        data: what they are known by, of `fingerprint`.
+        config: how it is trained.
+        lr: the peak.
+        half: whether the networks run in bfloat16.
+        batch_size: of all processes, as it turned out.
+    """
+    identity = {
+        **run_settings(config, lr),
+        "precision": "bfloat16" if half else "float32",
+        "batch_size": batch_size,
+        "windows": len(windows),
+        "data": data,
+        "spec": policy.spec.to_json(),
+        "config": policy.config.to_json(),
+        **windows.about,
+    }
+    told: dict[str, Any] = json.loads(json.dumps(identity))  # tuples as they will read back: lists
+    return told
+
+
+def fingerprint(action: np.ndarray) -> str:
+    """Return words that tell the data whose actions are (N, A) from others."""
+    return f"actions of crc32 {zlib.crc32(np.ascontiguousarray(action).data):08x}"
 
 
 def run_budget(config: TrainConfig) -> dict[str, Any]:

@@ -1,40 +1,39 @@
 """The trainer: one loop for every policy, with averaged weights, an exact resume and a budget in time or steps."""
 
 import copy
-import json
 import math
 import time
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from robopolicy.errors import ContractError
-from robopolicy.training.card import write_card
 from robopolicy.training.checkpoint import TRAIN, read_train, save_checkpoint
 from robopolicy.training.config import Progress, TrainConfig
 from robopolicy.training.evaluations import Evaluate, Evaluations
-from robopolicy.training.files import claim_folder, replace_file
+from robopolicy.training.files import claim_folder
 from robopolicy.training.interrupt import interruptible
 from robopolicy.training.logs import Log, Silent, TensorBoard
 from robopolicy.training.ranks import Ranks
 from robopolicy.training.resume import (
+    fingerprint,
     load_state,
     plan_resume,
     require_same,
     run_budget,
-    run_settings,
+    run_identity,
     save_state,
 )
+from robopolicy.training.tally import Tally, train_json
 from robopolicy.training.trainable import Trainable
 from robopolicy.training.updates import Updates
 from robopolicy.training.windows import Batches, Sampler, open_windows
 
 SAVING = 1 / 30  # of the time, at most
+
+Save = Callable[..., None]  # as `save_checkpoint`
 
 
 def train(
@@ -47,6 +46,7 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     about: Mapping[str, Any] | None = None,
     evaluate: Evaluate | None = None,
+    save: Save = save_checkpoint,
 ) -> Any:
     """Train ``policy`` and leave a checkpoint of its averaged weights in ``out``; return them as a policy.
 
@@ -65,6 +65,8 @@ def train(
         evaluate: called in another process with the folder of a checkpoint, as often as ``config`` says and of the last
             one; returns scores by name, which land in train.json. A script that gives one keeps its own call of
             ``train`` below ``if __name__ == "__main__":``.
+        save: writes a checkpoint, ``save(folder, policy, train=...)``, each file in one stroke, train.json among them;
+            of a policy that is no `DiffusionPolicy` its own.
 
     Raises:
         CheckpointError: if ``out`` cannot be written, there is nothing to resume, or it is of another policy, other
@@ -84,7 +86,9 @@ def train(
             if ranks.first:
                 claim_folder(Path(out))
             torch.set_num_threads(config.num_threads or threads)
-            run = _Run(policy, sampler, Path(out), config, ranks, device, on_progress, dict(about or {}), evaluate)
+            run = _Run(
+                policy, sampler, Path(out), config, ranks, device, on_progress, dict(about or {}), evaluate, save
+            )
             torch.manual_seed(config.seed)  # dropout draws from the global generator; forked, so nothing leaks
             return run.go(interrupted, resume=resume)
         finally:
@@ -106,13 +110,16 @@ class _Run:
         on_progress: Callable[[Progress], None] | None,
         about: dict[str, Any],
         evaluate: Evaluate | None,
+        save: Save,
     ) -> None:
-        self.config, self.out, self.ranks, self.on_progress, self.about = config, out, ranks, on_progress, about
-        goal = policy.config.goal and policy.config.goal.source
-        self.windows = open_windows(sampler, policy.spec, device, config.seed, policy.config.past, goal, ranks.world)
+        self.config, self.out, self.ranks, self.on_progress = config, out, ranks, on_progress
+        self.windows = open_windows(
+            sampler, policy.spec, device, config.seed, policy.past, policy.goal_source, ranks.world
+        )
+        self.about = {**about, "windows": len(self.windows)}
         self.batch_size = self.windows.size(config.batch_size)
         self.part = ranks.share(self.batch_size)
-        self.actions_crc = zlib.crc32(np.ascontiguousarray(sampler.arrays.action).data)
+        self.data = fingerprint(sampler.arrays.action)
         rows = getattr(sampler, "rows", None)
         policy.fit_normaliser(sampler.arrays, rows() if policy.needs_windows and rows is not None else None)
         self.policy = policy.to(device)
@@ -123,11 +130,9 @@ class _Run:
             evaluate if ranks.first else None, out, every_steps=config.eval_every_steps,
             every_minutes=config.eval_every_minutes, keep=config.keep,
         )  # fmt: skip
+        self.tally = Tally(config, self.batch_size)
         self.log: Log = Silent()
-        self.step = self.first_step = 0
-        self.elapsed_before_s = 0.0  # in earlier calls of a resumed run
-        self.data_s = self.update_s = 0.0
-        self.losses: list[tuple[int, float]] = []
+        self.write = save
 
     def restore(self) -> None:
         """Go back to where the run in ``out`` stopped."""
@@ -137,9 +142,7 @@ class _Run:
         if self.config.precision == "auto" and "precision" in cursor:  # on whatever machine it began
             updates.half = cursor["precision"] == "bfloat16"
         require_same(self.out, cursor, self._identity())
-        self.step = self.first_step = cursor["step"]
-        self.elapsed_before_s = cursor["elapsed_s"]
-        self.losses = [(step, loss) for step, loss in cursor["losses"]]
+        self.tally.restore(cursor)
         told = (cursor.get("eval", []), (read_train(self.out) if (self.out / TRAIN).exists() else {}).get("eval", []))
         self.evaluations.results = max(told, key=len)  # the last score comes after the last state
 
@@ -147,14 +150,15 @@ class _Run:
         if resume:
             self.restore()
         if self.config.tensorboard and self.ranks.first:
-            self.log = TensorBoard(self.out, self.step)
-        self.start_s = self.saved_s = self.reported_s = time.monotonic()
+            self.log = TensorBoard(self.out, self.tally.step)
+        self.tally.begin()
+        self.saved_s = self.reported_s = time.monotonic()
         self.save_s = 0.0  # how long the last save took
-        self.evaluations.since(self.step, self._elapsed_s() / 60)
+        self.evaluations.since(self.tally.step, self.tally.minutes)
         self.policy.train()
         try:
             while True:
-                used, pause = self.ranks.agree(self._used(), self._wants_pause() or interrupted())
+                used, pause = self.ranks.agree(self.tally.used, self._wants_pause() or interrupted())
                 if pause:
                     self._pause(interrupted)
                 if used >= 1:
@@ -180,39 +184,38 @@ class _Run:
         began_s = time.monotonic()
         if self.ranks.first:
             cursor = {
-                "step": self.step, "elapsed_s": self._elapsed_s(), "losses": self.losses,
-                "eval": self.evaluations.results, **self._identity(), "budget": run_budget(self.config),
+                **self.tally.cursor(), "eval": self.evaluations.results, **self._identity(),
+                "budget": run_budget(self.config),
             }  # fmt: skip
             # first, so that what a train.json tells of can be resumed
             save_state(self.out, self.policy, self.updates.optimizer, self.updates.average, cursor)
-            save_checkpoint(self.out, self.averaged, train=self._train_json())
+            self._write(self.out)
         self.saved_s = time.monotonic()
         self.save_s = self.saved_s - began_s
 
     def _update(self, used: float) -> None:
+        step = self.tally.step
         begin_s = time.perf_counter()
-        batch = self.windows.batch(self.config.seed, self.step, self.batch_size, self.part)
+        batch = self.windows.batch(self.config.seed, step, self.batch_size, self.part)
         gathered_s = time.perf_counter()
-        self.updates.step(batch, self.step, used)
-        self.step += 1
-        self.data_s += gathered_s - begin_s
-        self.update_s += time.perf_counter() - gathered_s
+        self.updates.step(batch, step, used)
+        self.tally.count(gathered_s - begin_s, time.perf_counter() - gathered_s)
 
     def _wants_pause(self) -> bool:
         now_s = time.monotonic()
         return (
             now_s - self.reported_s >= self.config.report_every_s
             or self._wants_save()
-            or self.evaluations.due(self.step, self._elapsed_s() / 60)
+            or self.evaluations.due(self.tally.step, self.tally.minutes)
         )
 
     def _wants_save(self) -> bool:
         pause_s = max(self.config.save_every_s, self.save_s / SAVING)
-        return self.step > self.first_step and time.monotonic() - self.saved_s >= pause_s
+        return self.tally.step > self.tally.first_step and time.monotonic() - self.saved_s >= pause_s
 
     def _pause(self, interrupted: Callable[[], bool]) -> None:
         """Report, and save, evaluate or stop where it is time to."""
-        due = self.evaluations.due(self.step, self._elapsed_s() / 60)
+        due = self.evaluations.due(self.tally.step, self.tally.minutes)
         self._report()
         save, stop = self.ranks.agree(self._wants_save(), interrupted())
         if stop:
@@ -222,7 +225,7 @@ class _Run:
         if due:
             self._require_sound()
             self._average()
-            self.evaluations.begin(self.step, self._elapsed_s() / 60, self._snapshot)
+            self.evaluations.begin(self.tally.step, self.tally.minutes, self._write)
         if save:
             self.save()
 
@@ -231,21 +234,24 @@ class _Run:
         if not self.evaluations.wanted:
             return
         for last in (False, True):
-            if last and self.evaluations.newest != self.step:
-                self.evaluations.begin(self.step, self._elapsed_s() / 60, self._snapshot)
+            if last and self.evaluations.newest != self.tally.step:
+                self.evaluations.begin(self.tally.step, self.tally.minutes, self._write)
             while self.evaluations.busy:
                 self._collect()
                 if interrupted():
                     raise KeyboardInterrupt
                 time.sleep(0.05)
-        told = self._train_json()
-        replace_file(self.out / TRAIN, (json.dumps(told, indent=1) + "\n").encode())
-        write_card(self.out, self.averaged, told)
+        self._write(self.out)  # with its scores
         if self.on_progress is not None:
-            self.on_progress(self._progress(self.losses[-1][1], 0.0))
+            self.on_progress(self._progress(self.tally.losses[-1][1], 0.0))
 
-    def _snapshot(self, folder: Path) -> None:
-        save_checkpoint(folder, self.averaged, train=self._train_json())
+    def _write(self, folder: Path) -> None:
+        """Write the averaged policy as it is."""
+        told = train_json(
+            self.tally, self.policy, self.config, self.lr, processes=self.ranks.world, data=self.about,
+            results=self.evaluations.results,
+        )  # fmt: skip
+        self.write(folder, self.averaged, train=told)
 
     def _average(self) -> None:
         """Bring the averaged policy up to date."""
@@ -261,22 +267,9 @@ class _Run:
     def _unsound(self, loss: float) -> ContractError:
         kept = f"the checkpoint in {self.out} is the last good one" if (self.out / TRAIN).exists() else "none was saved"
         return ContractError(
-            f"training: the loss is {loss} at step {self.step}; {kept}. Try a smaller lr than {self.lr:g}, "
+            f"training: the loss is {loss} at step {self.tally.step}; {kept}. Try a smaller lr than {self.lr:g}, "
             "or float32 if it was bfloat16"
         )
-
-    def _used(self) -> float:
-        """Fraction of the budget that is used up."""
-        steps = self.step / self.config.steps if self.config.steps else 0.0
-        minutes = self._elapsed_s() / 60 / self.config.max_minutes if self.config.max_minutes else 0.0
-        return max(steps, minutes)
-
-    def _elapsed_s(self) -> float:
-        return self.elapsed_before_s + time.monotonic() - self.start_s
-
-    def _speed(self) -> float:
-        """Samples per second since this call began."""
-        return (self.step - self.first_step) * self.batch_size / (time.monotonic() - self.start_s)
 
     def _report(self) -> None:
         self._collect()
@@ -286,7 +279,7 @@ class _Run:
         loss, norm, bad = self.updates.take()
         if bad or not math.isfinite(loss):
             raise self._unsound(loss if not math.isfinite(loss) else math.nan)
-        self.losses.append((self.step, loss))
+        self.tally.losses.append((self.tally.step, loss))
         now = self._progress(loss, norm)
         self.log.progress(now)
         if self.on_progress is not None and self.ranks.first:
@@ -298,49 +291,11 @@ class _Run:
             self.log.scores(result)
 
     def _progress(self, loss: float, norm: float) -> Progress:
-        used = self._used()
-        eta_s = self._elapsed_s() * (1 / used - 1) if used < 1 else 0.0
-        steps = max(self.step, round(self.step / used))
-        scores = self.evaluations.results[-1] if self.evaluations.results else {}
-        return Progress(
-            self.step, steps, loss, self._speed(), eta_s, self.data_s, self.update_s, self.updates.lr, norm, scores
-        )
+        results = self.evaluations.results
+        return self.tally.progress(loss, self.updates.lr, norm, results[-1] if results else {})
 
     def _identity(self) -> dict[str, Any]:
-        """What must not change between a run and its resumption."""
-        identity = {
-            **run_settings(self.config, self.lr),
-            "precision": "bfloat16" if self.updates.half else "float32",
-            "batch_size": self.batch_size,
-            "windows": len(self.windows),
-            "data": f"actions of crc32 {self.actions_crc:08x}",
-            "spec": self.policy.spec.to_json(),
-            "config": self.policy.config.to_json(),
-            **self.windows.about,
-        }
-        return json.loads(json.dumps(identity))  # tuples as they will read back: lists
-
-    def _train_json(self) -> dict[str, Any]:
-        import platform
-
-        import robopolicy
-
-        return {
-            "steps": self.step,
-            "finished": self._used() >= 1,
-            "minutes": round(self._elapsed_s() / 60, 3),
-            "samples_per_s": round(self._speed(), 1),
-            "data_s": round(self.data_s, 3),
-            "update_s": round(self.update_s, 3),
-            "parameters": sum(p.numel() for p in self.policy.parameters()),
-            "processes": self.ranks.world,
-            "train": {**asdict(self.config), "lr": self.lr},
-            "data": {**self.about, "windows": len(self.windows)},
-            "versions": {
-                "robopolicy": robopolicy.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "eval": self.evaluations.results,
-            "losses": self.losses[:: 1 + len(self.losses) // 300],
-        }
+        return run_identity(
+            self.policy, self.windows, self.data, self.config, self.lr, half=self.updates.half,
+            batch_size=self.batch_size,
+        )  # fmt: skip

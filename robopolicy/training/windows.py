@@ -68,14 +68,32 @@ def open_windows(
     goal: str | None = None,
     world: int = 1,
 ) -> "DeviceWindows | HostWindows":
-    """Return what a trainer takes batches from, ``past`` + horizon actions a window, and a ``goal`` if asked for.
+    """Return what a trainer takes batches from.
+
+    Args:
+        windows: in memory, or a loader's.
+        spec: of the policy.
+        device: where the training happens.
+        seed: of the run.
+        past: actions of a window before the newest observation's, that the policy learns.
+        goal: what each window also shows as ``goal``: the ``end`` of its episode or a ``future`` step of it.
+        world: processes that share each batch.
 
     Raises:
-        ContractError: if it does not fit ``spec``, ``seed``, ``past``, ``goal`` or the ``world`` processes.
+        ContractError: if they do not fit the others.
     """
-    if isinstance(windows, Batches):
-        return HostWindows(windows, spec, device, seed, past, goal, world)
-    return DeviceWindows(windows, spec, device, past, goal)
+    if not isinstance(windows, Batches):
+        return DeviceWindows(windows, spec, device, past, goal)
+    offered = {"goals": getattr(windows, "goal", None), "seed": windows.seed}
+    for name, want in {"goals": goal, "seed": seed}.items():
+        if offered[name] != want:
+            raise ContractError(f"training: the loader's {name} is {offered[name]}, the run's {want}")
+    shares = windows.about.get("world", 1)
+    if shares not in (1, world):
+        raise ContractError(f"training: the loader shares with {shares} processes, the run with {world}")
+    have = (windows.spec.n_obs, getattr(windows, "past", 0), windows.spec.horizon, windows.spec.action.dim)
+    _require_shapes(have, spec, past, windows.spec.state, windows.spec.cameras)
+    return HostWindows(windows, spec, device)
 
 
 def pinned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -188,31 +206,14 @@ class DeviceWindows:
 class HostWindows:
     """Batches of a loader, brought to ``device``; on the CPU they are the loader's own arrays.
 
-    Raises:
-        ContractError: if the loader's horizons, names or seed are not those of the run.
+    Args:
+        loader: that fits the run, as `open_windows` sees to.
+        spec: of the policy.
+        device: where the training happens.
     """
 
-    def __init__(
-        self,
-        loader: Batches,
-        spec: PolicySpec,
-        device: torch.device,
-        seed: int,
-        past: int = 0,
-        goal: str | None = None,
-        world: int = 1,
-    ) -> None:
+    def __init__(self, loader: Batches, spec: PolicySpec, device: torch.device) -> None:
         self._world = loader.about.get("world", 1)
-        if self._world not in (1, world):
-            raise ContractError(f"training: the loader shares with {self._world} processes, the run with {world}")
-        if getattr(loader, "goal", None) != goal:
-            raise ContractError(
-                f"training: the loader's goals are {getattr(loader, 'goal', None)}, the policy's {goal}"
-            )
-        have = (loader.spec.n_obs, getattr(loader, "past", 0), loader.spec.horizon, loader.spec.action.dim)
-        _require_shapes(have, spec, past, loader.spec.state, loader.spec.cameras)
-        if loader.seed != seed:
-            raise ContractError(f"training: the loader's seed is {loader.seed}, the run's {seed}")
         self._loader, self._spec, self._device = loader, spec, device
         self._copied: torch.cuda.Event | None = None
 
