@@ -85,7 +85,8 @@ def choose_training(data: OpenData, settings: Mapping[str, Any], before: Mapping
     names = [f.name for f in fields(TrainConfig) if f.name in before]
     held = {name: before[name] for name in names if isinstance(before[name], int | float | str | None)}
     known = held | settings
-    known.setdefault("num_threads", min(8, len(os.sched_getaffinity(0))))  # more only wait for one another
+    mine = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # beside torchrun's others
+    known.setdefault("num_threads", min(8, max(mine, 1)))  # more only wait for one another
     if known.get("device", "auto") == "auto":
         known["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     known.setdefault("batch_size", suggest_batch(data.rows, pictures=bool(data.recorded.cameras)))
