@@ -131,7 +131,7 @@ def test_a_command_that_comes_too_late_is_a_failure_and_not_an_error():
     assert slowly(tiny.NothingLate).stopped == ""
     stopped = slowly(tiny.NothingLate, realtime=True)
     assert (stopped.success, stopped.error, stopped.stopped) == (False, None, "observation is too old")
-    assert "1 episodes were stopped" in pace_words([stopped])
+    assert "1 episode was stopped" in pace_words([stopped])
     assert summarise([stopped]).success.n == 1
 
 
