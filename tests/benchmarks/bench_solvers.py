@@ -2,14 +2,16 @@
 
     python tests/benchmarks/bench_solvers.py [--presets mlp unet-small] [--device cpu]
 
-Bars: on a CPU the sampler costs <= 3 % over the network calls alone; 2 steps are >= 6x faster than 16. What a
-run spends in network calls is taken within that very run, runs take turns, and of each figure the quietest run counts,
-as in timeit: other work on the machine only ever adds. On a GPU, where nothing waits for a network call, a run is set
-beside bare calls. "Alone" is what a step costs where the network is a stand-in that answers at once: short enough to
-fall between the turns of a busy machine, so it is the figure to trust there.
+Bars: on a CPU the sampler costs <= 3 % over its bare network calls; 2 steps are >= 6x faster than 16. Bare calls are
+as many ``net(x, t, cond)``, on inputs of the same shapes made beforehand. The sampler may cost less than they do: what
+of a call depends on noise level and condition alone it does once for all steps. Sampler, bare calls and diffusers' loop
+take turns, and a CPU is timed by the CPU time of this process, on one thread. The middle of the ratios of each turn is
+what counts; in brackets that of the quietest run of each, which on a busy machine need not be equally quiet. "Alone" is
+what a step costs where the network is a stand-in that answers at once.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,27 +68,15 @@ def diffusers_loop(config: DiffusionConfig, policy: DiffusionPolicy) -> Callable
     return loop
 
 
-class Timed(torch.nn.Module):
-    """A network that adds up what its calls take."""
-
-    def __init__(self, net: torch.nn.Module) -> None:
-        super().__init__()
-        self.net, self.spent_s = net, 0.0
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        begin = time.perf_counter()
-        output = self.net(*inputs)
-        self.spent_s += time.perf_counter() - begin
-        return output
-
-
 def spent(run: Callable[[], object], device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
+    if device == "cpu":
+        begin = time.process_time()
+        run()
+        return time.process_time() - begin
+    torch.cuda.synchronize()
     begin = time.perf_counter()
     run()
-    if device != "cpu":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
@@ -106,6 +96,10 @@ def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
     return min(times[above]) / min(times[below])
 
 
+def middle(times: dict[str, list[float]], above: str, below: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
+
+
 @torch.inference_mode()
 def overhead(preset: str, label: str, device: str, seconds: float) -> float:
     process, solver = PAIRS[label]
@@ -115,36 +109,20 @@ def overhead(preset: str, label: str, device: str, seconds: float) -> float:
     noise = solvers.noise_like(solver, (1, SPEC.horizon, 2), torch.randn).to(device)
     x, t = torch.randn(1, SPEC.horizon, 2, device=device), torch.full((1,), 50.0, device=device)
     loop = diffusers_loop(config, policy)
-    if device == "cpu":
-        policy.net = Timed(policy.net)
 
     def bare() -> None:
         for _ in range(solver.steps):
             policy.net(x, t, cond)
 
-    beside: dict[str, list[float]] = {"ours": [], "diffusers": []}  # s of a run that no network call took
-
-    def shared(name: str, run: Callable[[], object]) -> None:
-        """Run, and note what it took beside its network calls."""
-        policy.net.spent_s = 0.0
-        total = spent(run, device)
-        beside[name].append(total - policy.net.spent_s)
-
-    ours, theirs = lambda: policy.sample(cond, noise), lambda: loop(cond, noise)
-    if device == "cpu":
-        times = turns(
-            {"bare": bare, "ours": lambda: shared("ours", ours), "diffusers": lambda: shared("diffusers", theirs)},
-            device,
-            seconds,
-        )
-        ours, theirs = (min(beside[name][1:]) / min(times["bare"]) for name in ("ours", "diffusers"))
-    else:
-        times = turns({"bare": bare, "ours": ours, "diffusers": theirs}, device, seconds)
-        ours, theirs = ratio(times, "ours", "bare") - 1, ratio(times, "diffusers", "bare") - 1
+    runs = {"bare": bare, "ours": lambda: policy.sample(cond, noise), "diffusers": lambda: loop(cond, noise)}
+    times = turns(runs, device, seconds)
+    ours, theirs = (middle(times, name, "bare") - 1 for name in ("ours", "diffusers"))
+    quietest = [ratio(times, name, "bare") - 1 for name in ("ours", "diffusers")]
     alone_us = 1e6 * alone(policy, cond, noise, solver.steps, x, t, device)
     call_us = 1e6 * min(times["bare"]) / solver.steps
     print(
-        f"{preset:11} {label:22} a call {call_us:7.0f} us   sampler {ours:+6.1%}   diffusers {theirs:+6.1%}"
+        f"{preset:11} {label:22} a call {call_us:7.0f} us   sampler {ours:+6.1%} ({quietest[0]:+6.1%})"
+        f"   diffusers {theirs:+6.1%} ({quietest[1]:+6.1%})"
         f"   alone {alone_us:5.1f} us a step, {alone_us / call_us:+6.1%}"
         f"   {'holds' if ours <= 0.03 else 'MISSED'}",
         flush=True,
@@ -185,11 +163,11 @@ def few_steps(preset: str, device: str, seconds: float) -> None:
         "plan 2": lambda: two.plan(window, generator=generator),
     }
     times = turns(runs, device, seconds)
-    middle = {name: 1e3 * min(values) for name, values in times.items()}
+    ms = {name: 1e3 * min(values) for name, values in times.items()}
     faster, plans = ratio(times, "16", "2"), ratio(times, "plan 16", "plan 2")
     print(
-        f"{preset:11} 16 steps {middle['16']:6.2f} ms, 2 steps {middle['2']:6.2f} ms: {faster:4.1f}x"
-        f"   {'holds' if faster >= 6 else 'MISSED'}   whole plans {middle['plan 16']:6.2f} and {middle['plan 2']:6.2f}"
+        f"{preset:11} 16 steps {ms['16']:6.2f} ms, 2 steps {ms['2']:6.2f} ms: {faster:4.1f}x"
+        f"   {'holds' if faster >= 6 else 'MISSED'}   whole plans {ms['plan 16']:6.2f} and {ms['plan 2']:6.2f}"
         f" ms: {plans:4.1f}x",
         flush=True,
     )
