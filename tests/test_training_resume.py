@@ -130,3 +130,13 @@ def test_clipping_is_part_of_what_a_run_is(tmp_path):
     with pytest.raises(CheckpointError, match=r"its clip_norm was 1\.0, now 0\.5"):
         go("numbers", tmp_path, tmp_path / "run", resume=True, config=replace(CONFIG, clip_norm=0.5))
     assert load_policy(tmp_path / "run").action.fitted
+
+
+def test_what_a_newer_version_wrote_is_not_gone_on_with(tmp_path):
+    train(make(STATE), sampler(40), tmp_path, replace(CONFIG, steps=2))
+    path = tmp_path / "spec.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 9'))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match=r"is of format 9, which a newer robopolicy wrote; .*upgrade robopolicy"):
+        train(make(STATE), sampler(40), tmp_path, replace(CONFIG, steps=4), resume=True)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

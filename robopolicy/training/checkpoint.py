@@ -122,6 +122,16 @@ def require_keys(want: Mapping[str, torch.Tensor], have: Mapping[str, torch.Tens
         raise CheckpointError(f"{where} does not fit its spec: {'; '.join(wrong[:3])}{more}")
 
 
+def require_not_newer(folder: Path) -> None:
+    """Raise CheckpointError if a newer robopolicy wrote what is in ``folder``: to go on would overwrite it."""
+    made = _read_json(folder, SPEC).get("format") if (folder / SPEC).is_file() else None
+    if isinstance(made, int) and made > FORMAT:
+        raise CheckpointError(
+            f"checkpoint {folder} is of format {made}, which a newer robopolicy wrote; this version reads format "
+            f"{FORMAT}: upgrade robopolicy"
+        )
+
+
 def _read(folder: Path) -> tuple[PolicySpec, DiffusionConfig]:
     if (folder / SPEC).is_file():
         _require_format(folder)  # before its files: another format may have others
@@ -138,10 +148,7 @@ def _require_format(folder: Path) -> None:
     data = _read_json(folder, SPEC)
     made, policy = data.get("format"), data.get("policy")
     reads = f"this version reads format {FORMAT}"
-    if isinstance(made, int) and made > FORMAT:
-        raise CheckpointError(
-            f"checkpoint {folder} is of format {made}, which a newer robopolicy wrote; {reads}: upgrade robopolicy"
-        )
+    require_not_newer(folder)
     if isinstance(made, int) and made < FORMAT:
         raise CheckpointError(f"checkpoint {folder} is of an old format, {made}; {reads}: train it anew")
     if made != FORMAT or policy != "diffusion":

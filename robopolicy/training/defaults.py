@@ -69,7 +69,7 @@ def suggest_horizons(
 def suggest_batch(windows: int, *, pictures: bool) -> int:
     """Return a batch size, a power of two: an epoch of ``windows`` has at least 8 of them where that is possible."""
     most = BATCH_PICTURES if pictures else BATCH[1]
-    return min(max(2 ** int(math.log2(max(windows / 8, 1))), BATCH[0]), most)
+    return min(max(1 << int(math.log2(max(windows / 8, 1))), BATCH[0]), most)
 
 
 def suggest_steps(windows: int, batch_size: int) -> int:

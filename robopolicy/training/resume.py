@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robopolicy.errors import CheckpointError
 from robopolicy.training.average import Average
-from robopolicy.training.checkpoint import load_policy, read_train, require_keys
+from robopolicy.training.checkpoint import load_policy, read_train, require_keys, require_not_newer
 from robopolicy.training.config import TrainConfig
 from robopolicy.training.files import replace_file
 from robopolicy.training.trainable import Trainable
@@ -185,6 +185,7 @@ def _read(folder: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dic
     path = folder / RESUME
     if not path.is_file():
         raise CheckpointError(f"nothing to resume: {path} does not exist; train without resume first")
+    require_not_newer(folder)
     try:
         with safe_open(path, framework="pt") as file:
             keys = file.keys() if tensors else ()  # safe_open is no mapping: it cannot be iterated over
