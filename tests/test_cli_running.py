@@ -174,13 +174,15 @@ def evaluated(plain, out, *words):
                  "--out", str(out), *words])  # fmt: skip
 
 
-def test_an_evaluation_with_another_solver_is_another_and_says_so(plain, tmp_path, capsys):
+def test_an_evaluation_with_another_solver_or_pace_is_another_and_says_so(plain, tmp_path, capsys):
     counts, told = [], []
-    for words in ((), ("--solver.steps", "2"), ("--solver", "ddpm", "--solver.steps", "2"), ("--solver.steps", "16")):
+    for words in ((), ("--solver", "ddpm", "--solver.steps", "2"), ("--realtime",), ("--solver.steps", "16")):
         assert evaluated(plain, tmp_path, *words) == 0, capsys.readouterr().err
         counts.append(len((tmp_path / "outcomes.jsonl").read_text().splitlines()))
-        told.append(json.loads((tmp_path / "results.json").read_text())["facts"].get("solver"))
-    assert told == [None, "ddim, 2 steps", "ddpm, 2 steps", None]
+        facts = json.loads((tmp_path / "results.json").read_text())["facts"]
+        told.append((facts.get("solver"), facts.get("pace", "").partition(":")[0]))
+        assert ("wall clock: " in capsys.readouterr().out) == ("--realtime" in words)
+    assert told == [(None, ""), ("ddpm, 2 steps", ""), (None, "wall clock"), (None, "")]
     assert counts == [2, 4, 6, 6], "the last is as saved, and was run before"
     assert "ddpm, 2 steps" not in (tmp_path / "report.html").read_text()
 
@@ -198,14 +200,6 @@ def test_folders_tell_evaluations_apart(plain, tmp_path):
         "eval-gymnasium-a-B-v0" + more
         for more in ("", "-ddpm", "-2-steps", "-goal-d.zarr-3", "-realtime", "-disturbed-4")
     }
-
-
-def test_the_pace_of_the_wall_clock_is_said(plain, tmp_path, capsys):
-    assert evaluated(plain, tmp_path, "--realtime") == 0, capsys.readouterr().err
-    assert "wall clock: " in capsys.readouterr().out.replace("\n", " ")
-    assert evaluated(plain, tmp_path) == 0
-    assert "wall clock" not in capsys.readouterr().out
-    assert len((tmp_path / "outcomes.jsonl").read_text().splitlines()) == 4, "another evaluation"
 
 
 def test_a_monitor_guards_the_solver_it_was_calibrated_with(plain, tmp_path):
