@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from robopolicy.errors import ContractError, UnknownName
 from robopolicy.policies.solvers import Grid
 
-Net = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (B, H, A), time (B,) or (B, H), cond (B, K, E)) -> (B, H, A)
+# (x (B, H, A), time (B,) or (B, H), cond (B, K, E)) -> (B, H, A); one may also have the ``at`` of `denoisers`
+Net = Callable[[Tensor, Tensor, Tensor], Tensor]
 Level = TypeVar("Level", float, Tensor)  # one, or (B,) or (B, H) of them
 PREDICTIONS: tuple[str, ...] = ("eps", "x0", "v")
 TIME_SCALE = 100.0  # networks embed times of about 0 to 100, whatever the process
