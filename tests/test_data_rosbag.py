@@ -301,9 +301,9 @@ def test_what_is_no_bag_is_refused(tmp_path):
         ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: /f, g: /f}\n", "two cameras have the topic '/f'"),
         ("rate_hz: 10\nstate: {q: /q}\naction: {topic: /a, kind: tool_pose}\n", "give action.gripper its topic"),
         ("rate_hz: 10\nstate: {q: /q}\naction: {topic: /a, gripper: {topc: /g}}\n", "no key in action.gripper 'topc'"),
-        ("rate_hz: 10\nstate: {q: {topic: /q, open: 1}}\naction: /a\n", "state.q: closed None, open 1.0; want two diff"),
+        ("rate_hz: 10\nstate: {q: {topic: /q, open: 1}}\naction: /a\n", "state.q: closed None, open 1.0; want two"),
         ("rate_hz: 10\nstate: {q: /q}\naction: /a\ngaps: fill\n", "no gaps 'fill'; valid: drop, error"),
-        ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: {topic: /f, max_age_s: -1}}\n", "_age_s is -1; want sec"),
+        ("rate_hz: 10\nstate: {q: /q}\naction: /a\ncameras: {f: {topic: /f, max_age_s: -1}}\n", "_age_s is -1; want"),
         *[
             (f"rate_hz: 10\nstate: {{q: {{topic: /q, {key}}}}}\naction: /a\n", line)
             for key, line in {

@@ -75,7 +75,7 @@ def picture(message: Any, where: str) -> np.ndarray | bytes:
     if encoding in _DEPTH:
         order = ">" if message.is_bigendian else "<"
         depth = _rows(message, height, 2 * width, where).view(f"{order}u2")
-        return np.ascontiguousarray(depth, dtype=np.uint16)
+        return np.array(depth, np.uint16)  # a copy: the message is kept
     if encoding not in _CHANNELS:
         raise ContractError(f"{where}: encoding {encoding!r} is not read; want one of {sorted([*_CHANNELS, *_DEPTH])}")
     channels = _CHANNELS[encoding]

@@ -15,6 +15,7 @@ from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, State
 from robopolicy.topics.config import TopicConfig, load_config
 from robopolicy.topics.messages import action_spec, decoded, picture
 from robopolicy.types import Observation
+from robopolicy_hardware.ros.holding import HELD, command_frame, require_measured
 from robopolicy_hardware.ros.set_points import of_action, of_gripper
 from robopolicy_hardware.ros.streams import Streams, Transport
 
@@ -32,7 +33,7 @@ class RosRobot:
     Args:
         config: which topic is which field, the same file as ``robopolicy data import rosbag`` reads.
         clock: monotonic, as `robopolicy.clock.WallClock`.
-        transport: carries the topics, as `robopolicy_hardware.ros.dds.Topics`; closed with the robot.
+        transport: carries the topics, as `robopolicy_hardware.ros.dds.Topics`.
         cameras: those to look at; None is all.
         rate_hz: steps a second; None is the config's.
         wait_s: for the first messages.
@@ -56,24 +57,29 @@ class RosRobot:
     ) -> None:
         config = _with_cameras(config, cameras)
         self._config, self._clock = config, clock
-        period_s = 1.0 / (rate_hz or config.rate_hz)
-        sinks = [of_action(config.action, period_s)]
-        topics = [config.action.topic]
+        rate_hz = rate_hz or config.rate_hz
+        of_action(config.action, 1.0 / rate_hz)  # refuses what cannot be commanded, before anything is waited for
+        sinks = []
+        self._topics = [config.action.topic]
         if config.action.gripper is not None:
             sinks.append(of_gripper(config.action.gripper))
-            topics.append(config.action.gripper.topic)
+            self._topics.append(config.action.gripper.topic)
         self._sinks: list[tuple[Any, Any]] = []
         deadline_s = time.monotonic() + wait_s
+        self._closed = False
         self._streams = Streams(config.observed(), transport, MAX_AGE_S)
         try:
-            self.spec = _spec(config, self._streams.wait(wait_s), 1.0 / period_s)
-            _require_measured(self.spec)
+            seen = self._streams.wait(wait_s)
+            self.spec = _spec(config, seen, rate_hz)
+            require_measured(config, self.spec)
+            sinks.insert(0, of_action(replace(config.action, frame=command_frame(config, seen)), 1.0 / rate_hz))
             self._sinks = [
-                (transport.publisher(topic, kind), make) for topic, (kind, make) in zip(topics, sinks, strict=True)
+                (transport.publisher(topic, kind), make)
+                for topic, (kind, make) in zip(self._topics, sinks, strict=True)
             ]
-            for topic, (publisher, _) in zip(topics, self._sinks, strict=True):
+            for topic, (publisher, _) in zip(self._topics, self._sinks, strict=True):
                 _require_alone(transport, topic, publisher, deadline_s)
-        except Exception:
+        except BaseException:
             self.close()
             raise
         self._read_ns = -1  # stamp of the last observation
@@ -105,18 +111,29 @@ class RosRobot:
         """Publish the set-point ``action`` (A,) at once; return it as sent, float32.
 
         Raises:
-            UnsafeCommand: on a wrong length or a non-finite number; nothing is published then.
+            UnsafeCommand: on a wrong length, a non-finite number or no rotation, or if no controller listens any more:
+                it would begin where the commands are by then. Nothing is published then.
         """
         if np.shape(action) != (self.spec.action.dim,):
             raise UnsafeCommand(f"command has shape {np.shape(action)}; want ({self.spec.action.dim},)")
         if not np.all(np.isfinite(action)):
             raise UnsafeCommand("command is not finite")
-        self._held, self._sent = None, np.array(action, np.float64)
-        self._publish(self._sent)
-        return self._sent.astype(np.float32)
+        values = np.array(action, np.float64)
+        if self.spec.action.kind == "tool_pose" and np.linalg.norm(np.cross(values[3:6], values[6:9])) < 1e-3:
+            raise UnsafeCommand("command's rotation is degenerate: its two columns must be independent")
+        if self._closed:
+            raise UnsafeCommand("the robot is closed")
+        for topic, (publisher, _) in zip(self._topics, self._sinks, strict=True):
+            if not publisher.subscribers:
+                raise UnsafeCommand(f"nobody listens on {topic} any more; did the controller stop?")
+        self._held, self._sent = None, values
+        self._publish(values)
+        return values.astype(np.float32)
 
     def stop(self, reason: str = "") -> np.ndarray:
-        """Hold the measured position, or the last set-point if the robot tells nothing any more; return it (A,).
+        """Hold the measured position, or the last set-point if the robot does not tell it any more; return it (A,).
+
+        Of a closed robot nothing is published.
 
         Raises:
             StaleFrame: if the robot tells nothing and nothing was ever commanded: it holds by itself.
@@ -133,11 +150,13 @@ class RosRobot:
 
     def close(self) -> None:
         """Leave the topics; idempotent."""
+        self._closed = True
         self._streams.close()
         self._sinks = []  # a publisher without owner leaves its topic
 
     def _measured(self) -> np.ndarray:
-        values = self._streams.at(None, self._clock.now_ns()).values
+        wanted = [f"state {name}" for name in HELD[self.spec.action.kind] if name in self.spec.state]
+        values = self._streams.at(None, self._clock.now_ns(), only=wanted).values
         gripper = np.asarray(values["state gripper"]) if "state gripper" in values else np.zeros(0)
         if self.spec.action.kind == "joint":
             return np.concatenate([np.asarray(values["state q"]), gripper])
@@ -145,9 +164,11 @@ class RosRobot:
         return np.concatenate([values["state tool_pos"], matrix_to_rot6d(rotation), gripper])
 
     def _publish(self, values: np.ndarray) -> None:
-        parts = [values] if len(self._sinks) == 1 else [values[:-1], values[-1:]]
-        for (publisher, make), part in zip(self._sinks, parts, strict=True):
-            publisher.send(make(part, time.time_ns()))
+        parts = [values] if len(self._sinks) < 2 else [values[:-1], values[-1:]]
+        stamp_ns = time.time_ns()
+        made = [make(part, stamp_ns) for (_, make), part in zip(self._sinks, parts, strict=False)]
+        for (publisher, _), message in zip(self._sinks, made, strict=True):
+            publisher.send(message)
 
 
 def make_ros_robot(
@@ -195,7 +216,7 @@ def _spec(config: TopicConfig, seen: Mapping[str, Any], rate_hz: float) -> Polic
         image, _ = _pixels(seen[f"camera {name}"], name)
         cameras[name] = CameraSpec(*image.shape[:2], "colour" if image.ndim == 3 else "depth")
     for name in config.state:
-        values, units = seen[f"state {name}"]
+        values, units = seen[f"state {name}"].values, seen[f"state {name}"].units
         if len(units) not in (1, len(values)):
             raise ConfigError(f"state {name} has {len(values)} numbers, and {len(units)} units")
         state[name] = StateSpec(len(values), tuple(units))
@@ -210,23 +231,6 @@ def _action(config: TopicConfig) -> ActionSpec:
     return action_spec(topic, len(names), topic.units or ("rad",))
 
 
-def _require_measured(spec: PolicySpec) -> None:
-    """Refuse a robot that could not be held where it is."""
-    dims = {name: part.dim for name, part in spec.state.items()}
-    if spec.action.kind == "joint":
-        if dims.get("q", 0) + dims.get("gripper", 0) != spec.action.dim:
-            raise ConfigError(
-                f"the action has {spec.action.dim} joints ({', '.join(spec.action.names)}); to hold them still it "
-                f"wants state q and gripper, as many together; there are {dims}"
-            )
-        return
-    for name, dim in {"tool_pos": 3, "tool_quat": 4, "gripper": 1}.items():
-        if dims.get(name) != dim:
-            raise ConfigError(
-                f"to hold a tool still it wants state tool_pos (3), tool_quat (4) and gripper (1); there are {dims}"
-            )
-
-
 def _require_alone(transport: Transport, topic: str, publisher: Any, deadline_s: float) -> None:
     """Wait for a controller that listens, and refuse to command beside somebody else."""
     while not publisher.subscribers:
@@ -235,7 +239,10 @@ def _require_alone(transport: Transport, topic: str, publisher: Any, deadline_s:
         time.sleep(0.02)
     others = len(transport.publishers(topic)) - 1
     if others > 0:
-        raise UsageError(f"somebody else publishes on {topic} too; two would fight over the robot: stop the other one")
+        raise UsageError(
+            f"somebody else publishes on {topic} too; two would fight over the robot: stop the other one (one that was "
+            "killed is seen for another ten seconds)"
+        )
 
 
 def _pixels(message: Any, name: str) -> tuple[np.ndarray, bytes | None]:

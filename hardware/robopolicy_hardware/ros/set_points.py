@@ -27,18 +27,26 @@ def of_action(topic: ActionTopic, period_s: float) -> tuple[str, Make]:
     Raises:
         ConfigError: if the kind of action cannot be commanded, or the type is none of its.
     """
+    if topic.open is not None:
+        raise ConfigError("action: closed and open are of a gripper; give action.gripper a topic of its own")
     if topic.kind == "tool_pose":
+        _require_whole("action", topic, "pose")
         _require_type("action", topic, topic.type or POSE, (POSE,))
         return POSE, lambda values, stamp_ns: _pose(values, topic.frame, stamp_ns)
     if topic.kind != "joint":
         raise ConfigError(
             f"action: a robot cannot be held still by {topic.kind} commands; want kind: joint or tool_pose"
         )
-    names = topic.names or topic.joints
+    names = topic.joints or topic.names  # a message is read by the controller's names, a dataset by those of the config
+    if topic.joints and topic.names and len(topic.joints) != len(topic.names):
+        raise ConfigError(
+            f"action: {len(topic.joints)} joints and {len(topic.names)} names; want as many, or one of them"
+        )
     if not names:
         raise ConfigError("action: joints are commanded by name; say names: [...] in the order of the controller")
     kind = topic.type or ARRAY
     _require_type("action", topic, kind, OF_JOINTS)
+    _require_whole("action", topic, {ARRAY: "data", JOINT_STATE: "position"}.get(kind, "points"))
     if kind == TRAJECTORY:
         return kind, lambda values, stamp_ns: _trajectory(values, names, topic.frame, period_s)
     return kind, _numbers(kind, names, topic.frame)
@@ -48,9 +56,21 @@ def of_gripper(topic: NumbersTopic) -> tuple[str, Make]:
     """Return the same of a gripper that is commanded on a topic of its own, its value (1,) 0 closed .. 1 open."""
     kind = topic.type or ARRAY
     _require_type("action.gripper", topic, kind, OF_GRIPPERS)
-    closed, open_ = (0.0, 1.0) if topic.open is None or topic.closed is None else (topic.closed, topic.open)
+    _require_whole("action.gripper", topic, "position" if kind == JOINT_STATE else "data")
+    if topic.open is None or topic.closed is None:
+        raise ConfigError("action.gripper: say what the robot calls closed and open (0 and 1 if it says so itself)")
+    if len(topic.joints) > 1:
+        raise ConfigError(f"action.gripper: one number commands it, not {len(topic.joints)} joints")
+    closed, open_ = topic.closed, topic.open
     make = _numbers(kind, topic.joints or ("gripper",), "")
     return kind, lambda values, stamp_ns: make(closed + np.asarray(values) * (open_ - closed), stamp_ns)
+
+
+def _require_whole(where: str, topic: NumbersTopic, field: str) -> None:
+    """What would be published is the whole message: nothing else of it may be meant."""
+    if topic.field not in ("", field) or topic.index:
+        meant = f"field: {topic.field}" if topic.field not in ("", field) else f"index: {list(topic.index)}"
+        raise ConfigError(f"{where}: {meant} cannot be published; the set-point is all of {field!r}")
 
 
 def header(stamp_ns: int, frame: str = "") -> Any:

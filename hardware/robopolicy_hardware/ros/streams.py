@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +13,21 @@ from robopolicy.errors import ConfigError, ContractError, RobopolicyError, Stale
 from robopolicy.topics.config import CameraTopic, NumbersTopic
 from robopolicy.topics.messages import PICTURES, numbers, stamp_ns
 
-KEEP_S = 0.5  # of every stream; pictures are large
+KEEP_S = 0.5  # of every stream, or as old as the oldest may be; pictures are large
+PATIENCE_S = 1.0  # for a first message that can be used among others on the same topic that cannot
 DRIFT_NS = 1_000_000  # the wall clock was set if it moved this much against the monotonic one
 RESET_NS = 1_000_000_000  # stamps that go back this far are those of a publisher that began anew
+SURE_NS = 50_000  # both clocks were read within this, so that neither was read before a pause and one after it
+
+
+@dataclass(frozen=True)
+class First:
+    """The first numbers of a stream."""
+
+    values: np.ndarray  # (D,) float64
+    quats: tuple[int, ...]  # where quaternions start
+    units: tuple[str, ...]
+    frame: str  # frame_id of its header, if it has one
 
 
 class Transport(Protocol):
@@ -50,73 +63,77 @@ class Streams:
     ) -> None:
         self._topics, self._max_age_s = dict(topics), max_age_s
         self._lock = threading.Lock()
-        self._came_ns: dict[str, int] = {}  # when the newest message came
-        self._seen: dict[str, Any] = {}  # of a camera the newest message; of numbers where quaternions are, units
+        self._seen: dict[str, Any] = {}  # the first message of a camera, `First` of numbers
         self._trouble: dict[str, str] = {}  # why a stream's newest message was not taken
-        self._offset_ns = _offset_ns()
+        self._offset_ns = sure_offset_ns(None)
         self._interpolated = [
             what for what, topic in self._topics.items()
             if not isinstance(topic, CameraTopic) and topic.align == "interpolate"
         ]  # fmt: skip
-        self._aligners: dict[bool, Aligner] = {}  # cameras' and numbers', once it is known which are quaternions
+        self._aligners: dict[str, Aligner] = {}  # one each, once it is known which numbers are quaternions
+        self._keep_s = max(KEEP_S, *(self._allowed_s(what) for what in self._topics), 0.0)
         by_topic: dict[tuple[str, str], list[str]] = {}
         for what, topic in self._topics.items():
             by_topic.setdefault((topic.topic, type_of(what, topic)), []).append(what)
-        self._subscriptions = {
-            what: subscription
-            for (topic, kind), streams in by_topic.items()
-            for subscription in [transport.subscribe(topic, kind, self._take(streams))]
-            for what in streams
-        }
+            if isinstance(topic, NumbersTopic) and topic.align == "after":
+                raise ConfigError(
+                    f"{what}: align: after wants messages that are still to come; want another of a robot"
+                )
+        self._subscriptions: dict[str, Any] = {}
+        try:
+            for (name, kind), streams in by_topic.items():
+                subscription = transport.subscribe(name, kind, self._take(streams))
+                self._subscriptions.update(dict.fromkeys(streams, subscription))
+        except Exception:
+            self.close()
+            raise
 
     def wait(self, timeout_s: float) -> Mapping[str, Any]:
         """Wait until every stream has come.
 
         Returns:
-            {``camera front``: a message; ``state q``: (its numbers (D,), their units)}.
+            {``camera front``: a message; ``state q``: `First`}.
 
         Raises:
             StaleFrame: naming the topics on which nothing came, and why.
-            ContractError: if a message does not hold what the config says.
+            ContractError: if the messages of a stream do not hold what the config says.
         """
         deadline_s = time.monotonic() + timeout_s
         self._wait_for(lambda what: what in self._seen, timeout_s, deadline_s)
         with self._lock:
-            rules = {}
             for what, topic in self._topics.items():
-                camera = isinstance(topic, CameraTopic)
-                rules[what] = topic.rule if camera else topic.rule(self._seen[what][1])  # type: ignore[operator]
-            self._aligners = {
-                kind: Aligner({what: rule for what, rule in rules.items() if _is_camera(what) == kind}, keep_s=KEEP_S)
-                for kind in (True, False)
-            }
-        self._wait_for(lambda what: self._newest_of(what) is not None, timeout_s, deadline_s)
-        return {what: seen if _is_camera(what) else (seen[0], seen[2]) for what, seen in self._seen.items()}
+                rule = topic.rule if isinstance(topic, CameraTopic) else topic.rule(self._seen[what].quats)
+                self._aligners[what] = Aligner({what: rule}, keep_s=self._keep_s)
+        self._wait_for(lambda what: self._aligners[what].newest_ns(what) is not None, timeout_s, deadline_s)
+        return dict(self._seen)
 
-    def at(self, primary: str | None, now_ns: int, after_ns: int = -1) -> Aligned:
-        """Return every stream at the newest picture of the primary camera, or the newest instant all numbers reach.
+    def at(self, primary: str | None, now_ns: int, after_ns: int = -1, only: Iterable[str] | None = None) -> Aligned:
+        """Return the streams at the newest picture of the primary camera, or the newest instant all numbers reach.
 
         Args:
             primary: its stream, ``camera front``; None is none.
             now_ns: no instant is later.
             after_ns: nor as early as that: without a newer picture the pictures stay what they were and numbers are of
                 their own instant, and if those are not newer either, of now.
+            only: these streams, whatever becomes of the others; None is all.
 
         Raises:
             StaleFrame: naming the stream that is too old, and why.
         """
-        newest = {what: self._newest_ns(what, now_ns) for what in self._topics}
-        reached = [newest[what] for what in self._interpolated or self._topics]
+        newest = {what: self._newest_ns(what, now_ns) for what in (self._topics if only is None else only)}
+        reached = [newest[what] for what in newest if what in self._interpolated] or list(newest.values())
         instants = (newest.get(primary, -1), min(reached), now_ns)  # type: ignore[arg-type]
         instant = next((one for one in instants if after_ns < one <= now_ns), now_ns)
         cameras = [newest[what] for what in newest if _is_camera(what)]
         picture = newest[primary] if primary is not None else min([instant, *cameras])
-        try:
-            seen, felt = self._aligners[True].at(picture), self._aligners[False].at(instant)
-        except StaleFrame as error:
-            why = next(iter(self._trouble.values()), "")
-            raise StaleFrame(f"{error} ({why})" if why else str(error)) from error
-        return Aligned(instant, {**seen.values, **felt.values}, {**seen.stamps_ns, **felt.stamps_ns})
+        values, stamps = {}, {}
+        for what in newest:
+            try:
+                found = self._aligners[what].at(picture if _is_camera(what) else instant)
+            except StaleFrame as error:
+                raise StaleFrame(f"{error}{self._because(what)}") from error
+            values[what], stamps[what] = found.values[what], found.stamps_ns[what]
+        return Aligned(instant, values, stamps)
 
     def close(self) -> None:
         """Stop listening; idempotent."""
@@ -124,29 +141,27 @@ class Streams:
             subscription.close()
 
     def _wait_for(self, here: Callable[[str], bool], timeout_s: float, deadline_s: float) -> None:
+        patience_s = time.monotonic() + PATIENCE_S
         while missing := [what for what in self._topics if not here(what)]:
             if time.monotonic() >= deadline_s:
                 raise StaleFrame(f"within {timeout_s:g} s: " + "; ".join(map(self._silent, missing)))
-            if self._trouble:
-                raise ContractError(next(iter(self._trouble.values())))
+            why = [self._trouble[what] for what in missing if what in self._trouble]
+            if why and time.monotonic() >= patience_s:
+                raise ContractError(why[0])
             time.sleep(0.01)
 
-    def _newest_of(self, what: str) -> int | None:
-        return self._aligners[_is_camera(what)].newest_ns(what)
+    def _allowed_s(self, what: str) -> float:
+        return max(self._max_age_s, self._topics[what].max_age_s)
 
     def _newest_ns(self, what: str, now_ns: int) -> int:
-        newest = self._newest_of(what)
-        allowed_s = max(self._max_age_s, self._topics[what].max_age_s)
-        if newest is None:
-            raise StaleFrame(self._silent(what))
+        newest, allowed_s = self._aligners[what].newest_ns(what), self._allowed_s(what)
         if newest is None:
             raise StaleFrame(self._silent(what))
         age_s = (now_ns - newest) / 1e9
         if age_s > allowed_s:
-            why = self._trouble.get(what) or self._subscriptions[what].trouble
             raise StaleFrame(
                 f"{what}: the newest message on {self._topics[what].topic} is of {age_s:.2f} s ago; at most "
-                f"{allowed_s:g} s is allowed" + (f" ({why})" if why else "")
+                f"{allowed_s:g} s is allowed{self._because(what)}"
             )
         if age_s < -allowed_s:
             raise StaleFrame(
@@ -155,8 +170,17 @@ class Streams:
             )
         return newest
 
+    def _why(self, what: str) -> str:
+        """Why nothing of a stream can be used, without its name, or nothing."""
+        trouble: str = self._trouble.get(what, "").removeprefix(f"{what}: ") or self._subscriptions[what].trouble
+        return trouble
+
+    def _because(self, what: str) -> str:
+        why = self._why(what)
+        return f" ({why})" if why else ""
+
     def _silent(self, what: str) -> str:
-        why = self._trouble.get(what) or self._subscriptions[what].trouble or "nothing comes"
+        why = self._why(what) or "nothing comes"
         return f"{what}: {why}" if self._topics[what].topic in why else f"{what}: {why} on {self._topics[what].topic}"
 
     def _take(self, streams: list[str]) -> Any:
@@ -167,49 +191,67 @@ class Streams:
                 try:
                     self._keep(what, received, came_ns)
                     self._trouble.pop(what, None)
-                except RobopolicyError as error:  # told by whoever reads: this thread has nobody to tell
-                    self._trouble[what] = str(error)
+                except Exception as error:  # told by whoever reads: this thread has nobody to tell, and must not end
+                    known = isinstance(error, RobopolicyError)
+                    self._trouble[what] = str(error) if known else f"{type(error).__name__}: {error}"
 
         return take
 
     def _keep(self, what: str, received: Any, came_ns: int) -> None:
         topic = self._topics[what]
         value = received
+        first: Any = received
         if not isinstance(topic, CameraTopic):
             value, quats, units = numbers(received, topic, what)
-            _require_finite(what, topic, value)
+            _require_usable(what, topic, value, quats)
+            first = First(value, quats, topic.units or units, frame_of(received))
         with self._lock:
-            if what not in self._seen:
-                self._seen[what] = received if isinstance(topic, CameraTopic) else (value, quats, topic.units or units)
-            if not self._aligners:
+            first = self._seen.setdefault(what, first)
+            if isinstance(first, First) and len(value) != len(first.values):
+                raise ContractError(f"{what}: {len(value)} numbers on {topic.topic}; it began with {len(first.values)}")
+            if what not in self._aligners:
                 return
             header = stamp_ns(received) if topic.stamp == "header" else None
             if header == 0:
                 raise ContractError(f"{what}: the header stamps of {topic.topic} are 0; set its stamp: bag")
             stamp = came_ns if header is None else header + self._offset()
-            newest = self._newest_of(what)
+            newest = self._aligners[what].newest_ns(what)
             if newest is not None and newest - stamp > RESET_NS:
-                self._aligners[_is_camera(what)].clear()
-            self._aligners[_is_camera(what)].push(what, stamp, value)
+                self._aligners[what].clear()
+            self._aligners[what].push(what, stamp, value)
 
     def _offset(self) -> int:
         """What is added to a wall stamp; constant while nobody sets the wall clock, so that equal stamps stay equal."""
-        now = _offset_ns()
+        now = sure_offset_ns(self._offset_ns)
         if abs(now - self._offset_ns) > DRIFT_NS:
             self._offset_ns = now
         return self._offset_ns
 
 
-def _require_finite(what: str, topic: NumbersTopic, values: np.ndarray) -> None:
-    if np.all(np.isfinite(values)):
-        return
-    i = int(np.argmin(np.isfinite(values)))
-    part = f"joint {topic.joints[i]}" if topic.joints else f"number {i}"
-    raise ContractError(f"{what}: {part} on {topic.topic} is {values[i]}")
+def frame_of(message: Any) -> str:
+    """Return the frame_id of a message's header without the slash of older days, or nothing."""
+    return str(getattr(getattr(message, "header", None), "frame_id", "")).lstrip("/")
 
 
-def _offset_ns() -> int:
-    return time.monotonic_ns() - time.time_ns()
+def _require_usable(what: str, topic: NumbersTopic, values: np.ndarray, quats: tuple[int, ...]) -> None:
+    if not len(values):
+        raise ContractError(f"{what}: {topic.topic} holds no number in {topic.field or 'it'}")
+    if not np.all(np.isfinite(values)):
+        i = int(np.argmin(np.isfinite(values)))
+        part = f"joint {topic.joints[i]}" if topic.joints else f"number {i}"
+        raise ContractError(f"{what}: {part} on {topic.topic} is {values[i]}")
+    for start in quats:
+        if abs(float(np.linalg.norm(values[start : start + 4])) - 1.0) > 0.1:
+            raise ContractError(f"{what}: no rotation on {topic.topic}: quaternion wxyz {values[start : start + 4]}")
+
+
+def sure_offset_ns(otherwise: int | None) -> int:
+    """Return the monotonic clock less the wall clock; ``otherwise`` if this thread is stopped between them again."""
+    for _ in range(3 if otherwise is not None else 1000):
+        before_ns, wall_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if after_ns - before_ns <= SURE_NS:
+            return before_ns - wall_ns
+    return before_ns - wall_ns if otherwise is None else otherwise
 
 
 def _is_camera(what: str) -> bool:
