@@ -4,10 +4,10 @@
 
 Bars: plan(n=32) <= 3x the time of plan(n=1) on a CPU for the MLP and small nets; on an H200 the base U-Net plans in
 < 5 ms (p50) with 16 steps and in < 1.5 ms with 2. The small U-Net is beyond 3x since one candidate became faster: few
-chunks pass its convolutions as matrix products (`unet1d.FEW`), many as before. Candidates of 1 and 32, and steps of 16 and 2, take turns within each
-round, and middles are printed, so that another process on the machine hits all alike. One thread of a CPU is timed by
-the CPU time of this process, several and GPUs by the clock. On a GPU each line is printed twice: as plans run, in one
-CUDA graph, and launch by launch.
+chunks pass its convolutions as matrix products (`unet1d.FEW`), many as before. Candidates of 1 and 32, and steps of 16
+and 2, take turns within each round, and middles are printed, so that another process on the machine hits all alike. One
+thread of a CPU is timed by the CPU time of this process, several and GPUs by the clock. On a GPU each line is printed
+twice: as plans run, in one CUDA graph, and launch by launch.
 """
 
 import argparse
