@@ -68,11 +68,7 @@ class Ranks:
         self._group = distributed.new_group(backend="gloo")
 
     def end(self) -> None:
-        """Leave the others: the group of `begin`, and what else it met if it was `begin` that met them.
-
-        Whoever holds on to a loss of `averaging` lets go of it first: a group that is still there when Python ends may
-        keep it from ending.
-        """
+        """Leave the others; a caller who had met them before `begin` stays with them."""
         if self._group is None:
             return
         import torch.distributed as distributed

@@ -90,11 +90,7 @@ class Updates:
         return math.isfinite(float(self._sum)) and float(self._bad) == 0 and bool(weights)
 
     def close(self) -> None:
-        """Leave the policy uncompiled, as others will call it with other shapes, and let go of the other processes."""
-        del self._loss
-        self._uncompile()
-
-    def _uncompile(self) -> None:
+        """Leave the policy uncompiled: others will call it with other shapes."""
         for network in self._networks:
             network._compiled_call_impl = None  # type: ignore[assignment]
 
@@ -106,7 +102,7 @@ class Updates:
             return self._try(batch, step)
         except RuntimeError:  # as torch's own are: no compiler on this machine, or it cannot do this network
             self._trial = 0
-            self._uncompile()
+            self.close()
             self.optimizer.zero_grad(set_to_none=True)
             return self._try(batch, step)
 
