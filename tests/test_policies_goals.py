@@ -98,6 +98,24 @@ def test_guidance_at_one_is_the_network_and_at_zero_the_goal_free_one():
     assert torch.allclose(beyond, 2 * net(x, t, cond) - net(x, t, without), atol=1e-5)
 
 
+def test_told_and_goal_free_share_one_call_of_the_network_and_one_encoding(policy):
+    seen: list[int] = []
+    encodings: list[int] = []
+    hooks = [
+        policy.net.leave.register_forward_hook(lambda net, given, out: seen.append(len(out))),
+        policy.encoder.register_forward_hook(lambda net, given, out: encodings.append(len(out))),
+    ]
+    policy.set_goal(at([1, 0]))
+    try:
+        plan(policy, n=7)
+    finally:
+        policy.set_goal(None)
+        for hook in hooks:
+            hook.remove()
+    assert seen == [2 * 7] * CONFIG.solver.steps
+    assert encodings == [1, 1], "the window's and the goal's, however many candidates"
+
+
 def test_a_share_of_the_goals_is_withheld_when_training_and_none_afterwards():
     token = GoalToken(GoalConfig(("pos",), drop=0.25), torch.tensor([1.0, 1.0, 0.0]))
     torch.nn.init.normal_(token.none)

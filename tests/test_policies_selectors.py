@@ -129,6 +129,16 @@ def test_a_plan_executes_the_candidate_whose_past_is_what_was_done(monkeypatch):
         assert np.allclose(made.chunks[1], first, atol=1e-2), "the others follow in the order they were drawn"
 
 
+def test_many_candidates_cost_one_encoding_and_one_call_of_the_network_a_step():
+    policy = make(SelectorConfig("medoid", 32))
+    encoded, called = [], []
+    policy.encoder.register_forward_hook(lambda net, given, out: encoded.append(out.shape[:2]))
+    policy.net.leave.register_forward_hook(lambda net, given, out: called.append(len(out)))
+    assert len(policy.plan(window(), n=32, generator=np.random.default_rng(0)).chunks) == 32
+    assert encoded == [(1, 4)]
+    assert called == [32] * CONFIG.solver.steps
+
+
 def test_the_choice_is_made_in_normalised_space(monkeypatch):
     seen = {}
     monkeypatch.setattr(diffusion, "choose", lambda config, chunks, **known: seen.update(known, chunks=chunks) or 0)
