@@ -319,6 +319,8 @@ def test_the_note_beside_the_bar():
 
     now = Progress(5, 10, 0.125, 3512.4, 60.0, 1.0, 9.0, scores={"step": 4, "minutes": 1.0, "score": 0.8567})
     assert progress_note(now) == "loss 0.1250  3,512 samples/s  data 10%  score 0.857"
+    failed = replace(now, scores={"step": 100, "minutes": 1.0, "error": "UsageError: no world"})
+    assert progress_note(failed).endswith("data 10%  evaluation failed: UsageError: no world")
 
 
 def test_the_help_fits_a_hundred_columns_and_tells_the_commands_own_defaults(capsys, monkeypatch):

@@ -163,6 +163,8 @@ def _is_first() -> bool:
 def progress_note(now: Any) -> str:
     """Return what is worth knowing beside the bar, of a `Progress`."""
     scores = "".join(f"  {key} {value:.3g}" for key, value in now.scores.items() if key in SCORES)
+    if "error" in now.scores:
+        scores = f"  evaluation failed: {now.scores['error']}"
     return f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_share:.0%}{scores}"
 
 
