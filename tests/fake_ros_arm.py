@@ -122,7 +122,8 @@ def main(domain: int, kind: str, log: Path, offset_s: float) -> None:
 
     def pose_of(m):
         p, q = m.pose.position, m.pose.orientation
-        return [p.x, p.y, p.z, q.w, q.x, q.y, q.z]
+        sign = 1.0 if np.dot([q.w, q.x, q.y, q.z], at["pose"][3:]) >= 0 else -1.0  # the nearer of the same rotation's
+        return [p.x, p.y, p.z, sign * q.w, sign * q.x, sign * q.y, sign * q.z]
 
     array = "std_msgs/msg/Float64MultiArray"
     if kind == "joint":
@@ -143,6 +144,7 @@ def main(domain: int, kind: str, log: Path, offset_s: float) -> None:
         with lock:
             for name in at:
                 at[name] += 0.1 * (goal[name] - at[name])
+            at["pose"][3:] /= np.linalg.norm(at["pose"][3:])
         position = np.concatenate([[9.0], at["finger"], at["joint"][::-1]])  # by name, in an order of its own
         if "nan" in words:
             position[2] = np.nan

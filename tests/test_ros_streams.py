@@ -11,6 +11,7 @@ pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip insta
 
 from robopolicy.errors import ConfigError, ContractError, StaleFrame, UnsafeCommand
 from robopolicy.topics.config import load_config
+from robopolicy_hardware.ros import robot as robot_module
 from robopolicy_hardware.ros import streams as streams_module
 from robopolicy_hardware.ros.dds import message
 from robopolicy_hardware.ros.robot import RosRobot
@@ -254,6 +255,14 @@ def test_a_stalled_camera_does_not_keep_it_from_being_held_where_it_is(rig):
     with pytest.raises(StaleFrame, match=r"camera front: the newest message on /front is of 0\.40 s ago"):
         robot.read()
     np.testing.assert_allclose(robot.stop(), [0.2, -0.1, 0.5], rtol=1e-6)
+
+
+def test_what_came_while_this_process_was_busy_is_read(rig, monkeypatch):
+    """The threads that receive run as soon as the one that reads lets them."""
+    robot = rig.make(JOINTS, SAID)
+    rig.clock.ns += 400 * MS
+    monkeypatch.setattr(robot_module.time, "sleep", lambda _s: rig.say(**SAID))
+    assert rig.clock.ns - robot.read().stamp_ns < 10 * MS
 
 
 def test_a_silent_robot_is_held_at_the_last_set_point(rig):

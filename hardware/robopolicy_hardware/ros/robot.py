@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from robopolicy.alignment import Aligned
 from robopolicy.errors import ConfigError, ContractError, StaleFrame, UnsafeCommand, UsageError
 from robopolicy.interfaces import Clock
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
@@ -21,6 +22,7 @@ from robopolicy_hardware.ros.streams import Streams, Transport
 
 WAIT_S = 5.0  # for the first message of every topic, and for a controller that listens
 MAX_AGE_S = 0.2  # of the newest message of a stream
+CATCH_UP_S = 0.03  # in which receiving threads take what came while Python was busy, as with a first plan
 
 
 class RosRobot:
@@ -94,7 +96,7 @@ class RosRobot:
             ContractError: if a camera changed its size, or a picture cannot be decoded.
         """
         primary = None if self._config.primary is None else f"camera {self._config.primary}"
-        aligned = self._streams.at(primary, self._clock.now_ns(), self._read_ns)
+        aligned = self._at(primary, self._read_ns)
         self._read_ns = aligned.reference_ns
         images, encoded = {}, {}
         for name, camera in self.spec.cameras.items():
@@ -156,12 +158,20 @@ class RosRobot:
 
     def _measured(self) -> np.ndarray:
         wanted = [f"state {name}" for name in HELD[self.spec.action.kind] if name in self.spec.state]
-        values = self._streams.at(None, self._clock.now_ns(), only=wanted).values
+        values = self._at(None, only=wanted).values
         gripper = np.asarray(values["state gripper"]) if "state gripper" in values else np.zeros(0)
         if self.spec.action.kind == "joint":
             return np.concatenate([np.asarray(values["state q"]), gripper])
         rotation = quat_to_matrix(np.asarray(values["state tool_quat"]))
         return np.concatenate([values["state tool_pos"], matrix_to_rot6d(rotation), gripper])
+
+    def _at(self, primary: str | None, after_ns: int = -1, only: list[str] | None = None) -> Aligned:
+        """Ask once more when a stream is too old: what holds up this thread may have held up those that receive."""
+        try:
+            return self._streams.at(primary, self._clock.now_ns(), after_ns, only)
+        except StaleFrame:
+            time.sleep(CATCH_UP_S)
+            return self._streams.at(primary, self._clock.now_ns(), after_ns, only)
 
     def _publish(self, values: np.ndarray) -> None:
         parts = [values] if len(self._sinks) < 2 else [values[:-1], values[-1:]]

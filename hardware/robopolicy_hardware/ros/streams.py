@@ -131,7 +131,11 @@ class Streams:
             try:
                 found = self._aligners[what].at(picture if _is_camera(what) else instant)
             except StaleFrame as error:
-                raise StaleFrame(f"{error}{self._because(what)}") from error
+                topic, ago_s = self._topics[what], (now_ns - (picture if _is_camera(what) else instant)) / 1e9
+                raise StaleFrame(
+                    f"{what}: nothing on {topic.topic} within {topic.max_age_s:g} s of the instant {ago_s:.2f} s ago; "
+                    f"raise its max_age_s if it comes that seldom{self._because(what)}"
+                ) from error
             values[what], stamps[what] = found.values[what], found.stamps_ns[what]
         return Aligned(instant, values, stamps)
 
