@@ -1,5 +1,6 @@
 """What a ROS message holds: its stamp, its numbers, its picture."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,14 @@ def stamp_ns(message: Any) -> int | None:
 def numbers(message: Any, topic: NumbersTopic, where: str) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
     """Return the numbers (D,) float64 that a field holds, where quaternions (wxyz) start in them, and likely units.
 
+    Joints of an action come in its own order where a message names them; a JointTrajectory of one point is a set-point.
+
     Raises:
         ContractError: if the message has no such field, joint or element.
     """
-    field = topic.field or ("position" if hasattr(message, "position") else "data")
+    if not topic.field and hasattr(message, "points") and hasattr(message, "joint_names"):
+        message = _set_point(message, topic, where)
+    field = topic.field or next((name for name in ("position", "pose") if hasattr(message, name)), "data")
     value = message
     for part in field.split("."):
         if not hasattr(value, part):
@@ -50,8 +55,8 @@ def numbers(message: Any, topic: NumbersTopic, where: str) -> tuple[np.ndarray, 
     if hasattr(message, "velocity") and hasattr(message, "name"):
         name = f"joint {name}"
     vector, quats = _vector(value, where, topic)
-    if topic.joints:
-        vector = _joints(message, vector, topic, where)
+    if wanted := topic.joints or _named(message, topic):
+        vector = _joints(message, vector, wanted, topic, where)
     if topic.index:
         if max(topic.index) >= len(vector) or min(topic.index) < 0:
             raise ContractError(
@@ -72,6 +77,8 @@ def picture(message: Any, where: str) -> np.ndarray | bytes:
     if message.__msgtype__ == _COMPRESSED:
         return bytes(message.data)
     height, width, encoding = int(message.height), int(message.width), message.encoding
+    if not height * width:
+        raise ContractError(f"{where}: a picture of {height} x {width}")
     if encoding in _DEPTH:
         order = ">" if message.is_bigendian else "<"
         depth = _rows(message, height, 2 * width, where).view(f"{order}u2")
@@ -142,14 +149,27 @@ def _vector(value: Any, where: str, topic: NumbersTopic) -> tuple[np.ndarray, tu
         raise ContractError(f"{where}: field {topic.field!r} of {topic.topic} holds no numbers") from None
 
 
-def _joints(message: Any, vector: np.ndarray, topic: NumbersTopic, where: str) -> np.ndarray:
+def _set_point(message: Any, topic: NumbersTopic, where: str) -> Any:
+    if len(message.points) != 1:
+        raise ContractError(f"{where}: {topic.topic} holds {len(message.points)} points; a set-point is one")
+    point = message.points[0]
+    return SimpleNamespace(name=message.joint_names, position=point.positions, velocity=point.velocities)
+
+
+def _named(message: Any, topic: NumbersTopic) -> tuple[str, ...]:
+    """The names of an action, if they are the names of joints in the message: their order is the action's."""
+    names = topic.names if isinstance(topic, ActionTopic) and not topic.index else ()
+    return names if names and set(names) <= set(getattr(message, "name", ())) else ()
+
+
+def _joints(message: Any, vector: np.ndarray, wanted: tuple[str, ...], topic: NumbersTopic, where: str) -> np.ndarray:
     names = list(getattr(message, "name", ()))
-    for joint in topic.joints:
+    for joint in wanted:
         if joint not in names:
             raise ContractError(f"{where}: {topic.topic} has no joint {joint!r}; it has {names}")
     if len(vector) != len(names):
         raise ContractError(f"{where}: {topic.topic} has {len(names)} joints and {len(vector)} numbers")
-    return vector[[names.index(joint) for joint in topic.joints]]
+    return vector[[names.index(joint) for joint in wanted]]
 
 
 def _rows(message: Any, height: int, used: int, where: str) -> np.ndarray:
