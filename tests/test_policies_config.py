@@ -23,7 +23,7 @@ def test_a_network_is_as_large_as_its_description_says(name):
         net = PRESETS[name].net.build(rows, dim, tokens, 5)
     size = sum(parameter.numel() for parameter in net.parameters())
     said = float(SIZES[name][1])
-    assert size / 1e6 == pytest.approx(said, abs=max(0.5, 0.02 * said))  # in words it is rounded; more inputs, more
+    assert size / 1e6 == pytest.approx(said, abs=max(0.5, 0.04 * said))  # in words it is rounded; more inputs, more
 
 
 @pytest.mark.parametrize("name", [name for name, said in STEPS.items() if said])
