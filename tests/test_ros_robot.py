@@ -409,3 +409,27 @@ def test_a_leader_arm_records_demonstrations_of_it(arm, leader, tmp_path):
     windows = [received[k : k + len(sent)] for k in range(len(received) - len(sent) + 1)]
     assert any(np.array_equal(window, sent) for window in windows)  # what was recorded as sent is what reached the arm
     assert set(Dataset(tmp_path / "d.zarr").spec.cameras) == {"front", "wrist"}
+
+
+def test_a_closed_robot_leaves_its_topics_at_once(arm):
+    import gc
+
+    from cyclonedds.core import Entity
+
+    def those():
+        return sorted(type(each).__name__ for each in Entity._entities.values())
+
+    gc.collect()
+    before = those()
+    gc.disable()  # what is in a cycle would stay
+    try:
+        robot = make_ros_robot(arm.config, WallClock(), domain=DOMAIN)
+        assert {"DataReader", "DataWriter", "DomainParticipant"} <= set(those())
+        robot.close()
+        del robot
+        left = those()
+        for each in before:
+            left.remove(each)
+    finally:
+        gc.enable()
+    assert not {"DataReader", "DataWriter", "Topic", "DomainParticipant"} & set(left)

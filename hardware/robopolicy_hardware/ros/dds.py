@@ -126,12 +126,14 @@ class Subscription:
     @property
     def publishers(self) -> int:
         """How many publishers DDS sees; one that died is counted for another ten seconds."""
-        return len(self._reader.get_matched_publications())
+        return len(self._reader.get_matched_publications()) if self._open else 0
 
     def close(self) -> None:
-        """Stop receiving; idempotent."""
+        """Stop receiving and leave the topic; idempotent."""
         self._open = False
         self._thread.join()
+        # CycloneDDS ends what nobody refers to: at once, not when the garbage of a cycle is collected.
+        self._on_message = self._waiting = self._reader = self._everybody = self._alive = None
 
     def _receive(self) -> None:
         while self._open:
