@@ -135,7 +135,7 @@ def _ros() -> Iterator[Finding]:
         yield Finding("ros", "ok", f"{distribution or 'rclpy'}: {done.stdout.strip()}")
     else:
         remedy = f"source /opt/ros/{distribution}/setup.bash" if distribution else "source /opt/ros/DISTRO/setup.bash"
-        yield Finding("ros", "note", "no rclpy (needed for --robot ros only)", remedy)
+        yield Finding("ros", "note", "no rclpy; --robot ros:FILE.yaml and --teleop ros need none", remedy)
 
 
 def _disk(path: Path) -> Iterator[Finding]:
