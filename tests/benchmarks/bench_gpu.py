@@ -42,6 +42,8 @@ class Line:
 
 
 def speeds(args: argparse.Namespace) -> Iterator[Line]:
+    if not SPEED.keys() & set(args.only):
+        return
     roof = bench_training.roofline(torch.device(args.device))
     yield Line("measured here: products, copies", "", f"{roof[0] / 1e12:.3g} TFLOP/s, {roof[1] / 1e9:.3g} GB/s")
     for name, (spec, asked) in SPEED.items():

@@ -27,6 +27,7 @@ from robopolicy.evaluation.rollouts import evaluate
 from robopolicy.evaluation.statistics import parse_seeds, summarise
 from robopolicy.policies.config import PRESETS
 from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.training.checkpoint import read_train
 from robopolicy.training.config import TrainConfig
 from robopolicy.training.resume import RESUME
 from robopolicy.training.trainer import train
@@ -83,8 +84,9 @@ def keep(checkpoint: Path) -> dict[str, float]:
 
 
 def fit(row: Row, folder: Path, args: argparse.Namespace) -> None:
-    """Train, or do nothing if that was done before."""
-    if (folder / RESUME).exists():
+    """Train, or go on where it was interrupted, or do nothing if that was done before."""
+    begun = (folder / RESUME).exists()
+    if begun and read_train(folder)["finished"]:
         return
     dataset = Dataset(args.data)
     spec = replace(dataset.spec.select(row.cameras, row.states), n_obs=2, horizon=16, n_execute=8)
@@ -97,7 +99,7 @@ def fit(row: Row, folder: Path, args: argparse.Namespace) -> None:
         device=args.device, num_threads=args.threads, keep=CHECKPOINTS, save_every_s=1e9,
         eval_every_minutes=None if args.steps else args.minutes / (2 * CHECKPOINTS), **every,
     )  # fmt: skip
-    train(policy, WindowSampler(arrays, 2, 16, n_execute=8), folder, config, evaluate=keep)
+    train(policy, WindowSampler(arrays, 2, 16, n_execute=8), folder, config, resume=begun, evaluate=keep)
 
 
 def measure(row: Row, work: Path, args: argparse.Namespace) -> Found:
