@@ -273,7 +273,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_policy_drives_and_the_person_takes_over_and_gives_back(at, tmp_path, checkpoint):
-    words = ("--episodes", 1, "--cameras", "--checkpoint", checkpoint)
+    words = ("--episodes", 1, "--cameras", "--checkpoint", checkpoint, "--solver.steps", 4)
     terminal = at(*words, robot="twin:lift")
     terminal.wait_for("ep 0/1 ○")
     terminal.press(" ")
@@ -294,7 +294,8 @@ def test_a_policy_drives_and_the_person_takes_over_and_gives_back(at, tmp_path, 
     drivers = [name for name, before in zip(names, [None, *names], strict=False) if name != before]
     assert drivers == ["policy", "human", "policy"]
     assert marks(episode) == ["takeover", "release"]
-    assert episode.meta.extra["checkpoint"] == str(checkpoint)
+    told = {name: episode.meta.extra.get(name) for name in ("checkpoint", "solver", "goal")}
+    assert told == {"checkpoint": str(checkpoint), "solver": "ddim, 4 steps", "goal": None}
     steps = np.linalg.norm(np.diff(episode.action()[:, :3], axis=0), axis=1)
     at_switches = [i - 1 for i in range(1, len(names)) if names[i] != names[i - 1]]
     assert steps[at_switches].max() <= np.delete(steps, at_switches).max()
@@ -333,7 +334,7 @@ def complaint(*words, cwd=None, env=None):
     ("words", "says"),
     [
         (["--robot", "mock", "--teleop", "keyboard"], "standard input is no terminal"),
-        (["--robot", "ros", "--teleop", "keyboard"], "comes with part 4"),
+        (["--robot", "ros", "--teleop", "keyboard"], "which topics are its own, as in ros:arm.yaml"),
         (["--robot", "mock", "--teleop", "joystick"], "no teleoperation device 'joystick'; valid: browser, expert"),
         (["--robot", "mock", "--teleop", "browser", "--port", "70000"], "port must be 0-65535|viser is not"),
         (["--robot", "mock", "--teleop", "json:loads"], "could not be made|is no device"),
@@ -346,6 +347,7 @@ def complaint(*words, cwd=None, env=None):
         (["--robot", "twin:lift", "--checkpoint", "runs/a"], "--checkpoint wants a person who drives"),
         (["--robot", "twin:lift", "--time-limit", "9"], "--time-limit wants a person who drives"),
         (["--robot", "mock", "--teleop", "keyboard", "--monitor", "m"], "--monitor watches a policy: add its --check"),
+        (["--robot", "mock", "--teleop", "keyboard", "--goal", "d:1"], "--goal says how a policy plans: add its"),
         (["--robot", "mock", "--teleop", "keyboard", "--cameras", "side"], "no camera 'side'; valid: front"),
         (["--robot", "tiny_worlds:PointWorld", "--teleop", "keyboard", "--rate", "30"], "runs at 10 Hz, not at 30 Hz"),
     ],

@@ -225,8 +225,22 @@ def test_a_deployment_takes_the_solver_and_refuses_what_does_not_fit(plain, caps
     assert "was trained without goals" in err
 
 
+def test_a_recording_refuses_a_solver_or_goal_that_its_policy_does_not_know(plain, tmp_path, capsys):
+    words = ["record", "--robot", "mock", "--teleop", "keyboard", "--data", str(tmp_path / "d.zarr")]
+    for more, message in (
+        (["--checkpoint", str(plain), "--solver", "consistency"], "process vp learns no jumps"),
+        (["--checkpoint", str(plain), "--goal", "d.zarr:1"], "was trained without goals"),
+        (["--solver.steps", "2"], "--solver.steps says how a policy plans: add its --checkpoint"),
+    ):
+        assert main([*words, *more]) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert message in err
+    assert not (tmp_path / "d.zarr").exists()
+
+
 def test_help_names_every_solver(capsys):
-    for command in ("eval", "deploy", "calibrate", "export"):
+    for command in ("eval", "deploy", "calibrate", "export", "record"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         told = capsys.readouterr().out

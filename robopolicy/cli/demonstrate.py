@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.running import Choice, Running
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.clock import WallClock
 from robopolicy.errors import UsageError
@@ -24,12 +25,14 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
     Raises:
         UsageError: if the device needs a terminal and there is none, or cannot drive the robot.
         SpecMismatch: if the dataset holds episodes of another robot, or the policy does not fit it.
+        ContractError, UnknownName, DatasetError: if the policy cannot be solved so, or there is no such goal.
     """
     from robopolicy.cli.record import accept, recorded
     from robopolicy.cli.worlds import make_safety
     from robopolicy_data.recorder import Recorder
     from robopolicy_hardware.teleop.devices import DeviceOptions, make_teleop
 
+    running = None if args.checkpoint is None else Choice.of(args).resolve(args.checkpoint)
     clock = WallClock()
     with ExitStack() as stack:
         stack.enter_context(ended_by_signals())
@@ -40,7 +43,7 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         robot.read()  # what cannot be drawn fails here, before there is a dataset
         accept(args.data, robot.spec, recover=True)
         held, newest = recorded(args.data)
-        policy = None if args.checkpoint is None else _policy(args, robot)
+        policy = None if running is None else _policy(args, running, robot)
         options = DeviceOptions(
             args.speed, args.host, args.port, args.token, topic=args.topic, kind=args.message, domain=args.domain
         )
@@ -51,7 +54,7 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         teleop, tell = _panel(device, terminal, stack)
         recorder = stack.enter_context(Recorder(args.data, keep=keep_unless_discarded, background=True, recover=True))
         wishes = Wishes(
-            describe=lambda seed: _describe(args, robot, seed),
+            describe=lambda seed: _describe(args, running, robot, seed),
             episodes=args.episodes,
             held=held,
             seed=max(args.seed, newest + 1),
@@ -97,7 +100,7 @@ def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
                       rate_hz=args.rate, domain=args.domain)  # fmt: skip
 
 
-def _policy(args: argparse.Namespace, robot: Robot) -> Agent:
+def _policy(args: argparse.Namespace, running: Running, robot: Robot) -> Agent:
     import torch
 
     from robopolicy.cli.worlds import check_device, make_agent
@@ -107,7 +110,7 @@ def _policy(args: argparse.Namespace, robot: Robot) -> Agent:
         robot.spec, needs=f"checkpoint {args.checkpoint}", offers=f"robot {args.robot}"
     )
     torch.set_num_threads(1)
-    agent = make_agent(args.checkpoint, monitor=args.monitor, device=check_device(args.device))
+    agent = make_agent(running, monitor=args.monitor, device=check_device(args.device))
     agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
     return agent
 
@@ -154,8 +157,9 @@ def _panel(device: Any, terminal: Any, stack: ExitStack) -> tuple[Any, Any]:
     return Panel(device, terminal), terminal.say
 
 
-def _describe(args: argparse.Namespace, robot: Robot, seed: int) -> EpisodeMeta:
+def _describe(args: argparse.Namespace, running: Running | None, robot: Robot, seed: int) -> EpisodeMeta:
     calibration = getattr(robot, "camera_calibration", dict)()
+    policy = {} if running is None else {"checkpoint": str(running.checkpoint), **running.about}
     return EpisodeMeta(
         task=args.task or getattr(robot, "instruction", ""),
         robot=args.robot,
@@ -164,5 +168,5 @@ def _describe(args: argparse.Namespace, robot: Robot, seed: int) -> EpisodeMeta:
         software=f"robopolicy {__version__}",
         cameras={name: calibration[name] for name in robot.spec.cameras if name in calibration},
         notes=args.notes,
-        extra={"teleop": args.teleop} | ({"checkpoint": str(args.checkpoint)} if args.checkpoint else {}),
+        extra={"teleop": args.teleop, **policy},
     )

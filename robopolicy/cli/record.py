@@ -2,11 +2,13 @@
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.running import add_running
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
@@ -36,7 +38,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     person = parser.add_argument_group("when a person drives")
     person.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="a policy drives, the person takes over")
     person.add_argument("--monitor", type=Path, metavar="FOLDER", help="its failure monitor: an alarm holds the robot")
-    person.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda")
+    person.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
+    add_running(person)
     person.add_argument("--auto-success", action="store_true", help="a simulated world's success ends the episode")
     person.add_argument("--time-limit", type=positive, metavar="S", help="an episode that takes longer has failed")
     person.add_argument("--speed", type=positive, default=1.0, help="factor of how far or fast the hand moves the tool")
@@ -92,11 +95,18 @@ def _require_person(args: argparse.Namespace) -> None:
         raise UnknownName("teleoperation device", args.teleop, ["expert", *DEVICES, OWN])
     if args.monitor is not None and args.checkpoint is None:
         raise UsageError("--monitor watches a policy: add its --checkpoint")
+    if args.checkpoint is None and (ignored := _given(args, ("solver", "solver_steps", "goal"))):
+        raise UsageError(f"{ignored[0]} says how a policy plans: add its --checkpoint")
     if args.teleop != "expert":
         return
-    wanted = ("checkpoint", "auto_success", "time_limit", "compare_with")
-    if ignored := [f"--{name.replace('_', '-')}" for name in wanted if getattr(args, name)]:
+    if ignored := _given(args, ("checkpoint", "auto_success", "time_limit", "compare_with")):
         raise UsageError(f"{ignored[0]} wants a person who drives: add --teleop browser, keyboard, gamepad, ...")
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Return the options, as they are typed, that were given of those called ``names`` in the arguments."""
+    typed = {"solver_steps": "solver.steps"}
+    return [f"--{typed.get(name, name).replace('_', '-')}" for name in names if getattr(args, name)]
 
 
 def accept(path: Path, spec: PolicySpec, *, recover: bool) -> None:

@@ -14,8 +14,8 @@ from robopolicy.types import Observation
 GOAL = re.compile(r"(?P<path>.+?):(?P<episode>\d+)(?::(?P<step>\d+))?")  # the path may be a URL with a port
 
 
-def add_solver(parser: argparse.ArgumentParser) -> None:
-    """Add the options that change the solver."""
+def add_solver(parser: Any) -> None:
+    """Add the options that change the solver to a parser, or to a group of one."""
     parser.add_argument(
         "--solver",
         metavar="NAME",
@@ -28,8 +28,8 @@ def add_solver(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_running(parser: argparse.ArgumentParser) -> None:
-    """Add the options that change the solver and name a goal."""
+def add_running(parser: Any) -> None:
+    """Add the options that change the solver and name a goal to a parser, or to a group of one."""
     add_solver(parser)
     parser.add_argument(
         "--goal",
