@@ -247,6 +247,25 @@ def test_a_field_that_stays_empty_is_told(rig):
         rig.make(text, SAID)
 
 
+def test_header_stamps_of_nothing_are_told(rig):
+    with pytest.raises(ContractError, match=r"state q: the header stamps of /joint_states are 0; set its stamp: bag"):
+        rig.make(JOINTS.replace("joints: [a, b], stamp: bag", "joints: [a, b]"), SAID)
+
+
+def test_a_picture_without_a_newer_one_stays_while_numbers_go_on(rig):
+    robot = rig.make(JOINTS, SAID)
+    first = robot.read()
+    for _ in range(3):
+        rig.clock.ns += 8 * MS
+        rig.say(**{"/joint_states": joints([9.0, -0.1, 0.2]), "/grip": array(0.02)})
+    seen = robot.read()
+    assert seen.image_stamps_ns == first.image_stamps_ns
+    assert seen.stamp_ns == rig.clock.ns
+    np.testing.assert_allclose(seen.state["q"], [0.2, -0.1], rtol=1e-6)
+    rig.clock.ns += MS
+    assert robot.read().stamp_ns == rig.clock.ns  # nothing new at all: time goes on all the same
+
+
 def test_a_stalled_camera_does_not_keep_it_from_being_held_where_it_is(rig):
     robot = rig.make(JOINTS, SAID)
     robot.command(np.array([0.3, 0.3, 1.0]), 0)
