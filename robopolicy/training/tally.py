@@ -1,5 +1,6 @@
 """How far a run is and how fast it goes, and what it tells of itself: to a progress bar, to logs, in train.json."""
 
+import math
 import platform
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from robopolicy.training.config import Progress, TrainConfig
 from robopolicy.training.trainable import Trainable
 
-LOSSES = 300  # about so many go into train.json
+LOSSES = 300  # at most so many go into train.json
 
 
 class Tally:
@@ -96,8 +97,9 @@ class Tally:
         }
 
     def some_losses(self) -> list[tuple[int, float]]:
-        """Return losses evenly taken."""
-        return self.losses[:: 1 + len(self.losses) // LOSSES]
+        """Return losses evenly taken, the last one among them."""
+        apart = max(math.ceil(len(self.losses) / LOSSES), 1)
+        return self.losses[::-apart][::-1]
 
 
 def train_json(
