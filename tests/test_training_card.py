@@ -1,5 +1,6 @@
 """The card of a checkpoint: README.md, for people."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -51,6 +52,12 @@ def test_the_card_tells_data_command_metrics_and_spec(policy, tmp_path):
     assert "\n1 of 4 evaluations failed, at step 4,000: no world\n" in text
     assert "Latency" not in text, "measured once the run is finished"
     assert max(map(len, text.splitlines())) < 300
+
+
+def test_pictures_that_are_made_smaller_are_told(policy, tmp_path, monkeypatch):
+    vision = replace(policy.config.vision, sizes=(("front", 44, 50),))
+    monkeypatch.setattr(policy, "config", replace(policy.config, vision=vision))
+    assert "| camera `front` | 48 x 64 px, made smaller to 44 x 50 |" in card(tmp_path, policy, TRAIN)
 
 
 def test_a_finished_run_tells_its_latency(policy, tmp_path):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.spec import PolicySpec
+from robopolicy.policies.vision import VisionConfig
+from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy.training.files import replace_file
 
 CARD = "README.md"
@@ -66,7 +67,7 @@ def _spec_rows(policy: DiffusionPolicy, train: Mapping[str, Any]) -> list[tuple[
         "rows given in training": config.max_delay and f"up to {config.max_delay}",
     }  # fmt: skip
     return [
-        *((f"camera `{name}`", f"{c.height} x {c.width} px") for name, c in spec.cameras.items()),
+        *((f"camera `{name}`", _size(config.vision, name, c)) for name, c in spec.cameras.items()),
         *((f"state `{name}`", f"{s.dim} x {'/'.join(s.units)}") for name, s in spec.state.items()),
         ("command", f"{spec.action.kind}: {' '.join(spec.action.names)} ({'/'.join(spec.action.units)})"),
         ("sees", f"{spec.n_obs} observation{'s' if spec.n_obs > 1 else ''}"),
@@ -77,6 +78,13 @@ def _spec_rows(policy: DiffusionPolicy, train: Mapping[str, Any]) -> list[tuple[
         ("codec, scaling", f"{config.codec}, {config.scaling.action}"),
         *((name, str(value)) for name, value in extras.items() if value),
     ]
+
+
+def _size(config: VisionConfig, name: str, camera: CameraSpec) -> str:
+    """Return a camera's size in words, and that which the network sees if it is another."""
+    height, width = config.size(name, camera)
+    smaller = "" if (height, width) == (camera.height, camera.width) else f", made smaller to {height} x {width}"
+    return f"{camera.height} x {camera.width} px{smaller}"
 
 
 def _rows(count: int, spec: PolicySpec) -> str:
