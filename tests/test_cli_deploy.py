@@ -91,6 +91,7 @@ def test_what_a_kill_left_is_said_by_the_next_deployment_and_an_episode(blind, t
     assert (left.length, left.meta.success) == (int(said[1]), False)
     assert left.length >= 28
     assert whole.length == 3
+    assert whole.meta.extra["checkpoint"] == str(blind), "who drove"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

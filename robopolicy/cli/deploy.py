@@ -11,7 +11,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
-from robopolicy.cli.running import AS_SAVED, Choice, add_running
+from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
@@ -22,7 +22,9 @@ from robopolicy.types import EpisodeMeta, Step
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("deploy", parents=[debug], help="run a policy on a robot or its twin, guarded")
-    parser.add_argument("--robot", required=True, metavar="NAME", help="twin:TASK, gymnasium:ID, mock, module:Class")
+    parser.add_argument(
+        "--robot", required=True, metavar="NAME", help="twin:TASK, ros:FILE.yaml, gymnasium:ID, mock, module:Class"
+    )
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="failure monitor; none: unguarded")
     parser.add_argument(
@@ -136,7 +138,7 @@ def deploy(
         stack.callback(witness.close)
         ticker = Ticker(stack.enter_context(bar("deploy", steps, "steps")).advance)
         meta = run_episode(
-            robot, agent, clock, make_safety(robot.spec), _describe(robot, robot_name, seed),
+            robot, agent, clock, make_safety(robot.spec), _describe(robot, robot_name, seed, running),
             max_steps=steps, watchers=[witness, ticker, *map(stack.enter_context, recorders)],
             done=witness.done if world else lambda _: False,
             finish=lambda meta: replace(meta, success=world.success() if world else None),
@@ -165,10 +167,13 @@ def _recorder(path: Path, spec: PolicySpec, *, background: bool) -> Any:
     return Recorder(path, background=background, recover=True)
 
 
-def _describe(robot: Any, robot_name: str, seed: int) -> EpisodeMeta:
+def _describe(robot: Any, robot_name: str, seed: int, running: Running) -> EpisodeMeta:
     calibration: dict[str, Any] = getattr(robot, "camera_calibration", dict)()
     instruction = getattr(robot, "instruction", "")
-    return EpisodeMeta(instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration)
+    return EpisodeMeta(
+        instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration,
+        extra={"checkpoint": str(running.checkpoint), **running.about},
+    )  # fmt: skip
 
 
 def check_pace(policy: Any, n: int, *, waits: bool, allow_slow: bool) -> None:

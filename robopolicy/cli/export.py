@@ -13,9 +13,9 @@ SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("export", parents=[debug], help="write a policy's sampler as ONNX or torch.export")
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
     parser.add_argument("--to", choices=sorted(SUFFIX), required=True, help="torch: for torch.export.load")
-    parser.add_argument("--n", type=at_least(1), default=1, help="candidates a call")
+    parser.add_argument("--n", type=at_least(1), default=1, metavar="N", help="candidates a call (default 1)")
     parser.add_argument("file", type=Path, metavar="FILE", help=".onnx or .pt2; what it takes is told in FILE.json")
     add_solver(parser)
     parser.set_defaults(run=run)
