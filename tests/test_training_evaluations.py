@@ -66,7 +66,8 @@ def test_best_and_newest_are_kept(tmp_path):
     assert json.loads((tmp_path / "best" / "train.json").read_text())["steps"] == 1
     assert sorted(f.name for f in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
     assert [result["score"] for result in evaluations.results] == [-1, -2, -3]
-    evaluations = Evaluations(falling, tmp_path, done=evaluations.results)
+    before, evaluations = evaluations.results, Evaluations(falling, tmp_path)
+    evaluations.results = before
     run(evaluations, tmp_path, [4])
     assert not (tmp_path / "checkpoints").exists()
     assert sorted(f.name for f in tmp_path.iterdir()) == ["best"]

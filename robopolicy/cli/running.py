@@ -24,7 +24,8 @@ def add_solver(parser: Any) -> None:
     )
     parser.add_argument(
         "--solver.steps", dest="solver_steps", type=at_least(1), metavar="N",
-        help="noise levels that the solver visits, each a call of the network; default: the checkpoint's own",
+        help="noise levels that the solver visits, each a call of the network, two of heun's; default: the "
+        "checkpoint's own",
     )  # fmt: skip
 
 

@@ -23,7 +23,6 @@ from robopolicy.policies.diffusion import DiffusionPolicy, plan_generator
 from robopolicy.types import Observation
 
 FORMAT = 1  # of the JSON beside the file
-TARGETS: tuple[str, ...] = ("onnx", "torch")
 TOLERANCE = 1e-4  # largest difference from ``plan``, as a share of the largest command
 SEED = 0  # of the check
 

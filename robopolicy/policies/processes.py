@@ -1,8 +1,8 @@
 """Noising processes x = alpha(t) x0 + sigma(t) eps: their levels, what the network is fed and what it predicts.
 
-Every process counts its noise levels in its own way; all a solver sees is a `Grid` of levels, alphas and sigmas.
-A level may be one for each sample, (B,), or one for each row of each chunk, (B, H): a row that is known already is at
-the clean level.
+Every process counts its noise levels in its own way; all a solver sees is a `Grid` of levels, alphas and sigmas, plain
+numbers. In a loss levels are tensors, one for each sample, (B,), or one for each row of each chunk, (B, H): a row that
+is known already is at the clean level.
 """
 
 import math

@@ -32,7 +32,7 @@ class SolverConfig:
     """
 
     name: SolverName = "ddim"  # consistency goes with a process that learns jumps
-    steps: int = 16  # noise levels visited, each a call of the network
+    steps: int = 16  # noise levels visited, each a call of the network, two of heun's
     eta: float = 0.0  # share of fresh noise of ddim, 0 (deterministic) to 1 (ancestral)
 
     def __post_init__(self) -> None:

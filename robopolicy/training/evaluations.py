@@ -30,10 +30,10 @@ class Evaluations:
         every_steps: between the checkpoints that fall due.
         every_minutes: the same by the clock.
         keep: how many of the newest stay.
-        done: results of earlier calls of a resumed run.
 
     Attributes:
-        results: one a checkpoint: ``step``, ``minutes`` of training, and its scores or an ``error``.
+        results: one a checkpoint, those of earlier calls of a resumed run included: ``step``, ``minutes`` of training,
+            and its scores or an ``error``.
     """
 
     def __init__(
@@ -44,11 +44,10 @@ class Evaluations:
         every_steps: int | None = None,
         every_minutes: float | None = None,
         keep: int = 0,
-        done: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._evaluate, self._out, self._keep = evaluate, out, keep
         self._every_steps, self._every_minutes = every_steps, every_minutes
-        self.results: list[dict[str, Any]] = [dict(result) for result in done]
+        self.results: list[dict[str, Any]] = []
         self._child: tuple[Any, Connection, dict[str, Any], Path] | None = None
         self._newest = 0
         self._step, self._minutes = 0, 0.0  # of the newest checkpoint handed in, or skipped
