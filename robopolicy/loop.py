@@ -60,12 +60,15 @@ def run_episode(
             now = (clock.now_ns() - start_ns) // robot.spec.period_ns
             skipped += max(now - (k + 1), 0)
             k = max(now, k + 1)  # after a stall, on with the present tick: no burst of those that were missed
+        robot.stop("end of episode")
     except BaseException as error:
         reason = f"ended by {type(error).__name__}: {error}"
-        robot.stop(reason)
+        try:
+            robot.stop(reason)
+        except Exception as second:
+            error.add_note(f"the robot could not be stopped: {second}")
         _end_all(watchers, replace(meta, success=False, notes=f"{meta.notes} {reason}".strip()), error)
         raise
-    robot.stop("end of episode")
     meta = finish(meta)
     if skipped:
         meta = replace(meta, extra={**meta.extra, "skipped_ticks": skipped})

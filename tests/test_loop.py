@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robopolicy.clock import SimClock
-from robopolicy.errors import UnsafeCommand
+from robopolicy.errors import StaleFrame, UnsafeCommand
 from robopolicy.loop import run_episode
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.types import Command, EpisodeMeta
@@ -141,6 +141,26 @@ def test_a_watcher_that_cannot_end_hides_neither_the_error_nor_the_end_from_the_
         run(Ramp(2, RuntimeError("it broke")), [Broken(), log], max_steps=50)
     assert "my disk is gone" in caught.value.__notes__[0]
     assert len(log.ends) == 1
+
+
+class Gone(Stops):
+    """A mock that cannot be stopped any more."""
+
+    def stop(self, reason: str = "") -> np.ndarray:
+        super().stop(reason)
+        raise StaleFrame("nothing comes")
+
+
+@pytest.mark.parametrize(("broken", "error"), [(RuntimeError("it broke"), "it broke"), (None, "nothing comes")])
+def test_a_robot_that_cannot_be_stopped_hides_neither_the_error_nor_the_end(broken, error):
+    log, clock = Log(), SimClock()
+    robot = Gone(SPEC, clock)
+    with pytest.raises((RuntimeError, StaleFrame), match=error) as caught:
+        run_episode(robot, Ramp(2 if broken else 99, broken), clock, SafetyLayer(SafetyLimits(), SPEC), META,
+                    max_steps=3, watchers=[log])  # fmt: skip
+    assert "the robot could not be stopped: nothing comes" in caught.value.__notes__
+    assert [end.success for end in log.ends] == [False]
+    assert len(log.steps) == (2 if broken else 3)
 
 
 class Stalls(SimClock):
