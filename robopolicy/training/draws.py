@@ -12,6 +12,21 @@ from torch.overrides import TorchFunctionMode
 from robopolicy.errors import ContractError
 
 _SHAPED = (torch.randn, torch.rand, torch.randint)  # with a shape, whose first length is that of the samples
+_ELSEWHERE = (  # would come out alike in all processes, had they not the generator that is shared
+    *_SHAPED,
+    torch.randn_like,
+    torch.rand_like,
+    torch.randint_like,
+    torch.normal,
+    torch.bernoulli,
+    torch.multinomial,
+    torch.randperm,
+    Tensor.normal_,
+    Tensor.uniform_,
+    Tensor.bernoulli_,
+    Tensor.random_,
+    Tensor.exponential_,
+)
 _DROPOUTS = (functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d)  # scale or zero
 _OTHERS = (  # draw in ways that are not shared
     functional.alpha_dropout,
@@ -47,6 +62,10 @@ class SharedDraws(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if kwargs.get("generator") is self._generator:
             return self._draw(func, args, kwargs)
+        if func in _ELSEWHERE:
+            raise ContractError(
+                f"training: {func.__name__} in several processes; want every draw from the generator that a loss is given"
+            )
         if func in _DROPOUTS:
             return self._dropout(func, *args, **kwargs)
         if func is functional.scaled_dot_product_attention:
@@ -61,14 +80,13 @@ class SharedDraws(TorchFunctionMode):
         if func not in _SHAPED:
             name = getattr(func, "__name__", func)
             raise ContractError(f"training: {name} in several processes; want randn, rand or randint, one row a sample")
-        bounds: Sequence[Any] = ()
         if "size" in kwargs:
             shape, bounds = tuple(kwargs.pop("size")), args
         elif isinstance(args[-1], Sequence):
             shape, bounds = tuple(args[-1]), args[:-1]
         else:
-            shape = tuple(args)
-        return self._rows(func(*bounds, (self._world * shape[0], *shape[1:]), **kwargs), shape)
+            shape, bounds = tuple(args), ()
+        return self._rows(func(*bounds, size=(self._world * shape[0], *shape[1:]), **kwargs), shape)
 
     def _dropout(
         self, func: Callable, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
