@@ -64,7 +64,7 @@ class SharedDraws(TorchFunctionMode):
             return self._draw(func, args, kwargs)
         if func in _ELSEWHERE:
             raise ContractError(
-                f"training: {func.__name__} in several processes; want every draw from the generator that a loss is given"
+                f"training: {func.__name__} in several processes; want every draw from the generator the loss is given"
             )
         if func in _DROPOUTS:
             return self._dropout(func, *args, **kwargs)
