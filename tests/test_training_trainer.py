@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -170,6 +171,10 @@ def test_time_is_a_budget(tmp_path):
         ({"seed": -1}, "seed is -1; want at least 0"),
         ({"seed": 2**32}, "seed is 4294967296; want at most 4294967295"),
         ({"num_threads": 0}, "num_threads is 0; want at least 1"),
+        ({"warmup": 2.0}, "warmup is 2.0; want a fraction of the budget, 0 to 1"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; want at least 0"),
+        ({"ema_power": math.nan}, "ema_power is nan; want at least 0"),
+        ({"save_every_s": -1.0}, "save_every_s is -1.0; want at least 0"),
         ({"device": "foo"}, "torch has no device 'foo' here; it has cpu"),
         ({"device": "cuda:99"}, "torch has no device 'cuda:99' here; it has cpu"),
         ({"device": "meta"}, "torch has no device 'meta' here; it has cpu"),

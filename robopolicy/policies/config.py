@@ -1,5 +1,6 @@
 """The configuration of a diffusion policy: one member of each axis, and named presets."""
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.normaliser import METHODS, Method
 from robopolicy.policies.processes import EDMConfig, FlowConfig, VPConfig
+from robopolicy.policies.ranges import require_positive
 from robopolicy.policies.solvers import SolverConfig
 from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
@@ -63,6 +65,8 @@ class GoalConfig:
             raise UnknownName("goal source", self.source, ("end", "future"))
         if not self.streams or not 0 <= self.drop < 1:
             raise ContractError(f"goal: streams {self.streams}, drop {self.drop}; want a stream and 0 <= drop < 1")
+        if not math.isfinite(self.weight):
+            raise ContractError(f"goal: weight is {self.weight}; want a finite number")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ class RealTimeConfig:
     beta: float = 5.0  # largest guidance weight
     jacobian: Literal["identity", "vjp"] = "identity"  # vjp goes through the network backwards, identity not at all
     schedule: Literal["exp", "linear", "ones"] = "exp"  # how agreement fades beyond the delay
+
+    def __post_init__(self) -> None:
+        require_positive("real_time", self, "beta")
+        for name, valid in (("jacobian", ("identity", "vjp")), ("schedule", ("exp", "linear", "ones"))):
+            if getattr(self, name) not in valid:
+                raise UnknownName(name, getattr(self, name), valid)
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ class DiffusionConfig:
     lr: float = 1e-4  # peak learning rate that suits the network, unless the trainer is told another
 
     def __post_init__(self) -> None:
+        require_positive("policy", self, "lr")
         if self.past < 0 or self.max_delay < 0:
             raise ContractError(f"policy: past {self.past}, max_delay {self.max_delay}; want neither below 0")
 

@@ -44,6 +44,10 @@ class DiffusionPolicy(nn.Module):
             raise ContractError(
                 f"policy: {self.config.past} past rows; {spec.n_obs} observations know {spec.n_obs - 1}"
             )
+        if self.config.max_delay >= spec.horizon:
+            raise ContractError(
+                f"policy: max_delay {self.config.max_delay} gives all of a chunk's {spec.horizon} rows; want fewer"
+            )
         scaling, goal = self.config.scaling, self.config.goal
         self.rows = self.config.past + spec.horizon  # of a chunk as the network sees it
         self.encoder = ObservationEncoder(spec, self.config.vision, scaling.state)

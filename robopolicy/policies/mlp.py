@@ -10,12 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from robopolicy.policies.processes import TIME_SCALE
-from robopolicy.policies.steps import StepEmbedding
+from robopolicy.policies.ranges import require_least, require_share
+from robopolicy.policies.steps import StepEmbedding, require_step_dim
 
 
 @dataclass(frozen=True)
 class MlpConfig:
-    """Size of a `ChunkMLP`; ``build`` makes one."""
+    """Size of a `ChunkMLP`; ``build`` makes one.
+
+    Raises:
+        ContractError: if a size is out of its range.
+    """
 
     kind: ClassVar[str] = "mlp"
     width: int = 512  # numbers in the residual stream
@@ -23,6 +28,11 @@ class MlpConfig:
     expansion: int = 2  # inner width of a block, as a multiple of its width
     step_dim: int = 32  # length of the noise-level embedding
     dropout: float = 0.0  # share of the inner units that training leaves out
+
+    def __post_init__(self) -> None:
+        require_least(self.kind, self, 1, "width", "depth", "expansion")
+        require_step_dim(self.kind, self.step_dim)
+        require_share(self.kind, self, "dropout")
 
     def build(self, horizon: int, action_dim: int, tokens: int, token_dim: int) -> nn.Module:
         """Return the network for chunks (horizon, action_dim) under conditions (tokens, token_dim)."""

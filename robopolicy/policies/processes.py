@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.errors import ContractError, UnknownName
+from robopolicy.policies.ranges import require_least, require_positive
 from robopolicy.policies.solvers import Grid
 
 # (x (B, H, A), time (B,) or (B, H), cond (B, K, E)) -> (B, H, A); one may also have the ``at`` of `denoisers`
@@ -130,6 +131,7 @@ class VPConfig:
     prediction: Literal["eps", "x0", "v"] = "eps"  # what the network says: the noise, the clean chunk, v
 
     def __post_init__(self) -> None:
+        require_least(self.kind, self, 1, "steps")
         if self.prediction not in PREDICTIONS:
             raise UnknownName("prediction", self.prediction, PREDICTIONS)
 
@@ -224,6 +226,7 @@ class EDMConfig:
     rho: float = 7.0  # exponent of karras' spacing
 
     def __post_init__(self) -> None:
+        require_positive(self.kind, self, "sigma_data", "scale", "rho")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ContractError(f"edm: sigma_min {self.sigma_min}, sigma_max {self.sigma_max}; want 0 < min < max")
         if self.spacing not in ("exponential", "karras"):
@@ -314,6 +317,7 @@ class FlowConfig:
     alpha: float = 1.5  # of Beta(alpha, 1), with time beta: more than 1 dwells on the noisy end, as pi0 does
 
     def __post_init__(self) -> None:
+        require_positive(self.kind, self, "alpha")
         if self.time not in ("uniform", "beta"):
             raise UnknownName("time", self.time, ("uniform", "beta"))
 

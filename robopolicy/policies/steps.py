@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from robopolicy.errors import ContractError
+
 
 def sinusoidal(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Return sines and cosines of t (...,) at ``dim / 2`` geometric frequencies: (..., dim).
@@ -12,6 +14,12 @@ def sinusoidal(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     Vaswani et al., Attention Is All You Need, 2017, section 3.5.
     """
     return _waves(t, _frequencies(dim, max_period).to(t.device))
+
+
+def require_step_dim(axis: str, dim: int) -> None:
+    """Check that a noise level can be embedded in ``dim`` numbers, as many sines as cosines; raises ContractError."""
+    if dim < 2 or dim % 2:
+        raise ContractError(f"{axis}: step_dim is {dim}; want an even number, at least 2")
 
 
 class StepEmbedding(nn.Module):

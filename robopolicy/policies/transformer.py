@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from robopolicy.errors import ContractError
+from robopolicy.policies.ranges import require_least, require_share
 from robopolicy.policies.steps import StepEmbedding, sinusoidal
 
 
@@ -16,7 +17,7 @@ class TransformerConfig:
     """Size of a `ChunkTransformer`; ``build`` makes one.
 
     Raises:
-        ContractError: if the width cannot be shared out evenly among the heads.
+        ContractError: if a size is out of its range, or the width cannot be shared out evenly among the heads.
     """
 
     kind: ClassVar[str] = "transformer"
@@ -27,6 +28,8 @@ class TransformerConfig:
     causal: bool = False  # rows see only the rows before them, as Diffusion Policy's does
 
     def __post_init__(self) -> None:
+        require_least(self.kind, self, 1, "width", "depth", "heads")
+        require_share(self.kind, self, "dropout")
         if self.width % (2 * self.heads):
             raise ContractError(f"transformer: width {self.width} is not a multiple of twice its {self.heads} heads")
 

@@ -11,14 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import fold, linear, pad
 
 from robopolicy.errors import ContractError
-from robopolicy.policies.steps import StepEmbedding
+from robopolicy.policies.ranges import require_least
+from robopolicy.policies.steps import StepEmbedding, require_step_dim
 
 FEW = 8  # chunks for which, on a CPU, a convolution is quicker as a matrix product
 
 
 @dataclass(frozen=True)
 class UnetConfig:
-    """Size of a `ChunkUnet`; ``build`` makes one."""
+    """Size of a `ChunkUnet`; ``build`` makes one.
+
+    Raises:
+        ContractError: if a size is out of its range.
+    """
 
     kind: ClassVar[str] = "unet1d"
     channels: tuple[int, ...] = (256, 512, 1024)  # channels of each level; each further one halves the rows once more
@@ -28,6 +33,12 @@ class UnetConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has only lists
+        require_least(self.kind, self, 1, "kernel", "groups")
+        require_step_dim(self.kind, self.step_dim)
+        if self.kernel % 2 == 0:
+            raise ContractError(f"unet1d: kernel is {self.kernel}; want an odd number of rows")
+        if not self.channels or any(count < 1 or count % self.groups for count in self.channels):
+            raise ContractError(f"unet1d: channels are {self.channels}; want multiples of groups, {self.groups}")
 
     def build(self, horizon: int, action_dim: int, tokens: int, token_dim: int) -> nn.Module:
         """Return the network for chunks (horizon, action_dim) under conditions (tokens, token_dim).

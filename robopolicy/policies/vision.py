@@ -7,12 +7,17 @@ from torch import Tensor, nn
 
 from robopolicy.area import area_weights
 from robopolicy.errors import ContractError
+from robopolicy.policies.ranges import require_least
 from robopolicy.spec import CameraSpec
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Size of a `CameraEncoder`."""
+    """Size of a `CameraEncoder`.
+
+    Raises:
+        ContractError: if a size is out of its range.
+    """
 
     crop: float = 0.875  # side of the crop, as a share of the picture's: 0.875 is 84 of 96 px
     keypoints: int = 32  # points in the picture that the spatial softmax finds
@@ -24,6 +29,9 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple((str(n), int(h), int(w)) for n, h, w in self.sizes))
+        require_least("vision", self, 1, "keypoints", "feature_dim", "width")
+        if not 0 < self.crop <= 1:
+            raise ContractError(f"vision: crop is {self.crop}; want a share of the side, above 0, at most 1")
 
     def size(self, name: str, camera: CameraSpec) -> tuple[int, int]:
         """Return height and width of a camera's pictures as the network gets them, before the crop."""

@@ -51,6 +51,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ContractError(f"training: {name} is {value}; want at least {least}")
+        for name in ("weight_decay", "ema_power", "save_every_s", "report_every_s"):
+            if not getattr(self, name) >= 0:
+                raise ContractError(f"training: {name} is {getattr(self, name)}; want at least 0")
+        if not 0 <= self.warmup <= 1:
+            raise ContractError(f"training: warmup is {self.warmup}; want a fraction of the budget, 0 to 1")
         if self.seed > LAST_SEED:
             raise ContractError(f"training: seed is {self.seed}; want at most {LAST_SEED}")
         for name in ("max_minutes", "lr", "clip_norm", "eval_every_minutes"):
