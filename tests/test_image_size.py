@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from robopolicy.area import shrink
 from robopolicy.cli.image_size import parse_sizes
@@ -130,14 +132,15 @@ def test_every_cache_trains_the_same_policy_and_resumes_it(lossy, tmp_path):
 
 def test_a_run_of_before_there_were_sizes_goes_on(exact, tmp_path):
     train(exact, tmp_path / "p", settings=SETTINGS, **CHOSEN)
-    spec, state = tmp_path / "p" / "spec.json", None
-    for file in [spec, *(tmp_path / "p").rglob("*.json")]:
-        told = json.loads(file.read_text())
-        if "config" in told and "vision" in told["config"]:
-            told["config"]["vision"].pop("sizes", None)
-            file.write_text(json.dumps(told))
-            state = file
-    assert state is not None
+    spec, state = tmp_path / "p" / "spec.json", tmp_path / "p" / "resume.safetensors"
+    told = json.loads(spec.read_text())
+    del told["config"]["vision"]["sizes"]
+    spec.write_text(json.dumps(told))
+    with safe_open(state, framework="pt") as file:
+        keys, cursor = file.keys(), json.loads(file.metadata()["cursor"])
+        tensors = {key: file.get_tensor(key) for key in keys}
+    del cursor["config"]["vision"]["sizes"]
+    save_file(tensors, state, {"cursor": json.dumps(cursor)})
     assert load_policy(tmp_path / "p").config.vision.sizes == ()
     train(exact, tmp_path / "p", resume=True, settings={**SETTINGS, "steps": 3})
 

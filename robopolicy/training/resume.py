@@ -110,6 +110,22 @@ def require_same(folder: Path, cursor: Mapping[str, Any], now: Mapping[str, Any]
             raise CheckpointError(f"cannot resume {folder}: its {name} was {cursor[name]}, now {value}")
 
 
+def with_later_fields(cursor: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return ``cursor`` with what a policy's configuration has got since it was written, at the defaults.
+
+    Args:
+        cursor: of `load_state`.
+        config: of the policy; one that has no ``from_json`` is taken to have changed nothing.
+
+    Raises:
+        ContractError: if the configuration in the cursor is none that this version knows.
+    """
+    if "config" not in cursor or not hasattr(config, "from_json"):
+        return dict(cursor)
+    told = type(config).from_json(cursor["config"]).to_json()
+    return {**cursor, "config": json.loads(json.dumps(told))}
+
+
 def run_settings(config: TrainConfig, lr: float) -> dict[str, Any]:
     """Return the settings that make a run what it is; ``lr`` is the peak, of the policy or of ``config``."""
     settings: dict[str, Any] = {

@@ -25,6 +25,7 @@ from robopolicy.training.resume import (
     run_budget,
     run_identity,
     save_state,
+    with_later_fields,
 )
 from robopolicy.training.tally import Tally, train_json
 from robopolicy.training.trainable import Trainable
@@ -141,7 +142,7 @@ class _Run:
         cursor = load_state(self.out, self.policy, updates.optimizer, updates.average)
         if self.config.precision == "auto" and "precision" in cursor:  # on whatever machine it began
             updates.half = cursor["precision"] == "bfloat16"
-        require_same(self.out, cursor, self._identity())
+        require_same(self.out, with_later_fields(cursor, self.policy.config), self._identity())
         self.tally.restore(cursor)
         told = (cursor.get("eval", []), (read_train(self.out) if (self.out / TRAIN).exists() else {}).get("eval", []))
         self.evaluations.results = max(told, key=len)  # the last score comes after the last state
