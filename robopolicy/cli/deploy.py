@@ -62,6 +62,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drive although plans take longer than a step: the robot waits for them",
     )
+    parser.add_argument(
+        "--domain", type=at_least(0), help="of a robot behind ROS 2 topics (default: ROS_DOMAIN_ID, or 0)"
+    )
     add_running(parser)
     parser.set_defaults(run=run)
 
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
             args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
             max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
-            allow_slow=args.allow_slow, choice=Choice.of(args),
+            allow_slow=args.allow_slow, domain=args.domain, choice=Choice.of(args),
         )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -96,6 +99,7 @@ def deploy(
     device: str = "cpu",
     threads: int = 1,
     allow_slow: bool = False,
+    domain: int | None = None,
     choice: Choice = AS_SAVED,
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
@@ -118,7 +122,8 @@ def deploy(
     spec, running = read_spec(checkpoint), choice.resolve(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
     with ExitStack() as stack:
-        robot = make_robot(robot_name, clock, spec, cameras=tuple(dict.fromkeys((*spec.cameras, *cameras))))
+        shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
+        robot = make_robot(robot_name, clock, spec, cameras=shown, domain=domain)
         stack.callback(robot.close)
         world = robot if isinstance(robot, Environment) else None
         steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
