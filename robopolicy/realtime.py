@@ -1,0 +1,160 @@
+"""A policy in real time: it plans beside the control loop, and the loop plays a smooth motion at its own rate."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from robopolicy.inference import Inference
+from robopolicy.interfaces import Clock, Policy
+from robopolicy.trajectory import Motion
+from robopolicy.types import ActionChunk, Command, Decision, Observation, Plan
+
+SLOWER = 0.2  # weight of a new latency that is shorter than thought; a longer one counts at once
+
+
+class RealTime:
+    """An `Agent` whose policy plans by the way, at its own rate, while commands are given at the loop's.
+
+    Row i of a chunk is due at the observation it answers + i / rate; late rows are never played. The loop plays the
+    curve through them (`Curve`), and a new plan takes over where the motion is (`Motion`). Past the last row it holds.
+
+    Args:
+        policy: asked from one place at a time, for windows at its own rate.
+        clock: the loop's.
+        inference: where it plans.
+        n: candidate chunks a plan.
+        generator: makes the random generator of an episode from its seed; None leaves it to the policy.
+        fade_s: in which the offset of a new plan is faded out; None is what its rows to execute last.
+        lead_s: how much earlier than it is due a command is given: what the robot takes to act on it.
+
+    Attributes:
+        latency_s: what a plan is expected to take, from its newest observation to its first command.
+        late: plans that came when all their rows were over.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        clock: Clock,
+        inference: Inference,
+        *,
+        n: int = 1,
+        generator: Callable[[int], Any] | None = None,
+        fade_s: float | None = None,
+        lead_s: float = 0.0,
+    ) -> None:
+        self.decision: Decision | None = None
+        self._policy, self._clock, self._inference, self._n = policy, clock, inference, n
+        self._make_generator = generator
+        spec = policy.spec
+        self._period_ns = spec.period_ns
+        self._fade_s = spec.n_execute * spec.period_ns / 1e9 if fade_s is None else fade_s
+        self._lead_ns = round(lead_s * 1e9)
+        self.latency_s = 0.0
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the episode; ``seed`` fixes the samples of the next one. What planning takes is remembered."""
+        self._inference.drop()
+        self._policy.reset()
+        self._generator = self._make_generator(seed) if self._make_generator else None
+        self._seen: deque[Observation] = deque()
+        self._given: deque[tuple[int, np.ndarray]] = deque()  # commands, and when each was
+        self._decisions = self.late = 0
+        self.decision = None
+        self._forget_plan()
+
+    def replan(self, history: Sequence[Observation]) -> None:
+        """Forget the motion, not the episode: somebody else drove, and saw ``history`` (oldest first)."""
+        self._inference.drop()
+        self._seen = deque(history)
+        self._given.clear()
+        self._forget_plan()
+
+    def close(self) -> None:
+        """End the inference; idempotent."""
+        self._inference.close()
+
+    def act(self, observation: Observation) -> Command:
+        """Return where the motion is now, or a hold before the first plan; never waits for a plan."""
+        now_ns = self._clock.now_ns()
+        self._see(observation)
+        self.decision = self._collect(now_ns)
+        if not self._inference.busy and observation.stamp_ns >= self._next_ns:
+            self._begin(observation, now_ns)
+            self.decision = self.decision or self._collect(now_ns)
+        if not self._motion.started:
+            return Command(None, "hold", reason="waiting for the first plan")
+        values = self._motion.at(now_ns + self._lead_ns)[0].astype(np.float32)
+        self._given.append((now_ns, values))
+        over = now_ns + self._lead_ns > self._motion.end_ns
+        return Command(values, "policy", reason="the plan is over: holding its end" if over else "")
+
+    def _forget_plan(self) -> None:
+        self._motion = Motion(self._fade_s)
+        self._next_ns = -1  # plan at the first observation not before it
+        self._asked_ns = -1  # stamp of the observation that the plan in hand answers
+
+    def _see(self, observation: Observation) -> None:
+        self._seen.append(observation)
+        oldest_ns = observation.stamp_ns - self._policy.spec.n_obs * self._period_ns
+        while len(self._seen) > 1 and self._seen[1].stamp_ns <= oldest_ns:
+            self._seen.popleft()
+        while self._given and self._given[0][0] < oldest_ns:
+            self._given.popleft()
+
+    def _collect(self, now_ns: int) -> Decision | None:
+        done = self._inference.collect(now_ns)
+        if done is None:
+            return None
+        plan, asked_ns = done[0], self._asked_ns
+        took_s = (now_ns - asked_ns) / 1e9
+        self.latency_s += (took_s - self.latency_s) * (1.0 if took_s > self.latency_s else SLOWER)
+        spec = self._policy.spec
+        stamps_ns = asked_ns + self._period_ns * np.arange(spec.horizon, dtype=np.int64)
+        if stamps_ns[-1] < now_ns:
+            self.late += 1
+        else:
+            self._motion.put(ActionChunk(stamps_ns, plan.chunks[0], asked_ns), now_ns + self._lead_ns)
+        index, self._decisions = self._decisions, self._decisions + 1
+        return Decision(index, asked_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
+
+    def _begin(self, observation: Observation, now_ns: int) -> None:
+        spec, stamp_ns = self._policy.spec, observation.stamp_ns
+        window = [_nearest(self._seen, stamp_ns - k * self._period_ns) for k in range(spec.n_obs - 1, -1, -1)]
+        previous = self._sampled(stamp_ns) if self._motion.started else None
+        delay = min(math.ceil(self.latency_s * 1e9 / self._period_ns), spec.horizon - spec.n_execute)
+        executed, generator, n = self._executed(stamp_ns), self._generator, self._n
+
+        def work() -> Plan:
+            return self._policy.plan(
+                window, n=n, previous=previous, delay_steps=delay if previous is not None else 0, executed=executed,
+                generator=generator,
+            )  # fmt: skip
+
+        self._next_ns = stamp_ns + spec.n_execute * self._period_ns
+        self._asked_ns = stamp_ns
+        self._inference.begin(work, now_ns)
+
+    def _sampled(self, stamp_ns: int) -> np.ndarray:
+        """Return the running motion at the rows of a plan of now, (H, A) float32."""
+        rows = [self._motion.at(stamp_ns + k * self._period_ns)[0] for k in range(self._policy.spec.horizon)]
+        return np.stack(rows).astype(np.float32)
+
+    def _executed(self, stamp_ns: int) -> np.ndarray | None:
+        """Return the commands at the steps before an observation, (K, A), oldest first, as far as they are known."""
+        rows: list[np.ndarray] = []
+        for k in range(1, self._policy.spec.n_obs):
+            at_ns = stamp_ns - k * self._period_ns
+            nearest = min(self._given, key=lambda one, at=at_ns: abs(one[0] - at), default=None)  # type: ignore[misc]
+            if nearest is None or abs(nearest[0] - at_ns) > self._period_ns // 2:
+                break
+            rows.append(nearest[1])
+        return np.stack(rows[::-1]) if rows else None
+
+
+def _nearest(seen: Sequence[Observation], stamp_ns: int) -> Observation:
+    return min(seen, key=lambda one: abs(one.stamp_ns - stamp_ns))
