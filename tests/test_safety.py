@@ -195,6 +195,78 @@ def test_joints_are_limited_in_their_own_units_about_where_they_are():
         np.float32([5, -5, 0.5]), observation, 0), [1, -1, 0.5])  # fmt: skip
 
 
+def wild(layer, spec, commands, observe, *, seed=0, uneven=False):
+    """Send random goals, some near, some far, some jumping every tick; return what was sent and when, s."""
+    rng = np.random.default_rng(seed)
+    sent, times, now_ns = [], [], 0
+    goal = commands(rng)
+    for _ in range(2000):
+        if rng.random() < (0.02, 0.2, 1.0)[(now_ns // 10**10) % 3]:
+            goal = commands(rng)
+        sent.append(layer.limit(goal, observe(now_ns), now_ns).astype(np.float64))
+        times.append(now_ns * 1e-9)
+        now_ns += round(spec.period_ns * (rng.uniform(0.6, 1.0) if uneven else 1.0))
+    return np.array(sent), np.array(times)
+
+
+def dynamics(sent, times):
+    """Velocities (T-1, D) and accelerations (T-2, D) of what was sent, each over the time since the command before."""
+    dt = np.diff(times)[:, None]
+    velocity = np.diff(sent, axis=0) / dt
+    return velocity, np.diff(velocity, axis=0) / dt[1:]
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_random_joint_commands_never_break_speed_acceleration_or_box(uneven):
+    rate, accel, high = np.array([1.0, 2.0, 3.0]), np.array([5.0, 20.0, 9.0]), np.array([1.0, 0.7, 1.0])
+    limits = SafetyLimits(low=tuple(-high), high=tuple(high), margin=0.1, max_rate=tuple(rate), max_accel=tuple(accel))
+    layer = SafetyLayer(limits, JOINTS)
+    at = {"q": np.float32([0.2, 0.2]), "gripper": np.float32([0.0])}
+    sent, times = wild(layer, JOINTS, lambda rng: np.float32(rng.uniform(-1.5, 1.5, 3)),
+                       lambda now_ns: Observation(now_ns, at), uneven=uneven)  # fmt: skip
+    velocity, acceleration = dynamics(sent, times)
+    noise = 1e-6 / np.diff(times).min()  # of float32
+    assert (np.abs(sent) <= high - 0.1 + 1e-6).all()
+    assert (np.abs(velocity) <= rate + noise).all()
+    assert (np.abs(velocity).max(0) >= 0.9 * rate).all()  # and they are used
+    assert (np.abs(acceleration) <= accel + 2 * noise / np.diff(times).min()).all()
+    assert (np.abs(acceleration).max(0) >= 0.9 * accel).all()
+
+
+def test_random_poses_never_break_speed_or_acceleration():
+    limits = replace(limits_for(ARM), max_accel_m_s2=4.0, max_turn_accel_rad_s2=20.0)
+    layer = SafetyLayer(limits, ARM)
+    sent, times = wild(
+        layer, ARM, lambda rng: pose(rng.uniform([0, -0.8, -0.2], [1, 0.8, 1]), matrix_to_rot6d(random_rotation(rng))),
+        seen,
+    )  # fmt: skip
+    velocity, acceleration = dynamics(sent[:, :3], times)
+    assert np.linalg.norm(velocity, axis=1).max() <= 0.5 + 1e-4
+    assert np.linalg.norm(acceleration, axis=1).max() <= 4.0 + 1e-2
+    turns = np.array([angle(a, b) for a, b in zip(sent[:-1, 3:9], sent[1:, 3:9], strict=True)]) / np.diff(times)
+    assert turns.max() <= 2.0 + 1e-2
+    assert (sent[:, :3] >= np.array(limits.low) - 1e-6).all()
+    assert (sent[:, :3] <= np.array(limits.high) + 1e-6).all()
+
+
+def test_it_arrives_on_a_straight_line_without_overshoot_and_follows_without_a_lag():
+    layer = SafetyLayer(SafetyLimits(max_rate=(1.0, 1.0, 1.0), max_accel=(4.0, 4.0, 4.0)), JOINTS)
+    still = {"q": np.zeros(2, np.float32), "gripper": np.zeros(1, np.float32)}
+
+    def follow(rows):
+        times = [k * JOINTS.period_ns for k in range(len(rows))]
+        layer.reset()
+        return np.array([layer.limit(row, Observation(t, still), t) for row, t in zip(rows, times, strict=True)])
+
+    goal = np.float32([0.8, -0.4, 0.2])
+    sent = follow(np.tile(goal, (40, 1)))
+    np.testing.assert_allclose(sent, np.outer(sent[:, 0] / goal[0], goal), atol=1e-5)
+    assert (np.diff(sent[:, 0]) >= -1e-6).all()
+    np.testing.assert_allclose(sent[-1], goal, atol=1e-5)
+    path = np.float32([[0.3 * np.sin(0.1 * k)] * 3 for k in range(100)])
+    np.testing.assert_allclose(follow(path)[20:], path[20:], atol=1e-6)
+
+
 def test_unknown_units_are_only_checked():
     layer = SafetyLayer(limits_for(VECTOR), VECTOR)
     np.testing.assert_array_equal(layer.limit(np.float32([500, 3]), Observation(0, {}), 0), [500, 3])
@@ -215,6 +287,10 @@ def test_unknown_units_are_only_checked():
         ({"low": (0, 0, 0)}, "both low and high"),
         ({"low": (0, 0, 1), "high": (1, 1, 1)}, "not below"),
         ({"low": (0, 0), "high": (1, 1, 1)}, "not below"),
+        ({"low": (0, 0, 0), "high": (1, 1, 1), "margin": 0.5}, "not below .* by twice the margin of 0.5"),
+        ({"margin": -0.1}, "must not be negative"),
+        ({"margin": np.nan}, "finite"),
+        ({"max_accel": (1.0, 0.0)}, "must be positive"),
         ({"max_rate": (1.0, -1.0)}, "max_rate"),
         ({"max_step": (1.0, np.nan)}, "finite"),
     ],
@@ -232,6 +308,8 @@ def test_bad_limits_are_refused_at_once(limits, says):
         ({"max_rate": (1.0,) * 10}, ARM, "max_speed_m_s"),
         ({"max_rate": (1.0,)}, JOINTS, "want 3"),
         ({"max_turn_rad_s": 1.0}, JOINTS, "max_rate"),
+        ({"max_accel_m_s2": 1.0}, JOINTS, "joint actions take max_rate, max_accel, not max_accel_m_s2"),
+        ({"max_accel": (1.0, 1.0)}, JOINTS, "max_accel has 2 numbers; want 3"),
         ({}, replace(ARM, state={}), "tool_pos"),
         ({"max_rate": (1.0,) * 3}, replace(JOINTS, state={"q": StateSpec(9, ("rad",))}), r"'q \(9,\)'"),
     ],

@@ -1,72 +1,31 @@
 """The last word on a command: finite, fresh, in the box, no faster than allowed. Not a certified safety function."""
 
 from collections import Counter
-from dataclasses import dataclass, fields
 
 import numpy as np
 
-from robopolicy.errors import ContractError, LateCommand, UnsafeCommand
-from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, quat_to_matrix, rot6d_to_matrix
+from robopolicy.errors import LateCommand, UnsafeCommand
+from robopolicy.rotations import (
+    matrix_to_rot6d,
+    matrix_to_rotvec,
+    quat_to_matrix,
+    rot6d_to_matrix,
+    rotvec_to_matrix,
+)
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation
+from robopolicy_hardware.reach import Reach
+from robopolicy_hardware.safety_limits import SafetyLimits, limits_for, require_fit
 
-
-@dataclass(frozen=True)
-class SafetyLimits:
-    """What a command may be; None does not limit.
-
-    Raises:
-        ContractError: at construction, if a limit is not finite, not positive or not in order.
-    """
-
-    max_age_s: float = 0.2  # observation, or any of its pictures, older than this: nothing is sent
-    low: tuple[float, ...] | None = None  # box: (3,) m of a tool pose, otherwise (A,) in the action's units
-    high: tuple[float, ...] | None = None
-    max_speed_m_s: float | None = None  # tool pose, translation
-    max_turn_rad_s: float | None = None  # tool pose, rotation
-    max_rate: tuple[float, ...] | None = None  # (A,) action units per second; not for a tool pose
-    max_step: tuple[float, ...] | None = None  # (A,) action units per command; for a tool pose (1,) m
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not np.all(np.isfinite(value)):
-                raise ContractError(f"safety limit {field.name} is {value}; it must be finite (None does not limit)")
-            if value is not None and field.name.startswith("max_") and not np.all(np.asarray(value) > 0):
-                raise ContractError(f"safety limit {field.name} is {value}; it must be positive")
-        if (self.low is None) != (self.high is None):
-            raise ContractError("safety box: give both low and high, or neither")
-        if self.low is not None and self.high is not None and not _ordered(self.low, self.high):
-            raise ContractError(f"safety box: low {self.low} is not below high {self.high} in every element")
-
-
-def limits_for(spec: PolicySpec) -> SafetyLimits:
-    """Return cautious limits for the spec's kind of action.
-
-    A tool pose may move 0.5 m/s and turn 2 rad/s inside a table-top box in front of the base; a joint 1.5 rad/s. A
-    ``vector`` is checked for length, finite numbers and freshness only, since nothing is known of its units: give
-    `SafetyLimits` of your own to whatever such a robot can break.
-
-    Raises:
-        ContractError: if there are no cautious limits for the kind.
-    """
-    if spec.action.kind == "tool_pose":
-        return SafetyLimits(low=(0.1, -0.6, 0.0), high=(0.9, 0.6, 0.9), max_speed_m_s=0.5, max_turn_rad_s=2.0)
-    if spec.action.kind == "joint":
-        return SafetyLimits(max_rate=(1.5,) * spec.action.dim)
-    if spec.action.kind == "vector":
-        return SafetyLimits()
-    raise ContractError(
-        f"there are no default safety limits for {spec.action.kind!r} actions; "
-        "give them explicitly: SafetyLayer(SafetyLimits(low=..., high=..., max_rate=...), spec)"
-    )
+__all__ = ["SafetyLayer", "SafetyLimits", "limits_for"]
 
 
 class SafetyLayer:
     """Limits each command about the one before it; satisfies ``robopolicy.interfaces.Safety``.
 
-    In order: length and finite numbers, freshness of the observation and its pictures, the box, then the speed, step
-    and turn limits, which shorten the *whole* step by one factor, so that it keeps its direction. The step starts from
+    In order: length and finite numbers, freshness of the observation and its pictures, the box, then the speed, step,
+    turn and acceleration limits, which shorten the *whole* step by one factor: it keeps its direction (see `Reach`).
+    With accelerations it slows down before the end of the box and before a goal that stands. The step starts from
     the command sent before, or from the measured pose at the first command and after a pause (a ``vector`` action has
     no measured counterpart: there the first command is taken as it comes). From outside the box the arm comes back at
     the limited speed.
@@ -84,13 +43,24 @@ class SafetyLayer:
         self._spec = spec
         self._pose = spec.action.kind == "tool_pose"
         self.counts: Counter[str] = Counter()  # how often each limit acted: box, speed, refused
-        _check_lengths(limits, spec)
+        require_fit(limits, spec)
+        self._axes: _Pose | _Numbers = (_Pose if self._pose else _Numbers)(spec, limits)
+        self._reach = self._axes.reach
+        self._sides = (np.zeros(0), np.zeros(0))
+        if limits.low is not None and limits.high is not None:
+            self._sides = (np.array(limits.low) + limits.margin, np.array(limits.high) - limits.margin)
         self.reset()
 
     def reset(self) -> None:
         """Forget the previous command; the next one starts from the measured pose."""
         self._previous: np.ndarray | None = None  # (A,) as sent
         self._previous_ns = 0
+        self._rest()
+
+    def _rest(self) -> None:
+        """It stands: the next step begins with no velocity."""
+        self._velocity = np.zeros(self._axes.dim)
+        self._goal: np.ndarray | None = None  # the command wanted before
 
     def limit(self, action: np.ndarray, observation: Observation, now_ns: int) -> np.ndarray:
         """Return the nearest allowed command (A,) float32 on the way to ``action``.
@@ -136,6 +106,7 @@ class SafetyLayer:
         elapsed_s = (now_ns - self._previous_ns) / 1e9
         if self._previous is not None and elapsed_s <= 2 * period_s:
             return self._previous, min(elapsed_s, period_s)  # a late tick earns no larger step
+        self._rest()
         return self._measured(observation), period_s
 
     def _measured(self, observation: Observation) -> np.ndarray | None:
@@ -154,87 +125,99 @@ class SafetyLayer:
         boxed = wanted.copy()
         if self._limits.low is not None:
             part = slice(0, len(self._limits.low))
-            boxed[part] = np.clip(boxed[part], self._limits.low, self._limits.high)
+            boxed[part] = np.clip(boxed[part], *self._sides)
         if self._pose:
             boxed[9] = np.clip(boxed[9], 0.0, 1.0)
         self.counts["box"] += not np.array_equal(boxed, wanted)
         return boxed
 
     def _toward(self, start: np.ndarray, goal: np.ndarray, elapsed_s: float) -> np.ndarray:
-        """Go from start to goal by the largest allowed fraction of the whole step."""
-        if not self._pose:
-            step = goal - start
-            fraction = min(1.0, _ratio(self._limits.max_step, step), _ratio(self._limits.max_rate, step, elapsed_s))
-            self.counts["speed"] += fraction < 1.0
-            sent: np.ndarray = start + fraction * step
-            return sent
-        turn_from = start[3:9] if np.all(np.isfinite(start[3:9])) else goal[3:9]
-        from_quat = matrix_to_quat(rot6d_to_matrix(turn_from))
-        to_quat = matrix_to_quat(rot6d_to_matrix(goal[3:9]))
-        step = goal[:3] - start[:3]
-        distance, angle = np.array([np.linalg.norm(step)]), np.array([_angle(from_quat, to_quat)])
-        fraction = min(
-            1.0,
-            _ratio(self._limits.max_step, distance),
-            _ratio(_one(self._limits.max_speed_m_s), distance, elapsed_s),
-            _ratio(_one(self._limits.max_turn_rad_s), angle, elapsed_s),
-        )
-        self.counts["speed"] += fraction < 1.0
-        rotation = quat_to_matrix(_slerp(from_quat, to_quat, fraction))
-        return np.concatenate([start[:3] + fraction * step, matrix_to_rot6d(rotation), goal[9:]])
+        """Go from start towards goal, as far as the whole step may go in the time there was."""
+        if elapsed_s <= 0:
+            return start
+        axes = self._axes
+        step = axes.between(start, goal)
+        goal_speed = np.zeros_like(step) if self._goal is None else axes.between(self._goal, goal) / elapsed_s
+        if self._reach.fraction(goal_speed) < 1:
+            goal_speed = np.zeros_like(step)  # it jumped
+        below, above = axes.room(start, self._limits)
+        wanted = step * axes.step_fraction(step, self._limits)
+        velocity = self._reach.velocity(wanted, self._velocity, goal_speed, below, above, elapsed_s)
+        moved = velocity * elapsed_s
+        self.counts["speed"] += not np.allclose(moved, step, rtol=0, atol=1e-9)
+        self._velocity, self._goal = velocity, goal
+        return goal if np.array_equal(moved, step) else axes.along(start, goal, moved)
 
 
-def _check_lengths(limits: SafetyLimits, spec: PolicySpec) -> None:
-    pose = spec.action.kind == "tool_pose"
-    if pose and "tool_pos" not in spec.state:
-        raise ContractError(f"safety: a tool pose is limited about 'tool_pos'; the robot has {sorted(spec.state)}")
-    if pose and limits.max_rate is not None:
-        raise ContractError("safety: a tool pose takes max_speed_m_s and max_turn_rad_s, not max_rate")
-    if not pose and (limits.max_speed_m_s is not None or limits.max_turn_rad_s is not None):
-        raise ContractError(f"safety: {spec.action.kind} actions take max_rate, not max_speed_m_s or max_turn_rad_s")
-    if spec.action.kind == "joint" and (limits.max_rate or limits.max_step) and not _measures_joints(spec):
-        raise ContractError(
-            f"safety: joint limits start from the measured 'q' and 'gripper', {spec.action.dim} numbers together; "
-            f"the robot has {sorted(f'{name} ({part.dim},)' for name, part in spec.state.items())}"
-        )
-    want = {"low": 3, "high": 3, "max_step": 1} if pose else {}
-    for name in ("low", "high", "max_rate", "max_step"):
-        value = getattr(limits, name)
-        if value is not None and len(value) != want.get(name, spec.action.dim):
-            raise ContractError(f"safety limit {name} has {len(value)} numbers; want {want.get(name, spec.action.dim)}")
+class _Numbers:
+    """Each element of a command is an axis."""
+
+    def __init__(self, spec: PolicySpec, limits: SafetyLimits) -> None:
+        self.dim = spec.action.dim
+        self.reach = Reach(_array(limits.max_rate), (), _array(limits.max_accel), spec.period_ns / 1e9)
+
+    def between(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        return goal - start
+
+    def along(self, start: np.ndarray, goal: np.ndarray, moved: np.ndarray) -> np.ndarray:
+        return start + moved
+
+    def room(self, start: np.ndarray, limits: SafetyLimits) -> tuple[np.ndarray, np.ndarray]:
+        return _room(start, limits, self.dim)
+
+    def step_fraction(self, step: np.ndarray, limits: SafetyLimits) -> float:
+        if limits.max_step is None:
+            return 1.0
+        return min(1.0, float(np.min(np.asarray(limits.max_step) / np.maximum(np.abs(step), 1e-12))))
 
 
-def _measures_joints(spec: PolicySpec) -> bool:
-    return sum(spec.state[name].dim for name in ("q", "gripper") if name in spec.state) == spec.action.dim
+class _Pose:
+    """Axes of a tool pose: three of translation, three of turning about the base frame's; the gripper is as wanted."""
+
+    dim = 6
+
+    def __init__(self, spec: PolicySpec, limits: SafetyLimits) -> None:
+        norms = ((slice(0, 3), limits.max_speed_m_s), (slice(3, 6), limits.max_turn_rad_s))
+        each = 1 / np.sqrt(3)  # of an axis, so that the norm keeps the limit
+        accel = [limits.max_accel_m_s2, limits.max_turn_accel_rad_s2]
+        per_axis = np.repeat([np.inf if one is None else one * each for one in accel], 3)
+        self.reach = Reach(
+            None, tuple((axes, limit) for axes, limit in norms if limit is not None),
+            None if np.all(np.isinf(per_axis)) else per_axis, spec.period_ns / 1e9,
+        )  # fmt: skip
+
+    def between(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        return np.concatenate([goal[:3] - start[:3], _turn(start, goal)])
+
+    def along(self, start: np.ndarray, goal: np.ndarray, moved: np.ndarray) -> np.ndarray:
+        began = start[3:9] if np.all(np.isfinite(start[3:9])) else goal[3:9]
+        turned = rotvec_to_matrix(moved[3:]) @ rot6d_to_matrix(began)
+        return np.concatenate([start[:3] + moved[:3], matrix_to_rot6d(turned), goal[9:]])
+
+    def room(self, start: np.ndarray, limits: SafetyLimits) -> tuple[np.ndarray, np.ndarray]:
+        return _room(start, limits, self.dim)
+
+    def step_fraction(self, step: np.ndarray, limits: SafetyLimits) -> float:
+        if limits.max_step is None:
+            return 1.0
+        return min(1.0, limits.max_step[0] / max(float(np.linalg.norm(step[:3])), 1e-12))
 
 
-def _ordered(low: tuple[float, ...], high: tuple[float, ...]) -> bool:
-    return len(low) == len(high) and all(a < b for a, b in zip(low, high, strict=True))
+def _turn(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """The shortest turn (3,) rad about the base frame's axes; none from a rotation that is not known."""
+    if not np.all(np.isfinite(start[3:9])):
+        return np.zeros(3)
+    return matrix_to_rotvec(rot6d_to_matrix(goal[3:9]) @ rot6d_to_matrix(start[3:9]).T)
 
 
-def _one(limit: float | None) -> tuple[float, ...] | None:
-    return None if limit is None else (limit,)
+def _room(start: np.ndarray, limits: SafetyLimits, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    below, above = np.full(dim, np.inf), np.full(dim, np.inf)
+    if limits.low is not None and limits.high is not None:
+        n = len(limits.low)
+        below[:n] = np.maximum(start[:n] - limits.low - limits.margin, 0.0)
+        above[:n] = np.maximum(limits.high - start[:n] - limits.margin, 0.0)
+    return below, above
 
 
-def _ratio(limit: tuple[float, ...] | None, step: np.ndarray, elapsed_s: float = 1.0) -> float:
-    """Largest fraction of ``step`` (D,) that stays within ``limit * elapsed_s`` in every element."""
-    if limit is None:
-        return 1.0
-    allowed = np.asarray(limit) * elapsed_s
-    return float(np.min(allowed / np.maximum(np.abs(step), np.maximum(allowed, 1e-12))))
-
-
-def _angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Angle in rad between two rotations given as unit quaternions; exact for small ones too."""
-    b = b if np.dot(a, b) >= 0 else -b
-    return float(4.0 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b)))
-
-
-def _slerp(a: np.ndarray, b: np.ndarray, fraction: float) -> np.ndarray:
-    """The rotation ``fraction`` of the way along the geodesic (Shoemake 1985)."""
-    b = b if np.dot(a, b) >= 0 else -b
-    half = _angle(a, b) / 2
-    if half < 1e-9:
-        return b
-    between: np.ndarray = (np.sin((1 - fraction) * half) * a + np.sin(fraction * half) * b) / np.sin(half)
-    return between
+def _array(limit: tuple[float, ...] | None) -> np.ndarray | None:
+    return None if limit is None else np.array(limit, np.float64)

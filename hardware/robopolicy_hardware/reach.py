@@ -1,0 +1,107 @@
+"""How fast a command may move: one factor for the whole step, and no faster than it can brake before the box ends."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+EXACT = 1e-12
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Limits of D axes of motion; None, or infinity in an element, does not limit.
+
+    Args:
+        speed: (D,) of each axis, units/s.
+        norms: ((axes, speed), ...): of the norm over some axes, units/s.
+        acceleration: (D,) of each axis, units/s^2.
+        period_s: the longest that two commands are apart; braking is planned for it.
+    """
+
+    speed: np.ndarray | None
+    norms: tuple[tuple[slice, float], ...]
+    acceleration: np.ndarray | None
+    period_s: float
+
+    def velocity(
+        self,
+        step: np.ndarray,
+        before: np.ndarray,
+        goal_speed: np.ndarray,
+        below: np.ndarray,
+        above: np.ndarray,
+        dt_s: float,
+    ) -> np.ndarray:
+        """Return the velocity (D,) for the next ``dt_s``, the nearest allowed to ``step / dt_s``.
+
+        Without acceleration limits it has the direction of the step. With them it has where it can: from rest, and
+        whenever some fraction of it may follow the velocity before. Otherwise it brakes the rest as fast as allowed. A
+        goal that moves is followed without a lag; one that is far is neared no faster than it can brake.
+
+        Args:
+            step: (D,) from the command before to the one wanted.
+            before: (D,) velocity of the command before.
+            goal_speed: (D,) velocity of what is wanted; 0 of a goal that jumped.
+            below: (D,) room to the lower end of the box, at least 0; infinity without one.
+            above: (D,) room to the upper end.
+            dt_s: time since the command before, at most the period.
+        """
+        wanted = step / dt_s
+        wanted = wanted * self.fraction(wanted)
+        if self.acceleration is None:
+            return wanted
+        nearing, brakes = wanted - goal_speed, self._stoppable(np.abs(step))
+        wanted = goal_speed + nearing * min(1.0, float(np.min(brakes / np.maximum(np.abs(nearing), EXACT))))
+        wanted = wanted * self.fraction(wanted)
+        low, high = self._reachable(before, below, above, dt_s)
+        fraction = _fraction_within(np.zeros_like(wanted), wanted, low, high)
+        if fraction is not None:
+            return fraction * wanted
+        brake = np.clip(0.0, low, high)
+        along = _fraction_within(brake, wanted, low, high)
+        return brake + (along or 0.0) * (wanted - brake)
+
+    def fraction(self, velocity: np.ndarray) -> float:
+        """Return the largest f up to 1 with f ``velocity`` (D,) within the limits of speed."""
+        found = 1.0
+        if self.speed is not None:
+            found = min(found, float(np.min(self.speed / np.maximum(np.abs(velocity), EXACT))))
+        for axes, limit in self.norms:
+            found = min(found, limit / max(float(np.linalg.norm(velocity[axes])), EXACT))
+        return found
+
+    def _reachable(
+        self, before: np.ndarray, below: np.ndarray, above: np.ndarray, dt_s: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Velocities (D,) to (D,) that the acceleration allows, and from which it can stop inside the box."""
+        assert self.acceleration is not None
+        change = self.acceleration * dt_s
+        low, high = before - change, before + change
+        low = np.maximum(low, -self._stoppable(below))
+        high = np.minimum(high, self._stoppable(above))
+        # after ticks of uneven length both may be out of reach: then it brakes as fast as it may
+        high = np.maximum(high, before - change)
+        low = np.minimum(low, before + change)
+        return np.minimum(low, high), np.maximum(low, high)
+
+    def _stoppable(self, room: np.ndarray) -> np.ndarray:
+        """The fastest v (D,) with v * period + v^2 / 2a <= room: one more period, then braking."""
+        assert self.acceleration is not None
+        t, a = self.period_s, self.acceleration
+        with np.errstate(invalid="ignore"):
+            v = a * (np.sqrt(t * t + 2 * np.maximum(room, 0.0) / a) - t)
+        return np.where(np.isfinite(room) & np.isfinite(a), v, np.inf)
+
+
+def _fraction_within(start: np.ndarray, stop: np.ndarray, low: np.ndarray, high: np.ndarray) -> float | None:
+    """Return the largest f in [0, 1] with low <= start + f (stop - start) <= high in every axis, or None."""
+    way = stop - start
+    moving = np.abs(way) > EXACT
+    if np.any(~moving & ((start < low - EXACT) | (start > high + EXACT))):
+        return None
+    if not np.any(moving):
+        return 1.0
+    first = (np.where(way > 0, low, high) - start)[moving] / way[moving]
+    last = (np.where(way > 0, high, low) - start)[moving] / way[moving]
+    least, most = max(0.0, float(first.max())), min(1.0, float(last.min()))
+    return most if least <= most + EXACT else None

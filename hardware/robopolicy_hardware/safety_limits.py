@@ -1,0 +1,105 @@
+"""What a command may be: limits, checked when they are made, and cautious ones for each kind of action."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from robopolicy.errors import ContractError
+from robopolicy.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class SafetyLimits:
+    """What a command may be; None does not limit.
+
+    Raises:
+        ContractError: at construction, if a limit is not finite, not positive or not in order.
+    """
+
+    max_age_s: float = 0.2  # observation, or any of its pictures, older than this: nothing is sent
+    low: tuple[float, ...] | None = None  # box: (3,) m of a tool pose, otherwise (A,) in the action's units
+    high: tuple[float, ...] | None = None
+    max_speed_m_s: float | None = None  # tool pose, translation
+    max_turn_rad_s: float | None = None  # tool pose, rotation
+    max_rate: tuple[float, ...] | None = None  # (A,) action units per second; not for a tool pose
+    max_step: tuple[float, ...] | None = None  # (A,) action units per command; for a tool pose (1,) m
+    margin: float = 0.0  # kept from every side of the box, in its units
+    max_accel_m_s2: float | None = None  # tool pose, translation
+    max_turn_accel_rad_s2: float | None = None  # tool pose, rotation
+    max_accel: tuple[float, ...] | None = None  # (A,) action units per second^2; not for a tool pose
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not np.all(np.isfinite(value)):
+                raise ContractError(f"safety limit {field.name} is {value}; it must be finite (None does not limit)")
+            if value is not None and field.name.startswith("max_") and not np.all(np.asarray(value) > 0):
+                raise ContractError(f"safety limit {field.name} is {value}; it must be positive")
+        if (self.low is None) != (self.high is None):
+            raise ContractError("safety box: give both low and high, or neither")
+        if self.low is not None and self.high is not None and not _ordered(self.low, self.high, self.margin):
+            within = f" by twice the margin of {self.margin:g}" if self.margin else ""
+            raise ContractError(f"safety box: low {self.low} is not below high {self.high}{within} in every element")
+        if self.margin < 0:
+            raise ContractError(f"safety limit margin is {self.margin}; it must not be negative")
+
+
+def limits_for(spec: PolicySpec) -> SafetyLimits:
+    """Return cautious limits for the spec's kind of action.
+
+    A tool pose may move 0.5 m/s and turn 2 rad/s inside a table-top box in front of the base; a joint 1.5 rad/s. A
+    ``vector`` is checked for length, finite numbers and freshness only, since nothing is known of its units: give
+    `SafetyLimits` of your own to whatever such a robot can break.
+
+    Raises:
+        ContractError: if there are no cautious limits for the kind.
+    """
+    if spec.action.kind == "tool_pose":
+        return SafetyLimits(low=(0.1, -0.6, 0.0), high=(0.9, 0.6, 0.9), max_speed_m_s=0.5, max_turn_rad_s=2.0)
+    if spec.action.kind == "joint":
+        return SafetyLimits(max_rate=(1.5,) * spec.action.dim)
+    if spec.action.kind == "vector":
+        return SafetyLimits()
+    raise ContractError(
+        f"there are no default safety limits for {spec.action.kind!r} actions; "
+        "give them explicitly: SafetyLayer(SafetyLimits(low=..., high=..., max_rate=...), spec)"
+    )
+
+
+def require_fit(limits: SafetyLimits, spec: PolicySpec) -> None:
+    """Check that ``limits`` are those of a robot of ``spec``.
+
+    Raises:
+        ContractError: if one has the wrong length, or is of another kind of action, or what it starts from is not
+            measured.
+    """
+    pose = spec.action.kind == "tool_pose"
+    if pose and "tool_pos" not in spec.state:
+        raise ContractError(f"safety: a tool pose is limited about 'tool_pos'; the robot has {sorted(spec.state)}")
+    of_pose, of_axes = (
+        ("max_speed_m_s", "max_turn_rad_s", "max_accel_m_s2", "max_turn_accel_rad_s2"),
+        ("max_rate", "max_accel"),
+    )
+    wrong = [name for name in (of_axes if pose else of_pose) if getattr(limits, name) is not None]
+    if wrong:
+        takes = ", ".join(of_pose if pose else of_axes)
+        raise ContractError(f"safety: {spec.action.kind} actions take {takes}, not {wrong[0]}")
+    moving = limits.max_rate or limits.max_step or limits.max_accel
+    if spec.action.kind == "joint" and moving and not _measures_joints(spec):
+        raise ContractError(
+            f"safety: joint limits start from the measured 'q' and 'gripper', {spec.action.dim} numbers together; "
+            f"the robot has {sorted(f'{name} ({part.dim},)' for name, part in spec.state.items())}"
+        )
+    want = {"low": 3, "high": 3, "max_step": 1} if pose else {}
+    for name in ("low", "high", "max_rate", "max_step", "max_accel"):
+        value = getattr(limits, name)
+        if value is not None and len(value) != want.get(name, spec.action.dim):
+            raise ContractError(f"safety limit {name} has {len(value)} numbers; want {want.get(name, spec.action.dim)}")
+
+
+def _measures_joints(spec: PolicySpec) -> bool:
+    return sum(spec.state[name].dim for name in ("q", "gripper") if name in spec.state) == spec.action.dim
+
+
+def _ordered(low: tuple[float, ...], high: tuple[float, ...], margin: float) -> bool:
+    return len(low) == len(high) and all(a + margin < b - margin for a, b in zip(low, high, strict=True))
