@@ -1,0 +1,207 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from robopolicy.clock import WallClock
+from robopolicy.errors import ContractError, StaleFrame, UnsafeCommand
+from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.testing import RobotContract
+from robopolicy_hardware.mock import MockRobot
+from robopolicy_hardware.supervisor import Supervised, Watchdogs
+
+JOINTS = PolicySpec(
+    state={"q": StateSpec(2, ("rad",)), "gripper": StateSpec(1, ("open",))},
+    action=ActionSpec("joint", ("j1", "j2", "gripper"), ("rad", "rad", "open")),
+)
+GOAL = np.float32([0.1, 0.2, 1.0])
+
+
+class Remembers(MockRobot):
+    """A mock that remembers why it was stopped and from which thread."""
+
+    def __init__(self, *args, **options):
+        self.stops, self.silent = [], False
+        super().__init__(*args, **options)
+
+    def read(self):
+        if self.silent:
+            raise StaleFrame("camera front: nothing comes")
+        return super().read()
+
+    def stop(self, reason=""):
+        self.stops.append((reason, threading.current_thread().name))
+        return super().stop(reason)
+
+
+@pytest.fixture
+def watched():
+    made = []
+
+    def make(watchdogs=None, **options):
+        robot = Remembers(JOINTS, WallClock())
+        made.append(Supervised(robot, watchdogs, **options))
+        return made[-1], robot
+
+    yield make
+    for one in made:
+        one.close()
+        one.close()
+
+
+def until(so, timeout_s=30.0):
+    deadline_s = time.monotonic() + timeout_s
+    while not so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+
+
+class TestSupervised(RobotContract):
+    def make(self, clock):
+        return Supervised(MockRobot(JOINTS, clock))
+
+
+def test_from_idle_to_running_and_back(watched):
+    robot, _ = watched(Watchdogs(silent_s=None))
+    assert (robot.state, robot.reason) == ("idle", "")
+    robot.read()
+    assert robot.state == "ready"
+    robot.command(GOAL, 0)
+    assert robot.state == "running"
+    robot.stop("lunch")
+    assert (robot.state, robot.reason) == ("hold", "lunch")
+    robot.command(GOAL, 0)
+    assert (robot.state, robot.reason) == ("running", "")
+
+
+def test_a_loop_that_hangs_is_held_by_the_watchdogs_thread_and_may_go_on(watched):
+    robot, inner = watched(Watchdogs(silent_s=0.05))
+    robot.read()
+    time.sleep(0.2)
+    assert inner.stops == []  # a robot that was never commanded is nobody's to stop
+    robot.command(GOAL, 0)
+    until(lambda: inner.stops)
+    (reason, thread), *_ = inner.stops
+    assert thread == "watchdogs"
+    assert reason.startswith("no command for 0.")
+    assert robot.state == "hold"
+    until(lambda: robot.state == "hold")
+    time.sleep(0.1)
+    assert len(inner.stops) == 1  # it holds; once is enough
+    robot.command(GOAL, 0)
+    assert robot.state == "running"
+
+
+def test_a_stream_that_stops_holds_the_robot(watched):
+    robot, inner = watched(Watchdogs(silent_s=None))
+    robot.read()
+    robot.command(GOAL, 0)
+    inner.silent = True
+    with pytest.raises(StaleFrame):
+        robot.read()
+    assert (robot.state, robot.reason) == ("hold", "camera front: nothing comes")
+    assert inner.stops[-1][0] == "camera front: nothing comes"
+
+
+def test_a_fault_is_latched_until_a_person_resets_it(watched):
+    robot, _ = watched(Watchdogs(silent_s=None))
+    robot.read()
+    robot.command(GOAL, 0)
+    held = robot.fault("it smells")
+    assert robot.state == "fault"
+    assert held.shape == (3,)
+    for again in (lambda: robot.command(GOAL, 0),) * 2:
+        with pytest.raises(UnsafeCommand, match="fault: it smells; put it right, then reset"):
+            again()
+    robot.stop("end of episode")
+    robot.read()
+    assert (robot.state, robot.reason) == ("fault", "it smells")
+    robot.reset()
+    assert robot.state == "idle"
+    robot.read()
+    robot.command(GOAL, 0)
+    assert robot.state == "running"
+
+
+def test_an_arm_that_does_not_follow_is_a_fault(watched):
+    robot, _ = watched(Watchdogs(silent_s=None, tracking=(0.3, 0.3, 5.0)))
+    robot.read()
+    robot.command(np.float32([0.1, 0.1, 0.0]), 0)
+    robot.read()
+    assert robot.state == "running"
+    robot.command(np.float32([0.1, 0.9, 0.0]), 0)
+    robot.read()
+    assert robot.state == "fault"
+    assert robot.reason.startswith("j2 is 0.")
+    assert robot.reason.endswith("from its command; at most 0.3 is allowed")
+
+
+def test_without_the_deadman_nothing_moves_and_letting_go_holds(watched):
+    age = [None]
+    robot, _ = watched(Watchdogs(silent_s=None, deadman_s=0.2), deadman=lambda: age[0])
+    robot.read()
+    with pytest.raises(UnsafeCommand, match="nobody holds the deadman's switch: its last word is ever old"):
+        robot.command(GOAL, 0)
+    age[0] = 0.05
+    robot.command(GOAL, 0)
+    assert robot.state == "running"
+    age[0] = 0.5
+    until(lambda: robot.state == "hold")
+    assert "0.50 s old" in robot.reason
+    age[0] = 0.0
+    robot.command(GOAL, 0)
+    assert robot.state == "running"
+
+
+def test_the_emergency_stop_is_latched_and_so_is_its_silence(watched):
+    word = [(False, 0.0)]
+    robot, _ = watched(Watchdogs(silent_s=None, estop_s=0.2), estop=lambda: word[0])
+    for bad, why in (((True, 0.0), "the emergency stop is pressed"), ((False, 0.9), "nothing is heard of the emer")):
+        word[0] = (False, 0.0)
+        robot.reset()
+        robot.read()
+        robot.command(GOAL, 0)
+        word[0] = bad
+        until(lambda: robot.state == "fault")
+        assert robot.reason.startswith(why)
+        word[0] = (False, 0.0)
+        with pytest.raises(UnsafeCommand, match="fault: "):
+            robot.command(GOAL, 0)
+
+
+def test_stops_and_commands_from_many_threads_end_in_a_hold(watched):
+    robot, inner = watched(Watchdogs(silent_s=None))
+    robot.read()
+    going = [True]
+
+    def command():
+        while going[0]:
+            robot.command(GOAL, 0)
+
+    threads = [threading.Thread(target=command)]
+    threads += [threading.Thread(target=lambda: [robot.stop("now") for _ in range(200)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join()
+    going[0] = False
+    threads[0].join()
+    robot.stop("the last word")
+    assert (robot.state, robot.reason) == ("hold", "the last word")
+    assert len(inner.stops) == 801
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"silent_s": np.nan}, "watchdog silent_s is nan; want finite and above 0"),
+        ({"tracking": (0.1, 0.0)}, "watchdog tracking is"),
+        ({"tracking": (0.1,)}, "tracking has 1 numbers; the action has 3"),
+        ({"deadman_s": 0.1}, "deadman: its age limit and what tells its age go together"),
+        ({"estop_s": 0.1}, "estop: its age limit and what tells of it go together"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_once(limits, says):
+    with pytest.raises(ContractError, match=says):
+        Supervised(MockRobot(JOINTS, WallClock()), Watchdogs(**limits))
