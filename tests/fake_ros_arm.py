@@ -93,7 +93,8 @@ class Arm:
 def main(domain: int, kind: str, log: Path, offset_s: float) -> None:
     import simplejpeg
 
-    from robopolicy_hardware.ros.dds import Topics, message
+    from robopolicy_hardware.ros.codec import message
+    from robopolicy_hardware.ros.dds import Topics
     from robopolicy_hardware.ros.set_points import header
 
     topics = Topics(domain)

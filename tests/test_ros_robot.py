@@ -351,7 +351,8 @@ def test_nobody_and_somebody_else(arm, tmp_path):
 LEADER = """
 import sys, time
 import numpy as np
-from robopolicy_hardware.ros.dds import Topics, message
+from robopolicy_hardware.ros.codec import message
+from robopolicy_hardware.ros.dds import Topics
 from robopolicy_hardware.ros.set_points import header
 publisher = Topics(int(sys.argv[1])).publisher("/leader/joint_states", "sensor_msgs/msg/JointState")
 none = np.zeros(0)

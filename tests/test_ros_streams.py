@@ -13,7 +13,7 @@ from robopolicy.errors import ConfigError, ContractError, StaleFrame, UnsafeComm
 from robopolicy.topics.config import load_config
 from robopolicy_hardware.ros import robot as robot_module
 from robopolicy_hardware.ros import streams as streams_module
-from robopolicy_hardware.ros.dds import message
+from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.robot import RosRobot
 from robopolicy_hardware.ros.set_points import header, of_action
 
@@ -85,6 +85,9 @@ class Publisher:
 
     def send(self, sent):
         self._wire.sent.append((self._topic, sent))
+
+    def close(self):
+        """It has nothing to leave."""
 
     @property
     def subscribers(self):

@@ -27,7 +27,7 @@ FORBIDDEN_IN_PART = {
     "robopolicy_data": {"mujoco", "rclpy", "diffusers"},
     "robopolicy_hardware": {"torch", "zarr", "diffusers"},
 }
-RCLPY_HOMES: set[str] = set()
+RCLPY_HOMES = {"robopolicy_hardware.ros.rclpy_topics"}
 
 
 def modules() -> list[tuple[str, Path]]:

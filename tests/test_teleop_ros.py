@@ -15,7 +15,8 @@ from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.testing import TeleopContract
 from robopolicy.types import Observation, Status
 from robopolicy_hardware.mock import ARM
-from robopolicy_hardware.ros.dds import Topics, message
+from robopolicy_hardware.ros.codec import message
+from robopolicy_hardware.ros.dds import Topics
 from robopolicy_hardware.teleop.leader import APPROACH_RAD_S, LeaderArm
 from robopolicy_hardware.teleop.ros import RosTeleop
 
@@ -42,7 +43,8 @@ JOINTS = PolicySpec(
 PUBLISHER = """
 import sys, time
 import numpy as np
-from robopolicy_hardware.ros.dds import Topics, message
+from robopolicy_hardware.ros.codec import message
+from robopolicy_hardware.ros.dds import Topics
 domain, topic, kind = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 publisher = Topics(domain).publisher(topic, kind)
 Time, Header = message("builtin_interfaces/msg/Time"), message("std_msgs/msg/Header")

@@ -1,30 +1,26 @@
-"""ROS 2 topics without ROS: CycloneDDS carries them, rosbags knows the messages and their bytes."""
+"""ROS 2 topics without ROS: CycloneDDS carries them, on the wire that every ROS 2 node speaks."""
 
 import os
-import re
 import threading
-import time
-from collections import deque
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from robopolicy.errors import MissingExtra, UnknownName, UsageError
+from robopolicy.errors import MissingExtra, UsageError
+from robopolicy_hardware.ros.codec import encoded, hashed, message, typestore
+from robopolicy_hardware.ros.transport import Inbox, OnMessage, require_topic
 
-TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 LAST_DOMAIN = 232  # the ports of those beyond do not exist
 QUEUE = 5  # samples kept for a slow reader
 POLL_NS = 100_000_000  # how long the reading thread waits at a time
 EVERYBODY = 10_000  # publishers of all topics that are looked through, at most
 
-OnMessage = Callable[[Any, int], None]
-
 
 class Topics:
-    """A DDS participant that reads and writes ROS 2 topics, by ROS's own names and types.
+    """A `Transport`: a DDS participant that reads and writes ROS 2 topics, by ROS's own names and types.
 
     The bytes are those that every ROS 2 node sends and understands: topic ``/a/b`` is ``rt/a/b`` on the wire, type
-    ``pkg/msg/Name`` is ``pkg::msg::dds_::Name_``. Which network interfaces are used, ``CYCLONEDDS_URI`` says.
+    ``pkg/msg/Name`` is ``pkg::msg::dds_::Name_``. Which network interfaces are used, ``CYCLONEDDS_URI`` says. It reads
+    as best effort, which matches every publisher, and writes reliably.
 
     Args:
         domain: None takes ``ROS_DOMAIN_ID``, or 0.
@@ -40,7 +36,7 @@ class Topics:
             from cyclonedds.domain import DomainParticipant
         except ImportError as error:
             raise MissingExtra("cyclonedds", "ros") from error
-        _typestore()
+        typestore()
         wanted = (os.environ.get("ROS_DOMAIN_ID") or "0") if domain is None else str(domain)
         if not (wanted.isdecimal() and int(wanted) <= LAST_DOMAIN):
             raise UsageError(f"no ROS 2 domain {wanted!r}: --domain and ROS_DOMAIN_ID are 0 to {LAST_DOMAIN}")
@@ -50,110 +46,73 @@ class Topics:
         except DDSException as error:
             raise UsageError(f"DDS does not start in domain {wanted}: {error.msg}; look at CYCLONEDDS_URI") from error
         self._everybody, self._alive = _everybody(self._participant)
+        self._opened: list[Any] = []
 
-    def subscribe(self, topic: str, kind: str, on_message: OnMessage | None = None) -> "Subscription":
-        """Read a topic from now on, best effort, which matches every publisher.
+    def subscribe(self, topic: str, kind: str, on_message: OnMessage | None = None) -> "DdsSubscription":
+        """Read a topic, as `Transport` says."""
+        require_topic(topic, kind)
+        self._opened.append(DdsSubscription(self._participant, topic, kind, on_message))
+        return self._opened[-1]
 
-        Args:
-            topic: as ROS writes it.
-            kind: type of its messages, e.g. ``sensor_msgs/msg/Image``.
-            on_message: called with every message and when it came (monotonic ns), in the thread that receives; it
-                must not raise.
-
-        Raises:
-            UnknownName: if there is no message type ``kind``.
-            UsageError: if ROS has no such topic names.
-        """
-        return Subscription(self._participant, topic, kind, on_message)
-
-    def publisher(self, topic: str, kind: str) -> "Publisher":
-        """Return what publishes on a topic, reliably.
-
-        Raises:
-            UnknownName: if there is no message type ``kind``.
-        """
-        return Publisher(self._participant, topic, kind)
+    def publisher(self, topic: str, kind: str) -> "DdsPublisher":
+        """Return what publishes on a topic, as `Transport` says."""
+        require_topic(topic, kind)
+        self._opened.append(DdsPublisher(self._participant, topic, kind))
+        return self._opened[-1]
 
     def publishers(self, topic: str) -> list[str]:
-        """Return the types that a topic is published with, one for each publisher that DDS sees, our own too."""
+        """Return the types that a topic is published with, one for each publisher that DDS sees, our own too.
+
+        One that was killed is seen for another ten seconds.
+        """
         return [_ros_type(found.type_name) for found in _published(self._everybody, self._alive, topic)]
 
+    def close(self) -> None:
+        """Leave all topics and the network; idempotent."""
+        for one in self._opened:
+            one.close()
+        self._opened = []
+        self._everybody = self._alive = self._participant = None
 
-class Subscription:
-    """The newest message of a topic and when it came; a thread of its own receives.
 
-    Attributes:
-        undecoded: messages so far whose bytes were no message of this type.
-    """
+class DdsSubscription(Inbox):
+    """The newest message of a topic and when it came; a thread of its own receives."""
 
-    def __init__(self, participant: Any, topic: str, kind: str, on_message: OnMessage | None = None) -> None:
+    def __init__(self, participant: Any, topic: str, kind: str, on_message: OnMessage | None) -> None:
         from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
         from cyclonedds.qos import Policy
         from cyclonedds.sub import DataReader
 
-        self.undecoded, self._why, self._others = 0, "", ""
-        self._topic, self._kind, self._on_message = topic, kind, on_message
+        super().__init__(topic, kind, on_message)
+        self._others = ""
         self._reader = DataReader(
             participant, _topic(participant, topic, kind), qos=_qos(kind, Policy.Reliability.BestEffort)
         )
         self._waiting = WaitSet(participant)
         self._waiting.attach(ReadCondition(self._reader, SampleState.Any | ViewState.Any | InstanceState.Any))
         self._everybody, self._alive = _everybody(participant)
-        self._lock = threading.Lock()
-        self._newest: tuple[Any, int] | None = None
-        self._unseen: deque[Any] = deque(maxlen=QUEUE * 4)
-        self._open = True
         self._thread = threading.Thread(target=self._receive, name=f"dds {topic}", daemon=True)
         self._thread.start()
-
-    def newest(self) -> tuple[Any, int] | None:
-        """Return the newest message and when it came (monotonic ns), or None before the first."""
-        with self._lock:
-            return self._newest
-
-    def unseen(self) -> list[Any]:
-        """Return the messages since the last call, oldest first, the last twenty at most."""
-        with self._lock:
-            messages = list(self._unseen)
-            self._unseen.clear()
-        return messages
 
     @property
     def trouble(self) -> str:
         """Why somebody publishes and nothing comes, in one line that stays the same, or nothing."""
-        return self._others or self._why
-
-    @property
-    def publishers(self) -> int:
-        """How many publishers DDS sees; one that died is counted for another ten seconds."""
-        return len(self._reader.get_matched_publications()) if self._open else 0
+        return self._others or self.why
 
     def close(self) -> None:
         """Stop receiving and leave the topic; idempotent."""
-        self._open = False
+        super().close()
         self._thread.join()
         # CycloneDDS ends what nobody refers to: at once, not when the garbage of a cycle is collected.
         self._on_message = self._waiting = self._reader = self._everybody = self._alive = None
 
     def _receive(self) -> None:
-        while self._open:
+        while self._listening:
             if not self._waiting.wait(POLL_NS):
                 self._look_for_others()
             for sample in self._reader.take(N=QUEUE):
-                if not hasattr(sample, "cdr"):
-                    continue  # a writer left
-                try:
-                    received = _typestore().deserialize_cdr(sample.cdr, self._kind)
-                except Exception as error:  # bytes from the network: whatever they are, they must not end the reading
-                    self.undecoded += 1
-                    self._why = self._why or f"what comes on {self._topic} cannot be read: {error}"
-                    continue
-                came_ns = time.monotonic_ns()
-                if self._on_message is not None:
-                    self._on_message(received, came_ns)
-                with self._lock:
-                    self._newest, self._others = (received, came_ns), ""
-                    self._unseen.append(received)
+                if hasattr(sample, "cdr") and self.take(sample.cdr):  # without bytes: a writer left
+                    self._others = ""
 
     def _look_for_others(self) -> None:
         """DDS joins a reader to writers of its own type only: of all others not even a message would be seen."""
@@ -163,8 +122,8 @@ class Subscription:
         self._others = f"{self._topic} carries {others}, not {self._kind}" if alone else ""
 
 
-class Publisher:
-    """Sends messages, as rosbags makes them, on one topic."""
+class DdsPublisher:
+    """Sends messages on one topic, reliably."""
 
     def __init__(self, participant: Any, topic: str, kind: str) -> None:
         from cyclonedds.pub import DataWriter
@@ -178,38 +137,17 @@ class Publisher:
     def send(self, message: Any) -> None:
         """Publish one message."""
         sample = self._struct.__new__(self._struct)
-        sample.cdr = bytes(_typestore().serialize_cdr(message, self._kind))
+        sample.cdr = encoded(message, self._kind)
         self._writer.write(sample)
 
     @property
     def subscribers(self) -> int:
         """How many readers DDS sees."""
-        return len(self._writer.get_matched_subscriptions())
+        return 0 if self._writer is None else len(self._writer.get_matched_subscriptions())
 
-
-def message(kind: str) -> type:
-    """Return the class of a message type, e.g. ``geometry_msgs/msg/TwistStamped``.
-
-    Raises:
-        UnknownName: naming the types of the same package.
-    """
-    types = _typestore().types
-    if kind not in types:
-        package = kind.partition("/")[0] + "/"
-        raise UnknownName(
-            "message type", kind, [name for name in types if name.startswith(package)] or ["PKG/msg/TYPE"]
-        )
-    found: type = types[kind]
-    return found
-
-
-@cache
-def _typestore() -> Any:
-    try:
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise MissingExtra("rosbags", "ros") from error
-    return get_typestore(Stores.ROS2_JAZZY)
+    def close(self) -> None:
+        """Leave the topic; idempotent."""
+        self._writer = None
 
 
 def _everybody(participant: Any) -> tuple[Any, Any]:
@@ -229,8 +167,6 @@ def _published(everybody: Any, alive: Any, topic: str) -> list[Any]:
 def _topic(participant: Any, topic: str, kind: str) -> Any:
     from cyclonedds.topic import Topic
 
-    if not TOPIC.fullmatch(topic):
-        raise UsageError(f"{topic!r} is no topic's name; want letters, digits and _, as in /teleop/twist")
     return Topic(participant, f"rt/{topic.lstrip('/')}", _struct(kind))
 
 
@@ -238,12 +174,11 @@ def _qos(kind: str, reliability: Any) -> Any:
     """Keep last, volatile; a writer's and a reader's user data carry the type's hash, which newer ROS asks for."""
     from cyclonedds.qos import Policy, Qos
 
-    hashed = _typestore().hash_rihs01(kind)
     return Qos(
         reliability,
         Policy.Durability.Volatile,
         Policy.History.KeepLast(QUEUE),
-        Policy.Userdata(f"typehash={hashed};".encode()),
+        Policy.Userdata(f"typehash={hashed(kind)};".encode()),
     )
 
 
@@ -264,7 +199,7 @@ def _struct(kind: str) -> Any:
 
     message(kind)
     name = kind.rpartition("/")[2]
-    fields = {field: _field(*what) for field, what in _typestore().fielddefs[kind][1]}
+    fields = {field: _field(*what) for field, what in typestore().fielddefs[kind][1]}
     struct = make_idl_struct(f"{name}_", _wire_type(kind).replace("::", "."), fields)
 
     class Bytes:

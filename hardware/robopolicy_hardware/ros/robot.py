@@ -18,7 +18,8 @@ from robopolicy.topics.messages import action_spec, decoded, picture
 from robopolicy.types import Observation
 from robopolicy_hardware.ros.holding import HELD, command_frame, require_measured
 from robopolicy_hardware.ros.set_points import of_action, of_gripper
-from robopolicy_hardware.ros.streams import Streams, Transport
+from robopolicy_hardware.ros.streams import Streams
+from robopolicy_hardware.ros.transport import Transport
 
 WAIT_S = 5.0  # for the first message of every topic, and for a controller that listens
 MAX_AGE_S = 0.2  # of the newest message of a stream
@@ -154,7 +155,9 @@ class RosRobot:
         """Leave the topics; idempotent."""
         self._closed = True
         self._streams.close()
-        self._sinks = []  # a publisher without owner leaves its topic
+        for publisher, _ in self._sinks:
+            publisher.close()
+        self._sinks = []
 
     def _measured(self) -> np.ndarray:
         wanted = [f"state {name}" for name in HELD[self.spec.action.kind] if name in self.spec.state]

@@ -8,7 +8,7 @@ import numpy as np
 from robopolicy.errors import ConfigError
 from robopolicy.rotations import matrix_to_quat, rot6d_to_matrix
 from robopolicy.topics.config import ActionTopic, NumbersTopic
-from robopolicy_hardware.ros.dds import message
+from robopolicy_hardware.ros.codec import message
 
 ARRAY, JOINT_STATE = "std_msgs/msg/Float64MultiArray", "sensor_msgs/msg/JointState"
 TRAJECTORY, POSE = "trajectory_msgs/msg/JointTrajectory", "geometry_msgs/msg/PoseStamped"

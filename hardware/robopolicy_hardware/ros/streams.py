@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from robopolicy.alignment import Aligned, Aligner
 from robopolicy.errors import ConfigError, ContractError, RobopolicyError, StaleFrame
 from robopolicy.topics.config import CameraTopic, NumbersTopic
 from robopolicy.topics.messages import PICTURES, numbers, stamp_ns
+from robopolicy_hardware.ros.transport import Transport
 
 KEEP_S = 0.5  # of every stream, or as old as the oldest may be; pictures are large
 PATIENCE_S = 1.0  # for a first message that can be used among others on the same topic that cannot
@@ -28,22 +29,6 @@ class First:
     quats: tuple[int, ...]  # where quaternions start
     units: tuple[str, ...]
     frame: str  # frame_id of its header, if it has one
-
-
-class Transport(Protocol):
-    """What carries the topics: DDS, rclpy, or nothing but this process."""
-
-    def subscribe(self, topic: str, kind: str, on_message: Any = None) -> Any:
-        """Return a subscription: ``trouble`` in one line, ``close()``; ``on_message(message, monotonic ns)``."""
-        ...
-
-    def publisher(self, topic: str, kind: str) -> Any:
-        """Return a publisher: ``send(message)``, how many ``subscribers``."""
-        ...
-
-    def publishers(self, topic: str) -> list[str]:
-        """Return the type that each publisher of a topic has, our own among them."""
-        ...
 
 
 class Streams:

@@ -10,7 +10,8 @@ from robopolicy.errors import UsageError
 from robopolicy.rotations import matrix_to_quat, quat_to_matrix
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Command, Event, Observation, Status
-from robopolicy_hardware.ros.dds import Topics, message
+from robopolicy_hardware.ros.codec import message
+from robopolicy_hardware.ros.dds import Topics
 from robopolicy_hardware.teleop.jog import Buttons, Jog, alive
 from robopolicy_hardware.teleop.leader import LeaderArm
 from robopolicy_hardware.teleop.target import ToolTarget
