@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from robopolicy.clock import SimClock
-from robopolicy.errors import ContractError, UnsafeCommand
+from robopolicy.errors import ConfigError, ContractError, UnsafeCommand
 from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, quat_to_matrix, rot6d_to_matrix
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.testing import SafetyContract
 from robopolicy.types import Observation
 from robopolicy_hardware.mock import ARM, MockRobot
 from robopolicy_hardware.safety import SafetyLayer, SafetyLimits, limits_for
+from robopolicy_hardware.safety_limits import load_limits
+from robopolicy_hardware.supervisor import Watchdogs
 
 ROTATION = matrix_to_rot6d(np.eye(3))
 JOINTS = PolicySpec(
@@ -333,3 +335,50 @@ def test_a_wild_policy_moves_a_robot_no_faster_than_allowed():
         assert np.linalg.norm(now.state["tool_pos"] - before.state["tool_pos"]) <= 0.5 * 0.05 + 1e-6
         before = now
     assert matrix_to_quat(quat_to_matrix(before.state["tool_quat"])).shape == (4,)
+
+
+GOOD = """
+low: [-1, -2, 0]          # rad, and the gripper
+high: [1, 2, 1]
+margin: 0.05
+max_rate: [1, 2, 3.5]
+max_accel: 4              # one for all would be wrong: there are three
+"""
+
+
+def test_limits_of_a_file(tmp_path):
+    path = tmp_path / "limits.yaml"
+    path.write_text(
+        GOOD.replace("max_accel: 4 ", "max_accel: [4, 4, 8] ") + "watchdogs: {silent_s: 0.2, tracking: [1, 1, 2]}\n"
+    )
+    limits, watchdogs = load_limits(path, JOINTS)
+    assert limits == SafetyLimits(
+        low=(-1.0, -2.0, 0.0), high=(1.0, 2.0, 1.0), margin=0.05, max_rate=(1.0, 2.0, 3.5), max_accel=(4.0, 4.0, 8.0)
+    )
+    assert watchdogs == Watchdogs(silent_s=0.2, tracking=(1.0, 1.0, 2.0))
+    path.write_text("")
+    assert load_limits(path, ARM)[0] == limits_for(ARM)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD, "safety limit max_accel has 1 numbers; want 3"),
+        ("max_rat: 1", "no key in the file 'max_rat'; valid: high, low, "),
+        ("low: [0, 0, x]\nhigh: [1, 1, 1]", "low is .*; want a finite number or a list of such"),
+        ("low: [0, 0, .nan]\nhigh: [1, 1, 1]", "low is .*; want a finite number or a list of such"),
+        ("max_speed_m_s: 1", "joint actions take max_rate, max_accel, not max_speed_m_s"),
+        ("watchdogs: {silent: 1}", "no key in watchdogs 'silent'; valid: deadman_s, "),
+        ("watchdogs: {silent_s: -1}", "watchdog silent_s is -1.0; want finite and above 0"),
+        ("- 1", "the file is list"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_a_file_of_limits_that_makes_no_sense_is_one_clear_line(tmp_path, text, says):
+    path = tmp_path / "limits.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_limits(path, JOINTS)
+    assert str(caught.value).startswith(str(path))
+    with pytest.raises(ConfigError, match="none.yaml: No such file or directory; want the YAML file with the limits"):
+        load_limits(tmp_path / "none.yaml", JOINTS)

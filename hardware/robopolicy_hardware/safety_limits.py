@@ -1,11 +1,15 @@
 """What a command may be: limits, checked when they are made, and cautious ones for each kind of action."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robopolicy.errors import ContractError
+from robopolicy.settings import keys, mapping, read_settings
 from robopolicy.spec import PolicySpec
+from robopolicy_hardware.supervisor import Watchdogs
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,27 @@ def limits_for(spec: PolicySpec) -> SafetyLimits:
         f"there are no default safety limits for {spec.action.kind!r} actions; "
         "give them explicitly: SafetyLayer(SafetyLimits(low=..., high=..., max_rate=...), spec)"
     )
+
+
+def load_limits(path: Path | str, spec: PolicySpec) -> tuple[SafetyLimits, Watchdogs]:
+    """Read the limits and watchdogs of a robot from a YAML file; keys are the fields of `SafetyLimits` and `Watchdogs`.
+
+    What the file does not say is as `limits_for` has it; ``null`` too.
+
+    Raises:
+        ConfigError: naming the file and the key that is unknown, makes no sense or does not fit the robot.
+        MissingExtra: without ruamel.yaml.
+    """
+
+    def make(data: Any) -> tuple[SafetyLimits, Watchdogs]:
+        values = mapping(data, "the file")
+        limited = {key: value for key, value in values.items() if key != "watchdogs"}
+        told = keys(limited, SafetyLimits, "the file", prefix="")
+        limits = replace(limits_for(spec), **told)
+        require_fit(limits, spec)
+        return limits, Watchdogs(**keys(values.get("watchdogs"), Watchdogs, "watchdogs"))
+
+    return read_settings(path, make, "the YAML file with the limits of the robot")
 
 
 def require_fit(limits: SafetyLimits, spec: PolicySpec) -> None:

@@ -1,14 +1,14 @@
 """Which ROS 2 topic is which field, in a bag or on a robot: the YAML file, read and checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from robopolicy.errors import ConfigError, ContractError, MissingExtra, RobopolicyError, UnknownName
+from robopolicy.errors import ContractError, UnknownName
 from robopolicy.resampling import HOWS, Rule
+from robopolicy.settings import keys, mapping, read_settings
 from robopolicy.spec import ACTION_KINDS
-from robopolicy.topics.typed import typed
 
 CAMERA_AGE_S, NUMBERS_AGE_S = 0.05, 0.1
 
@@ -99,30 +99,14 @@ def load_config(path: Path | str) -> TopicConfig:
         ConfigError: naming the file and the key that is missing, unknown or makes no sense.
         MissingExtra: without ruamel.yaml, which rosbags brings.
     """
-    try:
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import YAMLError
-    except ImportError:
-        raise MissingExtra("ruamel.yaml", "ros") from None
-    try:
-        data = YAML(typ="safe", pure=True).load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}; want the YAML file that says which topic is which field"
-        ) from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())[:160]}") from error
-    try:
-        return _config(data)
-    except (RobopolicyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_settings(path, _config, "the YAML file that says which topic is which field")
 
 
 def _config(data: Any) -> TopicConfig:
-    values = _keys(data, TopicConfig, "the file", required=("rate_hz", "state", "action"))
-    cameras = {n: _part(v, CameraTopic, f"cameras.{n}") for n, v in _mapping(values.get("cameras"), "cameras").items()}
-    state = {n: _part(v, NumbersTopic, f"state.{n}") for n, v in _mapping(values["state"], "state").items()}
-    command = {"topic": values["action"]} if isinstance(values["action"], str) else _mapping(values["action"], "action")
+    values = keys(data, TopicConfig, "the file", ("rate_hz", "state", "action"), prefix="")
+    cameras = {n: _part(v, CameraTopic, f"cameras.{n}") for n, v in mapping(values.get("cameras"), "cameras").items()}
+    state = {n: _part(v, NumbersTopic, f"state.{n}") for n, v in mapping(values["state"], "state").items()}
+    command = {"topic": values["action"]} if isinstance(values["action"], str) else mapping(values["action"], "action")
     action = _action({"align": "after", **command})
     config = TopicConfig(**(values | {"cameras": cameras, "state": state, "action": action}))
     if not config.rate_hz > 0:
@@ -138,7 +122,7 @@ def _config(data: Any) -> TopicConfig:
 def _action(values: dict[str, Any]) -> ActionTopic:
     gripper = values.get("gripper")
     if gripper is not None:
-        told = {"topic": gripper} if isinstance(gripper, str) else _mapping(gripper, "action.gripper")
+        told = {"topic": gripper} if isinstance(gripper, str) else mapping(gripper, "action.gripper")
         align = {"align": values["align"], "max_age_s": values.get("max_age_s", NUMBERS_AGE_S)}
         values = {**values, "gripper": _part({**align, **told}, NumbersTopic, "action.gripper")}
     action: ActionTopic = _part(values, ActionTopic, "action")
@@ -152,7 +136,7 @@ def _action(values: dict[str, Any]) -> ActionTopic:
 
 
 def _part(data: Any, kind: Any, where: str) -> Any:
-    values = _keys({"topic": data} if isinstance(data, str) else data, kind, where, required=("topic",))
+    values = keys({"topic": data} if isinstance(data, str) else data, kind, where, ("topic",))
     part = kind(**values)
     for key in ("joints", "names", "index"):
         several = getattr(part, key, ())
@@ -166,25 +150,3 @@ def _part(data: Any, kind: Any, where: str) -> Any:
     if not part.max_age_s > 0:
         raise ContractError(f"{where}.max_age_s is {part.max_age_s:g}; want seconds, above 0")
     return part
-
-
-def _keys(data: Any, kind: Any, where: str, required: tuple[str, ...]) -> dict[str, Any]:
-    values = _mapping(data, where)
-    known = [f.name for f in fields(kind)]
-    for key in values:
-        if key not in known:
-            raise UnknownName(f"key in {where}", str(key), known)
-    for key in required:
-        if values.get(key) in (None, ""):
-            raise ContractError(f"{where} has no {key!r}")
-    return typed(values, kind, "" if kind is TopicConfig else f"{where}.")
-
-
-def _mapping(data: Any, where: str) -> dict[str, Any]:
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ContractError(f"{where} is {type(data).__name__} {str(data)[:40]!r}; want keys and values")
-    if odd := [key for key in data if not isinstance(key, str)]:
-        raise ContractError(f"{where}: the name {odd[0]!r} is no text")
-    return dict(data)
