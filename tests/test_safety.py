@@ -380,5 +380,5 @@ def test_a_file_of_limits_that_makes_no_sense_is_one_clear_line(tmp_path, text, 
     with pytest.raises(ConfigError, match=says) as caught:
         load_limits(path, JOINTS)
     assert str(caught.value).startswith(str(path))
-    with pytest.raises(ConfigError, match="none.yaml: No such file or directory; want the YAML file with the limits"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file or directory; want the YAML file with the limits"):
         load_limits(tmp_path / "none.yaml", JOINTS)
