@@ -1,0 +1,14 @@
+"""`robopolicy twin`: the simulated double of a robot: serve it, keep it aligned, identify it."""
+
+import argparse
+from typing import Any
+
+SUBJECTS: tuple[Any, ...] = ()
+
+
+def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
+    """Add the command's actions."""
+    parser = commands.add_parser("twin", help="serve a simulated robot, keep a twin aligned, identify its parameters")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for subject in SUBJECTS:
+        subject.add_action(actions, debug)
