@@ -1,20 +1,21 @@
-"""Worlds by name: ``twin:lift``, ``gymnasium:gym_pusht/PushT-v0``."""
+"""Worlds by name: ``twin:lift``, ``gymnasium:gym_pusht/PushT-v0``, ``planar:pusht``."""
 
 from typing import Any
 
-from robopolicy.errors import UnknownName
+from robopolicy.errors import UnknownName, UnknownTask
 from robopolicy.interfaces import Clock
 
-KINDS = ("twin:TASK", "gymnasium:ENV_ID")
+KINDS = ("twin:TASK", "gymnasium:ENV_ID", "planar:pusht")
 
 
 def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = None, rate_hz: float | None = None) -> Any:
     """Return the `Robot` and `Environment` that ``name`` names, driven by ``clock``.
 
     Args:
-        name: ``twin:`` and a task of ours, or ``gymnasium:`` and the id of a Gymnasium environment.
+        name: ``twin:`` and a task of ours, ``gymnasium:`` and the id of a Gymnasium environment, or ``planar:pusht``,
+            the twin of gym-pusht.
         clock: shared with the loop.
-        cameras: which cameras to draw; None is the world's default (all of a twin's, none of Gymnasium's).
+        cameras: which cameras to draw; None is the world's default (all of a twin's, none of the others).
         rate_hz: steps a second; None is the world's own rate.
 
     Raises:
@@ -34,4 +35,10 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = Non
         from sim_envs.gymnasium_env import GymnasiumEnv
 
         return GymnasiumEnv(which, clock, cameras=cameras, rate_hz=rate_hz)
+    if kind == "planar" and which:
+        from sim_envs.planar_push import PlanarPushT
+
+        if which != "pusht":
+            raise UnknownTask("planar task", which, ["pusht"])
+        return PlanarPushT(clock, cameras=cameras, rate_hz=rate_hz)
     raise UnknownName("world", name, KINDS)

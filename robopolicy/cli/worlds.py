@@ -13,7 +13,7 @@ from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
-WORLDS = "twin:TASK, gymnasium:ENV_ID, or your own as package.module:Class"
+WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, or your own as package.module:Class"
 
 
 def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (), rate_hz: float | None = None) -> Any:
@@ -29,7 +29,7 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (),
         UnknownName: naming what is valid.
         UsageError: if a robot of your own has another rate.
     """
-    if name.partition(":")[0] in ("twin", "gymnasium"):
+    if name.partition(":")[0] in ("twin", "gymnasium", "planar"):
         from sim_envs.worlds import make_world as make_simulated
 
         return make_simulated(name, clock, cameras=cameras, rate_hz=rate_hz)
@@ -79,7 +79,7 @@ def make_robot(
 
 def make_clock(name: str, *, realtime: bool) -> Clock:
     """Return a simulated clock for simulated worlds unless ``realtime``, and the wall clock for all others."""
-    simulated = name.partition(":")[0] in ("twin", "gymnasium")
+    simulated = name.partition(":")[0] in ("twin", "gymnasium", "planar")
     return SimClock() if simulated and not realtime else WallClock()
 
 
