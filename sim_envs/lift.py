@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 
 from sim_envs.scene import make_scene
+from sim_envs.tracked import Tracked
 
 HALF = 0.02  # m, half the cube's edge
 CENTRE = (0.50, 0.0)  # m, of the square the cube starts in
@@ -21,6 +22,7 @@ class Lift:
     max_steps = 120
     stick = False
     units: Mapping[str, tuple[str, ...]] = {"cube_pos": ("m",), "cube_quat": ("quat",)}
+    tracked = (Tracked("cube", ("cube_pos", "cube_quat")),)
 
     def build(self) -> mujoco.MjSpec:
         """Return the table with the cube on it."""

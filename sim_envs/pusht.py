@@ -7,6 +7,7 @@ import numpy as np
 
 from sim_envs.planar import CENTROID, PX, coverage
 from sim_envs.scene import make_scene
+from sim_envs.tracked import Tracked
 
 GOAL = np.array([0.48, 0.0, np.pi / 4])  # m, m, rad
 SPREAD = 0.10  # m, +-, of the T's centroid about the goal's at the start; any yaw
@@ -22,6 +23,7 @@ class PushT:
     max_steps = 400
     stick = True
     units: Mapping[str, tuple[str, ...]] = {"block": ("m", "m", "rad_wrapped")}
+    tracked = (Tracked("block", ("block",), HALF_HEIGHT),)
 
     def build(self) -> mujoco.MjSpec:
         """Return the table with the T and its mark."""

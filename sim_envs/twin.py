@@ -1,12 +1,13 @@
 """The twin: a MuJoCo arm and a task's world as one `Robot` and `Environment`, driven by any clock."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from robopolicy.errors import UnknownCamera, UnsafeCommand, UsageError
+from robopolicy.errors import ContractError, UnknownCamera, UnsafeCommand, UsageError
 from robopolicy.interfaces import Clock, Task
 from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, rot6d_to_matrix
 from robopolicy.spec import TOOL_POSE, CameraSpec, PolicySpec, StateSpec
@@ -16,6 +17,7 @@ from sim_envs.calibration import calibrate
 from sim_envs.rendering import Painter
 from sim_envs.servo import RATE_HZ, ToolServo
 from sim_envs.shapes import make_shapes, poses_of
+from sim_envs.tracked import place_objects, tracked_of
 
 CAMERAS = ("front", "wrist")
 HOME_POSITION = np.array([0.45, 0.0, 0.20])  # m, of the tool
@@ -95,6 +97,33 @@ class Twin:
         mujoco.mj_resetData(self.model, self.data)
         self._place_arm(rng)
         self._task.reset(rng)
+        self._begin()
+
+    def reset_to(self, state: Mapping[str, np.ndarray], *, set_point: np.ndarray | None = None) -> None:
+        """Put arm and objects where ``state`` says, as observed or recorded; time goes on.
+
+        Args:
+            state: ``q`` (7,), ``gripper`` (1,) and the poses of the task's objects; ``dq`` (7,) or else at rest.
+            set_point: (10,) the command in force there, which an object in the gripper needs; None is the pose itself.
+
+        Raises:
+            ContractError: naming what it lacks, or what is no such state.
+            UsageError: if the task's objects cannot be placed.
+        """
+        for name, length in (("q", len(JOINTS)), ("gripper", 1)):
+            if np.shape(state.get(name)) != (length,) or not np.isfinite(state[name]).all():
+                raise ContractError(f"state wants {length} finite number(s) {name}; it has {state.get(name)}")
+        mujoco.mj_resetData(self.model, self.data)
+        self._servo.start(np.asarray(state["q"], np.float64))
+        self._place_joints(self._servo.q, float(state["gripper"][0]) * FINGER_TRAVEL)
+        self.data.qvel[self._dofs] = state.get("dq", 0.0)
+        place_objects(self.data, tracked_of(self._task), state)
+        self._begin()
+        if set_point is not None:
+            self._set_point = self._held = _checked(set_point)
+            self._target = _pose(self._set_point)
+
+    def _begin(self) -> None:
         mujoco.mj_forward(self.model, self.data)
         self._time_ns = self._clock.now_ns()  # of the physics, on the robot's clock
         self._substeps = 0
@@ -239,11 +268,11 @@ class Twin:
         position = HOME_POSITION + rng.uniform(-START_SPREAD, START_SPREAD)
         self._servo.start(self._home_q)
         self._servo.solve(position, np.array([0, np.cos(half_yaw), np.sin(half_yaw), 0]))
-        opening = STICK_RADIUS if self._stick else FINGER_TRAVEL
-        self.data.qpos[self._qpos] = self._servo.q
-        self.data.qpos[self._finger_qpos] = opening
-        self.data.ctrl[self._arm_actuators] = self._servo.q
-        self.data.ctrl[self._finger_actuators] = opening
+        self._place_joints(self._servo.q, STICK_RADIUS if self._stick else FINGER_TRAVEL)
+
+    def _place_joints(self, q: np.ndarray, opening: float) -> None:
+        self.data.qpos[self._qpos] = self.data.ctrl[self._arm_actuators] = q
+        self.data.qpos[self._finger_qpos] = self.data.ctrl[self._finger_actuators] = opening
 
     def _find_parts(self) -> None:
         model = self.model
