@@ -7,19 +7,21 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from robopolicy.errors import ContractError, UnknownCamera, UnsafeCommand, UsageError
+from robopolicy.errors import ContractError, UnknownCamera, UnknownName, UsageError
 from robopolicy.interfaces import Clock, Task
-from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, rot6d_to_matrix
-from robopolicy.spec import TOOL_POSE, CameraSpec, PolicySpec, StateSpec
+from robopolicy.rotations import matrix_to_quat
+from robopolicy.spec import CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, Shape
 from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, STICK_RADIUS, TOOL, add_arm
 from sim_envs.calibration import calibrate
+from sim_envs.drives import Drive, JointDrive, ToolDrive
 from sim_envs.rendering import Painter
 from sim_envs.servo import RATE_HZ, ToolServo
 from sim_envs.shapes import make_shapes, poses_of
 from sim_envs.tracked import place_objects, tracked_of
 
 CAMERAS = ("front", "wrist")
+ACTIONS = ("tool_pose", "joint")
 HOME_POSITION = np.array([0.45, 0.0, 0.20])  # m, of the tool
 HOME_QUAT = np.array([0.0, 1.0, 0.0, 0.0])  # the tool points down, its x forward
 START_SPREAD = np.array([0.05, 0.05, 0.03])  # m, +- of the tool at a reset
@@ -49,12 +51,15 @@ class Twin:
     Args:
         task: what is on the table.
         clock: shared with the loop.
-        cameras: names among `CAMERAS` to draw at each read; None is all, () draws nothing and needs no GL.
+        cameras: names among `CAMERAS` to draw; None is all, () draws nothing and needs no GL.
         rate_hz: steps a second that the spec offers.
         size: (H, W) of each camera's picture, pixels.
+        action: what it is commanded with: ``"tool_pose"``, or ``"joint"``: seven joint positions and the gripper.
+        camera_hz: pictures a second of each camera; reads between them repeat the last with its own stamp. None draws
+            at each read.
 
     Raises:
-        UnknownCamera: naming the ones there are.
+        UnknownCamera, UnknownName: naming the ones there are.
     """
 
     def __init__(
@@ -65,11 +70,15 @@ class Twin:
         cameras: tuple[str, ...] | None = None,
         rate_hz: float = 20.0,
         size: tuple[int, int] = (96, 96),
+        action: str = "tool_pose",
+        camera_hz: float | None = None,
     ) -> None:
         cameras = CAMERAS if cameras is None else tuple(cameras)
         for name in cameras:
             if name not in CAMERAS:
                 raise UnknownCamera("camera", name, CAMERAS)
+        if action not in ACTIONS:
+            raise UnknownName("action of the twin", action, ACTIONS)
         self._task, self._clock, self._size = task, clock, size
         scene = task.build()
         self._stick = bool(getattr(task, "stick", False))  # then the gripper holds it, whatever is commanded
@@ -79,6 +88,9 @@ class Twin:
         task.bind(self.model, self.data)
         self.instruction, self.max_steps = task.instruction, task.max_steps
         self._servo = ToolServo(self.model)
+        self._drive: Drive = ToolDrive(self.model, self._servo) if action == "tool_pose" else JointDrive(self.model)
+        self._picture_ns = 0 if camera_hz is None else round(1e9 / camera_hz)
+        self._shown: tuple[int, dict[str, np.ndarray]] | None = None  # stamp and pictures
         self._painter: Painter | None = None
         self._find_parts()
         self.reset(0)
@@ -87,7 +99,7 @@ class Twin:
         self.spec = PolicySpec(
             cameras={name: CameraSpec(*size) for name in cameras},
             state={**ARM_STATE, **queries},
-            action=TOOL_POSE,
+            action=self._drive.action,
             rate_hz=rate_hz,
         )
 
@@ -104,7 +116,7 @@ class Twin:
 
         Args:
             state: ``q`` (7,), ``gripper`` (1,) and the poses of the task's objects; ``dq`` (7,) or else at rest.
-            set_point: (10,) the command in force there, which an object in the gripper needs; None is the pose itself.
+            set_point: (A,) the command in force there, which an object in the gripper needs; None is the pose itself.
 
         Raises:
             ContractError: naming what it lacks, or what is no such state.
@@ -120,8 +132,8 @@ class Twin:
         place_objects(self.data, tracked_of(self._task), state)
         self._begin()
         if set_point is not None:
-            self._set_point = self._held = _checked(set_point)
-            self._target = _pose(self._set_point)
+            self._set_point = self._held = self._drive.checked(set_point)
+            self._drive.aim(self._set_point)
 
     def _begin(self) -> None:
         mujoco.mj_forward(self.model, self.data)
@@ -129,38 +141,38 @@ class Twin:
         self._substeps = 0
         self._waiting: list[tuple[int, np.ndarray]] = []
         self._best = 0.0
-        self._set_point = self._present_pose()
+        self._shown = None
+        self._set_point = self._drive.present(self.data, self._opening())
         self._held: np.ndarray | None = self._set_point
-        self._target = _pose(self._set_point)
+        self._drive.aim(self._set_point)
 
     def read(self) -> Observation:
         """Let the physics catch up with the clock and return what the arm and the cameras see now."""
         self._advance()
-        now_ns = self._time_ns
-        images = {name: self._draw(name, *self._size) for name in self.spec.cameras}
-        return Observation(now_ns, self._state(), images, dict.fromkeys(images, now_ns))
+        stamp_ns, images = self._pictures()
+        return Observation(self._time_ns, self._state(), images, dict.fromkeys(images, stamp_ns))
 
     def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
-        """Take the tool pose ``action`` (10,) from ``due_ns`` on; return it as it was sent (10,) float32.
+        """Take the set-point ``action`` (A,) from ``due_ns`` on; return it as it was sent (A,) float32.
 
         Raises:
             UnsafeCommand: on a wrong length, a non-finite number or two parallel rotation columns.
         """
-        sent = _checked(action)
+        sent = self._drive.checked(action)
         self._waiting.append((max(due_ns, self._clock.now_ns()), sent))
         self._waiting.sort(key=lambda item: item[0])
         self._held = None
         return sent.copy()
 
     def stop(self, reason: str = "") -> np.ndarray:
-        """Hold the tool where it is now and keep the grip; a repeated stop holds the same pose. Return it (10,)."""
+        """Hold the arm where it is now and keep the grip; a repeated stop holds the same place. Return it (A,)."""
         if self._held is None:
             self._advance()
             self._waiting.clear()
-            grip = self._set_point[9]
-            self._set_point = self._present_pose()
-            self._set_point[9] = grip
-            self._target = _pose(self._set_point)
+            grip = self._set_point[-1]
+            self._set_point = self._drive.present(self.data, self._opening())
+            self._set_point[-1] = grip
+            self._drive.aim(self._set_point)
             self._held = self._set_point
         return self._held.copy()
 
@@ -238,9 +250,17 @@ class Twin:
     def _tick(self, now_ns: int) -> None:
         while self._waiting and self._waiting[0][0] <= now_ns:
             self._set_point = self._waiting.pop(0)[1]
-            self._target = _pose(self._set_point)
-        self.data.ctrl[self._arm_actuators] = self._servo.tick(*self._target)
-        self.data.ctrl[self._finger_actuators] = STICK_RADIUS if self._stick else self._set_point[9] * FINGER_TRAVEL
+            self._drive.aim(self._set_point)
+        self.data.ctrl[self._arm_actuators] = self._drive.tick()
+        self.data.ctrl[self._finger_actuators] = STICK_RADIUS if self._stick else self._set_point[-1] * FINGER_TRAVEL
+
+    def _pictures(self) -> tuple[int, dict[str, np.ndarray]]:
+        """Return the newest pictures, fresh arrays, and when they were taken; due ones are drawn on a fixed grid."""
+        now_ns, period_ns = self._time_ns, self._picture_ns
+        if not period_ns or self._shown is None or now_ns // period_ns > self._shown[0] // period_ns:
+            self._shown = now_ns, {name: self._draw(name, *self._size) for name in self.spec.cameras}
+        stamp_ns, images = self._shown
+        return stamp_ns, {name: image.copy() for name, image in images.items()} if period_ns else images
 
     def _state(self) -> dict[str, np.ndarray]:
         data = self.data
@@ -258,11 +278,6 @@ class Twin:
     def _opening(self) -> float:
         return float(np.clip(self.data.qpos[self._finger_qpos].mean() / FINGER_TRAVEL, 0.0, 1.0))
 
-    def _present_pose(self) -> np.ndarray:
-        rotation = self.data.site_xmat[self._site].reshape(3, 3)
-        pose = [self.data.site_xpos[self._site], matrix_to_rot6d(rotation), [self._opening()]]
-        return np.concatenate(pose).astype(np.float32)
-
     def _place_arm(self, rng: np.random.Generator) -> None:
         half_yaw = rng.uniform(-START_YAW, START_YAW) / 2
         position = HOME_POSITION + rng.uniform(-START_SPREAD, START_SPREAD)
@@ -271,6 +286,7 @@ class Twin:
         self._place_joints(self._servo.q, STICK_RADIUS if self._stick else FINGER_TRAVEL)
 
     def _place_joints(self, q: np.ndarray, opening: float) -> None:
+        self._drive.start(q)
         self.data.qpos[self._qpos] = self.data.ctrl[self._arm_actuators] = q
         self.data.qpos[self._finger_qpos] = self.data.ctrl[self._finger_actuators] = opening
 
@@ -288,20 +304,3 @@ class Twin:
         if self._painter is None:
             self._painter = Painter(self.model)
         return self._painter.draw(self.data, camera, height, width, shadows=shadows)
-
-
-def _checked(action: np.ndarray) -> np.ndarray:
-    sent = np.array(action, dtype=np.float32)
-    if sent.shape != (TOOL_POSE.dim,):
-        raise UnsafeCommand(f"twin: action of shape {sent.shape}; want ({TOOL_POSE.dim},): {' '.join(TOOL_POSE.names)}")
-    if not np.isfinite(sent).all():
-        bad = [name for name, value in zip(TOOL_POSE.names, sent, strict=True) if not np.isfinite(value)]
-        raise UnsafeCommand(f"twin: action is not finite in {', '.join(bad)}; the previous set-point stays")
-    if np.linalg.norm(np.cross(sent[3:6], sent[6:9])) < 1e-3:
-        raise UnsafeCommand("twin: the rotation's two columns are parallel or zero; want two independent columns")
-    sent[9] = np.clip(sent[9], 0.0, 1.0)
-    return sent
-
-
-def _pose(action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return action[:3].astype(np.float64), matrix_to_quat(rot6d_to_matrix(action[3:9]))
