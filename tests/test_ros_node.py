@@ -1,0 +1,222 @@
+"""The node without its middleware: phases, episodes that start and stop, and what it says of itself."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install 'robopolicy[ros]'")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from node_parts import Ears, MockRig, Sways, until
+
+from robopolicy.errors import StaleFrame, UsageError
+from robopolicy_hardware.ros.codec import message
+from robopolicy_hardware.ros.local import LocalTopics, Wire
+from robopolicy_hardware.ros.node import RobotNode
+from robopolicy_hardware.ros.node_buttons import NodeButtons
+
+
+class Made:
+    """A node around a mock rig, and ears on its topics."""
+
+    def __init__(self, **options):
+        wire = Wire()
+        self.transport, self.far = LocalTopics(wire), LocalTopics(wire)
+        self.ears, self.rigs, self.options = Ears(self.far), [], options
+        self.node = RobotNode(self.make)
+
+    def make(self):
+        self.rigs.append(MockRig(self.transport, **self.options))
+        return self.rigs[-1]
+
+    @property
+    def rig(self):
+        return self.rigs[-1]
+
+
+@pytest.fixture
+def made():
+    kept = []
+
+    def make(**options):
+        kept.append(Made(**options))
+        return kept[-1]
+
+    yield make
+    for one in kept:
+        one.node.close()
+        one.node.close()
+
+
+def test_a_node_goes_through_its_phases_and_says_so(made):
+    one = made()
+    node, ears = one.node, one.ears
+    assert (node.phase, node.running) == ("unconfigured", False)
+    node.configure()
+    until(lambda: ears.statuses)
+    assert ears.now == {
+        "state": "idle", "reason": "", "running": False, "source": "", "steps": 0, "ended": ""
+    }  # fmt: skip
+    node.activate()
+    assert node.start() == "running"
+    until(lambda: ears.now["state"] == "running" and ears.now["running"])
+    assert ears.now["source"] == "policy"
+    assert node.stop("lunch") == "hold: lunch"
+    assert not node.running
+    until(lambda: ears.now["state"] == "hold" and not ears.now["running"])
+    assert ears.now["reason"] == "lunch"
+    held = one.rig.inner.read().state["q"]
+    time.sleep(0.1)
+    np.testing.assert_allclose(one.rig.inner.read().state["q"], held, atol=0.02)
+    assert node.start() == "running"
+    until(lambda: ears.now["running"])
+    node.deactivate()
+    assert (node.phase, node.running, one.rig.robot.state) == ("inactive", False, "hold")
+    node.cleanup()
+    node.cleanup()
+    assert (node.phase, one.rig.closed) == ("unconfigured", 1)
+    node.configure()
+    assert len(one.rigs) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "then", "says"),
+    [
+        ((), "activate", "activate: the node is unconfigured; it must be inactive"),
+        ((), "start", "start: the node is unconfigured; it must be active"),
+        (("configure",), "start", "start: the node is inactive; it must be active"),
+        (("configure",), "configure", "configure: the node is inactive; it must be unconfigured"),
+        (("configure",), "deactivate", "deactivate: the node is inactive; it must be active"),
+        (("configure", "activate", "start"), "start", "an episode runs already; stop it first"),
+        ((), "reset", "the node is unconfigured; configure it first"),
+    ],
+)
+def test_what_is_asked_out_of_turn_is_refused(made, steps, then, says):
+    node = made().node
+    for step in steps:
+        getattr(node, step)()
+    with pytest.raises(UsageError, match=says):
+        getattr(node, then)()
+
+
+def test_a_stop_before_anything_is_no_error(made):
+    assert made().node.stop("panic") == "nothing to stop: not configured"
+
+
+def test_a_robot_that_does_not_open_leaves_the_node_unconfigured(made):
+    one = made()
+
+    def fails():
+        raise StaleFrame("camera front: nothing comes")
+
+    node = RobotNode(fails)
+    with pytest.raises(StaleFrame, match="camera front"):
+        node.configure()
+    assert node.phase == "unconfigured"
+    node.close()
+    assert one.rigs == []
+
+
+def test_a_fault_ends_the_episode_latches_and_is_reset_by_a_person(made):
+    one = made()
+    one.node.configure()
+    one.node.activate()
+    one.node.start()
+    until(lambda: one.rig.robot.state == "running")
+    one.rig.robot.fault("it smells")
+    until(lambda: not one.node.running)
+    assert one.node.ended == "fault: it smells; put it right, then reset"
+    until(lambda: one.ears.now["state"] == "fault" and not one.ears.now["running"])
+    assert "it smells" in one.ears.now["ended"]
+    until(lambda: (one.ears.found("robot") or [0])[0] == 2)
+    assert one.ears.found("robot")[1] == "fault: it smells"
+    with pytest.raises(UsageError, match="the robot is in a fault: it smells; put it right, then reset"):
+        one.node.start()
+    assert one.node.reset() == "idle"
+    assert one.node.start() == "running"
+    assert one.node.ended == ""
+
+
+def test_diagnostics_tell_rates_latencies_limits_and_the_monitor(made):
+    one = made()
+    one.node.configure()
+    one.node.activate()
+    one.node.start()
+    until(lambda: (one.ears.found("loop") or ["", "", {}])[2].get("latency p99 ms") and one.rig.agent.step > 60)
+    until(lambda: one.ears.found("loop")[2]["steps"] != "0" and "rate Hz" in one.ears.found("loop")[2])
+    level, says, values = one.ears.found("loop")
+    assert (level, says) == (0, "running, policy")
+    assert values["wanted rate Hz"] == "50"
+    assert 0 < float(values["rate Hz"]) < 51
+    assert float(values["latency p50 ms"]) <= float(values["latency p99 ms"])
+    assert values["plan latency ms"] == "20.0"
+    _, _, values = one.ears.found("robot")
+    assert values["limit speed"] == "1" or int(values["limit speed"]) > 0
+    level, says, values = one.ears.found("monitor")
+    assert (level, says) == (0, "nominal")
+    assert (values["statistic"], values["threshold"], values["p_value"]) == ("0.25", "1", "0.125")
+    assert one.ears.diagnostics[-1].status[0].hardware_id == "mock"
+    assert abs(one.ears.diagnostics[-1].header.stamp.sec - time.time()) < 60
+
+
+def test_the_score_is_said_once_a_decision_and_an_alarm_is_an_error(made):
+    agent = Sways()
+    one = made(agent=agent, max_steps=30)
+    one.node.configure()
+    one.node.activate()
+    one.node.start()
+    until(lambda: not one.node.running)
+    assert one.ears.scores == [{"statistic": 0.25, "threshold": 1.0, "p_value": 0.125}] * 6
+    agent.statistic = 3.0
+    one.node.start()
+    until(lambda: (one.ears.found("monitor") or [0])[0] == 2)
+    assert one.ears.found("monitor")[1] == "alarm: overlap is high"
+
+
+def test_a_loop_that_hangs_is_told_and_a_stop_holds_it_and_lets_it_command_nothing_more(made):
+    go_on = threading.Event()
+    one = made(agent=Sways(lambda step: step == 20 and go_on.wait(60)))
+    one.node.configure()
+    one.node.activate()
+    one.node.start()
+    until(lambda: (one.ears.found("loop") or [0])[0] == 2)
+    assert one.ears.found("loop")[1].startswith("no step for ")
+    told = one.node.stop("enough")
+    assert told == "hold: enough; the loop hangs for 2 s now, and will command nothing when it goes on"
+    sent = []
+    command = one.rig.inner.command
+    one.rig.inner.command = lambda *args: sent.append(args) or command(*args)
+    with pytest.raises(UsageError, match="the loop hangs"):
+        one.node.cleanup()
+    go_on.set()
+    until(lambda: not one.node.running)
+    assert sent == []
+    assert one.rig.robot.state == "hold"
+
+
+def test_buttons_on_topics_start_stop_and_reset(made):
+    one = made()
+    said = []
+    buttons = NodeButtons(one.node, one.transport, "/robopolicy", said.append)
+    press = {word: one.far.publisher(f"/robopolicy/{word}", "std_msgs/msg/Bool") for word in ("start", "stop", "reset")}
+    true = message("std_msgs/msg/Bool")(True)
+    press["start"].send(true)
+    until(lambda: said == ["start refused: start: the node is unconfigured; it must be active"])
+    one.node.configure()
+    one.node.activate()
+    press["start"].send(true)
+    until(lambda: said[1:] == ["start: running"])
+    until(lambda: one.rig.robot.state == "running")
+    press["stop"].send(true)
+    until(lambda: said[2:] == ["stop: hold: asked on /robopolicy/stop"])
+    one.rig.robot.fault("it smells")
+    press["reset"].send(true)
+    until(lambda: said[3:] == ["reset: idle"])
+    buttons.close()
+    buttons.close()
+    press["start"].send(true)
+    assert len(said) == 4
