@@ -11,6 +11,7 @@ from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.set_points import ARRAY, JOINT_STATE, NUMBER, POSE, header
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+INFO = "sensor_msgs/msg/CameraInfo"
 SAID = (JOINT_STATE, POSE, ARRAY, NUMBER)
 JPEG_QUALITY = 90
 
@@ -49,17 +50,50 @@ def of_numbers(kind: str, parts: Sequence[tuple[NumbersTopic, np.ndarray]], stam
     return message(kind)(message("std_msgs/msg/MultiArrayLayout")([], 0), data)
 
 
-def of_picture(kind: str, picture: np.ndarray, stamp_ns: int) -> Any:
+def of_picture(kind: str, picture: np.ndarray, stamp_ns: int, camera: str = "") -> Any:
     """Return a picture (H, W, 3) uint8 RGB, or (H, W) uint16 mm, as an Image, or as a JPEG in a CompressedImage."""
+    head = header(stamp_ns, optical_frame(camera))
     if kind == COMPRESSED:
         import simplejpeg
 
         data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), JPEG_QUALITY, "RGB", "420")
-        return message(kind)(header(stamp_ns), "jpeg", np.frombuffer(data, np.uint8))
+        return message(kind)(head, "jpeg", np.frombuffer(data, np.uint8))
     encoding, size = ("rgb8", 3) if picture.ndim == 3 else ("16UC1", 2)
     height, width = picture.shape[:2]
     data = np.ascontiguousarray(picture).view(np.uint8).reshape(-1)
-    return message(IMAGE)(header(stamp_ns), height, width, encoding, 0, size * width, data)
+    return message(IMAGE)(head, height, width, encoding, 0, size * width, data)
+
+
+def of_info(calibration: Mapping[str, Any], size: tuple[int, int], stamp_ns: int, camera: str) -> Any:
+    """Return the CameraInfo of a picture without distortion.
+
+    Args:
+        calibration: its ``K`` (3, 3), pixels.
+        size: (H, W) of the picture, pixels.
+        stamp_ns: of the picture.
+        camera: its name, of which the frame is called.
+    """
+    k = np.asarray(calibration["K"], np.float64)
+    p = np.hstack([k, np.zeros((3, 1))])
+    whole = message("sensor_msgs/msg/RegionOfInterest")(0, 0, 0, 0, False)
+    head = header(stamp_ns, optical_frame(camera))
+    return message(INFO)(
+        head, size[0], size[1], "plumb_bob", np.zeros(5), k.ravel(), np.eye(3).ravel(), p.ravel(), 0, 0, whole
+    )
+
+
+def info_topic(topic: str) -> str:
+    """Return the camera_info topic beside that of a camera's pictures, as image_transport places it.
+
+    ``/front/image_raw`` and ``/front/image_raw/compressed`` have ``/front/camera_info``.
+    """
+    base = topic.removesuffix("/compressed").rpartition("/")[0]
+    return f"{base}/camera_info"
+
+
+def optical_frame(camera: str) -> str:
+    """Return the frame of a camera's pictures: x right, y down, z into the scene."""
+    return f"{camera}_optical_frame" if camera else ""
 
 
 def _native(topic: NumbersTopic, values: np.ndarray) -> np.ndarray:
