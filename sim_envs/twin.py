@@ -146,6 +146,11 @@ class Twin:
         self._held: np.ndarray | None = self._set_point
         self._drive.aim(self._set_point)
 
+    def advance(self) -> int:
+        """Let the physics catch up with the clock, draw nothing; return the time it has come to."""
+        self._advance()
+        return self._time_ns
+
     def read(self) -> Observation:
         """Let the physics catch up with the clock and return what the arm and the cameras see now."""
         self._advance()
