@@ -129,9 +129,7 @@ class Intake:
     def _take(self, part: str, topic: NumbersTopic, kind: str) -> Any:
         def take(received: Any, came_ns: int) -> None:
             try:
-                value = (
-                    points_of(received, topic.joints, part) if kind == TRAJECTORY else _values(received, topic, part)
-                )
+                value = (points_of if kind == TRAJECTORY else _values)(received, topic, part)
             except ContractError as error:
                 self.refuse(str(error))
                 return
