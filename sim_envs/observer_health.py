@@ -1,5 +1,6 @@
 """How well a twin holds: confidence, age, dropouts, divergence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,3 +88,18 @@ class Tally:
         if innovation > 3.0:
             return f"measurements are {innovation:.1f} standard deviations off"
         return ""
+
+
+def worst(each: Mapping[str, Health]) -> Health:
+    """Return the least of every number over some objects, and the first reason; counts are added up.
+
+    Raises:
+        ValueError: without any.
+    """
+    all_of = list(each.values())
+    reasons = [f"{name}: {health.diverged}" for name, health in each.items() if health.diverged]
+    return Health(
+        min(h.confidence for h in all_of), max(h.innovation for h in all_of), max(h.age_s for h in all_of),
+        max(h.dropout_rate for h in all_of), sum(h.accepted for h in all_of), sum(h.rejected for h in all_of),
+        sum(h.restarts for h in all_of), max(h.recoveries for h in all_of), "; ".join(reasons),
+    )  # fmt: skip

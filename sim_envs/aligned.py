@@ -1,0 +1,184 @@
+"""A twin that is kept aligned with a real robot: commands, encoders and object poses in, where everything is out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from robopolicy.clock import SimClock
+from robopolicy.errors import SpecMismatch
+from robopolicy.interfaces import Task
+from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
+from robopolicy.spec import PolicySpec
+from robopolicy.types import Observation
+from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS
+from sim_envs.follower import Follower
+from sim_envs.observer import Observer, ObserverSettings
+from sim_envs.observer_health import Health, worst
+from sim_envs.tracked import PoseMeasurement, measured, tracked_of
+from sim_envs.twin import Twin
+
+TICK_NS = 10_000_000  # of corrections: 100 Hz
+GAP_NS = 2_000_000_000  # without a call after which time is not made up for
+GRIP_SLACK = 0.001  # m by which a finger may differ from its encoder, so that the twin's grip keeps its force
+LEAD_S = 0.02  # by which the twin's own joint references lag behind a set-point that moves
+SQUEEZE = 0.1  # of the opening that a gripper is closed beyond where it is, when nobody says what it was told
+
+Finder = Callable[[Observation], Iterable[PoseMeasurement]]
+
+
+class AlignedTwin:
+    """A `Twin` whose arm is where the encoders say and whose objects are where they were seen, at the present.
+
+    Between measurements it goes by physics and by the commands that the real robot got. Not thread-safe.
+
+    Args:
+        task: what is on the table.
+        start_ns: now, on the clock of all stamps and of the robot.
+        cameras: drawn at each `read`.
+        action: of the commands: ``"tool_pose"`` or ``"joint"``.
+        settings: of the observer.
+        mode: ``"observer"`` moves objects to the estimate at once; ``"follower"`` draws arm and objects there by
+            forces: nothing ever jumps, at the price of a lag.
+        finders: what else sees objects in an observation, as `sim_envs.markers.MarkerFinder`.
+        prepare: told the compiled model, to give it other parameters.
+        twin: further arguments of `Twin`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        start_ns: int = 0,
+        *,
+        cameras: tuple[str, ...] = (),
+        action: str = "tool_pose",
+        settings: ObserverSettings | None = None,
+        mode: Literal["observer", "follower"] = "observer",
+        finders: Sequence[Finder] = (),
+        prepare: Callable[[Any], None] | None = None,
+        **twin: Any,
+    ) -> None:
+        self._time, self._finders = SimClock(start_ns), tuple(finders)
+        self.twin = Twin(task, self._time, cameras=cameras, action=action, **twin)
+        if prepare is not None:
+            prepare(self.twin.model)
+        self.objects = tracked_of(task)
+        joints = (*JOINTS, *FINGERS)
+        self._follower = Follower(self.twin.model, self.twin.data, joints, self.objects) if mode == "follower" else None
+        data = self.twin.data if self._follower is None else self._follower.target
+        self.observer = Observer(self.twin.model, data, self.objects, joints, settings or ObserverSettings())
+        self._slack = np.array([0.0] * len(JOINTS) + [GRIP_SLACK] * len(FINGERS))
+        self._begun = self._commanded = False
+
+    @property
+    def now_ns(self) -> int:
+        """How far the physics have come."""
+        return self._time.now_ns()
+
+    def begin(self, state: Mapping[str, np.ndarray], now_ns: int, set_point: np.ndarray | None = None) -> None:
+        """Start anew where ``state`` says, as `Twin.reset_to`; objects it does not tell of stay where they are.
+
+        Raises:
+            SpecMismatch: if it does not tell where the joints are.
+        """
+        if "q" not in state:
+            raise SpecMismatch(f"a twin follows joints: want state q ({len(JOINTS)}); there is {', '.join(state)}")
+        self._time.sleep_until(now_ns)
+        present = {**self.twin.read().state, "dq": np.zeros(len(JOINTS)), **state}
+        self.twin.reset_to(present, set_point=set_point)
+        if self._follower is not None:
+            self._follower.begin()
+        self.observer.reset()
+        self.observer.note(self.now_ns)
+        self._begun, self._commanded = True, set_point is not None
+
+    def command(self, values: np.ndarray, due_ns: int) -> np.ndarray:
+        """Give the twin what the real robot got, (A,) from ``due_ns`` on; return it as it was taken.
+
+        Raises:
+            UnsafeCommand: as `Twin.command`.
+        """
+        self._commanded = True
+        return self.twin.command(values, due_ns)
+
+    def advance(self, now_ns: int) -> None:
+        """Let the physics come up to ``now_ns``."""
+        if now_ns - self.now_ns > GAP_NS and self._begun:
+            self.begin(self.twin.read().state, now_ns)
+        while (left_ns := now_ns - self.now_ns) > 0:
+            if self._follower is not None:
+                self._follower.pull()
+            self._time.sleep_until(self.now_ns + min(left_ns, TICK_NS))
+            stamp_ns = self.twin.advance()
+            if self._follower is not None:
+                self._follower.step()
+            self.observer.note(stamp_ns)
+
+    def observe(self, seen: Observation, *, arm: bool = True) -> None:
+        """Correct by what a real robot observed: its joints, and its objects where a stream or a picture shows them.
+
+        Args:
+            seen: ``q`` (7,), and if there are ``dq`` (7,), ``gripper`` (1,) and the objects' streams.
+            arm: False leaves the arm where it is, and goes by the objects only.
+        """
+        if not self._begun:
+            known = {name: value for name, value in seen.state.items() if name in self.twin.spec.state}
+            self.begin(known, max(seen.stamp_ns, self.now_ns))
+        if arm:
+            self._encoders(seen)
+        for one in self.objects:
+            found = measured(one, seen.state, seen.stamp_ns)
+            if found is not None:
+                self.observer.see(found)
+        for finder in self._finders:
+            for found in finder(seen):
+                self.observer.see(found)
+
+    def see(self, found: PoseMeasurement) -> str:
+        """Correct an object by one measurement; as `Observer.see`."""
+        return self.observer.see(found)
+
+    def read(self) -> Observation:
+        """Return what the twin shows at the present, with the pictures of its cameras."""
+        return self.twin.read()
+
+    def health(self) -> Mapping[str, Health]:
+        """Return how each object stands, and ``"twin"``: the worst of them."""
+        each = dict(self.observer.health())
+        return {**each, "twin": worst(each)}
+
+    def close(self) -> None:
+        """Free the renderer; idempotent."""
+        self.twin.close()
+
+    def _encoders(self, seen: Observation) -> None:
+        q, dq = seen.state["q"], seen.state.get("dq", np.zeros(len(JOINTS)))
+        slack = self._slack
+        if "gripper" in seen.state:
+            opening = float(seen.state["gripper"][0])
+        else:
+            opening, slack = 0.0, np.where(slack > 0, np.inf, 0.0)  # the fingers go by the commands alone
+        fingers = [opening * FINGER_TRAVEL] * len(FINGERS)
+        self.observer.encoders(seen.stamp_ns, np.array([*q, *fingers]), np.array([*dq, 0.0, 0.0]), slack)
+        if not self._commanded:
+            grip = opening if opening > 0.95 else max(0.0, opening - SQUEEZE)
+            self.twin.command(self._going(q, dq, grip), self.now_ns)
+
+    def _going(self, q: np.ndarray, dq: np.ndarray, grip: float) -> np.ndarray:
+        """The set-point that keeps the arm going as it does, (A,)."""
+        if self.twin.spec.action.kind == "joint":
+            return np.array([*(q + LEAD_S * dq), grip])
+        state = self.twin.read().state
+        return np.array([*state["tool_pos"], *matrix_to_rot6d(quat_to_matrix(state["tool_quat"])), grip])
+
+
+def require_followable(spec: PolicySpec) -> None:
+    """Refuse a robot that a twin cannot follow.
+
+    Raises:
+        SpecMismatch: naming what it lacks.
+    """
+    if "q" not in spec.state or spec.state["q"].dim != len(JOINTS):
+        raise SpecMismatch(
+            f"a twin follows joints: want state q ({len(JOINTS)}); the robot has {', '.join(spec.state)}"
+        )
