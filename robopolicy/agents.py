@@ -129,6 +129,10 @@ class Guarded:
         if replan is not None:
             replan(history)
 
+    def close(self) -> None:
+        """Release what the agent within holds, a thread that plans; idempotent."""
+        getattr(self._agent, "close", lambda: None)()
+
     def rearm(self) -> None:
         """Forget the alarm in mid-episode: a person has put right what it was about."""
         self._monitor.reset()

@@ -3,16 +3,19 @@
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from robopolicy.errors import UnknownName, UnsafeCommand
 from robopolicy.inference import Inference
 from robopolicy.interfaces import Clock, Policy
-from robopolicy.trajectory import Motion
+from robopolicy.trajectory import Motion, ensembled
 from robopolicy.types import ActionChunk, Command, Decision, Observation, Plan
 
+Seams = Literal["fade", "ensemble", "rtc", "none"]
 SLOWER = 0.2  # weight of a new latency that is shorter than thought; a longer one counts at once
+FIRST = "waiting for the first plan"
 
 
 class RealTime:
@@ -20,6 +23,18 @@ class RealTime:
 
     Row i of a chunk is due at the observation it answers + i / rate; late rows are never played. The loop plays the
     curve through them (`Curve`), and a new plan takes over where the motion is (`Motion`). Past the last row it holds.
+
+    ========== ==========================================================================================
+    seams      a new plan
+    ========== ==========================================================================================
+    fade       takes over at once, its offset from the running motion taken along and faded out
+    ensemble   is averaged with what older plans say of the same instants (`ensembled`), then as fade
+    rtc        was made to agree with the running motion, by a policy that can; then as fade
+    none       takes over with its jump; and the policy knows nothing of the running motion: for comparison
+    ========== ==========================================================================================
+
+    It asks for a hold, with the reason, while nothing may be played: before the first plan, after a plan has been over
+    for ``over_s``, and while one has been awaited for ``late_s``. Then the next plan begins from rest.
 
     Args:
         policy: asked from one place at a time, for windows at its own rate.
@@ -29,10 +44,18 @@ class RealTime:
         generator: makes the random generator of an episode from its seed; None leaves it to the policy.
         fade_s: in which the offset of a new plan is faded out; None is what its rows to execute last.
         lead_s: how much earlier than it is due a command is given: what the robot takes to act on it.
+        seams: how one plan follows another, see above.
+        max_delay: steps of delay that the policy was trained for; None is any.
+        over_s: how long the end of a plan that is over may be held as a command; None is for ever.
+        late_s: how long a plan may take; None is for ever.
 
     Attributes:
         latency_s: what a plan is expected to take, from its newest observation to its first command.
+        plans: that were played so far.
         late: plans that came when all their rows were over.
+
+    Raises:
+        UnknownName: if there are no such seams.
     """
 
     def __init__(
@@ -45,13 +68,23 @@ class RealTime:
         generator: Callable[[int], Any] | None = None,
         fade_s: float | None = None,
         lead_s: float = 0.0,
+        seams: Seams = "fade",
+        max_delay: int | None = None,
+        over_s: float | None = None,
+        late_s: float | None = None,
     ) -> None:
+        if seams not in get_args(Seams):
+            raise UnknownName("seams", seams, get_args(Seams))
         self.decision: Decision | None = None
         self._policy, self._clock, self._inference, self._n = policy, clock, inference, n
         self._make_generator = generator
         spec = policy.spec
         self._period_ns = spec.period_ns
         self._fade_s = spec.n_execute * spec.period_ns / 1e9 if fade_s is None else fade_s
+        self._fade_s = 0.0 if seams == "none" else self._fade_s
+        self._seams = seams
+        self._most_delay = min(spec.horizon - spec.n_execute, spec.horizon if max_delay is None else max_delay)
+        self._over_s, self._late_s = over_s, late_s
         self._lead_ns = round(lead_s * 1e9)
         self.latency_s = 0.0
         self.reset()
@@ -63,7 +96,7 @@ class RealTime:
         self._generator = self._make_generator(seed) if self._make_generator else None
         self._seen: deque[Observation] = deque()
         self._given: deque[tuple[int, np.ndarray]] = deque()  # commands, and when each was
-        self._decisions = self.late = 0
+        self._decisions = self.late = self.plans = 0
         self.decision = None
         self._forget_plan()
 
@@ -86,16 +119,54 @@ class RealTime:
         if not self._inference.busy and observation.stamp_ns >= self._next_ns:
             self._begin(observation, now_ns)
             self.decision = self.decision or self._collect(now_ns)
+        if why := self._overdue(now_ns):
+            self._motion, self._waiting = Motion(self._fade_s), why
         if not self._motion.started:
-            return Command(None, "hold", reason="waiting for the first plan")
+            return Command(None, "hold", reason=self._waiting)
         values = self._motion.at(now_ns + self._lead_ns)[0].astype(np.float32)
         self._given.append((now_ns, values))
         over = now_ns + self._lead_ns > self._motion.end_ns
         return Command(values, "policy", reason="the plan is over: holding its end" if over else "")
 
+    def ahead(self, step_ns: int) -> tuple[ActionChunk, np.ndarray] | None:
+        """Return the motion from the next step on to where it rests: points, and velocities (H, A) per second.
+
+        Args:
+            step_ns: between two points.
+
+        Returns:
+            None if there is no motion. What is ahead was made of the newest plan, so it is worth asking again when
+            ``plans`` has changed.
+        """
+        if not self._motion.started:
+            return None
+        now_ns = self._clock.now_ns()
+        count = max(math.ceil((self._motion.rest_ns - self._lead_ns - now_ns) / step_ns), 1)
+        stamps_ns = now_ns + step_ns * np.arange(1, count + 1, dtype=np.int64)
+        points = [self._motion.at(int(stamp_ns) + self._lead_ns) for stamp_ns in stamps_ns]
+        values, velocities = (np.stack(part) for part in zip(*points, strict=True))
+        return ActionChunk(stamps_ns, values.astype(np.float32), self._made_ns), velocities
+
+    def _overdue(self, now_ns: int) -> str:
+        """Return why the motion must not go on, or nothing."""
+        waited_s = (now_ns - self._begun_ns) / 1e9
+        if self._late_s is not None and self._inference.busy and waited_s > self._late_s:
+            return f"a plan has been awaited for {waited_s:.2f} s; at most {self._late_s:g} s is allowed"
+        over_s = (now_ns + self._lead_ns - self._motion.rest_ns) / 1e9
+        if self._over_s is not None and self._motion.started and over_s > self._over_s:
+            return (
+                f"the plan has been over for {over_s:.2f} s, and no other came; at most {self._over_s:g} s is allowed"
+            )
+        return ""
+
     def _forget_plan(self) -> None:
         self._motion = Motion(self._fade_s)
-        self._next_ns = -1  # plan at the first observation not before it
+        self._older: deque[ActionChunk] = deque(
+            maxlen=math.ceil(self._policy.spec.horizon / self._policy.spec.n_execute)
+        )
+        self._waiting = FIRST
+        self._begun_ns = 0
+        self._next_ns: int = -1  # plan at the first observation not before it
         self._asked_ns = -1  # stamp of the observation that the plan in hand answers
 
     def _see(self, observation: Observation) -> None:
@@ -115,18 +186,32 @@ class RealTime:
         self.latency_s += (took_s - self.latency_s) * (1.0 if took_s > self.latency_s else SLOWER)
         spec = self._policy.spec
         stamps_ns = asked_ns + self._period_ns * np.arange(spec.horizon, dtype=np.int64)
+        if not np.all(np.isfinite(plan.chunks[0])):
+            row, column = np.argwhere(~np.isfinite(plan.chunks[0]))[0]
+            raise UnsafeCommand(
+                f"a plan is not finite: {spec.action.names[column]} in row {row}; nothing of it is played"
+            )
         if stamps_ns[-1] < now_ns:
             self.late += 1
         else:
-            self._motion.put(ActionChunk(stamps_ns, plan.chunks[0], asked_ns), now_ns + self._lead_ns)
+            self._play(ActionChunk(stamps_ns, plan.chunks[0], asked_ns), now_ns)
         index, self._decisions = self._decisions, self._decisions + 1
         return Decision(index, asked_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
+
+    def _play(self, chunk: ActionChunk, now_ns: int) -> None:
+        if self._seams == "ensemble":
+            self._older.append(chunk)
+            chunk = ensembled(chunk, list(self._older)[:-1])
+        self._motion.put(chunk, now_ns + self._lead_ns)
+        self._made_ns = chunk.made_ns
+        self.plans += 1
 
     def _begin(self, observation: Observation, now_ns: int) -> None:
         spec, stamp_ns = self._policy.spec, observation.stamp_ns
         window = [_nearest(self._seen, stamp_ns - k * self._period_ns) for k in range(spec.n_obs - 1, -1, -1)]
-        previous = self._sampled(stamp_ns) if self._motion.started else None
-        delay = min(math.ceil(self.latency_s * 1e9 / self._period_ns), spec.horizon - spec.n_execute)
+        told = self._motion.started and self._seams in ("fade", "rtc")
+        previous = self._sampled(stamp_ns) if told else None
+        delay = min(math.ceil(self.latency_s * 1e9 / self._period_ns), self._most_delay)
         executed, generator, n = self._executed(stamp_ns), self._generator, self._n
 
         def work() -> Plan:
@@ -136,7 +221,7 @@ class RealTime:
             )  # fmt: skip
 
         self._next_ns = stamp_ns + spec.n_execute * self._period_ns
-        self._asked_ns = stamp_ns
+        self._asked_ns, self._begun_ns = stamp_ns, now_ns
         self._inference.begin(work, now_ns)
 
     def _sampled(self, stamp_ns: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Chunks as a motion: a smooth curve through the rows of a plan, and from one plan into the next without a jump."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from robopolicy.errors import ContractError
 from robopolicy.types import ActionChunk
 
 NS = 1e-9
+OLDER = 0.01  # m of ACT's weights exp(-m i), i = 0 the oldest plan
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ class Motion:
     both and ends with neither, so the motion is C1 whatever comes.
 
     Args:
-        fade_s: how long an offset lasts.
+        fade_s: how long an offset lasts; with 0 a new plan takes over with a jump, for comparison.
     """
 
     def __init__(self, fade_s: float) -> None:
-        if not (fade_s > 0 and np.isfinite(fade_s)):
-            raise ContractError(f"motion: a fade of {fade_s} s; want a finite time above 0")
+        if not (fade_s >= 0 and np.isfinite(fade_s)):
+            raise ContractError(f"motion: a fade of {fade_s} s; want a finite time, 0 or more")
         self._fade_s = fade_s
         self._curve: Curve | None = None
         self._since_ns = 0
@@ -74,6 +76,11 @@ class Motion:
     def end_ns(self) -> int:
         """When the newest plan is over; 0 without one."""
         return 0 if self._curve is None else self._curve.end_ns
+
+    @property
+    def rest_ns(self) -> int:
+        """When it comes to rest: its newest plan is over, and so is the fading; 0 without one."""
+        return 0 if self._curve is None else max(self._curve.end_ns, self._since_ns + round(self._fade_s / NS))
 
     def put(self, chunk: ActionChunk, now_ns: int, start: np.ndarray | None = None) -> None:
         """Go on with ``chunk`` from ``now_ns`` on, from where the motion is or, without one, from ``start`` (A,).
@@ -101,12 +108,38 @@ class Motion:
         if self._curve is None:
             raise ContractError("nothing to play; call put first")
         value, speed = self._curve.at(now_ns)
-        left = (now_ns - self._since_ns) * NS / self._fade_s
-        if self._offset is None or left >= 1:
+        into_s = (now_ns - self._since_ns) * NS
+        if self._offset is None or into_s >= self._fade_s:
             return value, speed
+        left = into_s / self._fade_s
         zero = np.zeros_like(value)
         offset, offset_speed = _hermite(max(left, 0.0), self._fade_s, self._offset[0], zero, self._offset[1], zero)
         return value + offset, speed + offset_speed
+
+
+def ensembled(newest: ActionChunk, older: Sequence[ActionChunk]) -> ActionChunk:
+    """Return the newest plan averaged with what older ones say of the same instants: temporal ensembling.
+
+    Weights are exp(-m i), i = 0 the oldest (Zhao et al. 2023, ACT, algorithm 2), and each older plan's fades linearly
+    to 0 towards its own last row: a plan that ends is no jump. The rows stay those of the newest.
+
+    Args:
+        newest: (H, A).
+        older: (H', A) each, oldest first; those without a row after the newest's first are left out.
+    """
+    stamps = newest.stamps_ns
+    total = np.zeros(newest.values.shape)
+    weights = np.zeros(len(stamps))
+    alive = [one for one in older if one.stamps_ns[-1] > stamps[0]]
+    for i, one in enumerate(alive):
+        end_ns = int(one.stamps_ns[-1])
+        weight = np.exp(-OLDER * i) * np.clip((end_ns - stamps) / (end_ns - stamps[0]), 0.0, 1.0)  # (H,)
+        curve = Curve(one)
+        total += weight[:, None] * np.stack([curve.at(int(ns))[0] for ns in stamps])
+        weights += weight
+    weight = np.exp(-OLDER * len(alive))
+    mean = (total + weight * newest.values) / (weights + weight)[:, None]
+    return ActionChunk(stamps, mean.astype(newest.values.dtype), newest.made_ns)
 
 
 def _hermite(

@@ -97,7 +97,7 @@ def test_the_first_plan_begins_where_the_robot_is():
 def test_nothing_to_play_is_an_error():
     with pytest.raises(ContractError, match="nothing to play; call put first"):
         Motion(0.1).at(0)
-    with pytest.raises(ContractError, match="a fade of nan s; want a finite time above 0"):
+    with pytest.raises(ContractError, match="a fade of nan s; want a finite time, 0 or more"):
         Motion(float("nan"))
     with pytest.raises(ContractError, match="a chunk without rows"):
         Curve(ActionChunk(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), 0))

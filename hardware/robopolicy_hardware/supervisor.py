@@ -10,10 +10,11 @@ import numpy as np
 
 from robopolicy.errors import ContractError, RobopolicyError, StaleFrame, UnsafeCommand
 from robopolicy.interfaces import Robot
-from robopolicy.types import Observation
+from robopolicy.types import ActionChunk, Observation
 
 State = Literal["idle", "ready", "running", "hold", "fault"]
 POLL_S = 0.01  # how often the watchdogs look
+CLOSE_S = 5.0  # for the watching thread to end
 LOCK_S = 0.05  # a stop that cannot have the robot to itself by then goes ahead: better two words than none
 
 
@@ -25,16 +26,27 @@ class Watchdogs:
         ContractError: if a time is not finite and positive.
     """
 
-    silent_s: float | None = 0.1  # since the last command of a running robot: the loop hangs or died
+    silent_s: float | None = (
+        0.1  # how much later than a control period the next command may come: the loop hangs or died
+    )
+    plan_over_s: float | None = 0.5  # how long the last row of a plan may be held as a command; `RealTime` watches
+    plan_late_s: float | None = 2.0  # how long a plan may be awaited; `RealTime` watches
     deadman_s: float | None = None  # age of the operator's newest heartbeat
+    deadman_topic: str = ""  # std_msgs/msg/Bool: true while the operator holds it
     estop_s: float | None = None  # age of the newest word of an external emergency stop
+    estop_topic: str = ""  # std_msgs/msg/Bool: true while it is pressed
     tracking: tuple[float, ...] | None = None  # (A,) of command minus measured, in the action's units; latches
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
+            if value is None or isinstance(value, str):
+                continue
+            if not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
                 raise ContractError(f"watchdog {field.name} is {value}; want finite and above 0 (None does not watch)")
+        for name in ("deadman", "estop"):
+            if getattr(self, f"{name}_topic") and getattr(self, f"{name}_s") is None:
+                raise ContractError(f"watchdog {name}_topic: say {name}_s too, how old its newest word may be")
 
 
 class Supervised:
@@ -54,10 +66,18 @@ class Supervised:
     does not leave the robot at its last velocity.
 
     Args:
-        robot: watched; its ``stop`` is called from two threads, never its ``read`` and ``command``.
+        robot: watched; its ``stop`` is called from two threads, never its ``read`` and ``command``. One call at a time
+            as long as they return; a stop goes ahead beside one that hangs.
         watchdogs: what is watched.
         deadman: returns the age in seconds of the operator's heartbeat, None before the first.
         estop: returns (pressed, age in seconds of that word or None).
+        alone: a robot that must never be called from two threads at once, as a simulation: a stop waits for a call that
+            hangs. Such a robot does not move meanwhile.
+
+    Attributes:
+        state: see above.
+        reason: for it.
+        trips: why the watchdogs, or a read that failed, stopped it: every reason so far, oldest first.
     """
 
     def __init__(
@@ -67,12 +87,14 @@ class Supervised:
         *,
         deadman: Callable[[], float | None] | None = None,
         estop: Callable[[], tuple[bool, float | None]] | None = None,
+        alone: bool = False,
     ) -> None:
         self.spec = robot.spec
         self.state: State = "idle"
         self.reason = ""
         self._robot, self._dogs = robot, watchdogs or Watchdogs()
-        self._deadman, self._estop = deadman, estop
+        self.trips: list[str] = []
+        self._deadman, self._estop, self._alone = deadman, estop, alone
         if (self._dogs.deadman_s is not None) != (deadman is not None):
             raise ContractError("watchdog deadman: its age limit and what tells its age go together")
         if (self._dogs.estop_s is not None) != (estop is not None):
@@ -81,6 +103,7 @@ class Supervised:
             raise ContractError(
                 f"watchdog tracking has {len(self._dogs.tracking)} numbers; the action has {self.spec.action.dim}"
             )
+        self._silent_s = None if self._dogs.silent_s is None else self._dogs.silent_s + self.spec.period_ns / 1e9
         self._lock = threading.RLock()
         self._sent: np.ndarray | None = None
         self._sent_s = 0.0
@@ -90,15 +113,16 @@ class Supervised:
 
     def read(self) -> Observation:
         """Return the robot's newest observation; raises what it raises, and then the robot holds."""
-        try:
-            observation = self._robot.read()
-        except RobopolicyError as error:
-            self._halt("hold", str(error))
-            raise
-        if self.state == "idle":
-            self.state = "ready"
-        if self.state == "running":
-            self._require_tracking(observation)
+        with self._lock:
+            try:
+                observation = self._robot.read()
+            except RobopolicyError as error:
+                self._trip("hold", str(error))
+                raise
+            if self.state == "idle":
+                self.state = "ready"
+            if self.state == "running":
+                self._require_tracking(observation)
         return observation
 
     def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
@@ -108,15 +132,17 @@ class Supervised:
             UnsafeCommand: in a fault, with its reason and what ends it; without deadman or with the emergency stop
                 pressed; and what the robot raises.
         """
-        if self.state == "fault":
-            raise UnsafeCommand(f"fault: {self.reason}; put it right, then reset")
-        if (why := self._why_not()) is not None:
-            self._halt(*why)
-            raise UnsafeCommand(why[1])
         with self._lock:
+            self._require_free()
             sent = self._robot.command(action, due_ns)
             self._sent, self._sent_s, self.state, self.reason = sent.copy(), time.monotonic(), "running", ""
         return sent
+
+    def follow(self, chunk: ActionChunk, velocities: np.ndarray) -> None:
+        """Pass a whole motion on to a robot that takes them (`robopolicy.following`); refused as `command` is."""
+        with self._lock:
+            self._require_free()
+            self._robot.follow(chunk, velocities)  # type: ignore[attr-defined]
 
     def stop(self, reason: str = "") -> np.ndarray:
         """Hold; return the set-point that holds (A,)."""
@@ -136,20 +162,41 @@ class Supervised:
         """Stop watching and release the robot; idempotent."""
         self._open = False
         if self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(CLOSE_S)
         self._robot.close()
 
-    def _halt(self, state: State, reason: str) -> np.ndarray:
-        """The one way to stop: from any thread, any number of times."""
-        owned = self._lock.acquire(timeout=LOCK_S)
+    def _require_free(self) -> None:
+        """Refuse a command if there is a reason to."""
+        if self.state == "fault":
+            raise UnsafeCommand(f"fault: {self.reason}; put it right, then reset")
+        if (why := self._why_not()) is not None:
+            self._trip(*why)
+            raise UnsafeCommand(why[1])
+
+    def _trip(self, state: State, reason: str) -> None:
+        """Stop for a reason of its own, and remember it."""
+        if self.state in ("running", "ready") or state == "fault":
+            self.trips.append(reason)
         try:
-            if self.state != "fault":
-                self.state, self.reason = state, reason
-            self._sent = None
-            return self._robot.stop(reason)
+            self._hold(state, reason)
+        except StaleFrame as error:  # it tells nothing any more: it holds by itself
+            self.reason = f"{reason}; {error}"
+
+    def _halt(self, state: State, reason: str) -> np.ndarray:
+        """Stop because somebody says so: from any thread, any number of times."""
+        owned = self._lock.acquire(timeout=-1 if self._alone else LOCK_S)
+        try:
+            return self._hold(state, reason)
         finally:
             if owned:
                 self._lock.release()
+
+    def _hold(self, state: State, reason: str) -> np.ndarray:
+        """The one way to stop."""
+        if self.state != "fault":
+            self.state, self.reason = state, reason
+        self._sent = None
+        return self._robot.stop(reason)
 
     def _why_not(self) -> tuple[State, str] | None:
         """Return why nothing may be commanded now, and the state that it leads to."""
@@ -175,24 +222,34 @@ class Supervised:
         if np.any(off > self._dogs.tracking):
             worst = int(np.argmax(off / np.asarray(self._dogs.tracking)))
             name = self.spec.action.names[worst]
-            self.fault(
-                f"{name} is {off[worst]:.3g} from its command; at most {self._dogs.tracking[worst]:g} is allowed"
+            self._trip(
+                "fault",
+                f"{name} is {off[worst]:.3g} from its command; at most {self._dogs.tracking[worst]:g} is allowed",
             )
 
     def _watch(self) -> None:
         while self._open:
             time.sleep(POLL_S)
-            if self.state != "running":
+            if self._wrong() is None:
                 continue
-            silent_s = time.monotonic() - self._sent_s
-            why = self._why_not()
-            if self._dogs.silent_s is not None and silent_s > self._dogs.silent_s:
-                why = why or ("hold", f"no command for {silent_s:.2f} s: the loop is late")
-            if why is not None:
-                try:
-                    self._halt(*why)
-                except StaleFrame as error:  # it tells nothing any more: it holds by itself
-                    self.reason = f"{why[1]}; {error}"
+            owned = self._lock.acquire(timeout=LOCK_S)
+            try:
+                if (owned or not self._alone) and (why := self._wrong()) is not None:
+                    self._trip(*why)
+            finally:
+                if owned:
+                    self._lock.release()
+
+    def _wrong(self) -> tuple[State, str] | None:
+        """Return why a running robot is to be stopped, and the state that it leads to."""
+        if self.state != "running":
+            return None
+        silent_s = time.monotonic() - self._sent_s
+        if (why := self._why_not()) is not None:
+            return why
+        if self._silent_s is not None and silent_s > self._silent_s:
+            return "hold", f"no command for {silent_s:.2f} s: the loop is late"
+        return None
 
 
 def _seconds(age_s: float | None) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,8 +13,11 @@ from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_by_signals
+from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
+from robopolicy.cli.watched import add_limits, read_limits, watched
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
+from robopolicy.interfaces import Watcher
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
 
@@ -65,6 +68,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domain", type=at_least(0), help="of a robot behind ROS 2 topics (default: ROS_DOMAIN_ID, or 0)"
     )
+    add_timing(parser)
+    add_limits(parser)
     add_running(parser)
     parser.set_defaults(run=run)
 
@@ -78,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
             args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
             max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
-            allow_slow=args.allow_slow, domain=args.domain, choice=Choice.of(args),
+            allow_slow=args.allow_slow, domain=args.domain, choice=Choice.of(args), timing=Timing.of(args),
+            limits=args.limits,
         )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -101,8 +107,14 @@ def deploy(
     allow_slow: bool = False,
     domain: int | None = None,
     choice: Choice = AS_SAVED,
+    timing: Timing = IN_THE_LOOP,
+    limits: Path | None = None,
+    watch: Callable[[Any, Any], Sequence[Watcher]] = lambda robot, agent: (),
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
+
+    Where time is real the robot is watched (`robopolicy_hardware.supervisor`): whatever ends or stops the loop ends in
+    one stop. ``watch`` is told the robot and the agent that are driven, and returns more watchers.
 
     Raises:
         SpecMismatch: if the checkpoint does not fit the robot, or the recording not its dataset; both sides printed.
@@ -121,35 +133,56 @@ def deploy(
     start_s = time.perf_counter()
     spec, running = read_spec(checkpoint), choice.resolve(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
+    waits = isinstance(clock, SimClock)
+    timing.require(clock)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
-        robot = make_robot(robot_name, clock, spec, cameras=shown, domain=domain)
-        stack.callback(robot.close)
-        world = robot if isinstance(robot, Environment) else None
-        steps = max_steps or (world.max_steps if world else round(10 * robot.spec.rate_hz))
+        bare = make_robot(
+            robot_name, clock, spec, cameras=shown, rate_hz=timing.control_rate_hz, domain=domain
+        )  # fmt: skip
+        stack.callback(bare.close)
+        world = bare if isinstance(bare, Environment) else None
+        each = bare.spec.rate_hz / spec.rate_hz if timing.beside else 1.0  # control steps a step of the policy
+        steps = max_steps or round(world.max_steps * each if world else 10 * bare.spec.rate_hz)
         _require(robot_name, world, steps, disturb_at, video)
-        spec.require_from(robot.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}")
-        # Simulated time waits for the disk: nothing is dropped.
-        recorders = (
-            [] if record is None else [_recorder(record, robot.spec, background=not isinstance(clock, SimClock))]
+        timing.fits(spec, bare.spec).require_from(
+            bare.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}"
         )
+        allowed, watchdogs = read_limits(limits, bare.spec)
+        # Simulated time waits for the disk: nothing is dropped.
+        recorders = [] if record is None else [_recorder(record, bare.spec, background=not waits)]
         torch.set_num_threads(threads)
-        check = partial(check_pace, waits=isinstance(clock, SimClock), allow_slow=allow_slow)
-        agent = make_agent(running, monitor=monitor, on_alarm=on_alarm, device=check_device(device), check=check)
+        check = partial(check_pace, waits=waits, allow_slow=allow_slow, beside=timing.beside)
+        play = timing.agent(clock, watchdogs)
+        agent = make_agent(
+            running, monitor=monitor, on_alarm=on_alarm, device=check_device(device), check=check, play=play
+        )
+        stack.callback(getattr(agent, "close", lambda: None))
+        robot = bare if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
+        stack.enter_context(timing.turns(clock))
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
         if world is not None:
             world.reset(seed)
-        witness = Witness(robot, agent, seed, Options(disturb_at=disturb_at, video_every=2 if video else None), video)
+        every = max(2, round(2 * each)) if video else None
+        witness = Witness(bare, agent, seed, Options(disturb_at=disturb_at, video_every=every), video)
         stack.callback(witness.close)
-        ticker = Ticker(stack.enter_context(bar("deploy", steps, "steps")).advance)
+        recording = [*map(stack.enter_context, recorders)]
+        ticker = Ticker(stack.enter_context(bar("deploy", steps, "steps")).advance, robot, recording)
         meta = run_episode(
-            robot, agent, clock, make_safety(robot.spec), _describe(robot, robot_name, seed, running),
-            max_steps=steps, watchers=[witness, ticker, *map(stack.enter_context, recorders)],
+            robot, agent, clock, make_safety(bare.spec, allowed),
+            _describe(bare, robot_name, seed, running, timing),
+            max_steps=steps, watchers=[witness, ticker, *watch(robot, agent), *recording],
             done=witness.done if world else lambda _: False,
-            finish=lambda meta: replace(meta, success=world.success() if world else None),
+            finish=lambda meta: ticker.told(replace(meta, success=world.success() if world else None)),
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
     return replace(outcome, video=None if video is None else str(video))
+
+
+def _topics(domain: int | None) -> Any:
+    from robopolicy_hardware.ros.dds import Topics
+
+    return Topics(domain)
 
 
 def _require(robot_name: str, world: Any, steps: int, disturb_at: int | None, video: Path | None) -> None:
@@ -172,27 +205,38 @@ def _recorder(path: Path, spec: PolicySpec, *, background: bool) -> Any:
     return Recorder(path, background=background, recover=True)
 
 
-def _describe(robot: Any, robot_name: str, seed: int, running: Running) -> EpisodeMeta:
+def _describe(robot: Any, robot_name: str, seed: int, running: Running, timing: Timing) -> EpisodeMeta:
     calibration: dict[str, Any] = getattr(robot, "camera_calibration", dict)()
     instruction = getattr(robot, "instruction", "")
     return EpisodeMeta(
         instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration,
-        extra={"checkpoint": str(running.checkpoint), **running.about},
+        extra={"checkpoint": str(running.checkpoint), **running.about, **timing.about},
     )  # fmt: skip
 
 
-def check_pace(policy: Any, n: int, *, waits: bool, allow_slow: bool) -> None:
+def check_pace(policy: Any, n: int, *, waits: bool, allow_slow: bool, beside: bool = False) -> None:
     """Measure how long a plan of ``n`` candidates takes, before the robot moves, and say what would help if too long.
 
+    Args:
+        policy: that plans.
+        n: candidates.
+        waits: time waits for plans.
+        allow_slow: a plan that takes too long is only said.
+        beside: plans are made beside the loop, and may take as long as the rows between two of them last.
+
     Raises:
-        TooSlow: if it takes longer than a step, time does not wait for it, and that is not allowed.
+        TooSlow: if it takes longer than it may, time does not wait for it, and that is not allowed.
     """
     from robopolicy.cli.progress import say
-    from robopolicy.policies.latency import judge, keeps_up, measure_latency, remedies
+    from robopolicy.policies.latency import judge, keeps_up, measure_latency, milliseconds, remedies
 
     latency = measure_latency(policy, n)
-    told = judge(latency, policy.spec)
-    if keeps_up(latency, policy.spec):
+    told, fits = judge(latency, policy.spec), keeps_up(latency, policy.spec)
+    if beside:
+        allowed_s = may_last_s(policy.spec)
+        told = f"{latency}; beside the loop it may take {milliseconds(allowed_s)}, until the next one is asked for"
+        fits = latency.p50_s <= allowed_s
+    if fits:
         if not waits:
             say(told)
         return
@@ -224,20 +268,32 @@ def require_cameras(path: Path, spec: PolicySpec) -> None:
 
 
 class Ticker:
-    """A watcher that moves a progress bar."""
+    """A watcher that moves a progress bar, says in which state a watched robot is, and marks why it was stopped."""
 
-    def __init__(self, advance: Callable[[], None]) -> None:
-        self._advance = advance
+    def __init__(self, advance: Callable[..., None], robot: Any = None, recorders: Sequence[Any] = ()) -> None:
+        self._advance, self._recorders = advance, recorders
+        self._robot = robot
+        self._trips: list[str] = getattr(robot, "trips", [])
+        self._seen = 0
 
     def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
         """Nothing to show yet."""
 
     def on_step(self, step: Step) -> None:
-        """One step on, the monitor's state beside it."""
-        self._advance()
+        """One step on; who drives, or the state and its reason, beside it."""
+        state, reason = getattr(self._robot, "state", ""), getattr(self._robot, "reason", "")
+        self._advance(note=": ".join(part for part in (state or step.source, reason) if part))
+        for why in self._trips[self._seen :]:
+            self._seen += 1
+            for recorder in self._recorders:
+                recorder.mark(f"watchdog: {why}")
 
     def on_end(self, meta: EpisodeMeta) -> None:
         """Nothing more to show."""
+
+    def told(self, meta: EpisodeMeta) -> EpisodeMeta:
+        """Return the meta with what the watchdogs did, if they did anything."""
+        return replace(meta, extra={**meta.extra, "watchdogs": list(self._trips)}) if self._trips else meta
 
 
 def tell(outcome: Any, robot_name: str) -> str:

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def make_robot(
     if name == "mock":
         from robopolicy_hardware.mock import MockRobot
 
-        return MockRobot(spec, clock)
+        return MockRobot(replace(spec, rate_hz=rate_hz or spec.rate_hz), clock)
     if name.partition(":")[0] == "ros":
         from robopolicy_hardware.ros.robot import make_ros_robot
 
@@ -83,11 +84,11 @@ def make_clock(name: str, *, realtime: bool) -> Clock:
     return SimClock() if simulated and not realtime else WallClock()
 
 
-def make_safety(spec: PolicySpec) -> Safety:
-    """Return the safety layer with the default limits of the spec's kind of action."""
+def make_safety(spec: PolicySpec, limits: Any = None) -> Safety:
+    """Return the safety layer with ``limits``, `SafetyLimits`; None are the defaults of the spec's kind of action."""
     from robopolicy_hardware.safety import SafetyLayer, limits_for
 
-    return SafetyLayer(limits_for(spec), spec)
+    return SafetyLayer(limits or limits_for(spec), spec)
 
 
 def make_agent(
@@ -98,6 +99,7 @@ def make_agent(
     candidates: int | None = None,
     device: str = "cpu",
     check: Callable[[Any, int], None] | None = None,
+    play: Callable[..., Agent] | None = None,
 ) -> Agent:
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
@@ -108,6 +110,7 @@ def make_agent(
         candidates: chunks to draw a plan; None is 1, or what the monitor was calibrated with.
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
         check: told the policy and its candidates before anything else is done with them; may raise.
+        play: makes an agent of (policy, candidates, generator), as `Timing.agent` does; None is `Chunked`.
     """
     import torch
 
@@ -125,7 +128,10 @@ def make_agent(
 
     if check is not None:
         check(policy, candidates or 1)
-    agent = Chunked(policy, n=candidates or 1, generator=generator)
+    if play is not None:
+        agent = play(policy, candidates or 1, generator)
+    else:
+        agent = Chunked(policy, n=candidates or 1, generator=generator)
     return agent if watch is None else Guarded(agent, watch, on_alarm=on_alarm)
 
 

@@ -1,0 +1,132 @@
+"""Options of a policy that plans beside the control loop, and the agent that they make."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from robopolicy.cli.arguments import positive
+from robopolicy.clock import SimClock
+from robopolicy.errors import UsageError
+from robopolicy.interfaces import Clock
+from robopolicy.spec import PolicySpec
+
+SEAMS = ("fade", "ensemble", "rtc", "none")
+SWITCH_S = 0.0005  # Python's threads take turns this often: the loop waits no longer for one that plans
+
+
+def add_timing(parser: Any) -> None:
+    """Add the options to a parser, or to a group of one."""
+    parser.add_argument(
+        "--control-rate", type=positive, metavar="HZ",
+        help="plan beside the loop, at the policy's own rate, and command at this one: a smooth motion through the "
+        "rows (default: plan in the loop, which waits for it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seams", choices=SEAMS,
+        help="how one plan follows another, beside the loop: its offset faded out; averaged with older ones "
+        "(ensemble); made to agree (rtc); none, which jumps (default fade)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--latency-ms", type=_milliseconds, metavar="MS", help="in simulated time: what planning is taken to last"
+    )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was asked for; nothing of it means that the loop plans, and waits for its plans."""
+
+    control_rate_hz: float | None = None
+    seams: str | None = None
+    latency_s: float | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Timing":
+        """Read it off the arguments of `add_timing`."""
+        return cls(args.control_rate, args.seams, None if args.latency_ms is None else args.latency_ms / 1e3)
+
+    @property
+    def beside(self) -> bool:
+        """Whether the policy plans beside the loop."""
+        return self != Timing()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is to be read of it in an episode."""
+        told = {"control_rate_hz": self.control_rate_hz, "seams": self.seams, "latency_s": self.latency_s}
+        return {name: value for name, value in told.items() if value is not None}
+
+    @contextmanager
+    def turns(self, clock: Clock) -> Iterator[None]:
+        """Let the loop wait no longer than `SWITCH_S` for a thread that plans, where it is one."""
+        before_s = sys.getswitchinterval()
+        if self.beside and not isinstance(clock, SimClock):
+            sys.setswitchinterval(SWITCH_S)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(before_s)
+
+    def require(self, clock: Clock) -> None:
+        """Refuse a simulated latency where time is real.
+
+        Raises:
+            UsageError: saying so.
+        """
+        if self.latency_s is not None and not isinstance(clock, SimClock):
+            raise UsageError("--latency-ms is of simulated time; here planning takes what it takes: leave it out")
+
+    def fits(self, spec: PolicySpec, robot: PolicySpec) -> PolicySpec:
+        """Return the spec of a policy as the robot must offer it: at any rate if it plans beside the loop."""
+        return replace(spec, rate_hz=robot.rate_hz) if self.beside else spec
+
+    def agent(self, clock: Clock, watchdogs: Any = None) -> Callable[..., Any] | None:
+        """Return what makes a `RealTime` of (policy, n, generator), None if the loop plans.
+
+        Args:
+            clock: the loop's. In simulated time planning takes ``latency_s``, else a thread of its own.
+            watchdogs: `robopolicy_hardware.supervisor.Watchdogs`, or None: nothing is watched.
+        """
+        if not self.beside:
+            return None
+
+        def make(policy: Any, n: int, generator: Callable[[int], Any]) -> Any:
+            from robopolicy.inference import Simulated, Threaded
+            from robopolicy.realtime import RealTime
+
+            seams = self.seams or "fade"
+            if seams == "rtc":
+                _agree(policy)
+            return RealTime(
+                policy, clock, Simulated(self.latency_s or 0.0) if isinstance(clock, SimClock) else Threaded(), n=n,
+                generator=generator, seams=seams, max_delay=policy.config.max_delay or None,
+                over_s=getattr(watchdogs, "plan_over_s", None), late_s=getattr(watchdogs, "plan_late_s", None),
+            )  # fmt: skip
+
+        return make
+
+
+IN_THE_LOOP = Timing()
+
+
+def may_last_s(spec: PolicySpec) -> float:
+    """Return how long a plan may take beside the loop: until the next is asked for, and before the last one is over."""
+    rows = min(spec.n_execute, spec.horizon - 1 - spec.n_execute)
+    return max(rows, 0) * spec.period_ns / 1e9
+
+
+def _agree(policy: Any) -> None:
+    """Let a policy's plans agree with the running motion: by the prefixes it was trained with, else by guidance."""
+    from robopolicy.policies.config import RealTimeConfig
+
+    if not policy.config.max_delay and policy.config.real_time is None:
+        policy.config = replace(policy.config, real_time=RealTimeConfig())
+
+
+def _milliseconds(text: str) -> float:
+    value = 0.0 if text.strip() in ("0", "0.0") else positive(text)
+    if value > 10_000:
+        raise argparse.ArgumentTypeError(f"{text} ms is longer than ten seconds")
+    return value

@@ -1,0 +1,60 @@
+"""A robot with its limits and watchdogs, as a command drives it."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import UsageError
+from robopolicy.interfaces import Environment, Robot
+from robopolicy.spec import PolicySpec
+
+
+def add_limits(parser: Any) -> None:
+    """Add the option to a parser, or to a group of one."""
+    parser.add_argument(
+        "--limits", type=Path, metavar="L.yaml",
+        help="safety limits and watchdogs of the robot (default: cautious ones for its kind of command)",
+    )  # fmt: skip
+
+
+def read_limits(path: Path | str | None, spec: PolicySpec) -> tuple[Any, Any]:
+    """Return (`SafetyLimits`, `Watchdogs`) of the file, or the cautious defaults; raises as `load_limits`."""
+    from robopolicy_hardware.safety_limits import limits_for, load_limits
+    from robopolicy_hardware.supervisor import Watchdogs
+
+    return (limits_for(spec), Watchdogs()) if not path else load_limits(path, spec)
+
+
+def watched(robot: Robot, watchdogs: Any, stack: ExitStack, topics: Callable[[], Any]) -> Any:
+    """Return the robot with its watchdogs about it, which live until the stack is closed. It closes the robot.
+
+    Args:
+        robot: driven by nobody else.
+        watchdogs: `robopolicy_hardware.supervisor.Watchdogs`.
+        stack: closes what this opens.
+        topics: returns a `Transport`, asked for only if an operator's switch or an emergency stop is on a topic.
+
+    Raises:
+        UsageError: if an age is watched and no topic tells it.
+    """
+    from robopolicy_hardware.ros.signals import EmergencyStop, Heartbeat
+    from robopolicy_hardware.supervisor import Supervised
+
+    beat = stop = None
+    for name in ("deadman", "estop"):
+        if getattr(watchdogs, f"{name}_s") is not None and not getattr(watchdogs, f"{name}_topic"):
+            raise UsageError(f"watchdogs.{name}_s: say {name}_topic too, on which std_msgs/Bool tells of it")
+    if watchdogs.deadman_topic or watchdogs.estop_topic:
+        transport = topics()
+        stack.callback(transport.close)
+        if watchdogs.deadman_topic:
+            beat = Heartbeat(transport, watchdogs.deadman_topic)
+        if watchdogs.estop_topic:
+            stop = EmergencyStop(transport, watchdogs.estop_topic)
+    made = Supervised(
+        robot, watchdogs, deadman=None if beat is None else beat.age_s,
+        estop=None if stop is None else stop.pressed_and_age, alone=isinstance(robot, Environment),
+    )  # fmt: skip
+    stack.callback(made.close)
+    return made
