@@ -267,6 +267,10 @@ def test_it_arrives_on_a_straight_line_without_overshoot_and_follows_without_a_l
     np.testing.assert_allclose(sent[-1], goal, atol=1e-5)
     path = np.float32([[0.3 * np.sin(0.1 * k)] * 3 for k in range(100)])
     np.testing.assert_allclose(follow(path)[20:], path[20:], atol=1e-6)
+    one = np.float32([0.8, 0.0, 0.0])  # axes with nowhere to go hold up none that has
+    np.testing.assert_allclose(follow(np.tile(one, (40, 1)))[-1], one, atol=1e-5)
+    ramp = np.float32([[0.05 * k, 0.5, 0.0] for k in range(40)])  # one goal moves, one stands, one is reached
+    np.testing.assert_allclose(follow(ramp)[30:], ramp[30:], atol=1e-5)
 
 
 def test_unknown_units_are_only_checked():
@@ -364,7 +368,7 @@ def test_limits_of_a_file(tmp_path):
     ("text", "says"),
     [
         (GOOD, "safety limit max_accel has 1 numbers; want 3"),
-        ("max_rat: 1", "no key in the file 'max_rat'; valid: high, low, "),
+        ("max_rat: 1", "no key in the file 'max_rat'; valid: high, links, low, "),
         ("low: [0, 0, x]\nhigh: [1, 1, 1]", "low is .*; want a finite number or a list of such"),
         ("low: [0, 0, .nan]\nhigh: [1, 1, 1]", "low is .*; want a finite number or a list of such"),
         ("max_speed_m_s: 1", "joint actions take max_rate, max_accel, not max_speed_m_s"),

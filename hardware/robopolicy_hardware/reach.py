@@ -50,8 +50,10 @@ class Reach:
         wanted = wanted * self.fraction(wanted)
         if self.acceleration is None:
             return wanted
-        nearing, brakes = wanted - goal_speed, self._stoppable(np.abs(step))
-        wanted = goal_speed + nearing * min(1.0, float(np.min(brakes / np.maximum(np.abs(nearing), EXACT))))
+        nearing = np.abs(wanted - goal_speed)
+        behind = self._stoppable(np.abs(step - goal_speed * dt_s))  # what lies between it and a goal that moves on
+        brakes = np.divide(behind, nearing, out=np.ones_like(nearing), where=nearing > EXACT)
+        wanted = goal_speed + (wanted - goal_speed) * min(1.0, float(np.min(brakes)))
         wanted = wanted * self.fraction(wanted)
         low, high = self._reachable(before, below, above, dt_s)
         fraction = _fraction_within(np.zeros_like(wanted), wanted, low, high)

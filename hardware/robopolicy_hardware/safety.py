@@ -14,6 +14,8 @@ from robopolicy.rotations import (
 )
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation
+from robopolicy_hardware.cell import Links, with_chain
+from robopolicy_hardware.kinematics import Chain
 from robopolicy_hardware.reach import Reach
 from robopolicy_hardware.safety_limits import SafetyLimits, limits_for, require_fit
 
@@ -33,17 +35,22 @@ class SafetyLayer:
     Args:
         limits: what is allowed.
         spec: of the robot: kind and length of its action, and its rate.
+        chain: where the links are; wanted if the limits have a workspace or a table. Its ranges are the box if the
+            limits have none.
 
     Raises:
-        ContractError: if a limit has the wrong length for the action, or a tool pose has no measured ``tool_pos``.
+        ContractError: if a limit has the wrong length for the action, a tool pose has no measured ``tool_pos``, or the
+            chain is not that of the robot.
     """
 
-    def __init__(self, limits: SafetyLimits, spec: PolicySpec) -> None:
+    def __init__(self, limits: SafetyLimits, spec: PolicySpec, chain: Chain | None = None) -> None:
+        require_fit(limits, spec)
+        limits = with_chain(limits, spec, chain)
         self._limits = limits
         self._spec = spec
+        self._links = None if chain is None or not limits.of_links else Links(chain, limits, spec)
         self._pose = spec.action.kind == "tool_pose"
-        self.counts: Counter[str] = Counter()  # how often each limit acted: box, speed, refused
-        require_fit(limits, spec)
+        self.counts: Counter[str] = Counter()  # how often each limit acted: box, speed, workspace, refused
         self._axes: _Pose | _Numbers = (_Pose if self._pose else _Numbers)(spec, limits)
         self._reach = self._axes.reach
         self._sides = (np.zeros(0), np.zeros(0))
@@ -143,6 +150,10 @@ class SafetyLayer:
         below, above = axes.room(start, self._limits)
         wanted = step * axes.step_fraction(step, self._limits)
         velocity = self._reach.velocity(wanted, self._velocity, goal_speed, below, above, elapsed_s)
+        if self._links is not None:
+            kept = self._links.slowed(start, velocity, self._velocity, elapsed_s)
+            self.counts["workspace"] += kept is not velocity
+            velocity = kept
         moved = velocity * elapsed_s
         self.counts["speed"] += not np.allclose(moved, step, rtol=0, atol=1e-9)
         self._velocity, self._goal = velocity, goal

@@ -31,10 +31,17 @@ class SafetyLimits:
     max_accel_m_s2: float | None = None  # tool pose, translation
     max_turn_accel_rad_s2: float | None = None  # tool pose, rotation
     max_accel: tuple[float, ...] | None = None  # (A,) action units per second^2; not for a tool pose
+    workspace_low: tuple[float, ...] | None = None  # (3,) m, of every link of an arm that takes joint commands
+    workspace_high: tuple[float, ...] | None = None
+    table_m: float | None = None  # height of a plane that no link goes below
+    links: tuple[str, ...] | None = None  # the bodies that this holds for; None is all that move
+    mjcf: str | None = None  # the file that says where the links are
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name in ("links", "mjcf"):
+                continue
             if value is not None and not np.all(np.isfinite(value)):
                 raise ContractError(f"safety limit {field.name} is {value}; it must be finite (None does not limit)")
             if value is not None and field.name.startswith("max_") and not np.all(np.asarray(value) > 0):
@@ -44,8 +51,18 @@ class SafetyLimits:
         if self.low is not None and self.high is not None and not _ordered(self.low, self.high, self.margin):
             within = f" by twice the margin of {self.margin:g}" if self.margin else ""
             raise ContractError(f"safety box: low {self.low} is not below high {self.high}{within} in every element")
+        if (self.workspace_low is None) != (self.workspace_high is None):
+            raise ContractError("safety workspace: give both workspace_low and workspace_high, or neither")
+        low, high = self.workspace_low, self.workspace_high
+        if low is not None and high is not None and not (len(low) == 3 and _ordered(low, high, 0.0)):
+            raise ContractError(f"safety workspace: low {low}, high {high}; want three m each, low below high")
         if self.margin < 0:
             raise ContractError(f"safety limit margin is {self.margin}; it must not be negative")
+
+    @property
+    def of_links(self) -> bool:
+        """Whether something is asked of the links, so that it must be known where they are."""
+        return self.workspace_low is not None or self.table_m is not None
 
 
 def limits_for(spec: PolicySpec) -> SafetyLimits:
@@ -73,7 +90,8 @@ def limits_for(spec: PolicySpec) -> SafetyLimits:
 def load_limits(path: Path | str, spec: PolicySpec) -> tuple[SafetyLimits, Watchdogs]:
     """Read the limits and watchdogs of a robot from a YAML file; keys are the fields of `SafetyLimits` and `Watchdogs`.
 
-    What the file does not say is as `limits_for` has it; ``null`` too.
+    What the file does not say is as `limits_for` has it; ``null`` too. The path ``mjcf`` is seen from the file's
+    folder; the caller reads it (`sim_envs.chains.read_chain` of it and `arm_joints`) and gives `SafetyLayer` the chain.
 
     Raises:
         ConfigError: naming the file and the key that is unknown, makes no sense or does not fit the robot.
@@ -84,6 +102,8 @@ def load_limits(path: Path | str, spec: PolicySpec) -> tuple[SafetyLimits, Watch
         values = mapping(data, "the file")
         limited = {key: value for key, value in values.items() if key != "watchdogs"}
         told = keys(limited, SafetyLimits, "the file", prefix="")
+        if "mjcf" in told:
+            told["mjcf"] = str(Path(path).parent / told["mjcf"])
         limits = replace(limits_for(spec), **told)
         require_fit(limits, spec)
         return limits, Watchdogs(**keys(values.get("watchdogs"), Watchdogs, "watchdogs"))
@@ -106,10 +126,14 @@ def require_fit(limits: SafetyLimits, spec: PolicySpec) -> None:
         ("max_rate", "max_accel"),
     )
     wrong = [name for name in (of_axes if pose else of_pose) if getattr(limits, name) is not None]
+    if spec.action.kind != "joint" and (limits.of_links or limits.mjcf is not None):
+        raise ContractError(
+            f"safety: workspace, table_m and mjcf are for joint actions; {spec.action.kind} actions take low and high"
+        )
     if wrong:
         takes = ", ".join(of_pose if pose else of_axes)
         raise ContractError(f"safety: {spec.action.kind} actions take {takes}, not {wrong[0]}")
-    moving = limits.max_rate or limits.max_step or limits.max_accel
+    moving = limits.max_rate or limits.max_step or limits.max_accel or limits.of_links
     if spec.action.kind == "joint" and moving and not _measures_joints(spec):
         raise ContractError(
             f"safety: joint limits start from the measured 'q' and 'gripper', {spec.action.dim} numbers together; "
@@ -120,6 +144,12 @@ def require_fit(limits: SafetyLimits, spec: PolicySpec) -> None:
         value = getattr(limits, name)
         if value is not None and len(value) != want.get(name, spec.action.dim):
             raise ContractError(f"safety limit {name} has {len(value)} numbers; want {want.get(name, spec.action.dim)}")
+
+
+def arm_joints(spec: PolicySpec) -> tuple[str, ...]:
+    """Return the names of the joints that a ``joint`` action moves: all its elements but a gripper's opening."""
+    units = spec.action.units if len(spec.action.units) == spec.action.dim else spec.action.units * spec.action.dim
+    return tuple(name for name, unit in zip(spec.action.names, units, strict=True) if unit != "open")
 
 
 def _measures_joints(spec: PolicySpec) -> bool:
