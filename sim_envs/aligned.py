@@ -84,13 +84,28 @@ class AlignedTwin:
         if "q" not in state:
             raise SpecMismatch(f"a twin follows joints: want state q ({len(JOINTS)}); there is {', '.join(state)}")
         self._time.sleep_until(now_ns)
-        present = {**self.twin.read().state, "dq": np.zeros(len(JOINTS)), **state}
+        known = {name: value for name, value in state.items() if name in self.twin.spec.state}
+        present = {**self.twin.read().state, "dq": np.zeros(len(JOINTS)), **known}
         self.twin.reset_to(present, set_point=set_point)
         if self._follower is not None:
             self._follower.begin()
         self.observer.reset()
         self.observer.note(self.now_ns)
         self._begun, self._commanded = True, set_point is not None
+
+    def meet(self, state: Mapping[str, np.ndarray], now_ns: int) -> None:
+        """Put the twin's arm where ``state`` says, at rest, the grip as it was; what is believed of objects stays."""
+        if not self._begun:
+            self.begin(state, now_ns)
+            return
+        self.advance(now_ns)
+        grip = float(self.twin.stop()[-1])
+        arm = {name: state[name] for name in ("q", "gripper") if name in state}
+        self.twin.reset_to({**self.twin.read().state, "dq": np.zeros(len(JOINTS)), **arm})
+        if self._follower is not None:
+            self._follower.begin()
+        self.observer.rejoin()
+        self.twin.command(self._going(np.asarray(state["q"]), np.zeros(len(JOINTS)), grip), now_ns)
 
     def command(self, values: np.ndarray, due_ns: int) -> np.ndarray:
         """Give the twin what the real robot got, (A,) from ``due_ns`` on; return it as it was taken.
@@ -122,8 +137,7 @@ class AlignedTwin:
             arm: False leaves the arm where it is, and goes by the objects only.
         """
         if not self._begun:
-            known = {name: value for name, value in seen.state.items() if name in self.twin.spec.state}
-            self.begin(known, max(seen.stamp_ns, self.now_ns))
+            self.begin(seen.state, max(seen.stamp_ns, self.now_ns))
         if arm:
             self._encoders(seen)
         for one in self.objects:

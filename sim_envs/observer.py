@@ -125,6 +125,17 @@ class Observer:
         mujoco.mj_kinematics(self._model, self._data)
         return True
 
+    def joints_at(self, stamp_ns: int) -> np.ndarray:
+        """Return where the joints were, (J,) rad or m, as of the newest `note` at most."""
+        return self._history.joints_at(stamp_ns)[0]
+
+    def rejoin(self) -> None:
+        """Take the joints from somebody who put them elsewhere: all moments that are kept have them there."""
+        first, _ = self._history.span_ns
+        present = np.stack([self._data.qpos[self._qpos], self._data.qvel[self._dofs]])
+        self._history.put_joints(first, present)
+        self._warned = self._warnings()
+
     def see(self, seen: PoseMeasurement) -> Outcome:
         """Correct an object by where it was measured; return what became of the measurement.
 

@@ -67,6 +67,10 @@ class History:
         """Re-base q and dq by ``change`` (2, J), from ``since_ns`` on."""
         self._joints[self._find(since_ns)[0] : self._end] += change
 
+    def put_joints(self, since_ns: int, joints: np.ndarray) -> None:
+        """Say that q and dq were ``joints`` (2, J), from ``since_ns`` on."""
+        self._joints[self._find(since_ns)[0] : self._end] = joints
+
     def _find(self, stamp_ns: int) -> tuple[int, float]:
         """Return the row before a stamp, and how far towards the next one it is."""
         stamps = self._stamps[: self._end]

@@ -1,0 +1,168 @@
+"""The aligned twin in the loop: shadow of a real robot, in front of it, or alone from recorded starts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import SpecMismatch, UnknownName, UnsafeCommand
+from robopolicy.interfaces import Clock, Robot, Task
+from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
+from robopolicy.spec import PolicySpec
+from robopolicy.types import EpisodeMeta, Observation, Step
+from sim_envs.aligned import AlignedTwin, require_followable
+from sim_envs.arm import JOINTS
+from sim_envs.observer_health import Health
+from sim_envs.twin import Twin
+
+APART = 0.35  # rad between a joint of the real arm and of the twin it tracks, at the same time: something is wrong
+
+
+class Shadow:
+    """A `Watcher`: the policy drives the real robot, the twin follows what was seen and sent.
+
+    Give the loop a rate of 50 Hz or more (``--control-rate``), or observe beside it: a slower one corrects more rarely.
+
+    Args:
+        aligned: the twin; its commands must be of the robot's kind to be of use, and are left out otherwise.
+    """
+
+    def __init__(self, aligned: AlignedTwin) -> None:
+        self.aligned = aligned
+        self._same_action = False
+
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """Refuse a robot whose joints are not seen; raises SpecMismatch."""
+        require_followable(spec)
+        self._same_action = spec.action == self.aligned.twin.spec.action
+
+    def on_step(self, step: Step) -> None:
+        """Follow one step: up to its time, what was seen, what was sent."""
+        self.aligned.advance(step.due_ns)
+        self.aligned.observe(step.observation)
+        if self._same_action:
+            self.aligned.command(step.sent, step.due_ns)
+
+    def on_end(self, meta: EpisodeMeta) -> None:
+        """Nothing more to follow."""
+
+    def health(self) -> Mapping[str, Health]:
+        """Return how each object stands, and ``"twin"``: the worst of them."""
+        return self.aligned.health()
+
+
+class TwinFirst:
+    """A `Robot`: the policy acts on the twin and sees it, the real arm tracks the twin's joints.
+
+    The real arm's encoders do not move the twin's arm; its objects and pictures correct the twin's objects. After a
+    stop the twin starts again from where the real arm is, so nothing jumps. The real robot wants a safety layer and a
+    watchdog of its own: this passes on what the twin does and checks that the arm is near it.
+
+    Args:
+        aligned: the twin.
+        real: commanded with joint positions, with or without a gripper as the last element, or with tool poses.
+        clock: shared by all.
+        lead_s: of the velocity feed-forward: about the real servo's lag, kv / kp plus its delay.
+        apart: rad that a joint of the real arm may be from the twin's at the same time.
+
+    Raises:
+        SpecMismatch: if the real robot does not tell its joints or takes no such commands.
+    """
+
+    def __init__(
+        self, aligned: AlignedTwin, real: Robot, clock: Clock, *, lead_s: float = 0.0, apart: float = APART
+    ) -> None:
+        require_followable(real.spec)
+        action = real.spec.action
+        if action.kind not in ("joint", "tool_pose") or (action.kind == "joint" and action.dim not in (7, 8)):
+            raise SpecMismatch(f"the real robot takes {action.kind} ({action.dim}); want joint (7 or 8) or tool_pose")
+        self.aligned, self._real, self._clock = aligned, real, clock
+        self._lead_s, self._apart = lead_s, apart
+        self.spec: PolicySpec = aligned.twin.spec
+        self._stopped = False
+        self.apart = 0.0  # rad, the largest distance of a joint at the last read
+
+    def read(self) -> Observation:
+        """Bring the twin to the present, correct its objects by what the real robot sees, and return the twin's view.
+
+        Raises:
+            StaleFrame: as the real robot raises it.
+            UnsafeCommand: if the real arm is too far from the twin it should track; both are stopped by whoever runs.
+        """
+        seen = self._real.read()
+        self.aligned.advance(self._clock.now_ns())
+        self.aligned.observe(seen, arm=False)
+        self._compare(seen)
+        return self.aligned.read()
+
+    def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
+        """Command the twin, and send the real arm to where the twin's is; return what the twin took (A,)."""
+        if self._stopped:
+            self.aligned.meet(self._real.read().state, self._clock.now_ns())
+        sent = self.aligned.command(action, due_ns)
+        self._real.command(self._tracked(sent), due_ns)
+        self._stopped = False
+        return sent
+
+    def stop(self, reason: str = "") -> np.ndarray:
+        """Stop the real arm first, then the twin; return what the twin holds (A,)."""
+        self._stopped = True
+        self._real.stop(reason)
+        return self.aligned.twin.stop(reason)
+
+    def close(self) -> None:
+        """Close both; idempotent."""
+        self._real.close()
+        self.aligned.close()
+
+    def health(self) -> Mapping[str, Health]:
+        """Return how each object stands, and ``"twin"``: the worst of them."""
+        return self.aligned.health()
+
+    def _compare(self, seen: Observation) -> None:
+        gap = np.abs(np.asarray(seen.state["q"]) - self.aligned.observer.joints_at(seen.stamp_ns)[: len(JOINTS)])
+        self.apart = float(gap.max())
+        if not self.apart <= self._apart:
+            joint = JOINTS[int(np.argmax(gap))]
+            raise UnsafeCommand(
+                f"the real arm's {joint} is {self.apart:.2f} rad from the twin's; at most {self._apart:g} is allowed: "
+                "does it follow its commands?"
+            )
+
+    def _tracked(self, sent: np.ndarray) -> np.ndarray:
+        """What sends the real arm to where the twin's is now."""
+        state, action = self.aligned.twin.read().state, self._real.spec.action
+        if action.kind == "tool_pose":
+            return np.array([*state["tool_pos"], *matrix_to_rot6d(quat_to_matrix(state["tool_quat"])), sent[-1]])
+        q = state["q"] + self._lead_s * state["dq"]
+        return np.array([*q, sent[-1]]) if action.dim == len(JOINTS) + 1 else q
+
+
+class OfflineTwin(Twin):
+    """A twin whose starts are recorded states: ``reset(seed)`` is the start of that number.
+
+    Args:
+        task, clock, twin: as of `Twin`.
+        starts: {number: (state, set-point in force or None)}, as `Twin.reset_to` takes them.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        clock: Clock,
+        starts: Mapping[int, tuple[Mapping[str, np.ndarray], np.ndarray | None]],
+        **twin: Any,
+    ) -> None:
+        self._starts: Mapping[int, Any] = {}
+        super().__init__(task, clock, **twin)
+        self._starts = dict(starts)
+
+    def reset(self, seed: int) -> None:
+        """Put the world into the recorded start of that number; UnknownName lists those there are."""
+        if not self._starts:
+            super().reset(seed)
+            return
+        if seed not in self._starts:
+            raise UnknownName("recorded start", str(seed), map(str, self._starts))
+        state, set_point = self._starts[seed]
+        self.reset_to(state, set_point=set_point)
