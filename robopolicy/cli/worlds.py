@@ -85,10 +85,21 @@ def make_clock(name: str, *, realtime: bool) -> Clock:
 
 
 def make_safety(spec: PolicySpec, limits: Any = None) -> Safety:
-    """Return the safety layer with ``limits``, `SafetyLimits`; None are the defaults of the spec's kind of action."""
+    """Return the safety layer with ``limits``, `SafetyLimits`; None are the defaults of the spec's kind of action.
+
+    Raises:
+        RobopolicyError: if the MJCF that the limits name cannot be read, or is that of another robot.
+    """
     from robopolicy_hardware.safety import SafetyLayer, limits_for
 
-    return SafetyLayer(limits or limits_for(spec), spec)
+    limits = limits or limits_for(spec)
+    if limits.mjcf is None:
+        return SafetyLayer(limits, spec)
+    from robopolicy_hardware.kinematics import Chain
+    from robopolicy_hardware.safety_limits import arm_joints
+    from sim_envs.chains import read_chain
+
+    return SafetyLayer(limits, spec, Chain(**read_chain(limits.mjcf, arm_joints(spec))))
 
 
 def make_agent(
