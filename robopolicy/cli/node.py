@@ -1,6 +1,7 @@
 """`robopolicy node`: a ROS 2 node around deploy's loop: a lifecycle node of rclpy, or the same over DDS without ROS."""
 
 import argparse
+import json
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -49,23 +50,39 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy_hardware.ros.node_parameters import Parameters, load_parameters, overridden
 
     name = full_name(args.namespace, args.name)
-    if args.params_file is not None and args.transport == "dds":
-        parameters = load_parameters(args.params_file, name)
-    else:
-        parameters = Parameters()
-    parameters = overridden(parameters, vars(args))
     with ended_by_signals():
         if args.transport == "dds":
-            _over_dds(parameters, name, args.domain, say)
+            if args.ros_args:
+                raise UsageError("--ros-args are for rclpy; with --transport dds say --params-file and the options")
+            read = Parameters() if args.params_file is None else load_parameters(args.params_file, name)
+            _over_dds(overridden(read, vars(args)), name, args.domain, say)
             return
-        from robopolicy_hardware.ros.lifecycle import run_lifecycle_node
-
-        extra = [] if args.params_file is None else ["--params-file", str(args.params_file)]
-        ros_args = [*args.ros_args, *extra]
+        try:
+            from robopolicy_hardware.ros.lifecycle import run_lifecycle_node
+        except ImportError as error:
+            raise UsageError(
+                f"no rclpy here ({error}): source /opt/ros/DISTRIBUTION/setup.bash, or go without: --transport dds"
+            ) from error
         run_lifecycle_node(
-            parameters, open_rig, name=args.name, namespace=args.namespace, domain=args.domain,
-            ros_args=["--ros-args", *ros_args] if ros_args else [],
-        )  # fmt: skip
+            Parameters(),
+            open_rig,
+            name=args.name,
+            namespace=args.namespace,
+            domain=args.domain,
+            ros_args=ros_args(args),
+        )
+
+
+def ros_args(args: argparse.Namespace) -> list[str]:
+    """Return the command line as ROS reads it: the file, then our options, then what the user says to ROS itself."""
+    from robopolicy_hardware.ros.node_parameters import told_by
+
+    words = [] if args.params_file is None else ["--params-file", str(args.params_file)]
+    for name, value in told_by(vars(args)).items():
+        said = json.dumps(value)  # a number, true, or a text in quotes: YAML too
+        words += ["-p", f"{name}:={said}"]
+    words += args.ros_args
+    return ["--ros-args", *words] if words else []
 
 
 def full_name(namespace: str, name: str) -> str:
@@ -87,11 +104,11 @@ def _over_dds(parameters: Any, name: str, domain: int | None, say: Callable[...,
     with ExitStack() as stack:
         transport = Topics(domain)
         stack.callback(transport.close)
-        node = RobotNode(lambda: open_rig(parameters, transport, name))
+        node = RobotNode(lambda: open_rig(parameters, transport, name), say)
         stack.callback(node.close)
         node.configure()
         node.activate()
-        buttons = NodeButtons(node, transport, name, say=lambda line: say(line))
+        buttons = NodeButtons(node, transport, name, say=say)
         stack.callback(buttons.close)
         say(f"{name} is active in domain {transport.domain}: {name}/start, stop and reset take std_msgs/Bool")
         if parameters.autostart:

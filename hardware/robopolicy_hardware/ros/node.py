@@ -43,15 +43,17 @@ class RobotNode:
 
     Args:
         make: opens the robot and loads its policy.
+        say: told in one line how an episode ended, in the node's own thread.
 
     Attributes:
         phase: of the lifecycle.
         ended: how the last episode ended, if it was an error: one line.
     """
 
-    def __init__(self, make: Callable[[], Rig]) -> None:
+    def __init__(self, make: Callable[[], Rig], say: Callable[[str], None] = lambda line: None) -> None:
         self.phase: Phase = "unconfigured"
         self.ended = ""
+        self._say = say
         self._make = make
         self._rig: Rig | None = None
         self._lock = threading.RLock()
@@ -153,6 +155,7 @@ class RobotNode:
             self.ended = str(error)
         except BaseException as error:
             self.ended = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+        self._say(f"the episode is over{f': {self.ended}' if self.ended else ''}")
 
     def _require(self, what: str, phase: Phase) -> None:
         if self.phase != phase:

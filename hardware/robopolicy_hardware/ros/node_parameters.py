@@ -10,26 +10,46 @@ from robopolicy.settings import keys, mapping, read_settings
 ROS_PARAMETERS = "ros__parameters"
 
 
+DESCRIPTIONS = {
+    "robot": "ros:FILE.yaml, twin:TASK, mock, or module:Class",
+    "checkpoint": "folder that robopolicy train wrote",
+    "monitor": "folder that robopolicy calibrate wrote; empty: unguarded",
+    "on_alarm": "what an alarm of the monitor does: hold or log",
+    "limits": "YAML file of safety limits and watchdogs; empty: cautious ones for the kind of command",
+    "control_rate": "Hz of commands, the policy plans beside the loop; 0: the policy's own rate, in the loop",
+    "seams": "how one plan follows another beside the loop: fade, ensemble, rtc, none; empty: fade",
+    "device": "where the policy computes: cpu, cuda",
+    "threads": "CPU threads of the policy",
+    "seed": "of a simulated world's start and of the policy's samples",
+    "max_steps": "control steps of an episode; 0: until it is stopped",
+    "allow_slow": "drive although plans take longer than a step",
+    "autostart": "configure, activate and start an episode as soon as the node is up: THE ARM MOVES",
+    "use_sim_time": "a simulator's stamps are not this machine's time: streams are stamped when they come",
+}  # what each parameter of `Parameters` says of itself
+
+
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of the node; an empty text or 0 is "none", since ROS parameters have no null.
+    """Parameters of the node, `DESCRIPTIONS`; an empty text or 0 is "none", since ROS parameters have no null.
 
     Raises:
         ContractError: if a number makes no sense.
     """
 
-    robot: str = ""  # ros:FILE.yaml, twin:TASK, mock, module:Class
-    checkpoint: str = ""  # folder that robopolicy train wrote
-    monitor: str = ""  # folder that robopolicy calibrate wrote; empty: unguarded
+    robot: str = ""
+    checkpoint: str = ""
+    monitor: str = ""
     on_alarm: Literal["hold", "log"] = "hold"
-    limits: str = ""  # YAML file of safety limits and watchdogs; empty: cautious defaults
-    control_rate: float = 0.0  # Hz, the policy plans beside the loop; 0: the policy's own rate, in the loop
-    device: str = "cpu"  # where the policy computes
-    threads: int = 1  # of the policy on the CPU
-    seed: int = 200_000  # of a simulated world's start and of the policy's samples
-    max_steps: int = 0  # of an episode; 0: until it is stopped
-    allow_slow: bool = False  # drive although plans take longer than a step
-    autostart: bool = False  # start an episode as soon as the node is active
+    limits: str = ""
+    control_rate: float = 0.0
+    seams: Literal["", "fade", "ensemble", "rtc", "none"] = ""
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 200_000
+    max_steps: int = 0
+    allow_slow: bool = False
+    autostart: bool = False
+    use_sim_time: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("control_rate", 0), ("threads", 1), ("seed", 0), ("max_steps", 0)):
@@ -62,14 +82,18 @@ def load_parameters(path: Path | str, node: str) -> Parameters:
                 raise ContractError(f"{name} has no {ROS_PARAMETERS!r}; want it as ros2 run --params-file reads it")
             if name == "/**" or f"/{name.lstrip('/')}" == node:
                 values = mapping(inner[ROS_PARAMETERS], f"{name}.{ROS_PARAMETERS}")
-                values.pop("use_sim_time", None)  # every node has it; here the robot's stamps are the time
                 found |= keys(values, Parameters, f"{name}.{ROS_PARAMETERS}")
         return Parameters(**found)
 
     return read_settings(path, make, "a ROS 2 parameter file")
 
 
-def overridden(parameters: Parameters, told: dict[str, Any]) -> Parameters:
-    """Return ``parameters`` with what was told beside them; None was not told."""
+def told_by(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what of ``values`` are parameters, without those that are None."""
     known = {one.name for one in fields(Parameters)}
-    return replace(parameters, **{name: value for name, value in told.items() if name in known and value is not None})
+    return {name: value for name, value in values.items() if name in known and value is not None}
+
+
+def overridden(parameters: Parameters, values: dict[str, Any]) -> Parameters:
+    """Return ``parameters`` with what was told beside them, as `told_by` reads it."""
+    return replace(parameters, **told_by(values))

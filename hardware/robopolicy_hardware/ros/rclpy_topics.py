@@ -18,12 +18,13 @@ class RclpyTopics:
         node: None makes one called ``robopolicy``; a node that is given stays its owner's: it is not destroyed, and
             its owner lets it spin.
         domain: None takes ``ROS_DOMAIN_ID``; only for a node of our own.
+        group: callback group of what is received; None is the node's default one, one callback at a time.
 
     Raises:
         UsageError: without rclpy, which comes with ROS and not from PyPI.
     """
 
-    def __init__(self, node: Any = None, domain: int | None = None) -> None:
+    def __init__(self, node: Any = None, domain: int | None = None, group: Any = None) -> None:
         try:
             import rclpy
             from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -32,7 +33,7 @@ class RclpyTopics:
         self._context: Any = None
         self._executor: Any = None
         self._opened: list[Any] = []
-        self.node = node
+        self.node, self._group = node, group
         if node is not None:
             return
         self._context = rclpy.Context()
@@ -53,7 +54,7 @@ class RclpyTopics:
     def subscribe(self, topic: str, kind: str, on_message: OnMessage | None = None) -> "RclpySubscription":
         """Read a topic, as `Transport` says; ``on_message`` is called in the thread that spins."""
         require_topic(topic, kind)
-        self._opened.append(RclpySubscription(self.node, topic, kind, on_message))
+        self._opened.append(RclpySubscription(self.node, topic, kind, on_message, self._group))
         return self._opened[-1]
 
     def publisher(self, topic: str, kind: str) -> "RclpyPublisher":
@@ -83,13 +84,15 @@ class RclpyTopics:
 class RclpySubscription(Inbox):
     """Messages of one topic, best effort, which matches every publisher."""
 
-    def __init__(self, node: Any, topic: str, kind: str, on_message: OnMessage | None) -> None:
+    def __init__(self, node: Any, topic: str, kind: str, on_message: OnMessage | None, group: Any = None) -> None:
         from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 
         super().__init__(topic, kind, on_message)
         qos = QoSProfile(depth=QUEUE, reliability=QoSReliabilityPolicy.BEST_EFFORT)
         self._node = node
-        self._subscription = node.create_subscription(_class(kind), topic, self.take, qos, raw=True)
+        self._subscription = node.create_subscription(
+            _class(kind), topic, self.take, qos, callback_group=group, raw=True
+        )
 
     @property
     def trouble(self) -> str:

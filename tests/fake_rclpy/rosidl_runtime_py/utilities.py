@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
-INSTALLED = ("std_msgs", "geometry_msgs", "sensor_msgs", "trajectory_msgs", "builtin_interfaces")
+INSTALLED = (
+    "std_msgs", "geometry_msgs", "sensor_msgs", "trajectory_msgs", "builtin_interfaces", "diagnostic_msgs",
+)  # fmt: skip
 
 
 def get_message(kind):
