@@ -3,7 +3,9 @@
 import argparse
 from typing import Any
 
-SUBJECTS: tuple[Any, ...] = ()
+from robopolicy.cli import twin_serve
+
+SUBJECTS: tuple[Any, ...] = (twin_serve,)
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:

@@ -2,13 +2,15 @@
 
 import os
 import threading
-from functools import cache
 from typing import Any
 
 from robopolicy.errors import MissingExtra, UsageError
-from robopolicy_hardware.ros.codec import encoded, hashed, message, typestore
+from robopolicy_hardware.ros.codec import encoded, hashed, typestore
+from robopolicy_hardware.ros.dds_nodes import Announced, participant_data
+from robopolicy_hardware.ros.dds_types import ros_type, struct_of, wire_type
 from robopolicy_hardware.ros.transport import Inbox, OnMessage, require_topic
 
+NODE = "robopolicy"
 LAST_DOMAIN = 232  # the ports of those beyond do not exist
 QUEUE = 5  # samples kept for a slow reader
 POLL_NS = 100_000_000  # how long the reading thread waits at a time
@@ -24,13 +26,14 @@ class Topics:
 
     Args:
         domain: None takes ``ROS_DOMAIN_ID``, or 0.
+        node: the name under which ROS 2 sees what is opened here, as in ``ros2 node list``; "" is none.
 
     Raises:
         MissingExtra: if cyclonedds or rosbags is not installed.
-        UsageError: if there is no such domain, or DDS does not start.
+        UsageError: if there is no such domain or node name, or DDS does not start.
     """
 
-    def __init__(self, domain: int | None = None) -> None:
+    def __init__(self, domain: int | None = None, *, node: str = NODE) -> None:
         try:
             from cyclonedds.core import DDSException
             from cyclonedds.domain import DomainParticipant
@@ -42,37 +45,54 @@ class Topics:
             raise UsageError(f"no ROS 2 domain {wanted!r}: --domain and ROS_DOMAIN_ID are 0 to {LAST_DOMAIN}")
         self.domain = int(wanted)
         try:
-            self._participant = DomainParticipant(self.domain)
+            self._participant = DomainParticipant(self.domain, qos=participant_data())
         except DDSException as error:
             raise UsageError(f"DDS does not start in domain {wanted}: {error.msg}; look at CYCLONEDDS_URI") from error
         self._everybody, self._alive = _everybody(self._participant)
+        self._announced = Announced(self._participant, node) if node else None
         self._opened: list[Any] = []
 
     def subscribe(self, topic: str, kind: str, on_message: OnMessage | None = None) -> "DdsSubscription":
         """Read a topic, as `Transport` says."""
         require_topic(topic, kind)
-        self._opened.append(DdsSubscription(self._participant, topic, kind, on_message))
-        return self._opened[-1]
+        return self._open(DdsSubscription(self._participant, topic, kind, on_message))  # type: ignore[no-any-return]
 
     def publisher(self, topic: str, kind: str) -> "DdsPublisher":
         """Return what publishes on a topic, as `Transport` says."""
         require_topic(topic, kind)
-        self._opened.append(DdsPublisher(self._participant, topic, kind))
-        return self._opened[-1]
+        return self._open(DdsPublisher(self._participant, topic, kind))  # type: ignore[no-any-return]
 
     def publishers(self, topic: str) -> list[str]:
         """Return the types that a topic is published with, one for each publisher that DDS sees, our own too.
 
         One that was killed is seen for another ten seconds.
         """
-        return [_ros_type(found.type_name) for found in _published(self._everybody, self._alive, topic)]
+        return [ros_type(found.type_name) for found in _published(self._everybody, self._alive, topic)]
+
+    def publishing_nodes(self, topic: str) -> list[str]:
+        """Return who publishes a topic, one name each: the full name of its node, or its DDS guid if it tells none."""
+        found = [one.key for one in _published(self._everybody, self._alive, topic)]
+        names = {} if self._announced is None else self._announced.nodes()
+        return [names.get(guid.bytes, f"guid {guid}") for guid in found]
+
+    def nodes(self) -> list[str]:
+        """Return the full names of all nodes that are seen, our own too, sorted."""
+        return [] if self._announced is None else sorted(self._announced.seen())
+
+    def _open(self, one: Any) -> Any:
+        self._opened.append(one)
+        if self._announced is not None:
+            self._announced.tell(self._opened)
+        return one
 
     def close(self) -> None:
         """Leave all topics and the network; idempotent."""
         for one in self._opened:
             one.close()
         self._opened = []
-        self._everybody = self._alive = self._participant = None
+        if self._announced is not None:
+            self._announced.close()
+        self._announced = self._everybody = self._alive = self._participant = None
 
 
 class DdsSubscription(Inbox):
@@ -93,6 +113,11 @@ class DdsSubscription(Inbox):
         self._everybody, self._alive = _everybody(participant)
         self._thread = threading.Thread(target=self._receive, name=f"dds {topic}", daemon=True)
         self._thread.start()
+
+    @property
+    def reader_guid(self) -> bytes | None:
+        """Its 16 bytes on the wire; None of a closed one."""
+        return None if self._reader is None else self._reader.guid.bytes
 
     @property
     def trouble(self) -> str:
@@ -117,8 +142,8 @@ class DdsSubscription(Inbox):
     def _look_for_others(self) -> None:
         """DDS joins a reader to writers of its own type only: of all others not even a message would be seen."""
         published = {found.type_name for found in _published(self._everybody, self._alive, self._topic)}
-        others = ", ".join(sorted(_ros_type(name) for name in published))
-        alone = published and _wire_type(self._kind) not in published
+        others = ", ".join(sorted(ros_type(name) for name in published))
+        alone = published and wire_type(self._kind) not in published
         self._others = f"{self._topic} carries {others}, not {self._kind}" if alone else ""
 
 
@@ -130,7 +155,7 @@ class DdsPublisher:
         from cyclonedds.qos import Policy
         from cyclonedds.util import duration
 
-        self._kind, self._struct = kind, _struct(kind)
+        self._kind, self._struct = kind, struct_of(kind)
         reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
         self._writer = DataWriter(participant, _topic(participant, topic, kind), qos=_qos(kind, reliable))
 
@@ -139,6 +164,11 @@ class DdsPublisher:
         sample = self._struct.__new__(self._struct)
         sample.cdr = encoded(message, self._kind)
         self._writer.write(sample)
+
+    @property
+    def writer_guid(self) -> bytes | None:
+        """Its 16 bytes on the wire; None of a closed one."""
+        return None if self._writer is None else self._writer.guid.bytes
 
     @property
     def subscribers(self) -> int:
@@ -167,7 +197,7 @@ def _published(everybody: Any, alive: Any, topic: str) -> list[Any]:
 def _topic(participant: Any, topic: str, kind: str) -> Any:
     from cyclonedds.topic import Topic
 
-    return Topic(participant, f"rt/{topic.lstrip('/')}", _struct(kind))
+    return Topic(participant, f"rt/{topic.lstrip('/')}", struct_of(kind))
 
 
 def _qos(kind: str, reliability: Any) -> Any:
@@ -180,50 +210,3 @@ def _qos(kind: str, reliability: Any) -> Any:
         Policy.History.KeepLast(QUEUE),
         Policy.Userdata(f"typehash={hashed(kind)};".encode()),
     )
-
-
-def _wire_type(kind: str) -> str:
-    package, _, name = kind.split("/")
-    return f"{package}::msg::dds_::{name}_"
-
-
-def _ros_type(wire: str) -> str:
-    package, _, name = wire.partition("::msg::dds_::")
-    return f"{package}/msg/{name.removesuffix('_')}" if name else wire
-
-
-@cache
-def _struct(kind: str) -> Any:
-    """Return the DDS type of a message: its declared fields for discovery, its bytes left as they are."""
-    from cyclonedds.idl import make_idl_struct
-
-    message(kind)
-    name = kind.rpartition("/")[2]
-    fields = {field: _field(*what) for field, what in typestore().fielddefs[kind][1]}
-    struct = make_idl_struct(f"{name}_", _wire_type(kind).replace("::", "."), fields)
-
-    class Bytes:
-        """A received sample, not decoded yet."""
-
-        def __init__(self, cdr: bytes) -> None:
-            self.cdr = cdr
-
-    # A subclass cannot have these: CycloneDDS looks at the class that was made from the fields.
-    struct.serialize = lambda self, *args, **options: self.cdr
-    struct.deserialize = classmethod(lambda cls, data, *args, **options: Bytes(bytes(data)))
-    struct.deserialize_key = classmethod(lambda cls, data, *args, **options: None)  # comes when a writer leaves
-    return struct
-
-
-def _field(node: Any, what: Any) -> Any:
-    from cyclonedds.idl import types
-
-    if node.name == "NAME":
-        return _struct(what)
-    if node.name == "BASE":
-        name = what[0] if isinstance(what, tuple) else what
-        special = {"string": str, "bool": bool, "octet": types.byte, "byte": types.byte, "char": types.uint8}
-        return special.get(name) or getattr(types, name)
-    inner, size = what
-    element = _field(*inner)
-    return types.array[element, size] if node.name == "ARRAY" else types.sequence[element]
