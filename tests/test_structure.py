@@ -27,7 +27,7 @@ FORBIDDEN_IN_PART = {
     "robopolicy_data": {"mujoco", "rclpy", "diffusers"},
     "robopolicy_hardware": {"torch", "zarr", "diffusers"},
 }
-RCLPY_HOMES = {"robopolicy_hardware.ros.rclpy_topics"}
+RCLPY_HOMES = {"robopolicy_hardware.ros.rclpy_topics", "robopolicy_hardware.ros.lifecycle"}
 
 
 def modules() -> list[tuple[str, Path]]:
