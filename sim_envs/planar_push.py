@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from robopolicy.errors import UnknownCamera, UnsafeCommand, UsageError
+from robopolicy.errors import ContractError, UnknownCamera, UnsafeCommand, UsageError
 from robopolicy.interfaces import Clock
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation
@@ -83,13 +83,25 @@ class PlanarPushT:
 
     def reset(self, seed: int) -> None:
         """Put everything to where gym-pusht starts at that seed."""
-        self._world.put(start(seed))
+        self.put(start(seed))
+
+    def put(self, state: np.ndarray, velocity: np.ndarray | None = None) -> None:
+        """Begin an episode from a state (5,) px, px, px, px, rad, such as one recorded in the doubled world.
+
+        ``velocity`` (2,) px/s is the pusher's; None is at rest.
+
+        Raises:
+            ContractError: if it is not five finite numbers.
+        """
+        state = np.asarray(state, dtype=float)
+        if state.shape != (5,) or not np.isfinite(state).all():
+            raise ContractError(f"planar:pusht: state {state}; want 5 finite numbers: pusher x, y, T x, y in px, angle")
+        self._world.put(state, velocity)
         self._start_ns: int | None = None  # due time of the first command
         self._steps = 0
         self._waiting: list[tuple[int, np.ndarray]] = []
         self._target = self._here()
-        self._success = False
-        self._best = 0.0
+        self._success, self._best = False, 0.0
 
     def read(self) -> Observation:
         """Play the steps that have passed and return what is seen now."""

@@ -1,0 +1,205 @@
+"""Does the twin predict the world? The same checkpoints on the same starts in gym-pusht and in planar:pusht.
+
+    python tests/benchmarks/bench_pusht_twin.py --data pusht.zarr                 # trains its own ladder first
+    python tests/benchmarks/bench_pusht_twin.py --checkpoints A B C@1 D ...       # @1: at one solver step
+
+gym-pusht is pymunk's and plays the real world; the twin is MuJoCo's, and knows of it only what pushes recorded there
+tell. First those parameters are identified again from such pushes, and the open-loop error over a second on held-out
+ones is printed: before, as shipped, and as found now. Then each checkpoint plays every start in gym-pusht, in the twin
+as shipped, and in the twin before identification. The ladder is one training of which a checkpoint is kept at every
+eighth, so that they differ in quality. Success is more than 95 % of the goal covered, the score best coverage / .95.
+With the same --work it goes on where it was; --png draws both worlds' success against each other.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from robopolicy.cli.evaluate import Subject
+from robopolicy.cli.running import Choice
+from robopolicy.cli.worlds import make_safety
+from robopolicy.clock import SimClock
+from robopolicy.errors import ContractError, EvaluationError
+from robopolicy.evaluation.agreement import Agreement, agreement
+from robopolicy.evaluation.rollouts import evaluate
+from robopolicy.evaluation.statistics import Rate, success_rate
+from robopolicy.policies.config import preset
+from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.training.config import TrainConfig
+from robopolicy.training.resume import RESUME
+from robopolicy.training.trainer import train
+from robopolicy_data.reader import Dataset
+from robopolicy_data.windows import WindowSampler, load_arrays
+from sim_envs.planar_push import PlanarPushT
+from sim_envs.planar_push_identify import Recording, identify, open_loop_error, record
+from sim_envs.planar_push_physics import IDENTIFIED, NOMINAL
+from sim_envs.worlds import make_world
+
+REAL, TWIN = "gymnasium:gym_pusht/PushT-v0", "planar:pusht"
+TARGET = 0.9  # of Pearson's r, between success in gym-pusht and in the twin
+RUNGS = 8  # checkpoints of the ladder
+FIRST_START = 100_000  # evaluations begin here; recordings have seeds far below it
+
+
+@dataclass(frozen=True)
+class Played:
+    """What checkpoints did in one world."""
+
+    successes: np.ndarray  # (P, N) bool
+    scores: np.ndarray  # (P, N) best coverage / .95
+
+    def rate(self, row: int) -> Rate:
+        """Of one checkpoint."""
+        return success_rate(int(self.successes[row].sum()), self.successes.shape[1])
+
+
+def recordings(seeds: Sequence[int], steps: int) -> list[Recording]:
+    """Push the T about in gym-pusht."""
+    clock = SimClock()
+    world = make_world(REAL, clock)
+    return [record(world, clock, seed, steps) for seed in seeds]
+
+
+def print_identification(episodes: int) -> None:
+    """Identify the twin anew from ``episodes`` of 10 s; print what was found and its error on as many held-out ones."""
+    taken, held_out = recordings(range(episodes), 100), recordings(range(1000, 1000 + episodes), 100)
+    found = identify(taken)
+    for label, physics in (("nominal", NOMINAL), ("as shipped", IDENTIFIED), ("as found now", found.physics)):
+        print(f"T after 1 s open loop, {label}: {open_loop_error(physics, held_out)}")
+    print(f"found from {found.windows} windows of .5 s:", found.physics)
+    print("standard errors:", found.spread, flush=True)
+
+
+def ladder(data: Path, folder: Path, steps: int) -> list[Path]:
+    """Train once, or go on; return a checkpoint of every eighth of the training."""
+    dataset = Dataset(data)
+    spec = replace(dataset.spec.select((), ("state",)), n_obs=2, horizon=16, n_execute=8)
+    sampler = WindowSampler(load_arrays(dataset, cameras=(), states=("state",)), 2, 16, n_execute=8)
+    torch.manual_seed(0)
+    config = TrainConfig(
+        steps=steps, batch_size=128, num_threads=1, eval_every_steps=-(-steps // RUNGS), keep=RUNGS, save_every_s=1e9
+    )
+    if len(list(folder.glob("checkpoints/*"))) < RUNGS:
+        resume = (folder / RESUME).exists()
+        train(DiffusionPolicy(spec, preset("mlp")), sampler, folder, config, resume=resume, evaluate=keep)
+    return sorted((folder / "checkpoints").iterdir())[-RUNGS:]
+
+
+def keep(checkpoint: Path) -> dict[str, float]:
+    """Let a checkpoint stay; it is scored later."""
+    return {"kept": float(checkpoint.is_dir())}
+
+
+def play(names: Sequence[str], world: str, seeds: Sequence[int], work: Path, *, nominal: bool = False) -> Played:
+    """Let every checkpoint play every start in ``world``; ``nominal`` takes the twin before it was identified."""
+    successes, scores = [], []
+    for name in names:
+        folder, _, steps = name.partition("@")
+        subject = Subject.of(Path(folder), world, choice=Choice(steps=int(steps) if steps else None))
+        make = partial(PlanarPushT, physics=NOMINAL) if nominal else subject.make_world
+        physics = {"planar": repr(NOMINAL if nominal else IDENTIFIED)}.get(world.partition(":")[0], "")
+        outcomes = evaluate(
+            make, subject.make_agent, seeds, make_safety=make_safety, jobs=1, out=work / "outcomes",
+            identity=subject.identity + physics,
+        )  # fmt: skip
+        wrong = [outcome.error for outcome in outcomes if outcome.error]
+        if wrong:
+            raise EvaluationError(f"{name} in {world}: {wrong[0]}")
+        successes.append([outcome.success for outcome in outcomes])
+        scores.append([outcome.score for outcome in outcomes])
+    return Played(np.array(successes, dtype=bool), np.array(scores))
+
+
+def compare(twin: Played, real: Played) -> Iterator[tuple[str, Agreement]]:
+    """Yield how the twin predicts success, and the score."""
+    for what in ("successes", "scores"):
+        sim, world = (np.asarray(getattr(played, what), dtype=float) for played in (twin, real))
+        yield what, agreement(sim=sim, real=world, rng=np.random.default_rng(0))
+
+
+def print_table(names: Sequence[str], real: Played, twin: Played, nominal: Played) -> None:
+    """Print a row a checkpoint: success and score in the world, in the twin, in the twin before identification."""
+    print(f"\n{'checkpoint':24}{'gym-pusht':>30}{'score':>7}{'planar:pusht':>30}{'score':>7}{'nominal':>9}{'score':>7}")
+    for i in np.argsort(real.successes.mean(axis=1), kind="stable"):
+        print(
+            f"{_short(names[i]):24}{real.rate(i)!s:>30}{real.scores[i].mean():7.3f}{twin.rate(i)!s:>30}"
+            f"{twin.scores[i].mean():7.3f}{nominal.rate(i).value:9.0%}{nominal.scores[i].mean():7.3f}"
+        )
+
+
+def draw(path: Path, real: Played, twin: Played, nominal: Played) -> None:
+    """Write a picture of success: gym-pusht to the right, the twin upwards, with exact intervals; nominal is hollow."""
+    size, margin = 480, 40
+    picture = np.full((size + 2 * margin, size + 2 * margin, 3), 255, np.uint8)
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        return round(margin + x * size), round(margin + (1 - y) * size)
+
+    cv2.rectangle(picture, at(0, 0), at(1, 1), (160, 160, 160), 1)
+    cv2.line(picture, at(0, 0), at(1, 1), (160, 160, 160), 1, cv2.LINE_AA)
+    for i in range(len(real.successes)):
+        x, y, hollow = real.rate(i), twin.rate(i), nominal.rate(i)
+        cv2.line(picture, at(x.low, y.value), at(x.high, y.value), (200, 170, 120), 1)
+        cv2.line(picture, at(x.value, y.low), at(x.value, y.high), (200, 170, 120), 1)
+        cv2.circle(picture, at(x.value, hollow.value), 5, (60, 60, 220), 1, cv2.LINE_AA)
+        cv2.circle(picture, at(x.value, y.value), 5, (180, 90, 20), -1, cv2.LINE_AA)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(picture, "success in gym-pusht, 0 to 1", (margin, size + 2 * margin - 12), font, 0.5, (0, 0, 0), 1)
+    cv2.putText(picture, "in the twin (hollow: not identified)", (margin, margin - 12), font, 0.5, (0, 0, 0), 1)
+    cv2.imwrite(str(path), picture)
+
+
+def run(args: argparse.Namespace, work: Path) -> bool:
+    """Do all of it; return whether the bar is met."""
+    if args.identify:
+        print_identification(args.identify)
+    names = args.checkpoints or [str(path) for path in ladder(args.data, work / "ladder", args.steps)]
+    seeds = range(FIRST_START, FIRST_START + args.episodes)
+    real, twin = (play(names, world, seeds, work) for world in (REAL, TWIN))
+    nominal = play(names, TWIN, seeds, work, nominal=True)
+    print_table(names, real, twin, nominal)
+    if args.png:
+        draw(args.png, real, twin, nominal)
+    print()
+    for label, played in (("twin", twin), ("nominal", nominal)):
+        for what, found in compare(played, real):
+            print(f"{label}, {what}: {found.headline()}")
+    r = next(compare(twin, real))[1].pearson
+    met = r.value >= TARGET and len(names) >= RUNGS
+    print(f"\nPearson r of success, twin and gym-pusht: {r}, of {len(names)} checkpoints; ", end="")
+    print(f"target >= {TARGET:g} of {RUNGS} or more  {'yes' if met else 'NO'}")
+    return met
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--checkpoints", nargs="+", metavar="FOLDER[@STEPS]")
+    what.add_argument("--data", type=Path, help="human Push-T, to train a ladder of checkpoints on")
+    parser.add_argument("--steps", type=int, default=8000, help="of the ladder's training")
+    parser.add_argument("--episodes", type=int, default=50, help="starts, each played in every world")
+    parser.add_argument("--identify", type=int, default=20, metavar="N", help="from so many recordings; 0: not again")
+    parser.add_argument("--work", type=Path, help="folder that keeps checkpoints and outcomes")
+    parser.add_argument("--png", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            run(args, args.work or Path(folder))
+        except ContractError as error:  # checkpoints that all fail, or all succeed
+            raise SystemExit(f"no row: {error}") from error
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 22 else "~" + name[-21:]
+
+
+if __name__ == "__main__":
+    main()
