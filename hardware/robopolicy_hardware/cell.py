@@ -106,10 +106,10 @@ class Cell:
         self._require_possible()
 
     def outside(self, q: np.ndarray) -> np.ndarray:
-        """Return how far each ball sticks out of each wall, m: (6, P) of (J,), (K, 6, P) of (K, J); 0 inside."""
+        """Return how far each ball sticks out of each wall, m: (P, 6) of (J,), (K, P, 6) of (K, J); 0 inside."""
         points = self.chain.forward(q)
-        out = np.concatenate([self._low - points, points - self._high], axis=-1)
-        return np.swapaxes(np.maximum(out, 0.0), -1, -2)
+        out: np.ndarray = np.concatenate([self._low - points, points - self._high], axis=-1)
+        return np.maximum(out, 0.0)
 
     def share(self, start: np.ndarray, way: Callable[[float], np.ndarray]) -> float:
         """Return the largest share f in [0, 1] for which the straight way (J,) = ``way(f)`` from ``start`` stays in.
@@ -117,8 +117,10 @@ class Cell:
         A way that begins outside may not lead farther out through the same wall. What is looked at are places at most
         `STRIDE` apart; share 0 is taken without a look.
         """
+        if self._stays(start, way(1.0), 0.0):
+            return 1.0
         before = self.outside(start)
-        if self._stays(start, way(1.0), before):
+        if np.any(before > 0) and self._stays(start, way(1.0), before):
             return 1.0
         low, high = 0.0, 1.0
         for _ in range(HALVINGS):
@@ -126,20 +128,20 @@ class Cell:
             low, high = (middle, high) if self._stays(start, way(middle), before) else (low, middle)
         return low
 
-    def _stays(self, start: np.ndarray, way: np.ndarray, before: np.ndarray) -> bool:
+    def _stays(self, start: np.ndarray, way: np.ndarray, before: np.ndarray | float) -> bool:
         end = start + way
         low, high = (np.minimum(self._box[0], start), np.maximum(self._box[1], start))
-        if np.any(end < low - TOUCHING) or np.any(end > high + TOUCHING):
+        if (end < low - TOUCHING).any() or (end > high + TOUCHING).any():
             return False
-        places = max(1, int(np.ceil(np.max(np.abs(way), initial=0.0) / STRIDE)))
+        places = max(1, int(np.ceil(np.abs(way).max() / STRIDE)))
         path = start + np.arange(1, places + 1)[:, None] / places * way
-        return bool(np.all(self.outside(path) <= before + TOUCHING))
+        return bool((self.outside(path) <= before + TOUCHING).all())
 
     def _require_possible(self) -> None:
         low = np.clip(self.chain.low, -np.pi, np.pi)
         high = np.clip(self.chain.high, -np.pi, np.pi)
         q = np.random.default_rng(0).uniform(np.minimum(low, high), high, (512, len(low)))
-        always = np.all(np.any(self.outside(q) > 0, axis=1), axis=0)  # (P,)
+        always = np.all(np.any(self.outside(q) > 0, axis=2), axis=0)  # (P,)
         if np.any(always):
             link = self.chain.links[int(np.argmax(always))]
             raise ContractError(

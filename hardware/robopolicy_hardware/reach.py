@@ -23,6 +23,11 @@ class Reach:
     acceleration: np.ndarray | None
     period_s: float
 
+    def __post_init__(self) -> None:
+        free = None if self.acceleration is None else np.isinf(self.acceleration)
+        object.__setattr__(self, "_free", free if free is not None and free.any() else None)
+        object.__setattr__(self, "_brake", None if free is None else np.where(free, 1.0, self.acceleration))
+
     def velocity(
         self,
         step: np.ndarray,
@@ -52,8 +57,8 @@ class Reach:
             return wanted
         nearing = np.abs(wanted - goal_speed)
         behind = self._stoppable(np.abs(step - goal_speed * dt_s))  # what lies between it and a goal that moves on
-        brakes = np.divide(behind, nearing, out=np.ones_like(nearing), where=nearing > EXACT)
-        wanted = goal_speed + (wanted - goal_speed) * min(1.0, float(np.min(brakes)))
+        brakes = np.where(nearing > EXACT, behind / np.maximum(nearing, EXACT), 1.0)
+        wanted = goal_speed + (wanted - goal_speed) * min(1.0, float(brakes.min()))
         wanted = wanted * self.fraction(wanted)
         low, high = self._reachable(before, below, above, dt_s)
         fraction = _fraction_within(np.zeros_like(wanted), wanted, low, high)
@@ -67,7 +72,7 @@ class Reach:
         """Return the largest f up to 1 with f ``velocity`` (D,) within the limits of speed."""
         found = 1.0
         if self.speed is not None:
-            found = min(found, float(np.min(self.speed / np.maximum(np.abs(velocity), EXACT))))
+            found = min(found, float((self.speed / np.maximum(np.abs(velocity), EXACT)).min()))
         for axes, limit in self.norms:
             found = min(found, limit / max(float(np.linalg.norm(velocity[axes])), EXACT))
         return found
@@ -88,22 +93,22 @@ class Reach:
 
     def _stoppable(self, room: np.ndarray) -> np.ndarray:
         """The fastest v (D,) with v * period + v^2 / 2a <= room: one more period, then braking."""
-        assert self.acceleration is not None
-        t, a = self.period_s, self.acceleration
-        with np.errstate(invalid="ignore"):
-            v = a * (np.sqrt(t * t + 2 * np.maximum(room, 0.0) / a) - t)
-        return np.where(np.isfinite(room) & np.isfinite(a), v, np.inf)
+        t, a, free = self.period_s, self._brake, self._free
+        v: np.ndarray = a * (np.sqrt(t * t + 2 / a * room) - t)
+        return v if free is None else np.where(free, np.inf, v)
 
 
 def _fraction_within(start: np.ndarray, stop: np.ndarray, low: np.ndarray, high: np.ndarray) -> float | None:
     """Return the largest f in [0, 1] with low <= start + f (stop - start) <= high in every axis, or None."""
     way = stop - start
     moving = np.abs(way) > EXACT
-    if np.any(~moving & ((start < low - EXACT) | (start > high + EXACT))):
-        return None
-    if not np.any(moving):
-        return 1.0
-    first = (np.where(way > 0, low, high) - start)[moving] / way[moving]
-    last = (np.where(way > 0, high, low) - start)[moving] / way[moving]
-    least, most = max(0.0, float(first.max())), min(1.0, float(last.min()))
+    if not moving.all():
+        if (~moving & ((start < low - EXACT) | (start > high + EXACT))).any():
+            return None
+        if not moving.any():
+            return 1.0
+        start, way, low, high = start[moving], way[moving], low[moving], high[moving]
+    one, other = (low - start) / way, (high - start) / way
+    least = max(0.0, float(np.minimum(one, other).max()))
+    most = min(1.0, float(np.maximum(one, other).min()))
     return most if least <= most + EXACT else None

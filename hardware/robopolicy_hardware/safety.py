@@ -155,7 +155,7 @@ class SafetyLayer:
             self.counts["workspace"] += kept is not velocity
             velocity = kept
         moved = velocity * elapsed_s
-        self.counts["speed"] += not np.allclose(moved, step, rtol=0, atol=1e-9)
+        self.counts["speed"] += bool(np.abs(moved - step).max() > 1e-9)
         self._velocity, self._goal = velocity, goal
         return goal if np.array_equal(moved, step) else axes.along(start, goal, moved)
 
