@@ -88,7 +88,7 @@ class Streams:
         with self._lock:
             for what, topic in self._topics.items():
                 rule = topic.rule if isinstance(topic, CameraTopic) else topic.rule(self._seen[what].quats)
-                self._aligners[what] = Aligner({what: rule}, keep_s=self._keep_s)
+                self._aligners.setdefault(what, Aligner({what: rule}, keep_s=self._keep_s))  # asked again: goes on
         self._wait_for(lambda what: self._aligners[what].newest_ns(what) is not None, timeout_s, deadline_s)
         return dict(self._seen)
 
