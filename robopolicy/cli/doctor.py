@@ -11,11 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from robopolicy.errors import SYSTEM_LIBRARIES
+from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.doctor_findings import Finding, report
+from robopolicy.cli.doctor_ros import LISTEN_S, examine_ros
+from robopolicy.errors import SYSTEM_LIBRARIES, UsageError
 
 EXTRAS = {
     "pusht": ("gymnasium", "gym_pusht"),
@@ -28,35 +30,25 @@ EXTRAS = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's report."""
-
-    what: str
-    level: Literal["ok", "note", "problem"]
-    found: str
-    remedy: str = ""
-
-
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("doctor", parents=[debug], help="what this machine can do, with remedies")
     parser.add_argument("--path", type=Path, default=Path("."), help="folder whose disk is measured")
+    ros = parser.add_argument_group("what is on the ROS 2 network, instead of what this machine can do")
+    ros.add_argument("--ros", action="store_true", help="topics, rates, QoS, ages, clocks, and who publishes")
+    ros.add_argument("--domain", type=at_least(0), help="ROS 2 domain (default: ROS_DOMAIN_ID, or 0)")
+    ros.add_argument("--robot", metavar="ros:FILE", help="and what of this file's topics is missing or wrong")
+    ros.add_argument("--seconds", type=positive, default=LISTEN_S, metavar="S", help="to listen (default %(default)g)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; 1 if something the product needs is missing."""
-    from robopolicy.cli.progress import say
-
-    marks = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "problem": ("FAIL", "red")}
-    findings = []
-    for finding in examine(args.path):
-        findings.append(finding)
-        say(marks[finding.level], f" {finding.what:<11} {finding.found}")
-        if finding.remedy:
-            say(f"     {'':<11} ", (finding.remedy, "bold"))
-    return int(any(finding.level == "problem" for finding in findings))
+    """Print the report; 1 if something that is needed is missing."""
+    if args.ros:
+        return report(examine_ros(args.domain, args.robot, args.seconds))
+    if args.robot is not None or args.domain is not None:
+        raise UsageError("--robot and --domain are of the ROS 2 network: add --ros")
+    return report(examine(args.path))
 
 
 def examine(path: Path) -> Iterator[Finding]:

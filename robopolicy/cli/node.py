@@ -102,7 +102,7 @@ def _over_dds(parameters: Any, name: str, domain: int | None, say: Callable[...,
 
     parameters.require()
     with ExitStack() as stack:
-        transport = Topics(domain)
+        transport = Topics(domain, node=name)
         stack.callback(transport.close)
         node = RobotNode(lambda: open_rig(parameters, transport, name), say)
         stack.callback(node.close)
