@@ -1,6 +1,7 @@
 """A twin that is kept aligned with a real robot: commands, encoders and object poses in, where everything is out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ TICK_NS = 10_000_000  # of corrections: 100 Hz
 GAP_NS = 2_000_000_000  # without a call after which time is not made up for
 GRIP_SLACK = 0.001  # m by which a finger may differ from its encoder, so that the twin's grip keeps its force
 LEAD_S = 0.02  # by which the twin's own joint references lag behind a set-point that moves
+ARM_SILENT_S = 0.5  # without encoders after which the twin is called diverged
 SQUEEZE = 0.1  # of the opening that a gripper is closed beyond where it is, when nobody says what it was told
 
 Finder = Callable[[Observation], Iterable[PoseMeasurement]]
@@ -68,7 +70,9 @@ class AlignedTwin:
         data = self.twin.data if self._follower is None else self._follower.target
         self.observer = Observer(self.twin.model, data, self.objects, joints, settings or ObserverSettings())
         self._slack = np.array([0.0] * len(JOINTS) + [GRIP_SLACK] * len(FINGERS))
-        self._begun = self._commanded = False
+        self.begun = self._commanded = False
+        self._sent: np.ndarray | None = None
+        self._arm_ns: int | None = None  # stamp of the newest encoders
 
     @property
     def now_ns(self) -> int:
@@ -91,11 +95,12 @@ class AlignedTwin:
             self._follower.begin()
         self.observer.reset()
         self.observer.note(self.now_ns)
-        self._begun, self._commanded = True, set_point is not None
+        self.begun, self._commanded = True, set_point is not None
+        self._sent, self._arm_ns = set_point, now_ns
 
     def meet(self, state: Mapping[str, np.ndarray], now_ns: int) -> None:
         """Put the twin's arm where ``state`` says, at rest, the grip as it was; what is believed of objects stays."""
-        if not self._begun:
+        if not self.begun:
             self.begin(state, now_ns)
             return
         self.advance(now_ns)
@@ -113,12 +118,30 @@ class AlignedTwin:
         Raises:
             UnsafeCommand: as `Twin.command`.
         """
+        self._sent = self.twin.command(values, due_ns)
         self._commanded = True
-        return self.twin.command(values, due_ns)
+        return self._sent.copy()
+
+    def stop(self) -> np.ndarray:
+        """Stop the twin's arm, as the real one was; return what it holds (A,)."""
+        self._sent = self.twin.stop()
+        return self._sent.copy()
+
+    def set_point(self) -> np.ndarray:
+        """Return the command in force, (A,): the newest, or without any where the arm is."""
+        if self._sent is not None:
+            return self._sent.copy()
+        state = self.twin.read().state
+        return self._going(state["q"], np.zeros(len(JOINTS)), float(state["gripper"][0])).astype(np.float32)
+
+    def joints(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the arm's joints are believed to be now, q (7,) rad and dq (7,) rad/s."""
+        q, dq = self.observer.joints_at(self.now_ns)[:, : len(JOINTS)]
+        return q, dq
 
     def advance(self, now_ns: int) -> None:
         """Let the physics come up to ``now_ns``."""
-        if now_ns - self.now_ns > GAP_NS and self._begun:
+        if now_ns - self.now_ns > GAP_NS and self.begun:
             self.begin(self.twin.read().state, now_ns)
         while (left_ns := now_ns - self.now_ns) > 0:
             if self._follower is not None:
@@ -135,8 +158,12 @@ class AlignedTwin:
         Args:
             seen: ``q`` (7,), and if there are ``dq`` (7,), ``gripper`` (1,) and the objects' streams.
             arm: False leaves the arm where it is, and goes by the objects only.
+
+        Nothing is taken before the first joints.
         """
-        if not self._begun:
+        if not self.begun:
+            if "q" not in seen.state:
+                return
             self.begin(seen.state, max(seen.stamp_ns, self.now_ns))
         if arm:
             self._encoders(seen)
@@ -147,6 +174,10 @@ class AlignedTwin:
         for finder in self._finders:
             for found in finder(seen):
                 self.observer.see(found)
+
+    def heard(self, stamp_ns: int) -> None:
+        """Note that the arm told of itself at ``stamp_ns``, though the twin does not follow it."""
+        self._arm_ns = stamp_ns
 
     def see(self, found: PoseMeasurement) -> str:
         """Correct an object by one measurement; as `Observer.see`."""
@@ -159,13 +190,22 @@ class AlignedTwin:
     def health(self) -> Mapping[str, Health]:
         """Return how each object stands, and ``"twin"``: the worst of them."""
         each = dict(self.observer.health())
-        return {**each, "twin": worst(each)}
+        all_of, age_s = worst(each), (self.now_ns - (self._arm_ns or 0)) / 1e9
+        if self._arm_ns is None or age_s > ARM_SILENT_S:
+            why = (
+                "the arm was not measured yet"
+                if self._arm_ns is None
+                else f"the arm was not measured for {age_s:.1f} s"
+            )
+            all_of = replace(all_of, confidence=0.0, diverged="; ".join(filter(None, (why, all_of.diverged))))
+        return {**each, "twin": all_of}
 
     def close(self) -> None:
         """Free the renderer; idempotent."""
         self.twin.close()
 
     def _encoders(self, seen: Observation) -> None:
+        self._arm_ns = seen.stamp_ns
         q, dq = seen.state["q"], seen.state.get("dq", np.zeros(len(JOINTS)))
         slack = self._slack
         if "gripper" in seen.state:

@@ -92,6 +92,7 @@ class TwinFirst:
         seen = self._real.read()
         self.aligned.advance(self._clock.now_ns())
         self.aligned.observe(seen, arm=False)
+        self.aligned.heard(seen.stamp_ns)
         self._compare(seen)
         return self.aligned.read()
 
@@ -108,7 +109,7 @@ class TwinFirst:
         """Stop the real arm first, then the twin; return what the twin holds (A,)."""
         self._stopped = True
         self._real.stop(reason)
-        return self.aligned.twin.stop(reason)
+        return self.aligned.stop()
 
     def close(self) -> None:
         """Close both; idempotent."""
@@ -120,7 +121,7 @@ class TwinFirst:
         return self.aligned.health()
 
     def _compare(self, seen: Observation) -> None:
-        gap = np.abs(np.asarray(seen.state["q"]) - self.aligned.observer.joints_at(seen.stamp_ns)[: len(JOINTS)])
+        gap = np.abs(np.asarray(seen.state["q"]) - self.aligned.observer.joints_at(seen.stamp_ns)[0, : len(JOINTS)])
         self.apart = float(gap.max())
         if not self.apart <= self._apart:
             joint = JOINTS[int(np.argmax(gap))]

@@ -126,8 +126,8 @@ class Observer:
         return True
 
     def joints_at(self, stamp_ns: int) -> np.ndarray:
-        """Return where the joints were, (J,) rad or m, as of the newest `note` at most."""
-        return self._history.joints_at(stamp_ns)[0]
+        """Return where the joints were and how fast, (2, J), as of the newest `note` at most."""
+        return self._history.joints_at(stamp_ns)
 
     def rejoin(self) -> None:
         """Take the joints from somebody who put them elsewhere: all moments that are kept have them there."""

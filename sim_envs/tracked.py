@@ -65,9 +65,14 @@ def find_tracked(objects: Sequence[Tracked], name: str) -> Tracked:
 def measured(one: Tracked, state: Mapping[str, np.ndarray], stamp_ns: int) -> PoseMeasurement | None:
     """Return the pose of an object as an observation's ``state`` holds it, None if it holds none.
 
+    It may also be under ``"NAME pose"``, x y z qw qx qy qz (7,), as a pose topic tells it.
+
     Raises:
         ContractError: if a stream has another length.
     """
+    if f"{one.name} pose" in state:
+        pose = np.asarray(state[f"{one.name} pose"], np.float64)
+        return PoseMeasurement(one.name, stamp_ns, pose[:3], pose[3:], one.planar)
     if any(name not in state for name in one.states):
         return None
     values = np.concatenate([np.asarray(state[name], np.float64) for name in one.states])
