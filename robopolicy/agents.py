@@ -111,7 +111,7 @@ class Guarded:
 
     def __init__(self, agent: Agent, monitor: Monitor, *, on_alarm: str = "hold") -> None:
         self.decision: Decision | None = None
-        self._agent = agent
+        self.inner = self._agent = agent
         self._monitor = monitor
         self._on_alarm = on_alarm
         self._held: Command | None = None

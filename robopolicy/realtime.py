@@ -10,6 +10,7 @@ import numpy as np
 from robopolicy.errors import UnknownName, UnsafeCommand
 from robopolicy.inference import Inference
 from robopolicy.interfaces import Clock, Policy
+from robopolicy.measured import measured_action
 from robopolicy.trajectory import Motion, ensembled
 from robopolicy.types import ActionChunk, Command, Decision, Observation, Plan
 
@@ -34,7 +35,8 @@ class RealTime:
     ========== ==========================================================================================
 
     It asks for a hold, with the reason, while nothing may be played: before the first plan, after a plan has been over
-    for ``over_s``, and while one has been awaited for ``late_s``. Then the next plan begins from rest.
+    for ``over_s``, and while one has been awaited for ``late_s``. The plan after it, and the first, begin at rest where
+    the robot is measured, if that is known, as any other does where the motion is.
 
     Args:
         policy: asked from one place at a time, for windows at its own rate.
@@ -202,7 +204,8 @@ class RealTime:
         if self._seams == "ensemble":
             self._older.append(chunk)
             chunk = ensembled(chunk, list(self._older)[:-1])
-        self._motion.put(chunk, now_ns + self._lead_ns)
+        start = measured_action(self._seen[-1], self._policy.spec.action) if self._fade_s else None
+        self._motion.put(chunk, now_ns + self._lead_ns, start)
         self._made_ns = chunk.made_ns
         self.plans += 1
 

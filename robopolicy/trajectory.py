@@ -14,11 +14,12 @@ OLDER = 0.01  # m of ACT's weights exp(-m i), i = 0 the oldest plan
 
 @dataclass(frozen=True)
 class Curve:
-    """A C1 curve through the rows of a chunk: cubic Hermite pieces, at rest before its first and after its last row.
+    """A C1 curve through the rows of a chunk: cubic Hermite pieces, coming to rest at its last row.
 
-    Slopes are those of Fritsch and Butland (1984): between two rows the curve stays between them, so a gripper does not
-    overshoot and a limit that all rows keep is kept. Elements are interpolated one by one; the six numbers of a
-    rotation are its columns no longer after that, but near them: whoever uses them makes them orthonormal.
+    Slopes are those of Fritsch and Butland (1984), at the first row a parabola's that keeps to them: between two rows
+    the curve stays between them, so a gripper does not overshoot and a limit that all rows keep is kept. Elements are
+    interpolated one by one; the six numbers of a rotation are its columns no longer after that, but near them: whoever
+    uses them makes them orthonormal.
 
     Args:
         chunk: rows and when each is due.
@@ -39,13 +40,13 @@ class Curve:
     def at(self, now_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Return position (A,) and velocity (A,) per second at ``now_ns``, float64."""
         stamps, values, slopes = self.chunk.stamps_ns, self.chunk.values, self._slopes  # type: ignore[attr-defined]
-        if now_ns <= stamps[0] or now_ns >= stamps[-1]:
-            edge = 0 if now_ns <= stamps[0] else -1
+        if now_ns < stamps[0] or now_ns >= stamps[-1]:
+            edge = 0 if now_ns < stamps[0] else -1
             return values[edge].astype(np.float64), np.zeros(values.shape[1])
         k = int(np.searchsorted(stamps, now_ns, side="right")) - 1
         width_s = (stamps[k + 1] - stamps[k]) * NS
         u = (now_ns - stamps[k]) * NS / width_s
-        return _hermite(u, width_s, values[k].astype(np.float64), values[k + 1], slopes[k], slopes[k + 1])
+        return hermite(u, width_s, values[k].astype(np.float64), values[k + 1], slopes[k], slopes[k + 1])
 
 
 class Motion:
@@ -113,7 +114,7 @@ class Motion:
             return value, speed
         left = into_s / self._fade_s
         zero = np.zeros_like(value)
-        offset, offset_speed = _hermite(max(left, 0.0), self._fade_s, self._offset[0], zero, self._offset[1], zero)
+        offset, offset_speed = hermite(max(left, 0.0), self._fade_s, self._offset[0], zero, self._offset[1], zero)
         return value + offset, speed + offset_speed
 
 
@@ -142,10 +143,10 @@ def ensembled(newest: ActionChunk, older: Sequence[ActionChunk]) -> ActionChunk:
     return ActionChunk(stamps, mean.astype(newest.values.dtype), newest.made_ns)
 
 
-def _hermite(
+def hermite(
     u: float, width_s: float, start: np.ndarray, stop: np.ndarray, slope: np.ndarray, slope_after: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cubic with these ends and slopes (per second) at the fraction ``u`` of its width, and its slope."""
+    """Return the cubic with these ends and slopes (A,) per second at the fraction ``u`` of its width, and its slope."""
     step = stop - start
     a, b = width_s * slope - step, step - width_s * slope_after
     value = start + u * step + u * (1 - u) * ((1 - u) * a + u * b)
@@ -154,7 +155,7 @@ def _hermite(
 
 
 def _slopes(stamps_ns: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Slopes (H, A) per second at the rows: the weighted harmonic mean of the secants, 0 at a turn and at the ends."""
+    """Slopes (H, A) per second at the rows: the weighted harmonic mean of the secants, 0 at a turn and at the end."""
     slopes = np.zeros_like(values)
     if len(values) < 3:
         return slopes
@@ -165,4 +166,7 @@ def _slopes(stamps_ns: np.ndarray, values: np.ndarray) -> np.ndarray:
     same = before * after > 0
     weighted = share * after + (1 - share) * before
     np.divide(before * after, weighted, out=slopes[1:-1], where=same)
+    parabola = ((2 * width[0] + width[1]) * secant[0] - width[0] * secant[1]) / (width[0] + width[1])
+    most = 3 * np.abs(secant[0])  # more would leave what the rows span
+    slopes[0] = np.where(parabola * secant[0] > 0, np.clip(parabola, -most, most), 0.0)
     return slopes

@@ -34,7 +34,7 @@ def test_it_goes_through_every_row_and_rests_at_both_ends():
 
 def test_between_the_ends_it_is_what_scipy_says():
     given = chunk(1)
-    times, values, speeds = along(Curve(given), given.stamps_ns[1], given.stamps_ns[-2])
+    times, values, speeds = along(Curve(given), given.stamps_ns[0], given.stamps_ns[-2])
     oracle = PchipInterpolator(given.stamps_ns * 1e-9, given.values.astype(np.float64))
     np.testing.assert_allclose(values, oracle(times * 1e-9), atol=1e-9)
     np.testing.assert_allclose(speeds, oracle(times * 1e-9, 1), atol=1e-5)

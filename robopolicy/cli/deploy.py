@@ -14,7 +14,7 @@ from robopolicy.cli.arguments import at_least
 from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
-from robopolicy.cli.watched import add_limits, read_limits, watched
+from robopolicy.cli.watched import add_limits, following, read_limits, watched
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
 from robopolicy.interfaces import Watcher
@@ -159,6 +159,8 @@ def deploy(
         )
         stack.callback(getattr(agent, "close", lambda: None))
         robot = bare if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
+        safety = make_safety(bare.spec, allowed)
+        robot = following(robot, bare, agent, safety)
         stack.enter_context(timing.turns(clock))
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
         if world is not None:
@@ -169,7 +171,7 @@ def deploy(
         recording = [*map(stack.enter_context, recorders)]
         ticker = Ticker(stack.enter_context(bar("deploy", steps, "steps")).advance, robot, recording)
         meta = run_episode(
-            robot, agent, clock, make_safety(bare.spec, allowed),
+            robot, agent, clock, safety,
             _describe(bare, robot_name, seed, running, timing),
             max_steps=steps, watchers=[witness, ticker, *watch(robot, agent), *recording],
             done=witness.done if world else lambda _: False,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,26 @@ def watched(robot: Robot, watchdogs: Any, stack: ExitStack, topics: Callable[[],
     )  # fmt: skip
     stack.callback(made.close)
     return made
+
+
+def following(robot: Robot, bare: Robot, agent: Any, safety: Any) -> Robot:
+    """Return the robot as it is to be driven: with whole motions, if its controller wants them.
+
+    Args:
+        robot: perhaps watched.
+        bare: the same, itself.
+        agent: plans beside the loop, perhaps guarded.
+        safety: of the loop.
+
+    Raises:
+        UsageError: if motions are wanted, and the policy does not plan beside the loop.
+    """
+    if not getattr(bare, "follows", False):
+        return robot
+    from robopolicy.following import Following
+    from robopolicy_hardware.motion_limits import limit_motion
+
+    planning = getattr(agent, "inner", agent)
+    if not hasattr(planning, "ahead"):
+        raise UsageError("the robot's file says send: chunk; that wants --control-rate, the distance of its points")
+    return Following(robot, planning, partial(limit_motion, safety))

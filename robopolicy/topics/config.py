@@ -59,6 +59,7 @@ class ActionTopic(NumbersTopic):
     names: tuple[str, ...] = ()  # of its elements; joint names, in the order of the message
     gripper: NumbersTopic | None = None  # if it is commanded on a topic of its own; the last element then
     frame: str = ""  # frame_id of what is published
+    send: Literal["set-point", "chunk"] = "set-point"  # chunk: whole motions, to a joint_trajectory_controller
 
 
 @dataclass(frozen=True)

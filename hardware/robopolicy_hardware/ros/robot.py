@@ -15,8 +15,9 @@ from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.topics.config import TopicConfig, load_config
 from robopolicy.topics.messages import action_spec, decoded, picture
-from robopolicy.types import Observation
+from robopolicy.types import ActionChunk, Observation
 from robopolicy_hardware.ros.holding import HELD, command_frame, require_measured
+from robopolicy_hardware.ros.motions import BRAKE_S, Motions
 from robopolicy_hardware.ros.set_points import of_action, of_gripper
 from robopolicy_hardware.ros.streams import Streams
 from robopolicy_hardware.ros.transport import Transport
@@ -31,7 +32,8 @@ class RosRobot:
 
     It waits for every stream once, at the start: sizes and lengths become the spec. Commands are set-points, published
     as they come; ``stop`` publishes the measured position, and the same again until the next command. Nothing is
-    published before the first of either.
+    published before the first of either. With ``send: chunk`` it is a `robopolicy.following.Follower` too: `follow`
+    publishes a whole motion, and commands meanwhile only the gripper, if it has a topic of its own.
 
     Args:
         config: which topic is which field, the same file as ``robopolicy data import rosbag`` reads.
@@ -62,6 +64,9 @@ class RosRobot:
         self._config, self._clock = config, clock
         rate_hz = rate_hz or config.rate_hz
         of_action(config.action, 1.0 / rate_hz)  # refuses what cannot be commanded, before anything is waited for
+        self.follows = config.action.send == "chunk"
+        names = config.action.joints or config.action.names
+        self._motions = Motions(config.action, names) if self.follows else None
         sinks = []
         self._topics = [config.action.topic]
         if config.action.gripper is not None:
@@ -87,6 +92,7 @@ class RosRobot:
             raise
         self._read_ns = -1  # stamp of the last observation
         self._held: np.ndarray | None = None  # (A,) float64: what `stop` holds
+        self._held_ns = 0  # since when, robot clock; 0 is for long
         self._sent: np.ndarray | None = None  # (A,) float64: the last command
 
     def read(self) -> Observation:
@@ -124,31 +130,58 @@ class RosRobot:
         values = np.array(action, np.float64)
         if self.spec.action.kind == "tool_pose" and np.linalg.norm(np.cross(values[3:6], values[6:9])) < 1e-3:
             raise UnsafeCommand("command's rotation is degenerate: its two columns must be independent")
-        if self._closed:
-            raise UnsafeCommand("the robot is closed")
-        for topic, (publisher, _) in zip(self._topics, self._sinks, strict=True):
-            if not publisher.subscribers:
-                raise UnsafeCommand(f"nobody listens on {topic} any more; did the controller stop?")
-        self._held, self._sent = None, values
-        self._publish(values)
+        self._require_heard()
+        self._held = None
+        told = None if self._motions is None else self._motions.at(self._clock.now_ns())
+        if told is not None:
+            values[: len(told[0])] = told[0]  # as the motion has it
+        self._sent = values
+        self._publish(values, arm=told is None)
         return values.astype(np.float32)
+
+    @property
+    def following(self) -> bool:
+        """Whether the newest word to the arm was a motion; a stop ends it."""
+        return self._motions is not None and self._motions.running
+
+    def follow(self, chunk: ActionChunk, velocities: np.ndarray) -> None:
+        """Publish a whole motion (H, A), each row due at its stamp; of a gripper with its own topic, nothing.
+
+        Raises:
+            UnsafeCommand: as `command` does, or if the action is not sent by chunks. Nothing is published then.
+        """
+        if self._motions is None:
+            raise UnsafeCommand("this robot takes no motions: its file does not say send: chunk")
+        self._require_heard()
+        joints = self.spec.action.dim - (len(self._sinks) - 1)
+        part = ActionChunk(chunk.stamps_ns, chunk.values[:, :joints], chunk.made_ns)
+        message = self._motions.begin(part, velocities[:, :joints], self._clock.now_ns())
+        self._held = None
+        self._sinks[0][0].send(message)
 
     def stop(self, reason: str = "") -> np.ndarray:
         """Hold the measured position, or the last set-point if the robot does not tell it any more; return it (A,).
 
-        Of a closed robot nothing is published.
+        A motion is braked first, in `BRAKE_S`, and held where it comes to rest. Of a closed robot nothing is published.
 
         Raises:
             StaleFrame: if the robot tells nothing and nothing was ever commanded: it holds by itself.
         """
         if self._held is None:
+            now_ns = self._clock.now_ns()
+            braked = None if self._motions is None else self._motions.end(now_ns)
             try:
                 self._held = self._measured()
             except StaleFrame:
                 if self._sent is None:
                     raise
                 self._held = self._sent
-        self._publish(self._held)
+            if braked is not None:
+                self._held = np.concatenate([braked, self._held[len(braked) :]])
+            self._held_ns = 0 if braked is None else now_ns
+            self._publish(self._held, within_s=None if braked is None else BRAKE_S)
+        elif self._clock.now_ns() - self._held_ns > BRAKE_S * 1e9:  # sent again while it brakes, it would brake anew
+            self._publish(self._held)
         return self._held.astype(np.float32)
 
     def close(self) -> None:
@@ -176,12 +209,23 @@ class RosRobot:
             time.sleep(CATCH_UP_S)
             return self._streams.at(primary, self._clock.now_ns(), after_ns, only)
 
-    def _publish(self, values: np.ndarray) -> None:
+    def _require_heard(self) -> None:
+        if self._closed:
+            raise UnsafeCommand("the robot is closed")
+        for topic, (publisher, _) in zip(self._topics, self._sinks, strict=True):
+            if not publisher.subscribers:
+                raise UnsafeCommand(f"nobody listens on {topic} any more; did the controller stop?")
+
+    def _publish(self, values: np.ndarray, *, arm: bool = True, within_s: float | None = None) -> None:
+        """Publish set-points, of the arm unless a motion moves it, and reached ``within_s`` where that can be said."""
         parts = [values] if len(self._sinks) < 2 else [values[:-1], values[-1:]]
         stamp_ns = time.time_ns()
         made = [make(part, stamp_ns) for (_, make), part in zip(self._sinks, parts, strict=False)]
-        for (publisher, _), message in zip(self._sinks, made, strict=True):
-            publisher.send(message)
+        if within_s is not None and self._motions is not None and made:
+            made[0] = self._motions.held(parts[0], within_s)
+        for k, ((publisher, _), message) in enumerate(zip(self._sinks, made, strict=True)):
+            if arm or k > 0:
+                publisher.send(message)
 
 
 def make_ros_robot(

@@ -48,7 +48,8 @@ def of_action(topic: ActionTopic, period_s: float) -> tuple[str, Make]:
     _require_type("action", topic, kind, OF_JOINTS)
     _require_whole("action", topic, {ARRAY: "data", JOINT_STATE: "position"}.get(kind, "points"))
     if kind == TRAJECTORY:
-        return kind, lambda values, stamp_ns: _trajectory(values, names, topic.frame, period_s)
+        due_ns = np.array([round(period_s * 1e9)], np.int64)
+        return kind, lambda values, stamp_ns: trajectory(names, topic.frame, due_ns, np.asarray(values)[None], None)
     return kind, _numbers(kind, names, topic.frame)
 
 
@@ -98,12 +99,28 @@ def _numbers(kind: str, names: tuple[str, ...], frame: str) -> Make:
     return make
 
 
-def _trajectory(values: np.ndarray, names: tuple[str, ...], frame: str, period_s: float) -> Any:
-    """A stamp of 0 lets the controller begin at once."""
-    none, period_ns = np.zeros(0), round(period_s * 1e9)
-    due = message("builtin_interfaces/msg/Duration")(period_ns // 1_000_000_000, period_ns % 1_000_000_000)
-    point = message("trajectory_msgs/msg/JointTrajectoryPoint")(np.array(values, np.float64), none, none, none, due)
-    return message(TRAJECTORY)(header(0, frame), list(names), [point])
+def trajectory(
+    names: tuple[str, ...], frame: str, due_ns: np.ndarray, positions: np.ndarray, velocities: np.ndarray | None
+) -> Any:
+    """Return a JointTrajectory; its stamp is 0, which lets the controller begin at once.
+
+    Args:
+        names: (J,) of the joints.
+        frame: of its header.
+        due_ns: (H,) int64, from now on.
+        positions: (H, J).
+        velocities: (H, J) per second, or None: the controller makes its own.
+    """
+    none, duration = np.zeros(0), message("builtin_interfaces/msg/Duration")
+    point = message("trajectory_msgs/msg/JointTrajectoryPoint")
+    points = [
+        point(
+            np.array(positions[i], np.float64), none if velocities is None else np.array(velocities[i], np.float64),
+            none, none, duration(int(due) // 1_000_000_000, int(due) % 1_000_000_000),
+        )
+        for i, due in enumerate(due_ns)
+    ]  # fmt: skip
+    return message(TRAJECTORY)(header(0, frame), list(names), points)
 
 
 def _pose(values: np.ndarray, frame: str, stamp_ns: int) -> Any:
