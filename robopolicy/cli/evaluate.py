@@ -113,19 +113,40 @@ def evaluate(
     Returns:
         The headline in words.
     """
-    from robopolicy.evaluation.report import write_report
     from robopolicy.evaluation.rollouts import Options
-    from robopolicy.evaluation.statistics import pace_words, parse_seeds, summarise
+    from robopolicy.evaluation.statistics import parse_seeds
 
-    numbers = parse_seeds(seeds)
     subject = Subject.of(checkpoint, env, monitor, candidates, device, choice)
     options = Options(decisions=decisions, disturb_at=disturb_at, realtime=realtime)
-    outcomes = _roll(subject, numbers, out, options, jobs=jobs, label=label)
-    summary, pace = summarise(outcomes), {"pace": pace_words(outcomes)} if realtime else {}
+    return roll_and_report(
+        subject, parse_seeds(seeds), out, options, jobs=jobs, videos=videos, label=label, deployed=deployed,
+        title=f"{checkpoint.name} in {env}", facts={"checkpoint": str(checkpoint), "env": env, "seeds": seeds},
+    )  # fmt: skip
+
+
+def roll_and_report(
+    subject: "Subject",
+    seeds: list[int],
+    out: Path,
+    options: Any,
+    *,
+    title: str,
+    facts: dict[str, str],
+    jobs: int = 2,
+    videos: int = 8,
+    label: str = "evaluate",
+    deployed: Sequence[tuple[str, Any]] = (),
+) -> str:
+    """Run what ``out`` does not hold yet, film some of it, write the report; return the headline in words."""
+    from robopolicy.evaluation.report import write_report
+    from robopolicy.evaluation.statistics import pace_words, summarise
+
+    outcomes = _roll(subject, seeds, out, options, jobs=jobs, label=label)
+    summary, pace = summarise(outcomes), {"pace": pace_words(outcomes)} if options.realtime else {}
     films = _film(subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, videos=videos)
     write_report(
-        out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=f"{checkpoint.name} in {env}",
-        facts={"checkpoint": str(checkpoint), "sha": subject.sha, "env": env, "seeds": seeds, **subject.changes, **pace,
+        out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=title,
+        facts={**facts, "sha": subject.sha, **subject.changes, **pace,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
     return "; ".join([summary.headline(), *pace.values()])
