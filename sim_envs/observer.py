@@ -152,7 +152,7 @@ class Observer:
         if not first <= seen.stamp_ns:
             return "late"
         self._seen_ns[i] = seen.stamp_ns
-        seen = replace(seen, stamp_ns=min(seen.stamp_ns, last))
+        seen = replace(seen, stamp_ns=min(seen.stamp_ns, last), planar=seen.planar or self.objects[i].planar)
         shift, turn = self._innovation(i, seen)
         position, rotation = self._beliefs[i]
         axes = (2, 1) if seen.planar else (3, 3)
