@@ -1,7 +1,8 @@
 """What planar Push-T does not know of the world that it doubles, from recorded pushes by least squares."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Error:
+class Deviation:
     """How far off the T is after a second that was predicted open loop, over windows in which it moved."""
 
     windows: int
@@ -73,11 +74,11 @@ class Identified:
     """Found parameters, with one standard error each from the curvature of the fit: a lower bound of what is known."""
 
     physics: Physics
-    spread: Physics
+    spread: dict[str, float]
     windows: int
 
 
-def record(robot: object, clock: Clock, seed: int, steps: int) -> Recording:
+def record(robot: Any, clock: Clock, seed: int, steps: int) -> Recording:
     """Push the T of ``robot`` about for ``steps`` actions from the start ``seed``, and return what it did.
 
     Args:
@@ -86,7 +87,7 @@ def record(robot: object, clock: Clock, seed: int, steps: int) -> Recording:
         seed: of the start and of the pushes.
         steps: actions; fewer are made if the T comes home.
     """
-    robot.reset(seed)  # type: ignore[attr-defined]
+    robot.reset(seed)
     rng = np.random.default_rng((seed, 2))
     states, targets = [_seen(robot)], []
     for k in range(steps):
@@ -94,10 +95,10 @@ def record(robot: object, clock: Clock, seed: int, steps: int) -> Recording:
             pose = states[-1][2:]
             target = pose[:2] + turned(pose[2], CENTROID) + rng.normal(0, 50, 2)
         due_ns = clock.now_ns()
-        targets.append(robot.command(np.clip(target, 60, 450), due_ns))  # type: ignore[attr-defined]
-        clock.sleep_until(due_ns + robot.spec.period_ns)  # type: ignore[attr-defined]
+        targets.append(robot.command(np.clip(target, 60, 450), due_ns))
+        clock.sleep_until(due_ns + robot.spec.period_ns)
         states.append(_seen(robot))
-        if robot.success():  # type: ignore[attr-defined]
+        if robot.success():
             break
     return Recording(np.array(states), np.array(targets, dtype=float))
 
@@ -115,7 +116,7 @@ def windows(recordings: Sequence[Recording], steps: int) -> list[Window]:
     return found
 
 
-def open_loop_error(physics: Physics, recordings: Sequence[Recording], steps: int = ERROR_STEPS) -> Error:
+def open_loop_error(physics: Physics, recordings: Sequence[Recording], steps: int = ERROR_STEPS) -> Deviation:
     """Return how far off the T is after ``steps`` actions predicted from a recorded state.
 
     Raises:
@@ -123,7 +124,7 @@ def open_loop_error(physics: Physics, recordings: Sequence[Recording], steps: in
     """
     errors = _errors(physics, _require(windows(recordings, steps)))
     distances = np.linalg.norm(errors[:, :2], axis=1)
-    return Error(
+    return Deviation(
         len(errors), float(np.median(distances)), float(np.sqrt((distances**2).mean())),
         float(np.median(np.abs(errors[:, 2]))),
     )  # fmt: skip
@@ -152,7 +153,9 @@ def identify(recordings: Sequence[Recording], first: Physics = NOMINAL, *, evalu
     )  # fmt: skip
     freedom = max(len(found.fun) - len(scales), 1)
     covariance = np.linalg.pinv(found.jac.T @ found.jac) * 2 * found.cost / freedom
-    return Identified(_physics(found.x * scales), _physics(np.sqrt(np.diag(covariance)) * scales), len(pieces))
+    spread = np.sqrt(np.diag(covariance)) * scales
+    names = [field.name for field in fields(Physics)]
+    return Identified(_physics(found.x * scales), dict(zip(names, spread.tolist(), strict=True)), len(pieces))
 
 
 def _errors(physics: Physics, pieces: Sequence[Window]) -> np.ndarray:
@@ -199,8 +202,8 @@ def _require(pieces: list[Window]) -> list[Window]:
     return pieces
 
 
-def _seen(robot: object) -> np.ndarray:
-    state: np.ndarray = robot.read().state["state"].astype(float)  # type: ignore[attr-defined]
+def _seen(robot: Any) -> np.ndarray:
+    state: np.ndarray = robot.read().state["state"].astype(float)
     return state
 
 
@@ -209,4 +212,4 @@ def _vector(physics: Physics) -> np.ndarray:
 
 
 def _physics(values: np.ndarray) -> Physics:
-    return replace(NOMINAL, **{field.name: float(v) for field, v in zip(fields(Physics), values, strict=True)})
+    return Physics(*(float(v) for v in values))

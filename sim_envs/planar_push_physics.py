@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from robopolicy.errors import ContractError
 from sim_envs.planar import CENTROID, PX
 
 # Facts of gym-pusht 0.1: its pusher, its walls, its control.
@@ -29,6 +30,11 @@ class Physics:
     damping: float  # 1/s: rate at which a T let go loses its speed, turning or not
     catch_s: float  # time in which contact brings the T to the pusher's speed
     relax_s: float  # time in which contact pushes the T out of the pusher
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (np.isfinite(value) and value >= 0 and (value > 0 or name == "friction")):
+                raise ContractError(f"planar Push-T: {name} is {value}; want a finite number above 0")
 
 
 NOMINAL = Physics(friction=0.5, centre_px=CENTROID, gyration_px=39.6, damping=30.0, catch_s=0.01, relax_s=0.02)

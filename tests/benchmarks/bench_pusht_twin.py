@@ -74,7 +74,8 @@ def print_identification(episodes: int) -> None:
     for label, physics in (("nominal", NOMINAL), ("as shipped", IDENTIFIED), ("as found now", found.physics)):
         print(f"T after 1 s open loop, {label}: {open_loop_error(physics, held_out)}")
     print(f"found from {found.windows} windows of .5 s:", found.physics)
-    print("standard errors:", found.spread, flush=True)
+    spread = ", ".join(f"{name} {value:.2g}" for name, value in found.spread.items())
+    print(f"standard errors, were the noise all there is: {spread}", flush=True)
 
 
 def ladder(data: Path, folder: Path, steps: int) -> list[Path]:
@@ -183,7 +184,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoints", nargs="+", metavar="FOLDER[@STEPS]")
     what.add_argument("--data", type=Path, help="human Push-T, to train a ladder of checkpoints on")
-    parser.add_argument("--steps", type=int, default=8000, help="of the ladder's training")
+    parser.add_argument("--steps", type=int, default=16000, help="of the ladder's training")
     parser.add_argument("--episodes", type=int, default=50, help="starts, each played in every world")
     parser.add_argument("--identify", type=int, default=20, metavar="N", help="from so many recordings; 0: not again")
     parser.add_argument("--work", type=Path, help="folder that keeps checkpoints and outcomes")
