@@ -1,26 +1,57 @@
-"""Run one guarded episode: ros2 launch robopolicy_bringup deploy.launch.py checkpoint:=... monitor:=..."""
+"""A policy on a robot or its twin: ros2 launch robopolicy_bringup deploy.launch.py arm:=fr3 checkpoint:=runs/first."""
 
-from launch.actions import DeclareLaunchArgument, ExecuteProcess
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
 from launch import LaunchDescription
 
+CONFIG = Path(__file__).resolve().parent / "config"
+ARMS = ("fr3", "ur5e", "generic")
 ARGUMENTS = {
-    "robot": ("twin:lift", "what to drive"),
-    "checkpoint": (None, "folder written by robopolicy train"),
-    "monitor": (None, "folder written by robopolicy calibrate"),
-    "on_alarm": ("hold", "hold or log"),
-    "seed": ("200000", "start of a simulated world"),
+    "namespace": ("", "before the node's name and its topics, as in left"),
+    "name": ("robopolicy", "of the node"),
+    "use_sim_time": ("false", "a simulator's stamps: streams are stamped when they come"),
+    "params_file": ("", "ROS 2 parameters of the node, as config/node.yaml; arguments below win over it"),
+    "transport": ("rclpy", "rclpy: a lifecycle node; dds: topics alone, without ROS in this Python"),
+    "arm": ("", "fr3, ur5e or generic: topics and limits of config/, unless robot and limits say others"),
+    "robot": ("", "ros:FILE.yaml, twin:TASK, mock, or module:Class"),
+    "checkpoint": ("", "folder that robopolicy train wrote"),
+    "monitor": ("", "folder that robopolicy calibrate wrote; empty: unguarded"),
+    "on_alarm": ("", "hold or log"),
+    "limits": ("", "YAML file of safety limits and watchdogs"),
+    "control_rate": ("", "Hz of commands, the policy plans beside the loop"),
+    "seed": ("", "of a simulated world's start and of the policy's samples"),
+    "domain": ("", "of ROS 2; empty: ROS_DOMAIN_ID, or 0"),
+    "autostart": ("false", "configure, activate and start at once: THE ARM MOVES"),
 }
+OPTIONS = ("robot", "checkpoint", "monitor", "on_alarm", "limits", "control_rate", "seed", "domain", "params_file")
+SWITCHES = ("autostart", "use_sim_time")
+
+
+def node(context):
+    """Start the installed executable with the options that were given."""
+    told = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    if told["arm"] and told["arm"] not in ARMS:
+        raise RuntimeError(f"arm:={told['arm']}: want one of {', '.join(ARMS)}, or robot:=ros:FILE.yaml")
+    if told["arm"]:
+        told["robot"] = told["robot"] or f"ros:{CONFIG / told['arm']}.yaml"
+        told["limits"] = told["limits"] or f"{CONFIG / told['arm']}_limits.yaml"
+    command = ["robopolicy", "node"]
+    for name in ("transport", "name", "namespace"):
+        command += [f"--{name}", told[name]] if told[name] else []
+    for name in OPTIONS:
+        command += [f"--{name.replace('_', '-')}", told[name]] if told[name] else []
+    for name in SWITCHES:
+        command += [f"--{name.replace('_', '-')}"] if told[name].lower() in ("true", "1") else []
+    # Ten seconds from Ctrl-C to SIGTERM: the robot is stopped, then a recording is committed.
+    return [ExecuteProcess(cmd=command, output="screen", sigterm_timeout="10")]
 
 
 def generate_launch_description():
-    """Declare one argument an option and start the installed executable with them."""
     declared = [
-        DeclareLaunchArgument(name, description=text, **({} if default is None else {"default_value": default}))
+        DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in ARGUMENTS.items()
     ]
-    command = ["robopolicy", "deploy", "--realtime"]
-    for name in ARGUMENTS:
-        command += [f"--{name.replace('_', '-')}", LaunchConfiguration(name)]
-    return LaunchDescription([*declared, ExecuteProcess(cmd=command, output="screen", sigterm_timeout="10")])
+    return LaunchDescription([*declared, OpaqueFunction(function=node)])

@@ -12,7 +12,8 @@ setup(
     packages=[NAME],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
-        (f"share/{NAME}", ["package.xml", *glob("*.launch.py")]),
+        (f"share/{NAME}", ["package.xml", *sorted(glob("*.launch.py"))]),
+        (f"share/{NAME}/config", sorted(glob("config/*.yaml"))),
     ],
     install_requires=["setuptools"],
     zip_safe=True,

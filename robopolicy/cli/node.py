@@ -4,7 +4,7 @@ import argparse
 import json
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,12 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-steps", type=at_least(0), metavar="N", help="of an episode; 0: until stopped (default)")
     parser.add_argument("--allow-slow", action="store_true", default=None, help="drive although plans are late")
     parser.add_argument("--autostart", action="store_true", default=None, help="begin an episode at once")
+    parser.add_argument(
+        "--use-sim-time",
+        action="store_true",
+        default=None,
+        help="stamp streams when they come: a simulator has its own time",
+    )
     parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="for rclpy: remappings, parameters")
     parser.set_defaults(run=run)
 
@@ -46,11 +52,11 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command until a signal ends it."""
     from robopolicy.cli.progress import say
-    from robopolicy.cli.signals import ended_by_signals
+    from robopolicy.cli.signals import ended_once
     from robopolicy_hardware.ros.node_parameters import Parameters, load_parameters, overridden
 
     name = full_name(args.namespace, args.name)
-    with ended_by_signals():
+    with suppress(KeyboardInterrupt, SystemExit), ended_once():  # a signal is how a node ends
         if args.transport == "dds":
             if args.ros_args:
                 raise UsageError("--ros-args are for rclpy; with --transport dds say --params-file and the options")

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.errors import ConfigError, ContractError, StaleFrame, UsageError
 from robopolicy.interfaces import Agent, Clock, Environment, Robot
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Observation
@@ -45,7 +45,7 @@ class NodeRig:
             software=f"robopolicy {__version__}", extra={"checkpoint": parameters.checkpoint},
         )  # fmt: skip
         return run_episode(
-            self.robot, agent(self._agent), self._clock, self._safety, meta,
+            self._driven, agent(self._agent), self._clock, self._safety, meta,
             max_steps=parameters.max_steps or FOREVER, watchers=[self._topics], done=done,
         )  # fmt: skip
 
@@ -54,36 +54,68 @@ class NodeRig:
         self._stack.close()
 
     def _open(self, stack: ExitStack, transport: Any, name: str) -> None:
-        from robopolicy.cli.deploy import check_pace
-        from robopolicy.cli.worlds import check_device, make_clock
+        from robopolicy.cli.timing import Timing
+        from robopolicy.cli.watched import following, read_limits, watched
+        from robopolicy.cli.worlds import make_clock, make_safety
         from robopolicy.training.checkpoint import read_spec
         from robopolicy_hardware.ros.node_status import StatusTopics
-        from robopolicy_hardware.safety import SafetyLayer
 
         parameters = self._parameters
+        timing = Timing(parameters.control_rate or None, parameters.seams or None)
         self._clock = make_clock(parameters.robot, realtime=True)
         spec = read_spec(parameters.checkpoint)
-        self._inner = _robot(parameters, self._clock, spec, transport)
-        stack.callback(self._inner.close)
-        self._world = self._inner if isinstance(self._inner, Environment) else None
-        offered = replace(self._inner.spec, rate_hz=spec.rate_hz) if parameters.control_rate else self._inner.spec
-        spec.require_from(offered, needs=f"checkpoint {parameters.checkpoint}", offers=f"robot {parameters.robot}")
-        limits, watchdogs = _limits(parameters.limits, self._inner.spec)
-        self.robot = _watched(self._inner, watchdogs, transport, name, stack)
-        stack.callback(self.robot.close)
-        self._safety = SafetyLayer(limits, self._inner.spec)
-        check_device(parameters.device)
-        check = partial(check_pace, waits=False, allow_slow=parameters.allow_slow or parameters.control_rate > 0)
-        self._agent, latency_s = _agent(parameters, self._clock, check, stack)
+        self._inner = bare = _robot(parameters, self._clock, spec, transport, name)
+        stack.callback(bare.close)
+        self._world = bare if isinstance(bare, Environment) else None
+        offers = f"robot {parameters.robot}"
+        timing.fits(spec, bare.spec).require_from(bare.spec, needs=f"checkpoint {parameters.checkpoint}", offers=offers)
+        limits, watchdogs = read_limits(parameters.limits, bare.spec)
+        self._safety = make_safety(bare.spec, limits)
+        self._agent = _agent(parameters, timing.agent(self._clock, watchdogs), timing.beside)
+        stack.callback(getattr(self._agent, "close", lambda: None))
+        self.robot = watched(bare, watchdogs, stack, lambda: Lent(transport))
+        self._driven = following(self.robot, bare, self._agent, self._safety)
+        stack.enter_context(timing.turns(self._clock))
         self._agent.act(self.robot.read())  # the first plan is slow; the loop resets the agent
+        planning = getattr(self._agent, "inner", self._agent)
         self._topics = StatusTopics(
-            transport, self.robot, self._clock, name=name, hardware=parameters.robot, counts=self._safety.counts,
-            plan_latency_s=latency_s,
+            transport, self.robot, self._clock, name=name, hardware=parameters.robot,
+            counts=getattr(self._safety, "counts", {}),
+            plan_latency_s=lambda: getattr(planning, "latency_s", None),
         )  # fmt: skip
         stack.callback(self._topics.close)
 
 
-def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any) -> Robot:
+class Lent:
+    """A `Transport` that is somebody else's: to close it leaves the topics that were opened here, and no others."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._opened: list[Any] = []
+
+    def subscribe(self, topic: str, kind: str, on_message: Any = None) -> Any:
+        """Read a topic, as `Transport` says."""
+        self._opened.append(self._transport.subscribe(topic, kind, on_message))
+        return self._opened[-1]
+
+    def publisher(self, topic: str, kind: str) -> Any:
+        """Return what publishes on a topic, as `Transport` says."""
+        self._opened.append(self._transport.publisher(topic, kind))
+        return self._opened[-1]
+
+    def publishers(self, topic: str) -> list[str]:
+        """Return the type that each publisher of a topic has."""
+        found: list[str] = self._transport.publishers(topic)
+        return found
+
+    def close(self) -> None:
+        """Leave the topics; idempotent."""
+        for one in self._opened:
+            one.close()
+        self._opened = []
+
+
+def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name: str) -> Robot:
     from robopolicy.cli.worlds import make_robot
 
     rate_hz = parameters.control_rate or None
@@ -91,46 +123,25 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any) -> R
     if kind != "ros" or not path:
         return make_robot(parameters.robot, clock, spec, cameras=tuple(spec.cameras), rate_hz=rate_hz)
     from robopolicy.topics.config import load_config
+    from robopolicy_hardware.ros.node_parameters import as_told
     from robopolicy_hardware.ros.robot import RosRobot
 
-    return RosRobot(load_config(path), clock, transport, cameras=tuple(spec.cameras), rate_hz=rate_hz)
+    config = as_told(load_config(path), name, parameters)
+    try:
+        return RosRobot(config, clock, transport, cameras=tuple(spec.cameras), rate_hz=rate_hz)
+    except (ConfigError, ContractError, StaleFrame, UsageError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
-def _limits(path: str, spec: PolicySpec) -> tuple[Any, Any]:
-    from robopolicy_hardware.safety_limits import limits_for, load_limits
-    from robopolicy_hardware.supervisor import Watchdogs
-
-    if path:
-        return load_limits(path, spec)
-    return limits_for(spec), Watchdogs(silent_s=max(0.1, 2.5 / spec.rate_hz))
-
-
-def _watched(robot: Robot, watchdogs: Any, transport: Any, name: str, stack: ExitStack) -> Any:
-    from robopolicy_hardware.ros.signals import EmergencyStop, Heartbeat
-    from robopolicy_hardware.supervisor import Supervised
-
-    beat = None if watchdogs.deadman_s is None else Heartbeat(transport, f"{name}/deadman")
-    stop = None if watchdogs.estop_s is None else EmergencyStop(transport, f"{name}/estop")
-    for one in (beat, stop):
-        if one is not None:
-            stack.callback(one.close)
-    return Supervised(
-        robot, watchdogs, deadman=None if beat is None else beat.age_s,
-        estop=None if stop is None else stop.pressed_and_age,
-    )  # fmt: skip
-
-
-def _agent(
-    parameters: Any, clock: Clock, check: Callable[[Any, int], None], stack: ExitStack
-) -> tuple[Agent, Callable[[], float | None]]:
-    """Return what acts, and what tells how long a plan takes."""
+def _agent(parameters: Any, play: Any, beside: bool) -> Any:
     import torch
 
-    from robopolicy.cli.worlds import make_agent
+    from robopolicy.cli.deploy import check_pace
+    from robopolicy.cli.worlds import check_device, make_agent
 
     torch.set_num_threads(parameters.threads)
-    agent = make_agent(
+    return make_agent(
         parameters.checkpoint, monitor=parameters.monitor or None, on_alarm=parameters.on_alarm,
-        device=parameters.device, check=check,
+        device=check_device(parameters.device), play=play,
+        check=partial(check_pace, waits=False, allow_slow=parameters.allow_slow, beside=beside),
     )  # fmt: skip
-    return agent, lambda: None

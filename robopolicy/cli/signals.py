@@ -19,3 +19,27 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_once() -> Iterator[None]:
+    """Make the first signal, Ctrl-C too, end the block as an exception does, and ignore those that follow it.
+
+    A launch system sends what the terminal has sent already: the second one must not interrupt the stop of the robot.
+    SIGKILL remains to whoever has no patience.
+    """
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+    def end(number: int, frame: Any) -> None:
+        for each in ending:
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from robopolicy.errors import ContractError, UsageError
 from robopolicy.settings import keys, mapping, read_settings
+from robopolicy.topics.config import TopicConfig
 
 ROS_PARAMETERS = "ros__parameters"
 
@@ -97,3 +98,21 @@ def told_by(values: dict[str, Any]) -> dict[str, Any]:
 def overridden(parameters: Parameters, values: dict[str, Any]) -> Parameters:
     """Return ``parameters`` with what was told beside them, as `told_by` reads it."""
     return replace(parameters, **told_by(values))
+
+
+def as_told(config: TopicConfig, node: str, parameters: Parameters) -> TopicConfig:
+    """Return the topics of a robot as a node has them.
+
+    A topic without a leading slash is in its namespace; with ``use_sim_time`` streams are stamped when they come.
+    """
+    space = node.rpartition("/")[0]
+
+    def told(one: Any) -> Any:
+        topic = one.topic if one.topic.startswith("/") else f"{space}/{one.topic}"
+        return replace(one, topic=topic, stamp="bag" if parameters.use_sim_time else one.stamp)
+
+    action = told(config.action)
+    if action.gripper is not None:
+        action = replace(action, gripper=told(action.gripper))
+    cameras = {name: told(one) for name, one in config.cameras.items()}
+    return replace(config, cameras=cameras, state={n: told(one) for n, one in config.state.items()}, action=action)
