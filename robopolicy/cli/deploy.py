@@ -161,7 +161,7 @@ def deploy(
         robot = bare if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
         safety = make_safety(bare.spec, allowed)
         robot = following(robot, bare, agent, safety)
-        stack.enter_context(timing.turns(clock))
+        stack.enter_context(timing.on_time(clock))
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
         if world is not None:
             world.reset(seed)

@@ -1,9 +1,10 @@
 """Options of a policy that plans beside the control loop, and the agent that they make."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from robopolicy.interfaces import Clock
 from robopolicy.spec import PolicySpec
 
 SEAMS = ("fade", "ensemble", "rtc", "none")
+PRIORITY = 10  # of SCHED_FIFO: before ordinary programs, after the system's own threads
 SWITCH_S = 0.0005  # Python's threads take turns this often: the loop waits no longer for one that plans
 
 
@@ -59,15 +61,25 @@ class Timing:
         return {name: value for name, value in told.items() if value is not None}
 
     @contextmanager
-    def turns(self, clock: Clock) -> Iterator[None]:
-        """Let the loop wait no longer than `SWITCH_S` for a thread that plans, where it is one."""
-        before_s = sys.getswitchinterval()
-        if self.beside and not isinstance(clock, SimClock):
-            sys.setswitchinterval(SWITCH_S)
+    def on_time(self, clock: Clock) -> Iterator[None]:
+        """Let the loop, in the thread that calls, come first where time is real and plans are made beside it.
+
+        It waits no longer than `SWITCH_S` for another thread of Python's, and goes before other programs where the
+        system lets it (SCHED_FIFO: root, or a limit of rtprio); threads that begin meanwhile do not.
+        """
+        if not self.beside or isinstance(clock, SimClock):
+            yield
+            return
+        before_s, before = sys.getswitchinterval(), os.sched_getscheduler(0)
+        sys.setswitchinterval(SWITCH_S)
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
         try:
             yield
         finally:
             sys.setswitchinterval(before_s)
+            with suppress(PermissionError):
+                os.sched_setscheduler(0, before, os.sched_param(0))
 
     def require(self, clock: Clock) -> None:
         """Refuse a simulated latency where time is real.

@@ -101,7 +101,7 @@ def measure(minutes: float, rate_hz: float) -> None:
         agent = timing.agent(clock, watchdogs)(small_policy(), 1, lambda seed: torch.Generator().manual_seed(seed))
         stack.callback(agent.close)
         robot = watched(bare, watchdogs, stack, lambda: None)
-        stack.enter_context(timing.turns(clock))
+        stack.enter_context(timing.on_time(clock))
         agent.act(robot.read())
         ticks = Ticks(agent)
         bare.read_ns.clear()
