@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from robopolicy.clock import SimClock, WallClock
-from robopolicy.errors import ContractError
+from robopolicy.errors import ContractError, UnknownName, UnsafeCommand
 from robopolicy.inference import Simulated, Threaded
 from robopolicy.realtime import RealTime
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
-from robopolicy.types import Observation, Plan
+from robopolicy.trajectory import OLDER, ensembled
+from robopolicy.types import ActionChunk, Observation, Plan
 
 SPEC = PolicySpec(
     state={"pos": StateSpec(2, ("m",))}, action=ActionSpec("vector", ("x", "y"), ("m",)), rate_hz=10.0,
@@ -186,3 +187,142 @@ def test_one_piece_of_work_at_a_time(make):
         inference.close()
     with pytest.raises(ContractError, match="want a finite time, 0 or more"):
         Simulated(float("nan"))
+
+
+def velocity_steps(commands, arrived):
+    """Return the largest step of the velocity at changes of plan and inside plans, m/s."""
+    steps = np.linalg.norm(np.diff(commands, 2, axis=0), axis=1) / TICK_NS * 1e9
+    seam = np.isin(np.arange(2, len(commands)), np.add.outer(arrived, [0, 1, 2]))
+    good = np.isfinite(steps)
+    return steps[seam & good].max(), steps[~seam & good].max()
+
+
+@pytest.mark.parametrize(("seams", "smooth"), [("fade", True), ("ensemble", True), ("rtc", True), ("none", False)])
+def test_seams_of_every_kind_but_none_are_smooth(seams, smooth):
+    clock, policy = SimClock(10**9), Walker()
+    agent = RealTime(policy, clock, Simulated(0.1), generator=np.random.default_rng, seams=seams)
+    agent.reset(0)
+    at, inside = velocity_steps(*drive(agent, clock, 2000))
+    assert (at <= 1.2 * inside) == smooth
+    told = [previous is not None for _, previous, *_ in policy.asked[1:]]
+    assert told == [seams in ("fade", "rtc")] * len(told), "whether the policy knows of the running motion"
+    delays = {delay for *_, delay, _ in policy.asked[1:]}
+    assert delays == ({1} if seams in ("fade", "rtc") else {0})
+
+
+def test_seams_that_do_not_exist_are_named():
+    with pytest.raises(UnknownName, match="no seams 'glue'; valid: ensemble, fade, none, rtc"):
+        RealTime(Walker(), SimClock(), Simulated(), seams="glue")
+
+
+def test_an_ensemble_weighs_as_act_does_and_lets_go_of_what_ends():
+    stamps = 100 * np.arange(5, dtype=np.int64)
+
+    def chunk(start, value):
+        return ActionChunk(start + stamps, np.full((5, 1), value, np.float32), start)
+
+    mean = ensembled(chunk(200, 3.0), [chunk(-300, 50.0), chunk(0, 1.0), chunk(100, 2.0)])
+    w0, w1, w2 = np.exp(-OLDER * np.arange(3))
+    a, b = w0 * np.array([1, 0.5, 0, 0, 0]), w1 * np.array([1, 2 / 3, 1 / 3, 0, 0])  # the first one is over
+    want = (a * 1.0 + b * 2.0 + w2 * 3.0) / (a + b + w2)
+    np.testing.assert_allclose(mean.values[:, 0], want, atol=1e-6)
+    np.testing.assert_array_equal(mean.stamps_ns, 200 + stamps)
+    assert mean.made_ns == 200
+
+
+def test_a_plan_that_is_over_for_long_is_a_hold_and_the_next_one_begins_anew():
+    clock, inference = SimClock(10**9), Simulated(0.1)
+    agent = RealTime(Walker(), clock, inference, generator=np.random.default_rng, over_s=0.5)
+    agent.reset(0)
+    drive(agent, clock, 50)
+    inference._latency_ns = 4 * 10**9  # one plan takes very long
+    commands, arrived = drive(agent, clock, 250)
+    over = np.isnan(commands[:, 0])
+    assert over[-1]
+    assert over.sum() == pytest.approx(100, abs=3), "from 2 s on: its rows last 1.5 s"
+    command = agent.act(Observation(clock.now_ns(), {"pos": np.zeros(2, np.float32)}))
+    assert (command.values, command.source) == (None, "hold")
+    assert command.reason.startswith("the plan has been over for 0.5")
+    assert command.reason.endswith("and no other came; at most 0.5 s is allowed")
+    inference._latency_ns = 10**8
+    commands, arrived = drive(agent, clock, 400)
+    assert len(arrived) >= 2
+    assert np.isfinite(commands[-1]).all()
+
+
+def test_a_plan_that_is_awaited_for_long_is_a_hold_with_its_reason():
+    clock, inference = SimClock(10**9), Simulated(0.1)
+    agent = RealTime(Walker(), clock, inference, generator=np.random.default_rng, late_s=0.6)
+    agent.reset(0)
+    drive(agent, clock, 75)
+    inference._latency_ns = 10**10
+    commands, _ = drive(agent, clock, 100)  # asked for at 0.8 s, the rows last until 1.5 s or more
+    held = np.flatnonzero(np.isnan(commands[:, 0]))
+    assert held[0] == pytest.approx(5 + 60, abs=8)
+    command = agent.act(Observation(clock.now_ns(), {"pos": np.zeros(2, np.float32)}))
+    assert command.source == "hold"
+    assert command.reason.startswith("a plan has been awaited for 0.")
+    assert "at most 0.6 s is allowed" in command.reason
+
+
+def test_a_plan_that_is_not_finite_is_never_played():
+    class Sick(Walker):
+        def plan(self, window, **options):
+            plan = super().plan(window, **options)
+            if len(self.asked) == 2:
+                plan.chunks[0, 3, 1] = np.nan
+            return plan
+
+    clock = SimClock()
+    agent = RealTime(Sick(), clock, Simulated(0.1), generator=np.random.default_rng)
+    agent.reset(0)
+    with pytest.raises(UnsafeCommand, match="a plan is not finite: y in row 3; nothing of it is played"):
+        drive(agent, clock, 200)
+    assert agent.plans == 1
+
+
+def test_the_first_motion_begins_at_rest_where_the_arm_is():
+    class Joints(Walker):
+        spec = PolicySpec(
+            state={"q": StateSpec(2, ("rad",))}, action=ActionSpec("joint", ("a", "b"), ("rad",)), rate_hz=10.0,
+            n_obs=1, horizon=16, n_execute=8,
+        )  # fmt: skip
+
+        def plan(self, window, **options):
+            return Plan(np.full((1, 16, 2), 0.7, np.float32), np.zeros(1, np.float32))
+
+    clock = SimClock()
+    agent = RealTime(Joints(), clock, Simulated(0.1))
+    agent.reset(0)
+    commands = []
+    for k in range(150):
+        clock.sleep_until(k * TICK_NS)
+        command = agent.act(Observation(clock.now_ns(), {"q": np.float32([0.2, 0.3])}))
+        commands.append(np.full(2, np.nan) if command.values is None else command.values)
+    moved = np.array(commands)[10:]
+    np.testing.assert_allclose(moved[0], [0.2, 0.3], atol=1e-6)
+    assert np.abs(moved[1] - moved[0]).max() < 1e-3
+    np.testing.assert_allclose(moved[85], 0.7, atol=1e-6)
+
+
+def test_what_is_ahead_is_the_motion_and_ends_at_rest():
+    clock = SimClock(10**9)
+    agent = RealTime(Walker(), clock, Simulated(0.1), generator=np.random.default_rng)
+    agent.reset(0)
+    assert agent.ahead(TICK_NS) is None
+    drive(agent, clock, 30)
+    chunk, velocities = agent.ahead(TICK_NS)
+    assert agent.plans == 1
+    assert chunk.stamps_ns[0] == clock.now_ns() + TICK_NS
+    np.testing.assert_array_equal(velocities[-1], 0)
+    np.testing.assert_allclose(velocities[1:-1], np.gradient(chunk.values, 0.01, axis=0)[1:-1], atol=0.05)
+    commands, _ = drive(agent, clock, 20)
+    np.testing.assert_allclose(commands[1:], chunk.values[: len(commands) - 1], atol=1e-6)
+
+
+def test_a_policy_is_told_of_no_longer_a_delay_than_it_was_trained_for():
+    clock, policy = SimClock(), Walker()
+    agent = RealTime(policy, clock, Simulated(0.6), generator=np.random.default_rng, max_delay=3)
+    agent.reset(0)
+    drive(agent, clock, 500)
+    assert {delay for _, _, delay, _ in policy.asked} == {0, 3}

@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,12 +23,14 @@ class Remembers(MockRobot):
     """A mock that remembers why it was stopped and from which thread."""
 
     def __init__(self, *args, **options):
-        self.stops, self.silent = [], False
+        self.stops, self.silent, self.hangs = [], False, None
         super().__init__(*args, **options)
 
     def read(self):
         if self.silent:
             raise StaleFrame("camera front: nothing comes")
+        if self.hangs is not None:
+            self.hangs.wait(60)
         return super().read()
 
     def stop(self, reason=""):
@@ -205,3 +208,68 @@ def test_stops_and_commands_from_many_threads_end_in_a_hold(watched):
 def test_what_makes_no_sense_is_refused_at_once(limits, says):
     with pytest.raises(ContractError, match=says):
         Supervised(MockRobot(JOINTS, WallClock()), Watchdogs(**limits))
+
+
+def test_a_command_is_late_by_what_is_beyond_its_period():
+    slow = replace(JOINTS, rate_hz=2.0)
+    inner = Remembers(slow, WallClock())
+    robot = Supervised(inner, Watchdogs(silent_s=0.1))
+    try:
+        robot.read()
+        for _ in range(3):
+            robot.command(GOAL, 0)
+            time.sleep(0.45)  # a loop of 2 Hz
+            assert inner.stops == []
+        until(lambda: inner.stops)
+        assert robot.trips == [inner.stops[0][0]]
+        silent_s = float(inner.stops[0][0].split()[3])
+        assert silent_s >= 0.6
+    finally:
+        robot.close()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_read_that_hangs_delays_the_stop_of_a_simulation_only(alone):
+    inner = Remembers(JOINTS, WallClock())
+    robot = Supervised(inner, Watchdogs(silent_s=0.05), alone=alone)
+    robot.read()
+    robot.command(GOAL, 0)
+    inner.hangs = threading.Event()
+    reading = threading.Thread(target=robot.read)
+    reading.start()
+    try:
+        if alone:
+            time.sleep(0.5)
+            assert inner.stops == [], "never beside a call that goes on"
+        else:
+            until(lambda: inner.stops)
+            assert inner.stops[0][1] == "watchdogs"
+        inner.hangs.set()
+        until(lambda: inner.stops)
+        assert robot.state == "hold"
+    finally:
+        inner.hangs.set()
+        reading.join()
+        robot.close()
+
+
+def test_every_reason_for_which_it_stopped_itself_is_remembered(watched):
+    word = [(False, 0.0)]
+    robot, _ = watched(Watchdogs(silent_s=0.05, estop_s=5.0), estop=lambda: word[0])
+    robot.read()
+    robot.stop("lunch")
+    assert robot.trips == [], "that was somebody else"
+    robot.command(GOAL, 0)
+    until(lambda: len(robot.trips) == 1)
+    robot.command(GOAL, 0)
+    word[0] = (True, 0.0)
+    until(lambda: robot.state == "fault")
+    time.sleep(0.1)
+    assert len(robot.trips) <= 3
+    assert robot.trips[0].startswith("no command for ")
+    assert robot.trips[-1] == "the emergency stop is pressed"
+
+
+def test_a_topic_without_an_age_is_refused():
+    with pytest.raises(ContractError, match="deadman_topic: say deadman_s too"):
+        Watchdogs(deadman_topic="/deadman")
