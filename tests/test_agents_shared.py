@@ -1,6 +1,7 @@
 """Shared control: who drives, that nothing jumps when that changes, and that the policy thinks anew."""
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -90,8 +91,9 @@ def drive(agent, at, *, kind=Shared, hand_moves=(0.008, 0.004, 0.0), steps=140, 
     shared = kind(agent, Turning(world.spec, move=hand_moves), world.spec)
     shared.set_point = world.stop()
     ticks = Ticks(shared, at)
+    rough = replace(limits_for(world.spec), max_accel_m_s2=None, max_turn_accel_rad_s2=None)  # shows what is commanded
     run_episode(
-        world, shared, clock, SafetyLayer(limits_for(world.spec), world.spec), EpisodeMeta("t", "r", seed=seed),
+        world, shared, clock, SafetyLayer(rough, world.spec), EpisodeMeta("t", "r", seed=seed),
         max_steps=steps, watchers=[shared, ticks],
     )  # fmt: skip
     world.close()

@@ -23,6 +23,9 @@ JOINTS = PolicySpec(
 VECTOR = replace(JOINTS, state={}, action=ActionSpec("vector", ("a", "b"), ("px",)))
 
 
+QUICK = replace(limits_for(ARM), max_accel_m_s2=None, max_turn_accel_rad_s2=None)
+
+
 def pose(position, rotation=ROTATION, gripper=1.0):
     return np.concatenate([position, rotation, [gripper]]).astype(np.float32)
 
@@ -48,7 +51,7 @@ class TestSafetyLayer(SafetyContract):
 
 
 def test_what_is_allowed_passes_unchanged():
-    layer = SafetyLayer(limits_for(ARM), ARM)
+    layer = SafetyLayer(QUICK, ARM)
     rng = np.random.default_rng(0)
     position, rotation = np.array([0.4, 0.0, 0.3]), np.eye(3)
     for k in range(50):
@@ -60,6 +63,24 @@ def test_what_is_allowed_passes_unchanged():
         np.testing.assert_allclose(sent, action, atol=1e-6)
         assert sent.dtype == np.float32
     assert not any(layer.counts.values())
+
+
+def test_the_defaults_let_a_quick_hand_pass():
+    """As the scripted experts move: 0.35 m/s and 5 m/s^2 at 20 Hz."""
+    layer, centre = SafetyLayer(limits_for(ARM), ARM), np.array([0.5, 0.0, 0.3])
+    for k in range(100):
+        swing = 0.024 * np.sin(14.6 * k * ARM.period_ns / 1e9) * np.array([0.6, 0.8, 0.0])
+        action = pose(centre + swing, matrix_to_rot6d(quat_to_matrix(np.array([1.0, 0.0, 0.0, swing[0]]))))
+        sent = layer.limit(action, seen(k * ARM.period_ns, centre), k * ARM.period_ns)
+        np.testing.assert_allclose(sent, action, atol=1e-6)
+    joints = SafetyLayer(limits_for(JOINTS), JOINTS)
+    at = {"q": np.zeros(2, np.float32), "gripper": np.zeros(1, np.float32)}
+    for k in range(3):  # 0.7 rad/s from rest in a tick of 0.1 s; the gripper at once
+        want = np.float32([0.07 * (k + 1), -0.07 * (k + 1), 1.0])
+        now_ns = k * JOINTS.period_ns
+        np.testing.assert_allclose(joints.limit(want, Observation(now_ns, at), now_ns), want, atol=1e-6)
+    far = joints.limit(np.float32([1.0, -1.0, 1.0]), Observation(3 * JOINTS.period_ns, at), 3 * JOINTS.period_ns)
+    np.testing.assert_allclose(far, [0.21 + 0.145, -0.21 - 0.145, 1.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -159,7 +180,7 @@ def test_called_twice_at_one_time_moves_once():
     ],
 )
 def test_refused_outright_and_the_next_one_is_not_moved_by_it(action, stamp_ns, says):
-    layer = SafetyLayer(limits_for(ARM), ARM)
+    layer = SafetyLayer(QUICK, ARM)
     with pytest.raises(UnsafeCommand, match=says):
         layer.limit(action, seen(stamp_ns), 0)
     assert layer.counts == {"refused": 1}
@@ -262,7 +283,8 @@ def test_it_arrives_on_a_straight_line_without_overshoot_and_follows_without_a_l
 
     goal = np.float32([0.8, -0.4, 0.2])
     sent = follow(np.tile(goal, (40, 1)))
-    np.testing.assert_allclose(sent, np.outer(sent[:, 0] / goal[0], goal), atol=1e-5)
+    np.testing.assert_allclose(sent[:, :2], np.outer(sent[:, 0] / goal[0], goal[:2]), atol=1e-5)
+    assert list(np.argmax(sent > goal - 1e-5, axis=0)[[2, 0]]) == [3, 9], "the gripper does not wait for the arm"
     assert (np.diff(sent[:, 0]) >= -1e-6).all()
     np.testing.assert_allclose(sent[-1], goal, atol=1e-5)
     path = np.float32([[0.3 * np.sin(0.1 * k)] * 3 for k in range(100)])

@@ -16,12 +16,16 @@ class Reach:
         norms: ((axes, speed), ...): of the norm over some axes, units/s.
         acceleration: (D,) of each axis, units/s^2.
         period_s: the longest that two commands are apart; braking is planned for it.
+        step: (D,) of each axis, units a command.
+        step_norm: (axes, step): of the norm over some axes, units a command.
     """
 
     speed: np.ndarray | None
     norms: tuple[tuple[slice, float], ...]
     acceleration: np.ndarray | None
     period_s: float
+    step: np.ndarray | None = None
+    step_norm: tuple[slice, float] | None = None
 
     def __post_init__(self) -> None:
         free = None if self.acceleration is None else np.isinf(self.acceleration)
@@ -46,17 +50,20 @@ class Reach:
         Args:
             step: (D,) from the command before to the one wanted.
             before: (D,) velocity of the command before.
-            goal_speed: (D,) velocity of what is wanted; 0 of a goal that jumped.
+            goal_speed: (D,) velocity of what is wanted; one beyond the limits is that of a goal that jumped, and 0.
             below: (D,) room to the lower end of the box, at least 0; infinity without one.
             above: (D,) room to the upper end.
             dt_s: time since the command before, at most the period.
         """
+        step = step * self._step_fraction(step)
         wanted = step / dt_s
         wanted = wanted * self.fraction(wanted)
         if self.acceleration is None:
             return wanted
+        if self.fraction(goal_speed) < 1:
+            goal_speed = np.zeros_like(step)
         nearing = np.abs(wanted - goal_speed)
-        behind = self._stoppable(np.abs(step - goal_speed * dt_s))  # what lies between it and a goal that moves on
+        behind = self._nearest(np.abs(step - goal_speed * dt_s))  # what lies between it and a goal that moves on
         brakes = np.where(nearing > EXACT, behind / np.maximum(nearing, EXACT), 1.0)
         wanted = goal_speed + (wanted - goal_speed) * min(1.0, float(brakes.min()))
         wanted = wanted * self.fraction(wanted)
@@ -77,6 +84,15 @@ class Reach:
             found = min(found, limit / max(float(np.linalg.norm(velocity[axes])), EXACT))
         return found
 
+    def _step_fraction(self, step: np.ndarray) -> float:
+        found = 1.0
+        if self.step is not None:
+            found = min(found, float((self.step / np.maximum(np.abs(step), EXACT)).min()))
+        if self.step_norm is not None:
+            axes, limit = self.step_norm
+            found = min(found, limit / max(float(np.linalg.norm(step[axes])), EXACT))
+        return found
+
     def _reachable(
         self, before: np.ndarray, below: np.ndarray, above: np.ndarray, dt_s: float
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +106,17 @@ class Reach:
         high = np.maximum(high, before - change)
         low = np.minimum(low, before + change)
         return np.minimum(low, high), np.maximum(low, high)
+
+    def _nearest(self, distance: np.ndarray) -> np.ndarray:
+        """The fastest v (D,) from which it comes to rest within ``distance``, braking at each period from the next on.
+
+        In units of a period's braking, v = m a T: m T + (m - 1) T + ... of n + 1 terms, n the whole part of m.
+        """
+        brake = self._brake * self.period_s
+        u = distance / (brake * self.period_s)
+        n = np.floor((np.sqrt(1 + 8 * u) - 1) / 2)
+        v: np.ndarray = brake * (u / (n + 1) + n / 2)
+        return v if self._free is None else np.where(self._free, np.inf, v)
 
     def _stoppable(self, room: np.ndarray) -> np.ndarray:
         """The fastest v (D,) with v * period + v^2 / 2a <= room: one more period, then braking."""

@@ -1,6 +1,8 @@
 """The last word on a command: finite, fresh, in the box, no faster than allowed. Not a certified safety function."""
 
+import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +19,12 @@ from robopolicy.types import Observation
 from robopolicy_hardware.cell import Links, with_chain
 from robopolicy_hardware.kinematics import Chain
 from robopolicy_hardware.reach import Reach
-from robopolicy_hardware.safety_limits import SafetyLimits, limits_for, require_fit
+from robopolicy_hardware.safety_limits import SafetyLimits, arm_joints, limits_for, require_fit
 
 __all__ = ["SafetyLayer", "SafetyLimits", "limits_for"]
+
+
+ROUNDED = 1e-6  # commands are float32: one that was limited before, as in a replay, passes
 
 
 class SafetyLayer:
@@ -27,7 +32,8 @@ class SafetyLayer:
 
     In order: length and finite numbers, freshness of the observation and its pictures, the box, then the speed, step,
     turn and acceleration limits, which shorten the *whole* step by one factor: it keeps its direction (see `Reach`).
-    With accelerations it slows down before the end of the box and before a goal that stands. The step starts from
+    With accelerations it slows down before the end of the box and before a goal that stands. Joint commands are slowed
+    further until no link leaves the workspace or goes below the table (see `Links`). The step starts from
     the command sent before, or from the measured pose at the first command and after a pause (a ``vector`` action has
     no measured counterpart: there the first command is taken as it comes). From outside the box the arm comes back at
     the limited speed.
@@ -52,7 +58,6 @@ class SafetyLayer:
         self._pose = spec.action.kind == "tool_pose"
         self.counts: Counter[str] = Counter()  # how often each limit acted: box, speed, workspace, refused
         self._axes: _Pose | _Numbers = (_Pose if self._pose else _Numbers)(spec, limits)
-        self._reach = self._axes.reach
         self._sides = (np.zeros(0), np.zeros(0))
         if limits.low is not None and limits.high is not None:
             self._sides = (np.array(limits.low) + limits.margin, np.array(limits.high) - limits.margin)
@@ -98,8 +103,8 @@ class SafetyLayer:
                 why = f"{what} is {age_s:.3f} s old; at most {self._limits.max_age_s:g} s is allowed"
                 self._refuse(why, LateCommand)
         if self._pose:
-            columns = wanted[3:9].reshape(2, 3)
-            if np.linalg.norm(np.cross(columns[0], columns[1])) < 1e-3:
+            a, b, c, d, e, f = wanted[3:9].tolist()
+            if math.hypot(b * f - c * e, c * d - a * f, a * e - b * d) < 1e-3:
                 self._refuse("command's rotation is degenerate: its two columns must be independent")
         return wanted
 
@@ -145,27 +150,31 @@ class SafetyLayer:
         axes = self._axes
         step = axes.between(start, goal)
         goal_speed = np.zeros_like(step) if self._goal is None else axes.between(self._goal, goal) / elapsed_s
-        if self._reach.fraction(goal_speed) < 1:
-            goal_speed = np.zeros_like(step)  # it jumped
-        below, above = axes.room(start, self._limits)
-        wanted = step * axes.step_fraction(step, self._limits)
-        velocity = self._reach.velocity(wanted, self._velocity, goal_speed, below, above, elapsed_s)
+        room = axes.room(start, self._limits)
+        velocity = axes.velocity(step, self._velocity, goal_speed, *room, elapsed_s)
         if self._links is not None:
             kept = self._links.slowed(start, velocity, self._velocity, elapsed_s)
             self.counts["workspace"] += kept is not velocity
             velocity = kept
         moved = velocity * elapsed_s
-        self.counts["speed"] += bool(np.abs(moved - step).max() > 1e-9)
+        self.counts["speed"] += bool(np.abs(moved - step).max() > ROUNDED)
         self._velocity, self._goal = velocity, goal
         return goal if np.array_equal(moved, step) else axes.along(start, goal, moved)
 
 
 class _Numbers:
-    """Each element of a command is an axis."""
+    """Each element of a command is an axis; a gripper closes at its own pace, and the arm does not wait for it."""
 
     def __init__(self, spec: PolicySpec, limits: SafetyLimits) -> None:
         self.dim = spec.action.dim
-        self.reach = Reach(_array(limits.max_rate), (), _array(limits.max_accel), spec.period_ns / 1e9)
+        arm = [spec.action.names.index(name) for name in arm_joints(spec)] if spec.action.kind == "joint" else []
+        rest = [i for i in range(self.dim) if i not in arm]
+        columns: list[Any] = [np.array(some) for some in (arm, rest) if some]
+        self._parts = [
+            (some, Reach(_array(limits.max_rate, some), (), _array(limits.max_accel, some), spec.period_ns / 1e9,
+                         _array(limits.max_step, some)))
+            for some in (columns if len(columns) > 1 else [slice(None)])
+        ]  # fmt: skip
 
     def between(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return goal - start
@@ -176,10 +185,14 @@ class _Numbers:
     def room(self, start: np.ndarray, limits: SafetyLimits) -> tuple[np.ndarray, np.ndarray]:
         return _room(start, limits, self.dim)
 
-    def step_fraction(self, step: np.ndarray, limits: SafetyLimits) -> float:
-        if limits.max_step is None:
-            return 1.0
-        return min(1.0, float(np.min(np.asarray(limits.max_step) / np.maximum(np.abs(step), 1e-12))))
+    def velocity(self, *axes: Any) -> np.ndarray:
+        *each, dt_s = axes
+        found = np.zeros(self.dim)
+        for some, reach in self._parts:
+            step, before, *rest = (one[some] for one in each)
+            if step.any() or before.any():
+                found[some] = reach.velocity(step, before, *rest, dt_s)
+        return found
 
 
 class _Pose:
@@ -192,9 +205,10 @@ class _Pose:
         each = 1 / np.sqrt(3)  # of an axis, so that the norm keeps the limit
         accel = [limits.max_accel_m_s2, limits.max_turn_accel_rad_s2]
         per_axis = np.repeat([np.inf if one is None else one * each for one in accel], 3)
-        self.reach = Reach(
+        self._reach = Reach(
             None, tuple((axes, limit) for axes, limit in norms if limit is not None),
             None if np.all(np.isinf(per_axis)) else per_axis, spec.period_ns / 1e9,
+            step_norm=None if limits.max_step is None else (slice(0, 3), limits.max_step[0]),
         )  # fmt: skip
 
     def between(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -208,10 +222,8 @@ class _Pose:
     def room(self, start: np.ndarray, limits: SafetyLimits) -> tuple[np.ndarray, np.ndarray]:
         return _room(start, limits, self.dim)
 
-    def step_fraction(self, step: np.ndarray, limits: SafetyLimits) -> float:
-        if limits.max_step is None:
-            return 1.0
-        return min(1.0, limits.max_step[0] / max(float(np.linalg.norm(step[:3])), 1e-12))
+    def velocity(self, *axes: Any) -> np.ndarray:
+        return self._reach.velocity(*axes)
 
 
 def _turn(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -230,5 +242,5 @@ def _room(start: np.ndarray, limits: SafetyLimits, dim: int) -> tuple[np.ndarray
     return below, above
 
 
-def _array(limit: tuple[float, ...] | None) -> np.ndarray | None:
-    return None if limit is None else np.array(limit, np.float64)
+def _array(limit: tuple[float, ...] | None, columns: Any) -> np.ndarray | None:
+    return None if limit is None else np.array(limit, np.float64)[columns]
