@@ -68,9 +68,10 @@ class SafetyLimits:
 def limits_for(spec: PolicySpec) -> SafetyLimits:
     """Return cautious limits for the spec's kind of action.
 
-    A tool pose may move 0.5 m/s and turn 2 rad/s inside a table-top box in front of the base, changing these by 10 m/s^2
-    and 40 rad/s^2; a joint 1.5 rad/s, by 7.5 rad/s^2, while its gripper closes in 50 ms. The scripted experts ask for
-    up to 6 m/s^2 at 20 Hz; Franka publishes 13 m/s^2 for its tool, 7.5 rad/s^2 for its slowest joint. A ``vector`` is checked for length, finite numbers and freshness only, since nothing is known of its units: give
+    A tool pose may move 0.5 m/s and turn 2 rad/s inside a table-top box in front of the base, changing these by
+    10 m/s^2 and 40 rad/s^2; a joint 1.5 rad/s, by 7.5 rad/s^2, while its gripper closes in 50 ms. The scripted experts
+    ask for up to 6 m/s^2 at 20 Hz; Franka publishes 13 m/s^2 for its tool, 7.5 rad/s^2 for its slowest joint. A
+    ``vector`` is checked for length, finite numbers and freshness only, since nothing is known of its units: give
     `SafetyLimits` of your own to whatever such a robot can break.
 
     Raises:

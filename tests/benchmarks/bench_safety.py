@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_safety.py [--commands 1000000]
 
-Three layers take turns: seven joints and a gripper; the same with walls and a table for all links, by forward
+Three layers: seven joints and a gripper, which get most commands; the same with walls and a table for all links, by forward
 kinematics; a tool pose. Half of what they get is wild: far and jumping goals, extremes that alternate, numbers up to
 1e30, NaN; ticks of uneven length; stops, pauses and restarts, some from outside the box. Every command that was sent is
 compared with the limits by arithmetic of its own (tests/wild_commands.py); what float32 rounds is taken off. The time
@@ -38,6 +38,8 @@ POSE = PolicySpec(
     action=TOOL_POSE, rate_hz=RATE_HZ,
 )  # fmt: skip
 WALLS = {"workspace_low": (-0.35, -0.5, -0.3), "workspace_high": (0.75, 0.5, 1.0), "table_m": 0.02}
+
+SHARES = {"joints": 0.7, "joints, walls and table": 0.15, "tool pose": 0.15}  # of the commands
 
 
 def layers() -> dict[str, Callable[[int], tuple[Wild, SafetyLimits, PolicySpec, Chain | None]]]:
@@ -100,10 +102,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     made = layers()
-    each = max(BATCH, args.commands // len(made))
-    block = min(20_000, each)
     beyond, total = 0, 0
     for name, make in made.items():
+        each = max(BATCH, round(args.commands * SHARES[name]))
+        block = min(20_000, each)
         worst: dict[str, Excess] = {}
         refused, wrongly, sent, costs = Counter(), 0, 0, []
         for k in range(-(-each // block)):
