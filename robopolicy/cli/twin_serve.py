@@ -135,7 +135,7 @@ class _Served:
             self._world.tell(time.time_ns())
             self._steps += 1
             tick()
-            k = max(k + 1, (self._clock.now_ns() - start_ns) // period_ns)
+            k = max(k, (self._clock.now_ns() - start_ns) // period_ns) + 1
 
     def state(self) -> str:
         """Return how it stands, in a few words."""

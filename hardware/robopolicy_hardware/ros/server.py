@@ -48,6 +48,7 @@ class RobotServer:
         _require_has(robot, config)
         self._said = self._publishers(transport)
         self._infos = self._info_publishers(transport)
+        self._told_ns = -1  # stamp of the last published numbers: none is published twice
         self._seen_ns: dict[str, int] = {}  # stamp of each camera's last published picture
         self._intake = Intake(config, transport)
         self.hold("nothing was commanded yet")
@@ -98,9 +99,10 @@ class RobotServer:
             publisher.close()
 
     def _publish(self, seen: Observation, offset_ns: int) -> None:
-        for kind, publisher, streams in self._said:
+        for kind, publisher, streams in self._said if seen.stamp_ns != self._told_ns else ():
             parts = [(topic, seen.state[name]) for name, topic in streams]
             publisher.send(of_numbers(kind, parts, seen.stamp_ns + offset_ns))
+        self._told_ns = seen.stamp_ns
         for name, stamp_ns in seen.image_stamps_ns.items():
             if name not in self._shown or self._seen_ns.get(name) == stamp_ns:
                 continue
