@@ -44,7 +44,7 @@ class Followed:
 
 
 def hidden(task_name, clock, wrong=1.2):
-    """A world whose object is heavier and sticks more to the table, and less to what pushes it, than the twin has it."""
+    """A world whose object is heavier, sticks more to the table and less to what pushes it than the twin has it."""
     world = Twin(make_task(task_name), clock, cameras=())
     model, name = world.model, tracked_of(make_task(task_name))[0].name
     body = model.joint(name).bodyid[0]
