@@ -177,7 +177,8 @@ def test_the_score_is_said_once_a_decision_and_an_alarm_is_an_error(made):
     assert one.ears.found("monitor")[1] == "alarm: overlap is high"
 
 
-def test_a_loop_that_hangs_is_told_and_a_stop_holds_it_and_lets_it_command_nothing_more(made):
+def test_a_loop_that_hangs_is_told_and_a_stop_holds_it_and_lets_it_command_nothing_more(made, monkeypatch):
+    monkeypatch.setattr("robopolicy_hardware.ros.node.JOIN_S", 0.25)
     go_on = threading.Event()
     one = made(agent=Sways(lambda step: step == 20 and go_on.wait(60)))
     one.node.configure()
@@ -186,7 +187,7 @@ def test_a_loop_that_hangs_is_told_and_a_stop_holds_it_and_lets_it_command_nothi
     until(lambda: (one.ears.found("loop") or [0])[0] == 2)
     assert one.ears.found("loop")[1].startswith("no step for ")
     told = one.node.stop("enough")
-    assert told == "hold: enough; the loop hangs for 2 s now, and will command nothing when it goes on"
+    assert told == "hold: enough; the loop hangs for 0.25 s now, and will command nothing when it goes on"
     sent = []
     command = one.rig.inner.command
     one.rig.inner.command = lambda *args: sent.append(args) or command(*args)

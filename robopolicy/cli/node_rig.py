@@ -44,10 +44,11 @@ class NodeRig:
             getattr(self._inner, "instruction", ""), parameters.robot, parameters.seed,
             software=f"robopolicy {__version__}", extra={"checkpoint": parameters.checkpoint},
         )  # fmt: skip
-        return run_episode(
-            self._driven, agent(self._agent), self._clock, self._safety, meta,
-            max_steps=parameters.max_steps or FOREVER, watchers=[self._topics], done=done,
-        )  # fmt: skip
+        with self._timing.on_time(self._clock):
+            return run_episode(
+                self._driven, agent(self._agent), self._clock, self._safety, meta,
+                max_steps=parameters.max_steps or FOREVER, watchers=[self._topics], done=done,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Release all of it; idempotent."""
@@ -61,7 +62,7 @@ class NodeRig:
         from robopolicy_hardware.ros.node_status import StatusTopics
 
         parameters = self._parameters
-        timing = Timing(parameters.control_rate or None, parameters.seams or None)
+        self._timing = timing = Timing(parameters.control_rate or None, parameters.seams or None)
         self._clock = make_clock(parameters.robot, realtime=True)
         spec = read_spec(parameters.checkpoint)
         self._inner = bare = _robot(parameters, self._clock, spec, transport, name)
@@ -75,7 +76,6 @@ class NodeRig:
         stack.callback(getattr(self._agent, "close", lambda: None))
         self.robot = watched(bare, watchdogs, stack, lambda: Lent(transport))
         self._driven = following(self.robot, bare, self._agent, self._safety)
-        stack.enter_context(timing.turns(self._clock))
         self._agent.act(self.robot.read())  # the first plan is slow; the loop resets the agent
         planning = getattr(self._agent, "inner", self._agent)
         self._topics = StatusTopics(
