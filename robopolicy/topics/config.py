@@ -15,13 +15,18 @@ CAMERA_AGE_S, NUMBERS_AGE_S = 0.05, 0.1
 
 @dataclass(frozen=True)
 class CameraTopic:
-    """A camera: ``sensor_msgs/Image`` or ``CompressedImage``."""
+    """A camera: ``sensor_msgs/Image`` or ``CompressedImage``, or a device of this machine."""
 
-    topic: str
+    topic: str  # of a device /uvc: and its path: no topic can be called so
     type: str = ""  # of its messages; a bag knows, of a robot "" is Image, or CompressedImage of .../compressed
     latency_s: float = 0.0  # from capture to header stamp
     max_age_s: float = CAMERA_AGE_S
     stamp: Literal["header", "bag"] = "header"  # bag: when it was recorded, of a robot when it came
+    uvc: str = ""  # instead of a topic: what OpenCV opens, /dev/video0; its stamps are its own
+    width: int = 0  # pixels, of a device; 0 is what it likes
+    height: int = 0
+    fps: float = 0.0
+    fourcc: str = ""  # of a device, as MJPG
 
     @property
     def rule(self) -> Rule:
@@ -136,8 +141,19 @@ def _action(values: dict[str, Any]) -> ActionTopic:
     return action
 
 
+def _device(told: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the keys of a camera that is a device, the others filled in."""
+    if odd := [key for key in ("topic", "type", "stamp") if told.get(key) is not None]:
+        raise ContractError(f"{where}: uvc: {told['uvc']} is a device of this machine; leave out {odd[0]}")
+    path = str(told["uvc"])
+    return {**told, "uvc": path, "topic": f"/uvc:{path}", "stamp": "bag"}
+
+
 def _part(data: Any, kind: Any, where: str) -> Any:
-    values = keys({"topic": data} if isinstance(data, str) else data, kind, where, ("topic",))
+    told = {"topic": data} if isinstance(data, str) else data
+    if kind is CameraTopic and isinstance(told, dict) and told.get("uvc") is not None:
+        told = _device(told, where)
+    values = keys(told, kind, where, ("topic",))
     part = kind(**values)
     for key in ("joints", "names", "index"):
         several = getattr(part, key, ())
@@ -148,6 +164,12 @@ def _part(data: Any, kind: Any, where: str) -> Any:
             raise ContractError(f"{where}: closed {part.closed}, open {part.open}; want two different numbers, or none")
         if part.align not in HOWS:
             raise UnknownName(f"{where}.align", part.align, HOWS)
+    elif not part.uvc and (part.width or part.height or part.fps or part.fourcc):
+        raise ContractError(f"{where}: width, height, fps and fourcc are of a device; a topic has its own")
+    elif bool(part.width) != bool(part.height):
+        raise ContractError(f"{where}: width {part.width}, height {part.height}; give both or neither")
+    elif part.fourcc and len(part.fourcc) != 4:
+        raise ContractError(f"{where}: fourcc is {part.fourcc!r}; want four letters, as MJPG")
     if not part.max_age_s > 0:
         raise ContractError(f"{where}.max_age_s is {part.max_age_s:g}; want seconds, above 0")
     return part

@@ -2,11 +2,11 @@
 
     python tests/benchmarks/bench_safety.py [--commands 1000000]
 
-Three layers: seven joints and a gripper, which get most commands; the same with walls and a table for all links, by forward
-kinematics; a tool pose. Half of what they get is wild: far and jumping goals, extremes that alternate, numbers up to
-1e30, NaN; ticks of uneven length; stops, pauses and restarts, some from outside the box. Every command that was sent is
-compared with the limits by arithmetic of its own (tests/wild_commands.py); what float32 rounds is taken off. The time
-of a step is that since the command before, a period at most: a late tick earns no larger step.
+Three layers: seven joints and a gripper, which get most of the commands; the same with walls and a table for all
+links, by forward kinematics; a tool pose. What they get is wild: far and jumping goals, extremes that alternate,
+numbers up to 1e30, NaN; ticks of uneven length; stops, pauses and restarts, some from outside the box. Every command
+that was sent is compared with the limits by arithmetic of its own (tests/wild_commands.py); what float32 rounds is
+taken off. The time of a step is that since the command before, a period at most: a late tick earns no larger step.
 """
 
 import argparse

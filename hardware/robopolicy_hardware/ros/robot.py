@@ -16,6 +16,7 @@ from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, State
 from robopolicy.topics.config import TopicConfig, load_config
 from robopolicy.topics.messages import action_spec, decoded, picture
 from robopolicy.types import ActionChunk, Observation
+from robopolicy_hardware.cameras.topics import with_devices
 from robopolicy_hardware.ros.holding import HELD, command_frame, require_measured
 from robopolicy_hardware.ros.motions import BRAKE_S, Motions
 from robopolicy_hardware.ros.set_points import of_action, of_gripper
@@ -61,6 +62,7 @@ class RosRobot:
         wait_s: float = WAIT_S,
     ) -> None:
         config = _with_cameras(config, cameras)
+        transport = with_devices(transport, config.cameras)
         self._config, self._clock = config, clock
         rate_hz = rate_hz or config.rate_hz
         of_action(config.action, 1.0 / rate_hz)  # refuses what cannot be commanded, before anything is waited for

@@ -1,0 +1,1 @@
+"""Cameras at this machine: the newest picture of each with its stamp, whatever is unplugged meanwhile."""
