@@ -1,5 +1,6 @@
 """The node without its middleware: phases, episodes that start and stop, and what it says of itself."""
 
+import os
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install 'robopolicy[ros]'")
 
 sys.path.insert(0, str(Path(__file__).parent))
+from fake_ros_arm import LOOPBACK
 from node_parts import Ears, MockRig, Sways, until
 
 from robopolicy.errors import StaleFrame, UsageError
@@ -221,3 +223,37 @@ def test_buttons_on_topics_start_stop_and_reset(made):
     buttons.close()
     press["start"].send(true)
     assert len(said) == 4
+
+
+def test_status_waits_for_those_who_come_later_and_ask_for_it():
+    """A ROS 2 node that subscribes with transient local has the newest status at once, and no older one."""
+    pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'robopolicy[ros]'")
+    os.environ["CYCLONEDDS_URI"] = LOOPBACK
+    from cyclonedds.core import Policy, Qos
+    from cyclonedds.domain import DomainParticipant
+    from cyclonedds.sub import DataReader
+    from cyclonedds.topic import Topic
+    from cyclonedds.util import duration
+
+    from robopolicy_hardware.ros.dds import Topics
+    from robopolicy_hardware.ros.dds_types import struct_of
+    from robopolicy_hardware.ros.node_messages import STRING, status_message
+
+    domain = 220 - os.getpid() % 5
+    topics = Topics(domain)
+    try:
+        latched, plain = topics.publisher("/status", STRING, latched=True), topics.publisher("/plain", STRING)
+        for publisher in (latched, plain):
+            publisher.send(status_message({"n": 1}))
+            publisher.send(status_message({"n": 2}))
+        participant = DomainParticipant(domain)
+        asks = Qos(Policy.Reliability.Reliable(duration(seconds=1)), Policy.Durability.TransientLocal)
+        reader = DataReader(participant, Topic(participant, "rt/status", struct_of(STRING)), qos=asks)
+        samples = []
+        until(lambda: samples.extend(reader.take(N=10)) or samples)
+        assert [b'"n": 2' in sample.cdr for sample in samples] == [True]
+        other = DataReader(participant, Topic(participant, "rt/plain", struct_of(STRING)), qos=asks)
+        time.sleep(0.2)
+        assert other.take(N=10) == []  # a volatile publisher and a reader that asks for more do not match
+    finally:
+        topics.close()

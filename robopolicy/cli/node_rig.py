@@ -98,9 +98,9 @@ class Lent:
         self._opened.append(self._transport.subscribe(topic, kind, on_message))
         return self._opened[-1]
 
-    def publisher(self, topic: str, kind: str) -> Any:
+    def publisher(self, topic: str, kind: str, *, latched: bool = False) -> Any:
         """Return what publishes on a topic, as `Transport` says."""
-        self._opened.append(self._transport.publisher(topic, kind))
+        self._opened.append(self._transport.publisher(topic, kind, latched=latched))
         return self._opened[-1]
 
     def publishers(self, topic: str) -> list[str]:

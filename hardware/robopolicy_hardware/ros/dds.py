@@ -57,10 +57,10 @@ class Topics:
         require_topic(topic, kind)
         return self._open(DdsSubscription(self._participant, topic, kind, on_message))  # type: ignore[no-any-return]
 
-    def publisher(self, topic: str, kind: str) -> "DdsPublisher":
+    def publisher(self, topic: str, kind: str, *, latched: bool = False) -> "DdsPublisher":
         """Return what publishes on a topic, as `Transport` says."""
         require_topic(topic, kind)
-        return self._open(DdsPublisher(self._participant, topic, kind))  # type: ignore[no-any-return]
+        return self._open(DdsPublisher(self._participant, topic, kind, latched))  # type: ignore[no-any-return]
 
     def publishers(self, topic: str) -> list[str]:
         """Return the types that a topic is published with, one for each publisher that DDS sees, our own too.
@@ -148,16 +148,17 @@ class DdsSubscription(Inbox):
 
 
 class DdsPublisher:
-    """Sends messages on one topic, reliably."""
+    """Sends messages on one topic, reliably; the newest one to those who come later too, if it is latched."""
 
-    def __init__(self, participant: Any, topic: str, kind: str) -> None:
+    def __init__(self, participant: Any, topic: str, kind: str, latched: bool = False) -> None:
         from cyclonedds.pub import DataWriter
         from cyclonedds.qos import Policy
         from cyclonedds.util import duration
 
         self._kind, self._struct = kind, struct_of(kind)
         reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
-        self._writer = DataWriter(participant, _topic(participant, topic, kind), qos=_qos(kind, reliable))
+        qos = _qos(kind, reliable, latched=latched)
+        self._writer = DataWriter(participant, _topic(participant, topic, kind), qos=qos)
 
     def send(self, message: Any) -> None:
         """Publish one message."""
@@ -200,13 +201,13 @@ def _topic(participant: Any, topic: str, kind: str) -> Any:
     return Topic(participant, f"rt/{topic.lstrip('/')}", struct_of(kind))
 
 
-def _qos(kind: str, reliability: Any) -> Any:
-    """Keep last, volatile; a writer's and a reader's user data carry the type's hash, which newer ROS asks for."""
+def _qos(kind: str, reliability: Any, *, latched: bool = False) -> Any:
+    """Keep last; a writer's and a reader's user data carry the type's hash, which newer ROS asks for."""
     from cyclonedds.qos import Policy, Qos
 
     return Qos(
         reliability,
-        Policy.Durability.Volatile,
-        Policy.History.KeepLast(QUEUE),
+        Policy.Durability.TransientLocal if latched else Policy.Durability.Volatile,
+        Policy.History.KeepLast(1 if latched else QUEUE),
         Policy.Userdata(f"typehash={hashed(kind)};".encode()),
     )

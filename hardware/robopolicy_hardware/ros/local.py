@@ -29,8 +29,8 @@ class LocalTopics:
         self._opened.append(LocalSubscription(self._wire, topic, kind, on_message))
         return self._opened[-1]
 
-    def publisher(self, topic: str, kind: str) -> "LocalPublisher":
-        """Return what publishes on a topic, as `Transport` says."""
+    def publisher(self, topic: str, kind: str, *, latched: bool = False) -> "LocalPublisher":
+        """Return what publishes on a topic, as `Transport` says; nobody in this process asks for what was latched."""
         require_topic(topic, kind)
         self._opened.append(LocalPublisher(self._wire, topic, kind))
         return self._opened[-1]

@@ -73,7 +73,7 @@ class StatusTopics:
         self._verdict: Verdict | None = None
         self._ticks_ns: deque[int] = deque(maxlen=WINDOW)
         self._latencies_ns: deque[int] = deque(maxlen=WINDOW)
-        self._status = transport.publisher(f"{self._name}/status", STRING)
+        self._status = transport.publisher(f"{self._name}/status", STRING, latched=True)
         self._score = transport.publisher(f"{self._name}/failure_score", ARRAY)
         self._diagnostics = transport.publisher("/diagnostics", DIAGNOSTICS)
         self._over = threading.Event()

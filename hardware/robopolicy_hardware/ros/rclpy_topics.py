@@ -57,10 +57,10 @@ class RclpyTopics:
         self._opened.append(RclpySubscription(self.node, topic, kind, on_message, self._group))
         return self._opened[-1]
 
-    def publisher(self, topic: str, kind: str) -> "RclpyPublisher":
+    def publisher(self, topic: str, kind: str, *, latched: bool = False) -> "RclpyPublisher":
         """Return what publishes on a topic, as `Transport` says."""
         require_topic(topic, kind)
-        self._opened.append(RclpyPublisher(self.node, topic, kind))
+        self._opened.append(RclpyPublisher(self.node, topic, kind, latched))
         return self._opened[-1]
 
     def publishers(self, topic: str) -> list[str]:
@@ -111,12 +111,15 @@ class RclpySubscription(Inbox):
 
 
 class RclpyPublisher:
-    """Sends messages on one topic, reliably."""
+    """Sends messages on one topic, reliably; the newest one to those who come later too, if it is latched."""
 
-    def __init__(self, node: Any, topic: str, kind: str) -> None:
-        from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+    def __init__(self, node: Any, topic: str, kind: str, latched: bool = False) -> None:
+        from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 
-        qos = QoSProfile(depth=QUEUE, reliability=QoSReliabilityPolicy.RELIABLE)
+        qos = QoSProfile(
+            depth=1 if latched else QUEUE, reliability=QoSReliabilityPolicy.RELIABLE,
+            durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE,
+        )  # fmt: skip
         self._node, self._kind = node, kind
         self._publisher = node.create_publisher(_class(kind), topic, qos)
 

@@ -72,8 +72,12 @@ class Transport(Protocol):
         """
         ...
 
-    def publisher(self, topic: str, kind: str) -> Publisher:
-        """Return what publishes on a topic; raises what `subscribe` raises."""
+    def publisher(self, topic: str, kind: str, *, latched: bool = False) -> Publisher:
+        """Return what publishes on a topic; raises what `subscribe` raises.
+
+        ``latched`` keeps the newest message for those who come later and ask for it (transient local); our own
+        subscriptions do not ask.
+        """
         ...
 
     def publishers(self, topic: str) -> list[str]:

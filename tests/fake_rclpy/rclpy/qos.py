@@ -8,7 +8,13 @@ class QoSReliabilityPolicy(Enum):
     BEST_EFFORT = 2
 
 
+class QoSDurabilityPolicy(Enum):
+    TRANSIENT_LOCAL = 1
+    VOLATILE = 2
+
+
 class QoSProfile:
-    def __init__(self, *, depth, reliability):
+    def __init__(self, *, depth, reliability, durability=QoSDurabilityPolicy.VOLATILE):
         assert isinstance(reliability, QoSReliabilityPolicy)
-        self.depth, self.reliability = depth, reliability
+        assert isinstance(durability, QoSDurabilityPolicy)
+        self.depth, self.reliability, self.durability = depth, reliability, durability
