@@ -37,7 +37,7 @@ class AlignedTwin:
     Args:
         task: what is on the table.
         start_ns: now, on the clock of all stamps and of the robot.
-        cameras: drawn at each `read`.
+        cameras: drawn at each `read`; None is all.
         action: of the commands: ``"tool_pose"`` or ``"joint"``.
         settings: of the observer.
         mode: ``"observer"`` moves objects to the estimate at once; ``"follower"`` draws arm and objects there by
@@ -52,7 +52,7 @@ class AlignedTwin:
         task: Task,
         start_ns: int = 0,
         *,
-        cameras: tuple[str, ...] = (),
+        cameras: tuple[str, ...] | None = (),
         action: str = "tool_pose",
         settings: ObserverSettings | None = None,
         mode: Literal["observer", "follower"] = "observer",

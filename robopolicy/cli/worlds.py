@@ -59,9 +59,13 @@ def make_robot(
 ) -> Robot:
     """Return the robot called ``name``; ``mock`` takes its shape and rate from ``spec``, ``ros:`` goes by a domain.
 
+    ``twin-first:TASK:ROBOT`` is a twin that the policy acts on, and whose joints the robot of that name tracks.
+
     Raises:
         UnknownName: naming what is valid.
     """
+    if name.partition(":")[0] == "twin-first":
+        return _twin_first(name, clock, spec, cameras=cameras, rate_hz=rate_hz, domain=domain)
     if name == "mock":
         from robopolicy_hardware.mock import MockRobot
 
@@ -75,7 +79,28 @@ def make_robot(
     try:
         return make_world(name, clock, cameras=cameras, rate_hz=rate_hz)
     except UnknownName as error:
-        raise (UsageError(f"{error}, ros:FILE.yaml, mock") if WORLDS in str(error) else error) from None
+        raise (
+            UsageError(f"{error}, ros:FILE.yaml, twin-first:TASK:ROBOT, mock") if WORLDS in str(error) else error
+        ) from None
+
+
+def _twin_first(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str, ...] | None, **real: Any) -> Robot:
+    from sim_envs.aligned import AlignedTwin
+    from sim_envs.modes import TwinFirst
+    from sim_envs.tasks import make_task
+
+    _, task, behind = [*name.split(":", 2), "", ""][:3]
+    if not (task and behind):
+        raise UsageError(f"--robot {name}: want a task and the robot, as in twin-first:lift:ros:arm.yaml")
+    action = "joint" if spec.action.kind == "joint" else "tool_pose"
+    scene = make_task(task)
+    robot = make_robot(behind, clock, spec, cameras=(), **real)
+    try:
+        twin = AlignedTwin(scene, clock.now_ns(), cameras=cameras, action=action, rate_hz=robot.spec.rate_hz)
+        return TwinFirst(twin, robot, clock)
+    except BaseException:
+        robot.close()
+        raise
 
 
 def make_clock(name: str, *, realtime: bool) -> Clock:
