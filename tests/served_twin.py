@@ -60,9 +60,9 @@ class Process:
             self.lines.append(line.rstrip("\n"))
 
     def _gone(self, pattern: str) -> None:
-        if self.process.poll() is not None and not self._reading.is_alive():
-            if not any(re.search(pattern, one) for one in self.lines):
-                raise AssertionError(f"it ended without {pattern!r}: " + "\n".join(self.lines))
+        ended = self.process.poll() is not None and not self._reading.is_alive()
+        if ended and not any(re.search(pattern, one) for one in self.lines):
+            raise AssertionError(f"it ended without {pattern!r}: " + "\n".join(self.lines))
 
 
 def serve(domain: int, *options, task: str = "lift") -> Process:

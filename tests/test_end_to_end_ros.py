@@ -94,7 +94,7 @@ KILLED = [pytest.param(JOINT, id="joints"), pytest.param(LIFT, id="tool", marks=
 
 @pytest.mark.parametrize("world", KILLED, indirect=True)
 def test_a_killed_policy_leaves_the_arm_at_rest_within_100_ms(world):
-    server, bystander, domain, config = world
+    _, bystander, domain, config = world
     late = [killed(bystander, domain, config)]
     while late[-1] >= RESTS and len(late) < 3:  # the bar is a time, and this machine may stall the server beyond it
         time.sleep(11)  # a publisher that was killed is seen for another ten seconds
@@ -144,7 +144,7 @@ def test_a_chunk_with_nan_is_refused_and_the_arm_holds(world):
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [JOINT], indirect=True)
 def test_wrong_joint_names_are_refused_at_the_start(world, tmp_path):
-    server, bystander, domain, config = world
+    _, bystander, domain, config = world
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(config.read_text().replace("joint4", "elbow"))
     node = policy(wrong, domain, "sweep")
@@ -213,7 +213,7 @@ def test_a_robot_that_restarts_ends_the_policy_and_a_new_one_drives_it(world):
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [JOINT], indirect=True)
 def test_a_second_publisher_on_the_command_topic_is_refused_before_anything_moves(world):
-    server, bystander, domain, config = world
+    _, bystander, domain, config = world
     other = bystander.topics.publisher("/joint_commands", ARRAY)
     until(lambda: other.subscribers)
     node = policy(config, domain, "sweep")
@@ -229,7 +229,7 @@ def test_a_second_publisher_on_the_command_topic_is_refused_before_anything_move
 
 @pytest.mark.parametrize("world", [JOINT], indirect=True)
 def test_a_new_start_is_a_topic_and_its_seed_says_which(world):
-    server, bystander, domain, config = world
+    _, bystander, _, _ = world
     first = bystander.states()[2][-1]
     places = []
     for seed in (5, 6, 5):

@@ -7,6 +7,7 @@ import numpy as np
 
 from robopolicy.errors import ContractError
 from robopolicy.topics.config import NumbersTopic
+from robopolicy.trajectory import hermite
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Motion:
-    """A motion through timed points: cubic Hermite where velocities are given, else straight; the last point is held.
-
-    A cubic Hermite segment of length h at u in 0 .. 1 is (2u^3-3u^2+1) p0 + (u^3-2u^2+u) h v0 + (-2u^3+3u^2) p1 +
-    (u^3-u^2) h v1.
-    """
+    """A motion through timed points: cubic Hermite where velocities are given, else straight; the last one is held."""
 
     times_ns: np.ndarray  # (N,) int64, ascending
     positions: np.ndarray  # (N, D)
@@ -49,10 +46,7 @@ class Motion:
         p0, p1 = self.positions[k], self.positions[k + 1]
         if self.velocities is None:
             return p0 + u * (p1 - p0), (p1 - p0) / h
-        v0, v1 = h * self.velocities[k], h * self.velocities[k + 1]
-        position = p0 + u**2 * (3 - 2 * u) * (p1 - p0) + u * (1 - u) ** 2 * v0 - u**2 * (1 - u) * v1
-        velocity = 6 * u * (1 - u) * (p1 - p0) + (1 - u) * (1 - 3 * u) * v0 - u * (2 - 3 * u) * v1
-        return position, velocity / h
+        return hermite(u, h, p0, p1, self.velocities[k], self.velocities[k + 1])
 
 
 def points_of(message: Any, topic: NumbersTopic, where: str) -> Points | None:
