@@ -12,7 +12,7 @@ from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation
 from robopolicy_hardware.safety import SafetyLayer, SafetyLimits
 
-BATCH = 500  # commands of one manner
+BATCH = 100  # commands of one manner
 ROUNDING = 2.0**-23  # of float32, as a share of the value
 MANNERS = ("far", "jump", "alternate", "walk", "wave", "edge", "huge", "broken", "restart", "pause", "outside")
 
@@ -72,11 +72,11 @@ class Wild:
         if manner in ("restart", "outside") and k % 25 == 0:
             self._layer.reset()
             self._previous = None
-        if manner == "outside" and k % 250 == 0:
+        if manner == "outside" and k == 0:
             self._at = self._rng.uniform(*self._wide(0.1))
             if self._pose:
                 self._at[3:9] = matrix_to_rot6d(quat_to_matrix(self._rng.normal(size=4)))
-        elif manner == "outside" and k == BATCH - 1:
+        elif manner == "outside" and k == BATCH // 2:
             self._layer.reset()
             self._previous, self._at = None, self._home.copy()
         elif manner == "pause" and k % 25 == 0:
