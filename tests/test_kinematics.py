@@ -6,11 +6,14 @@ import mujoco
 import numpy as np
 import pytest
 
+from robopolicy.cli.worlds import make_safety
 from robopolicy.errors import ConfigError, ContractError, UnknownName
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation
 from robopolicy_hardware.kinematics import Chain
+from robopolicy_hardware.mock import ARM as MOCK
 from robopolicy_hardware.safety import SafetyLayer, SafetyLimits
+from robopolicy_hardware.safety_limits import load_limits
 from sim_envs.arm import HOME, JOINTS, add_arm
 from sim_envs.chains import read_chain
 from sim_envs.scene import make_scene
@@ -221,6 +224,32 @@ def test_a_model_of_another_arm_is_refused(chain, limits, spec, says):
 def test_a_table_without_a_model_is_refused():
     with pytest.raises(ContractError, match="wants to know where the links are: name an MJCF, mjcf: FILE"):
         SafetyLayer(SafetyLimits(max_rate=(1.0,) * 8, table_m=0.0), ARM)
+
+
+def test_a_file_of_limits_names_the_model(tmp_path):
+    """As ``--limits`` reads it: the MJCF is seen from the file, and is read with the joints of the action."""
+    scene = make_scene()
+    add_arm(scene)
+    (tmp_path / "arm.xml").write_text(scene.to_xml())
+    path = tmp_path / "limits.yaml"
+    path.write_text("mjcf: arm.xml\ntable_m: 0.05\nlinks: [hand, finger_left, finger_right]\n")
+    limits, _ = load_limits(path, ARM)
+    assert limits.mjcf == str(tmp_path / "arm.xml")
+    layer = make_safety(ARM, limits)
+    down = np.r_[HOME, 1.0]
+    down[1] += 0.8
+    sent, _ = driven(layer, [down] * 2, np.r_[HOME, 1.0])
+    assert layer.counts["workspace"] > 0
+    assert np.all(sent[:, 1] < down[1] - 0.3)
+    path.write_text("mjcf: none.xml\n")
+    with pytest.raises(ConfigError, match=r"mjcf: .*none\.xml is no file"):
+        make_safety(ARM, load_limits(path, ARM)[0])
+    path.write_text("workspace_low: [0, 0, 0]\n")
+    with pytest.raises(ConfigError, match="give both workspace_low and workspace_high"):
+        load_limits(path, ARM)
+    path.write_text("table_m: 0\n")
+    with pytest.raises(ConfigError, match="workspace, table_m and mjcf are for joint actions; tool_pose actions take"):
+        load_limits(path, MOCK)
 
 
 def test_a_chain_that_makes_no_sense(chain):
