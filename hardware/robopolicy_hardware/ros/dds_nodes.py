@@ -44,6 +44,7 @@ class Announced:
         space, _, self._name = node.lstrip("/").rpartition("/")
         self._space = f"/{space}"
         self._lock = threading.Lock()
+        self.unread = 0  # messages so far whose bytes were none
         self._heard: dict[bytes, Any] = {}  # newest word of each participant, by its guid
         self._guid = participant.guid.bytes
         lasting = (
@@ -107,6 +108,7 @@ class Announced:
         try:
             info = decoded(cdr, KIND)
         except Exception:  # bytes from the network: a name that cannot be read is no name
+            self.unread += 1
             return
         self._heard[bytes(info.gid.data)] = info
 
