@@ -16,7 +16,7 @@ from node_parts import Ears, MockRig, until
 from robopolicy.cli.main import build_parser, main
 from robopolicy.cli.node import ros_args
 from robopolicy.errors import StaleFrame, UsageError
-from robopolicy_hardware.ros.node_parameters import DESCRIPTIONS, Parameters
+from robopolicy_hardware.ros.node_parameters import DESCRIPTIONS, NESTED, Parameters
 from robopolicy_hardware.ros.rclpy_topics import RclpyTopics
 
 FAKES = Path(__file__).parent / "fake_rclpy"
@@ -175,7 +175,33 @@ def test_autostart_runs_an_episode_and_a_shutdown_of_ros_holds_and_releases(serv
 
 def test_every_parameter_is_described(serve):
     assert set(DESCRIPTIONS) == set(Parameters.__dataclass_fields__)
-    assert set(serve().node._parameters) == set(DESCRIPTIONS)
+    assert set(serve().node._parameters) == set(DESCRIPTIONS) - set(NESTED)
+
+
+def test_keys_of_the_files_are_parameters_that_can_be_said_otherwise(serve, tmp_path):
+    arm, limits, file = tmp_path / "arm.yaml", tmp_path / "limits.yaml", tmp_path / "p.yaml"
+    arm.write_text(
+        "{rate_hz: 20, state: {q: {topic: /q, joints: [a, b]}}, action: {topic: /c, kind: joint}, task: null}"
+    )
+    limits.write_text("{max_rate: [1, 0.5], watchdogs: {silent_s: 0.2}}")
+    file.write_text("/**: {ros__parameters: {safety: {max_rate: [0.1, 0.2]}, topics: {action: {topic: /other}}}}")
+    told = Parameters(robot=f"ros:{arm}", checkpoint="c", limits=str(limits))
+    served = serve(told, ["--ros-args", "--params-file", str(file), "-p", "topics.stat.q:=x"])
+    node = served.node
+    assert node.change_state("configure")
+    assert served.asked[-1][0].topics == {"action.topic": "/other", "stat.q": "x"}  # the rig's loader refuses it
+    assert served.asked[-1][0].safety == {"max_rate": [0.1, 0.2]}
+    assert node.get_parameter("topics.state.q.joints").value == ["a", "b"]
+    assert node.get_parameter("topics.action.topic").value == "/other"
+    assert node.get_parameter("safety.watchdogs.silent_s").value == 0.2
+    assert node.get_parameter("topics.rate_hz").value == 20
+    node.set_parameter("topics.state.q.topic", "/mine")
+    node.change_state("cleanup")
+    arm.write_text("{rate_hz: 30, state: {q: {topic: /q, joints: [a, b]}}, action: {topic: /c, kind: joint}}")
+    assert node.change_state("configure")
+    said = {"action.topic": "/other", "stat.q": "x", "state.q.topic": "/mine"}
+    assert served.asked[-1][0].topics == said  # what was set, and not what the file said before
+    assert node.get_parameter("topics.rate_hz").value == 30
 
 
 def test_without_rclpy_it_is_one_line(capsys, monkeypatch):
@@ -191,12 +217,12 @@ def test_without_rclpy_it_is_one_line(capsys, monkeypatch):
 
 def test_options_win_over_the_file_and_ros_over_both(serve, tmp_path):
     file = tmp_path / "p.yaml"
-    file.write_text("/**: {ros__parameters: {robot: ros:a.yaml, checkpoint: a, seed: 1, threads: 1}}\n")
+    file.write_text("/**: {ros__parameters: {robot: mock, checkpoint: a, seed: 1, threads: 1}}\n")
     words = ["node", "--params-file", str(file), "--checkpoint", "b: 1", "--seed", "2", "--threads", "2"]
     args = build_parser().parse_args([*words, "--ros-args", "-p", "threads:=3"])
     served = serve(Parameters(), ros_args(args))
     assert served.node.change_state("configure")
-    assert served.asked[0][0] == Parameters("ros:a.yaml", "b: 1", seed=2, threads=3)
+    assert served.asked[0][0] == Parameters("mock", "b: 1", seed=2, threads=3)
     args.transport = "dds"
     with pytest.raises(UsageError, match="--ros-args are for rclpy"):
         args.run(args)

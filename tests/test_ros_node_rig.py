@@ -24,15 +24,18 @@ from node_parts import Ears, until
 from robopolicy.cli.node import open_rig
 from robopolicy.cli.train import train
 from robopolicy.clock import WallClock
+from robopolicy.errors import ConfigError, ContractError
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.topics.config import load_config
 from robopolicy_data.writer import DatasetWriter
 from robopolicy_hardware.mock import MockRobot
 from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.dds import Topics
+from robopolicy_hardware.ros.node_overrides import merged, said_otherwise
 from robopolicy_hardware.ros.node_parameters import Parameters, as_told
 from robopolicy_hardware.ros.rclpy_topics import RclpyTopics
 from robopolicy_hardware.ros.server import RobotServer
+from robopolicy_hardware.safety_limits import load_limits
 
 os.environ["CYCLONEDDS_URI"] = LOOPBACK  # read once, when the first participant is made
 DOMAIN = 40 + os.getpid() % 50  # beside other tests on this machine
@@ -74,6 +77,29 @@ def test_topics_are_in_the_namespace_and_stamped_at_arrival_in_simulated_time(tm
     told = as_told(config, "/robopolicy", Parameters(use_sim_time=True))
     assert told.state["q"].topic == "/joint_states"
     assert {one.stamp for one in told.observed().values()} == {"bag"}
+
+
+def test_keys_said_otherwise_are_read_as_if_they_stood_in_the_file(tmp_path):
+    file = tmp_path / "arm.yaml"
+    file.write_text("{rate_hz: 20, state: {q: {topic: /q, joints: [a]}}, action: {topic: /c, kind: joint, names: [a]}}")
+    with said_otherwise(file, {"action.topic": "/other", "state.q.max_age_s": 0.5}, "a file") as told:
+        config = load_config(told)
+    assert (config.action.topic, config.state["q"].max_age_s, config.state["q"].topic) == ("/other", 0.5, "/q")
+    assert not told.exists()
+    with said_otherwise(file, {}, "a file") as told:
+        assert told == file
+    said = "arm.yaml, action.topi said otherwise: no key in action 'topi'; valid: "
+    with pytest.raises(ConfigError, match=said), said_otherwise(file, {"action.topi": "/x"}, "a file") as told:
+        load_config(told)
+    with pytest.raises(ContractError, match=r"rate_hz\.x: 'rate_hz' has no keys of its own"):
+        merged({"rate_hz": 20}, {"rate_hz.x": 1})
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("{max_rate: 1.0, mjcf: arm.xml}")
+    for path in (limits, None):
+        with said_otherwise(path, {"max_rate": [0.5, 0.5, 0.5]}, "a file") as told:
+            read, watchdogs = load_limits(told, ARM)
+        assert (read.max_rate, watchdogs.silent_s) == ((0.5,) * 3, 0.1)
+        assert read.mjcf == (str(tmp_path / "arm.xml") if path else None)
 
 
 @pytest.mark.slow

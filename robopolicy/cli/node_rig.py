@@ -59,6 +59,7 @@ class NodeRig:
         from robopolicy.cli.watched import following, read_limits, watched
         from robopolicy.cli.worlds import make_clock, make_safety
         from robopolicy.training.checkpoint import read_spec
+        from robopolicy_hardware.ros.node_overrides import said_otherwise
         from robopolicy_hardware.ros.node_status import StatusTopics
 
         parameters = self._parameters
@@ -70,7 +71,8 @@ class NodeRig:
         self._world = bare if isinstance(bare, Environment) else None
         offers = f"robot {parameters.robot}"
         timing.fits(spec, bare.spec).require_from(bare.spec, needs=f"checkpoint {parameters.checkpoint}", offers=offers)
-        limits, watchdogs = read_limits(parameters.limits, bare.spec)
+        with said_otherwise(parameters.limits or None, parameters.safety, "the limits of the robot") as told:
+            limits, watchdogs = read_limits(told, bare.spec)
         self._safety = make_safety(bare.spec, limits)
         self._agent = _agent(parameters, timing.agent(self._clock, watchdogs), timing.beside)
         stack.callback(getattr(self._agent, "close", lambda: None))
@@ -123,10 +125,12 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name
     if kind != "ros" or not path:
         return make_robot(parameters.robot, clock, spec, cameras=tuple(spec.cameras), rate_hz=rate_hz)
     from robopolicy.topics.config import load_config
+    from robopolicy_hardware.ros.node_overrides import said_otherwise
     from robopolicy_hardware.ros.node_parameters import as_told
     from robopolicy_hardware.ros.robot import RosRobot
 
-    config = as_told(load_config(path), name, parameters)
+    with said_otherwise(path, parameters.topics, "the topics of the robot") as told:
+        config = as_told(load_config(told or path), name, parameters)
     try:
         return RosRobot(config, clock, transport, cameras=tuple(spec.cameras), rate_hz=rate_hz)
     except (ConfigError, ContractError, StaleFrame, UsageError) as error:

@@ -15,11 +15,11 @@ from std_srvs.srv import Trigger
 from robopolicy.errors import RobopolicyError
 from robopolicy.settings import keys
 from robopolicy_hardware.ros.node import Rig, RobotNode
-from robopolicy_hardware.ros.node_parameters import DESCRIPTIONS, Parameters
+from robopolicy_hardware.ros.node_overrides import leaves, raw
+from robopolicy_hardware.ros.node_parameters import DESCRIPTIONS, NESTED, Parameters
 from robopolicy_hardware.ros.rclpy_topics import RclpyTopics
 
 THREADS = 4  # transitions wait for the robot's first messages, which another thread receives
-OPENED = "use_sim_time"  # a parameter that every node has already
 
 OpenRig = Callable[[Parameters, Any, str], Rig]
 
@@ -38,12 +38,14 @@ class PolicyNode(LifecycleNode):
     """
 
     def __init__(self, told: Parameters, open_rig: OpenRig, *, name: str, namespace: str, context: Any) -> None:
-        super().__init__(name, namespace=namespace or None, context=context)
+        # What is said of a key that no file has shall be refused, so it must be seen: all that is said is declared.
+        super().__init__(
+            name, namespace=namespace or None, context=context, automatically_declare_parameters_from_overrides=True
+        )
+        self._of_files: dict[str, Any] = {}  # parameters that say what a file says
         for field in fields(Parameters):
-            if field.name != OPENED:
-                # ROS would refuse 100 where 0.0 is the default; what a value may be is checked when it is used
-                descriptor = ParameterDescriptor(description=DESCRIPTIONS[field.name], dynamic_typing=True)
-                self.declare_parameter(field.name, getattr(told, field.name), descriptor)
+            if field.name not in NESTED:
+                self._show(field.name, getattr(told, field.name), DESCRIPTIONS[field.name])
         self.topics = RclpyTopics(self, group=MutuallyExclusiveCallbackGroup())
         self.driven = RobotNode(
             lambda: open_rig(self.told(), self.topics, self.get_fully_qualified_name()), self._log
@@ -56,12 +58,38 @@ class PolicyNode(LifecycleNode):
 
     def told(self) -> Parameters:
         """Return the parameters as they are now; raises ContractError or UnknownName if one makes no sense."""
-        values = {field.name: self.get_parameter(field.name).value for field in fields(Parameters)}
+        plain = [field.name for field in fields(Parameters) if field.name not in NESTED]
+        values: dict[str, Any] = {name: self.get_parameter(name).value for name in plain}
+        for part in NESTED:
+            found = {name: _plain(one.value) for name, one in self.get_parameters_by_prefix(part).items()}
+            values[part] = {
+                name: value for name, value in found.items() if self._of_files.get(f"{part}.{name}") != value
+            }
         return Parameters(**keys(values, Parameters, "the parameters", prefix=""))
+
+    def _configured(self) -> None:
+        told = self.told()
+        for name in self._of_files:
+            if self.has_parameter(name) and _plain(self.get_parameter(name).value) == self._of_files[name]:
+                self.undeclare_parameter(name)  # perhaps it is another file now
+        path = told.robot.removeprefix("ros:") if told.robot.startswith("ros:") else ""
+        self._of_files = {
+            f"{part}.{key}": value
+            for part, file in (("topics", path), ("safety", told.limits))
+            for key, value in (leaves(raw(file, "a file of the node")).items() if file else ())
+        }
+        self.driven.configure()
+        for name, value in self._of_files.items():
+            self._show(name, value, "as the file has it")
+
+    def _show(self, name: str, value: Any, description: str) -> None:
+        """Declare a parameter. ROS would refuse 100 where 0.0 is the default: what it may be is checked when used."""
+        if not self.has_parameter(name):
+            self.declare_parameter(name, value, ParameterDescriptor(description=description, dynamic_typing=True))
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Open the robot and load its policy; if that fails the log says why, and the node stays unconfigured."""
-        return self._transition("configure", self.driven.configure)
+        return self._transition("configure", self._configured)
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Let episodes start; nothing moves yet."""
@@ -152,6 +180,11 @@ def run_lifecycle_node(
         thread.join()
         node.destroy_node()
         rclpy.try_shutdown(context=context)
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter's value with arrays as lists."""
+    return value if isinstance(value, str | bool | int | float) or value is None else list(value)
 
 
 def _answer(act: Callable[[], str]) -> Callable[[Any, Any], Any]:

@@ -1,14 +1,17 @@
 """What a node is told: ROS 2 parameters, of rclpy or of the same YAML file without ROS."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from robopolicy.errors import ContractError, UsageError
 from robopolicy.settings import keys, mapping, read_settings
 from robopolicy.topics.config import TopicConfig
+from robopolicy_hardware.ros.node_overrides import leaves
 
 ROS_PARAMETERS = "ros__parameters"
+NESTED = ("topics", "safety")  # parameters that are keys of files
 
 
 DESCRIPTIONS = {
@@ -26,6 +29,8 @@ DESCRIPTIONS = {
     "allow_slow": "drive although plans take longer than a step",
     "autostart": "configure, activate and start an episode as soon as the node is up: THE ARM MOVES",
     "use_sim_time": "a simulator's stamps are not this machine's time: streams are stamped when they come",
+    "topics": "keys of the robot's file, as in topics.action.topic",
+    "safety": "keys of the file of limits, as in safety.max_rate",
 }  # what each parameter of `Parameters` says of itself
 
 
@@ -51,6 +56,8 @@ class Parameters:
     allow_slow: bool = False
     autostart: bool = False
     use_sim_time: bool = False
+    topics: Mapping[str, Any] = field(default_factory=dict)  # {dotted key: value}, over those of the robot's file
+    safety: Mapping[str, Any] = field(default_factory=dict)  # over those of the file of limits
 
     def __post_init__(self) -> None:
         for name, least in (("control_rate", 0), ("threads", 1), ("seed", 0), ("max_steps", 0)):
@@ -83,6 +90,10 @@ def load_parameters(path: Path | str, node: str) -> Parameters:
                 raise ContractError(f"{name} has no {ROS_PARAMETERS!r}; want it as ros2 run --params-file reads it")
             if name == "/**" or f"/{name.lstrip('/')}" == node:
                 values = mapping(inner[ROS_PARAMETERS], f"{name}.{ROS_PARAMETERS}")
+                for part in NESTED:
+                    if part in values:
+                        values[part] = leaves(mapping(values[part], f"{name}.{ROS_PARAMETERS}.{part}"))
+                        values[part] = {**found.get(part, {}), **values[part]}
                 found |= keys(values, Parameters, f"{name}.{ROS_PARAMETERS}")
         return Parameters(**found)
 

@@ -11,7 +11,9 @@ NODES = {}  # by full name, while they live
 
 
 class Node:
-    def __init__(self, node_name, *, context=None, namespace=None):
+    def __init__(
+        self, node_name, *, context=None, namespace=None, automatically_declare_parameters_from_overrides=False
+    ):
         assert context.ok(), "rclpy.init was not called"
         self._context, self._told = context, _overrides(context.args)
         name, namespace = self._told.pop("__node", node_name), self._told.pop("__ns", namespace or "/")
@@ -19,7 +21,11 @@ class Node:
         self.executor, self.mine, self._services, self.logged = None, [], {}, []
         self.default_callback_group = MutuallyExclusiveCallbackGroup()
         self._parameters = {}
-        self.declare_parameter("use_sim_time", False)
+        if automatically_declare_parameters_from_overrides:
+            for told, value in self._told.items():
+                self.declare_parameter(told, value)
+        if not self.has_parameter("use_sim_time"):
+            self.declare_parameter("use_sim_time", False)
         NODES[self.get_fully_qualified_name()] = self
 
     def get_name(self):
@@ -39,6 +45,16 @@ class Node:
         if not (descriptor is not None and descriptor.dynamic_typing):
             assert type(told) is type(value), f"Wrong parameter type: {name}"
         self._parameters[name] = told
+
+    def has_parameter(self, name):
+        return name in self._parameters
+
+    def undeclare_parameter(self, name):
+        del self._parameters[name]
+
+    def get_parameters_by_prefix(self, prefix):
+        names = [name for name in self._parameters if name.startswith(f"{prefix}.")]
+        return {name.removeprefix(f"{prefix}."): self.get_parameter(name) for name in names}
 
     def get_parameter(self, name):
         return SimpleNamespace(name=name, value=self._parameters[name])
@@ -130,9 +146,16 @@ def _overrides(args):
         if flag == "--params-file":
             with open(value) as file:
                 for part in read.load(file).values():
-                    told |= part["ros__parameters"]
+                    told |= _flat(part["ros__parameters"])
             continue
         assert flag in ("-p", "-r"), f"the fake knows no {flag}"
         name, _, text = value.partition(":=")
         told[name] = read.load(text) if flag == "-p" else text
     return told
+
+
+def _flat(data, prefix=""):
+    found = {}
+    for key, value in data.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
