@@ -228,8 +228,10 @@ def test_a_table_without_a_model_is_refused():
 
 def test_a_file_of_limits_names_the_model(tmp_path):
     """As ``--limits`` reads it: the MJCF is seen from the file, and is read with the joints of the action."""
-    scene = make_scene()
+    scene = mujoco.MjSpec()
+    scene.compiler.degree = False
     add_arm(scene)
+    scene.compile()
     (tmp_path / "arm.xml").write_text(scene.to_xml())
     path = tmp_path / "limits.yaml"
     path.write_text("mjcf: arm.xml\ntable_m: 0.05\nlinks: [hand, finger_left, finger_right]\n")
