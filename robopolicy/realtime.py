@@ -110,8 +110,9 @@ class RealTime:
         self._forget_plan()
 
     def close(self) -> None:
-        """End the inference; idempotent."""
+        """End the inference, and a policy that lives elsewhere; idempotent."""
         self._inference.close()
+        getattr(self._policy, "close", lambda: None)()
 
     def act(self, observation: Observation) -> Command:
         """Return where the motion is now, or a hold before the first plan; never waits for a plan."""

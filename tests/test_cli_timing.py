@@ -1,5 +1,6 @@
 """`robopolicy deploy` with a policy that plans beside the loop, a robot that is watched, and limits from a file."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -246,6 +247,19 @@ def test_a_latency_of_simulated_time_is_refused_where_time_is_real(mock, capsys)
     words = ["deploy", "--robot", "mock", "--checkpoint", str(mock), "--latency-ms", "50"]
     assert main(words) == 1
     assert "--latency-ms is of simulated time" in capsys.readouterr().err
+    words = ["deploy", "--robot", "twin:lift", "--checkpoint", str(mock), "--control-rate", "100", "--apart"]
+    assert main(words) == 1
+    assert "--apart is for real time" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_policy_apart_drives_as_one_beside_the_loop(mock):
+    seen = []
+    deploy("mock", mock, max_steps=80, timing=Timing(50.0, apart=True), watch=watching(seen))
+    (plans,) = seen
+    assert plans.arrived
+    assert plans.sources[-1] == "policy"
+    assert not multiprocessing.active_children()
 
 
 def test_the_rate_of_a_policy_need_not_be_the_loops_beside_it():

@@ -4,13 +4,14 @@ import time
 import numpy as np
 import pytest
 
+from robopolicy.agents import Guarded
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import ContractError, UnknownName, UnsafeCommand
 from robopolicy.inference import Simulated, Threaded
 from robopolicy.realtime import RealTime
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.trajectory import OLDER, ensembled
-from robopolicy.types import ActionChunk, Observation, Plan
+from robopolicy.types import ActionChunk, Observation, Plan, Verdict
 
 SPEC = PolicySpec(
     state={"pos": StateSpec(2, ("m",))}, action=ActionSpec("vector", ("x", "y"), ("m",)), rate_hz=10.0,
@@ -326,3 +327,36 @@ def test_a_policy_is_told_of_no_longer_a_delay_than_it_was_trained_for():
     agent.reset(0)
     drive(agent, clock, 500)
     assert {delay for _, _, delay, _ in policy.asked} == {0, 3}
+
+
+class Judge:
+    """A monitor that alarms at its third decision."""
+
+    def __init__(self):
+        self.indices = []
+
+    def reset(self):
+        self.indices = []
+
+    def step(self, decision):
+        self.indices.append(decision.index)
+        state = "alarm" if len(self.indices) == 3 else "nominal"
+        return Verdict(decision.stamp_ns, {}, 1.0, 0.5, 0.1, state, reason="it is lost")
+
+
+def test_a_monitor_hears_of_each_plan_once_before_any_of_it_is_played_and_its_alarm_holds():
+    clock, policy, judge = SimClock(), Walker(), Judge()
+    agent = Guarded(RealTime(policy, clock, Simulated(0.1), generator=np.random.default_rng), judge)
+    agent.reset(0)
+    commands, arrived = drive(agent, clock, 400)
+    assert judge.indices == [0, 1, 2]
+    assert len(arrived) == 3
+    np.testing.assert_array_equal(np.diff(arrived), 80)
+    assert np.isfinite(commands[arrived[0] : arrived[2]]).all()
+    assert np.isnan(commands[arrived[2] :]).all(), "not a row of the plan that it alarmed at"
+    command = agent.act(Observation(clock.now_ns(), {"pos": np.zeros(2, np.float32)}))
+    assert (command.source, command.reason) == ("hold", "it is lost")
+    agent.rearm()
+    agent.replan([])
+    commands, _ = drive(agent, clock, 100)
+    assert np.isfinite(commands[-1]).all(), "put right, it plans anew"

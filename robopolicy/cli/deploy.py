@@ -153,10 +153,8 @@ def deploy(
         recorders = [] if record is None else [_recorder(record, bare.spec, background=not waits)]
         torch.set_num_threads(threads)
         check = partial(check_pace, waits=waits, allow_slow=allow_slow, beside=timing.beside)
-        play = timing.agent(clock, watchdogs)
-        agent = make_agent(
-            running, monitor=monitor, on_alarm=on_alarm, device=check_device(device), check=check, play=play
-        )
+        play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
+        agent = make_agent(running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play)
         stack.callback(getattr(agent, "close", lambda: None))
         robot = bare if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
         safety = make_safety(bare.spec, allowed)

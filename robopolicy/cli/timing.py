@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from robopolicy.cli.arguments import positive
@@ -32,6 +33,10 @@ def add_timing(parser: Any) -> None:
         "(ensemble); made to agree (rtc); none, which jumps (default fade)",
     )  # fmt: skip
     parser.add_argument(
+        "--apart", action="store_true",
+        help="plan in a process of its own: steadier on a busy machine; the policy is in memory twice while it loads",
+    )  # fmt: skip
+    parser.add_argument(
         "--latency-ms", type=_milliseconds, metavar="MS", help="in simulated time: what planning is taken to last"
     )
 
@@ -43,11 +48,13 @@ class Timing:
     control_rate_hz: float | None = None
     seams: str | None = None
     latency_s: float | None = None
+    apart: bool = False
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Timing":
         """Read it off the arguments of `add_timing`."""
-        return cls(args.control_rate, args.seams, None if args.latency_ms is None else args.latency_ms / 1e3)
+        latency_s = None if args.latency_ms is None else args.latency_ms / 1e3
+        return cls(args.control_rate, args.seams, latency_s, args.apart)
 
     @property
     def beside(self) -> bool:
@@ -82,24 +89,29 @@ class Timing:
                 os.sched_setscheduler(0, before, os.sched_param(0))
 
     def require(self, clock: Clock) -> None:
-        """Refuse a simulated latency where time is real.
+        """Refuse a simulated latency where time is real, and a process of its own where it waits.
 
         Raises:
             UsageError: saying so.
         """
         if self.latency_s is not None and not isinstance(clock, SimClock):
             raise UsageError("--latency-ms is of simulated time; here planning takes what it takes: leave it out")
+        if self.apart and isinstance(clock, SimClock):
+            raise UsageError("--apart is for real time; simulated time waits for the policy: leave it out")
 
     def fits(self, spec: PolicySpec, robot: PolicySpec) -> PolicySpec:
         """Return the spec of a policy as the robot must offer it: at any rate if it plans beside the loop."""
         return replace(spec, rate_hz=robot.rate_hz) if self.beside else spec
 
-    def agent(self, clock: Clock, watchdogs: Any = None) -> Callable[..., Any] | None:
+    def agent(
+        self, clock: Clock, watchdogs: Any = None, load: Callable[[], Any] | None = None
+    ) -> Callable[..., Any] | None:
         """Return what makes a `RealTime` of (policy, n, generator), None if the loop plans.
 
         Args:
             clock: the loop's. In simulated time planning takes ``latency_s``, else a thread of its own.
             watchdogs: `robopolicy_hardware.supervisor.Watchdogs`, or None: nothing is watched.
+            load: returns the same policy in another process, where it is to plan if that was asked for; picklable.
         """
         if not self.beside:
             return None
@@ -109,8 +121,12 @@ class Timing:
             from robopolicy.realtime import RealTime
 
             seams = self.seams or "fade"
-            if seams == "rtc":
-                _agree(policy)
+            if self.apart and load is not None:
+                from robopolicy.policies.apart import Apart
+
+                policy = Apart(partial(_prepared, load, seams), threads=_threads())
+            else:
+                policy = _prepared(lambda: policy, seams)
             return RealTime(
                 policy, clock, Simulated(self.latency_s or 0.0) if isinstance(clock, SimClock) else Threaded(), n=n,
                 generator=generator, seams=seams, max_delay=policy.config.max_delay or None,
@@ -129,12 +145,23 @@ def may_last_s(spec: PolicySpec) -> float:
     return max(rows, 0) * spec.period_ns / 1e9
 
 
-def _agree(policy: Any) -> None:
-    """Let a policy's plans agree with the running motion: by the prefixes it was trained with, else by guidance."""
+def _prepared(load: Callable[[], Any], seams: str) -> Any:
+    """Return a policy whose plans, for ``rtc``, agree with the running motion.
+
+    They do by the prefixes it was trained with, else by guidance.
+    """
     from robopolicy.policies.config import RealTimeConfig
 
-    if not policy.config.max_delay and policy.config.real_time is None:
+    policy = load()
+    if seams == "rtc" and not policy.config.max_delay and policy.config.real_time is None:
         policy.config = replace(policy.config, real_time=RealTimeConfig())
+    return policy
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _milliseconds(text: str) -> float:

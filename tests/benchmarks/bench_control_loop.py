@@ -1,10 +1,11 @@
 """The control loop beside inference: how regular its ticks are, and what a change of plan costs in the twin.
 
-python tests/benchmarks/bench_control_loop.py [--minutes 10] [--rate 100] [--checkpoint FOLDER]
+python tests/benchmarks/bench_control_loop.py [--minutes 10] [--rate 100] [--apart] [--checkpoint FOLDER]
 
 The loop is that of ``robopolicy deploy --control-rate``: a watched robot (the mock, seven joints), the safety layer, a
-flow policy that plans all the time in a thread of its own. A period error is how much longer or shorter a tick lasted
-than the period; drift is how far the last tick began from where the first one and the rate put it.
+flow policy that plans all the time in a thread of its own, or with ``--apart`` in a process. A period error is how much
+longer or shorter a tick lasted than the period; drift is how far the last tick began from where the first one and the
+rate put it.
 
 With a checkpoint for twin:lift it is then deployed at a simulated latency of 50, 100 and 200 ms, and the largest step
 of the commanded velocity at changes of plan is set beside the largest inside plans, for what is sent to the arm.
@@ -88,17 +89,19 @@ def small_policy() -> DiffusionPolicy:
     return policy.eval()
 
 
-def measure(minutes: float, rate_hz: float) -> None:
+def measure(minutes: float, rate_hz: float, apart: bool) -> None:
     """Run the loop and print the bar's row."""
     from dataclasses import replace
 
     torch.set_num_threads(1)
     steps = round(minutes * 60 * rate_hz)
-    timing, clock = Timing(control_rate_hz=rate_hz), WallClock()
+    timing, clock = Timing(control_rate_hz=rate_hz, apart=apart), WallClock()
     with ExitStack() as stack:
         bare = Began(replace(SPEC, rate_hz=rate_hz, n_obs=1, horizon=1, n_execute=1), clock)
         limits, watchdogs = read_limits(None, bare.spec)
-        agent = timing.agent(clock, watchdogs)(small_policy(), 1, lambda seed: torch.Generator().manual_seed(seed))
+        agent = timing.agent(clock, watchdogs, small_policy)(
+            small_policy(), 1, lambda seed: torch.Generator().manual_seed(seed)
+        )
         stack.callback(agent.close)
         robot = watched(bare, watchdogs, stack, lambda: None)
         stack.enter_context(timing.on_time(clock))
@@ -159,11 +162,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--apart", action="store_true", help="the policy in a process of its own")
     parser.add_argument("--checkpoint", help="for twin:lift: measure changes of plan too")
     parser.add_argument("--episodes", type=int, default=5, help="of each latency")
     options = parser.parse_args()
     if options.minutes > 0:
-        measure(options.minutes, options.rate)
+        measure(options.minutes, options.rate, options.apart)
     for latency_s in (0.05, 0.1, 0.2) if options.checkpoint else ():
         at, inside = seams(options.checkpoint, latency_s, options.episodes)
         print(
