@@ -135,9 +135,9 @@ def compare(label: str, twin: Played, real: Played) -> float:
 
 def print_table(names: Sequence[str], real: Played, twin: Played, nominal: Played | None) -> None:
     """Print a row a checkpoint: success and score in the world, in the twin, in the twin before identification."""
-    print(
-        f"\n{'checkpoint':24}{'gym-pusht':>30}{'score':>7}{'planar:pusht':>30}{'score':>7}{NOT_IDENTIFIED if nominal else ''}"
-    )
+    worlds = ["gym-pusht", "planar:pusht"]
+    heading = "".join(f"{world:>30}{'score':>7}" for world in worlds) + (NOT_IDENTIFIED if nominal else "")
+    print(f"\n{'checkpoint':24}{heading}")
     for i in np.argsort(real.successes.mean(axis=1), kind="stable"):
         before = f"{nominal.rate(i).value:9.0%}{nominal.scores[i].mean():7.3f}" if nominal else ""
         print(
