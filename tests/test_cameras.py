@@ -294,6 +294,24 @@ def test_a_robot_without_its_camera_is_not_made(tmp_path):
         RosRobot(config, WallClock(), LocalTopics(Wire()), wait_s=0.5)
 
 
+def test_doctor_looks_at_the_devices_of_a_file(tmp_path, film, quick, monkeypatch):
+    from robopolicy.cli import doctor_ros
+
+    monkeypatch.setattr(doctor_ros, "LISTEN_S", 0.5)
+    there, gone = (
+        next(iter(doctor_ros._of_robot(config_of(tmp_path, name), [], [], {}))) for name in (film, "/dev/video99")
+    )
+    assert (there.level, there.what) == ("ok", "camera front")
+    assert "32 x 24, stamped when it comes: say its latency_s" in there.found
+    assert gone.level == "problem"
+    assert "/dev/video99: there is no such device" in gone.found
+
+
+def config_of(folder, name):
+    (folder / "arm.yaml").write_text(FILE.format(film=name))
+    return load_config(folder / "arm.yaml")
+
+
 @pytest.mark.parametrize(
     ("camera", "says"),
     [

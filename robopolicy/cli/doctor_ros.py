@@ -121,6 +121,9 @@ def _of_robot(
     from robopolicy_hardware.ros.streams import type_of
 
     for what, topic in config.observed().items():
+        if getattr(topic, "uvc", ""):
+            yield _of_device(what, topic)
+            continue
         name = _full(topic.topic)
         there = [one for one in publishers if one.topic == name]
         yield _of_stream(what, topic, type_of(what, topic), there, heard.get(name))
@@ -130,6 +133,23 @@ def _of_robot(
             what, name, kind, [one for one in publishers if one.topic == name],
             [one for one in subscribers if one.topic == name],
         )  # fmt: skip
+
+
+def _of_device(what: str, topic: Any) -> Finding:
+    """Open a camera at this machine and look at its first picture."""
+    from robopolicy_hardware.cameras.topics import device_of
+    from robopolicy_hardware.cameras.uvc import UvcCamera
+
+    camera = UvcCamera(device_of(topic))
+    try:
+        frame = camera.first(LISTEN_S)
+    finally:
+        camera.close()
+    if frame is None:
+        return Finding(what, "problem", camera.trouble or f"{topic.uvc} gives no picture", "name the right device: uvc")
+    height, width, _ = frame.image.shape
+    stamped = "stamped by its driver" if frame.by_device else "stamped when it comes: say its latency_s"
+    return Finding(what, "ok", f"{topic.uvc}: {width} x {height}, {stamped}")
 
 
 def _of_stream(what: str, topic: Any, kind: str, there: Sequence[Any], heard: Any) -> Finding:

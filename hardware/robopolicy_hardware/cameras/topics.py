@@ -11,11 +11,13 @@ from robopolicy_hardware.ros.transport import OnMessage, Publisher, Subscription
 
 def with_devices(transport: Transport, cameras: Mapping[str, CameraTopic]) -> Transport:
     """Return the transport, with those of the cameras that are devices of this machine among its topics."""
-    devices = {
-        topic.topic: Device(topic.uvc, topic.width, topic.height, topic.fps, topic.fourcc)
-        for topic in cameras.values() if topic.uvc
-    }  # fmt: skip
+    devices = {topic.topic: device_of(topic) for topic in cameras.values() if topic.uvc}
     return DeviceTopics(transport, devices) if devices else transport
+
+
+def device_of(topic: CameraTopic) -> Device:
+    """Return what to open for a camera at this machine."""
+    return Device(topic.uvc, topic.width, topic.height, topic.fps, topic.fourcc)
 
 
 class DeviceTopics:

@@ -75,6 +75,13 @@ class UvcCamera:
         """Return the newest picture, None before the first; never waits."""
         return self._newest
 
+    def first(self, timeout_s: float) -> Frame | None:
+        """Wait for a picture; None if none comes."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._newest is None and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        return self._newest
+
     def close(self) -> None:
         """Let the device go; idempotent. A driver that hangs is left to itself."""
         self._closed.set()
