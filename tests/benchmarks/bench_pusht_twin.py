@@ -93,7 +93,8 @@ def ladder(data: Path, folder: Path, steps: int, count: int) -> list[Path]:
         config = TrainConfig(steps=-(-steps * k // count), batch_size=128, num_threads=1, save_every_s=1e9)
         policy = DiffusionPolicy(spec, preset("mlp"))
         train(policy, sampler, training, config, resume=(training / RESUME).exists())
-        shutil.copytree(training, rung)
+        whole = shutil.copytree(training, rung.with_suffix(".part"), dirs_exist_ok=True)
+        Path(whole).rename(rung)
     return rungs
 
 
