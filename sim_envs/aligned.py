@@ -87,9 +87,9 @@ class AlignedTwin:
         """
         if "q" not in state:
             raise SpecMismatch(f"a twin follows joints: want state q ({len(JOINTS)}); there is {', '.join(state)}")
-        self._time.sleep_until(now_ns)
         known = {name: value for name, value in state.items() if name in self.twin.spec.state}
-        present = {**self.twin.read().state, "dq": np.zeros(len(JOINTS)), **known}
+        present = {**self.twin.read().state, "dq": np.zeros(len(JOINTS)), **known}  # before time passes for it
+        self._time.sleep_until(now_ns)
         self.twin.reset_to(present, set_point=set_point)
         if self._follower is not None:
             self._follower.begin()

@@ -9,8 +9,8 @@ from sim_envs.observer_history import turn_between
 from sim_envs.tracked import Tracked
 
 BANDWIDTH_HZ = 3.0  # below 1 / (4 latency) at 64 ms: what the estimate cannot know yet is not chased
-BREAKAWAY = 0.9  # of the friction that holds an object at rest is overcome for it, or small errors would stay
-NEAR_M, NEAR_RAD = 0.001, 0.01  # errors at which that help has half its strength
+BREAKAWAY = 1.2  # of the friction that holds an object at rest is overcome for it, or small errors would stay
+NEAR_M, NEAR_RAD = 0.0004, 0.005  # errors at which that help has half its strength
 
 
 class Follower:

@@ -1,0 +1,300 @@
+"""The aligned twin in the loop: shadow, twin first, offline; the same loop as always."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robopolicy.clock import SimClock
+from robopolicy.errors import ContractError, SpecMismatch, UnknownName, UnsafeCommand, UsageError
+from robopolicy.interfaces import Environment, Robot
+from robopolicy.loop import run_episode
+from robopolicy.spec import PolicySpec, StateSpec
+from robopolicy.testing import EnvironmentContract, RobotContract
+from robopolicy.types import Command, EpisodeMeta, Observation, Step
+from sim_envs.aligned import AlignedTwin
+from sim_envs.experts import make_expert
+from sim_envs.modes import OfflineTwin, Shadow, TwinFirst
+from sim_envs.tasks import make_task
+from sim_envs.tracked import Tracked, measured, place_objects, tracked_of
+from sim_envs.twin import Twin
+
+sys.path.insert(0, str(Path(__file__).parent))
+from aligning import Camera, follow, hidden
+from twin_parts import make_safety
+
+START = {
+    "q": np.array([0.1, -0.1, 0.0, -2.5, 0.0, 2.4, 0.8], np.float32),
+    "gripper": np.array([0.5], np.float32),
+    "cube_pos": np.array([0.5, 0.05, 0.02], np.float32),
+    "cube_quat": np.array([1.0, 0, 0, 0], np.float32),
+}
+
+
+class Still:
+    """An agent that holds."""
+
+    decision = None
+
+    def act(self, observation):
+        return Command(None, "hold")
+
+    def reset(self, seed=0):
+        pass
+
+
+def twin(clock, **more):
+    return Twin(make_task("lift"), clock, **{"cameras": (), "rate_hz": 50.0, **more})
+
+
+def starts(count=10):
+    return {i: ({**START, "cube_pos": START["cube_pos"] + np.float32([0, 0.01 * i, 0])}, None) for i in range(count)}
+
+
+class TestOffline(EnvironmentContract):
+    def make(self, clock):
+        return OfflineTwin(make_task("lift"), clock, starts(), cameras=())
+
+
+class TestTwinFirst(RobotContract):
+    def make(self, clock):
+        real = twin(clock, action="joint")
+        first = TwinFirst(AlignedTwin(make_task("lift"), clock.now_ns(), rate_hz=50.0), real, clock)
+        first.read()
+        return first
+
+
+class TestTwinFirstOfToolPoses(RobotContract):
+    def make(self, clock):
+        first = TwinFirst(AlignedTwin(make_task("lift"), clock.now_ns(), rate_hz=50.0), twin(clock), clock)
+        first.read()
+        return first
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_shadow_follows_the_robot_that_the_policy_drives(seed):
+    clock = SimClock()
+    real = hidden("lift", clock)
+    real.spec = replace(real.spec, rate_hz=50.0)
+    real.reset(seed)
+    shadow = Shadow(AlignedTwin(make_task("lift")))
+    expert = make_expert("lift", real.spec)
+    meta = run_episode(real, expert, clock, make_safety(real.spec), EpisodeMeta("lift", "twin", seed), max_steps=300,
+                       watchers=[shadow], done=lambda _: real.success())  # fmt: skip
+    assert real.success()
+    assert meta.success is None
+    shadow.aligned.advance(clock.now_ns())
+    assert shadow.aligned.twin.success(), "it saw the cube go up"
+    there, here = real.read().state, shadow.aligned.read().state
+    np.testing.assert_allclose(here["cube_pos"], there["cube_pos"], atol=4e-3)
+    np.testing.assert_allclose(here["q"], there["q"], atol=2e-3)
+    health = shadow.health()["twin"]
+    assert health.confidence > 0.5
+    assert (health.restarts, health.recoveries, health.diverged) == (0, 0, "")
+
+
+def test_a_shadow_refuses_a_robot_whose_joints_are_not_seen():
+    shadow = Shadow(AlignedTwin(make_task("lift")))
+    with pytest.raises(SpecMismatch, match=r"want state q \(7\); the robot has tool_pos"):
+        shadow.on_start(EpisodeMeta("", ""), PolicySpec(state={"tool_pos": StateSpec(3, ("m",))}))
+
+
+def test_an_arm_that_tells_nothing_is_said_and_confidence_is_gone():
+    clock = SimClock()
+    real = twin(clock)
+    shadow = Shadow(AlignedTwin(make_task("lift")))
+    assert shadow.health()["twin"].diverged.startswith("the arm was not measured yet")
+    seen = real.read()
+    shadow.on_step(Step(seen, real.stop(), 0, "hold"))
+    assert shadow.health()["twin"].diverged == ""
+    shadow.aligned.advance(1_000_000_000)
+    assert shadow.health()["twin"].diverged.startswith("the arm was not measured for 1.0 s")
+    assert shadow.health()["twin"].confidence == 0.0
+
+
+def test_a_pause_of_an_hour_is_not_made_up_for():
+    aligned = AlignedTwin(make_task("lift"))
+    aligned.begin(START, 0)
+    before = aligned.read().state
+    aligned.advance(3_600_000_000_000)
+    assert aligned.now_ns == 3_600_000_000_000
+    np.testing.assert_allclose(aligned.read().state["cube_pos"], before["cube_pos"], atol=1e-3)
+
+
+def test_without_commands_it_goes_by_the_encoders():
+    clock = SimClock()
+    real = twin(clock, action="joint")
+    real.reset(2)
+    aligned = AlignedTwin(make_task("lift"), action="joint")
+    goal = real.stop() + np.float32([0.3, 0, 0, 0, 0, 0, 0, 0])
+    real.command(goal, 0)
+    for _ in range(100):
+        clock.sleep_until(clock.now_ns() + 10_000_000)
+        seen = real.read()
+        aligned.advance(clock.now_ns())
+        aligned.observe(seen)
+    np.testing.assert_allclose(aligned.joints()[0], real.read().state["q"], atol=1e-4)
+    assert abs(aligned.joints()[0][0] - goal[0]) < 0.01
+    np.testing.assert_allclose(aligned.read().state["gripper"], real.read().state["gripper"], atol=0.03)
+
+
+def test_follower_never_jumps():
+    first = follow("pusht", 1, Camera(), max_s=6.0)
+    second = follow("pusht", 1, Camera(), max_s=6.0, mode="follower")
+    assert second.largest_step_m < 0.0035, "at most 0.22 m/s is commanded: 2.2 mm in 10 ms"
+    assert np.sqrt(np.mean(second.twin[:, 0] ** 2)) < 2.5 * np.sqrt(np.mean(first.twin[:, 0] ** 2))
+
+
+def test_a_follower_is_drawn_to_where_the_object_was_seen_against_friction():
+    aligned = AlignedTwin(make_task("pusht"), mode="follower")
+    start = {**aligned.read().state, "block": np.array([0.55, 0.15, 1.0], np.float32)}
+    aligned.begin(start, 0)
+    seen, steps = {**start, "block": start["block"] + np.float32([0.004, 0, 0.05])}, []
+    for tick in range(1, 200):
+        aligned.advance(tick * 10_000_000)
+        aligned.observe(Observation(tick * 10_000_000, seen))
+        steps.append(aligned.read().state["block"])
+    moved = np.abs(np.diff(np.array(steps), axis=0)).max(axis=0)
+    np.testing.assert_allclose(steps[-1][:2], seen["block"][:2], atol=1e-3)
+    assert steps[-1][2] == pytest.approx(seen["block"][2], abs=0.015)
+    assert moved[0] < 1e-3
+
+
+@pytest.mark.parametrize("action", ["joint", "tool_pose"])
+def test_the_real_arm_does_the_task_that_the_policy_does_in_the_twin(action):
+    clock = SimClock()
+    real = twin(clock, action=action)
+    real.reset(0)
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock)
+    apart = []
+
+    def done(_):
+        apart.append(first.apart)
+        return real.success()
+
+    run_episode(first, make_expert("lift", first.spec), clock, make_safety(first.spec), EpisodeMeta("", "", 0),
+                max_steps=300, done=done)  # fmt: skip
+    assert real.success()
+    assert 0 < max(apart) < 0.12
+    assert isinstance(first, Robot)
+    assert not isinstance(first, Environment)
+
+
+def test_a_real_arm_that_does_not_follow_is_noticed():
+    clock = SimClock()
+    real = twin(clock, action="joint")
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock)
+    first.read()
+    goal = first.stop()
+    goal[1] -= 0.3
+    real.command = lambda values, due_ns: values  # a cable came off
+
+    def go_on():
+        for _ in range(100):
+            first.command(goal, clock.now_ns())
+            clock.sleep_until(clock.now_ns() + 20_000_000)
+            first.read()
+
+    with pytest.raises(UnsafeCommand, match=r"the real arm's joint\d is 0\.\d+ rad from the twin's; at most 0\.35"):
+        go_on()
+
+
+def test_after_a_stop_nothing_jumps():
+    clock = SimClock()
+    real = twin(clock, action="joint")
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock)
+    first.read()
+    goal = first.stop()
+    goal[1] += 0.1
+    for _ in range(15):
+        first.command(goal, clock.now_ns())
+        clock.sleep_until(clock.now_ns() + 20_000_000)
+        first.read()
+    first.stop("enough")
+    real.reset(9)  # somebody moved the arm by hand
+    here = real.read().state["q"]
+    for _ in range(5):
+        clock.sleep_until(clock.now_ns() + 20_000_000)
+    sent = []
+    taken, real.command = real.command, lambda values, due_ns: sent.append(values) or taken(values, due_ns)
+    first.command(first.aligned.twin.stop(), clock.now_ns())
+    np.testing.assert_allclose(sent[0][:7], here, atol=1e-3)
+
+
+def test_a_robot_with_other_commands_cannot_track():
+    clock = SimClock()
+    real = twin(clock)
+    real.spec = replace(real.spec, action=replace(real.spec.action, kind="vector"))
+    with pytest.raises(SpecMismatch, match=r"takes vector \(10\); want joint \(7 or 8\) or tool_pose"):
+        TwinFirst(AlignedTwin(make_task("lift")), real, clock)
+
+
+def test_recorded_starts_by_number_and_other_numbers_are_refused():
+    world = OfflineTwin(make_task("lift"), SimClock(), starts(2), cameras=())
+    world.reset(1)
+    np.testing.assert_allclose(world.read().state["cube_pos"], [0.5, 0.06, 0.02], atol=1e-6)
+    np.testing.assert_allclose(world.read().state["q"], START["q"], atol=1e-6)
+    with pytest.raises(UnknownName, match="no recorded start '2'; valid: 0, 1"):
+        world.reset(2)
+
+
+def test_a_start_in_the_middle_of_a_grasp_keeps_the_cube():
+    clock = SimClock()
+    real = twin(clock, rate_hz=20.0)
+    real.reset(0)
+    expert, held = make_expert("lift", real.spec), []
+    for _ in range(120):
+        seen = real.read()
+        if seen.state["cube_pos"][2] > 0.05:
+            break
+        held.append(real.command(expert.act(seen).values, clock.now_ns()))
+        clock.sleep_until(clock.now_ns() + 50_000_000)
+    height = {}
+    for name, set_point in (("with", held[-1]), ("without", None)):
+        world = OfflineTwin(make_task("lift"), SimClock(), {0: (seen.state, set_point)}, cameras=())
+        world.reset(0)
+        world._clock.sleep_until(1_000_000_000)
+        height[name] = float(world.read().state["cube_pos"][2])
+    assert height["with"] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"q": None}, r"state wants 7 finite number\(s\) q; it has None"),
+        ({"q": np.zeros(6)}, r"state wants 7 finite number\(s\) q"),
+        ({"q": np.full(7, np.nan)}, r"state wants 7 finite number\(s\) q"),
+        ({"gripper": None}, r"state wants 1 finite number\(s\) gripper"),
+        ({"cube_pos": None}, "state has no cube_pos and cube_quat, the pose of cube"),
+        ({"cube_quat": np.zeros(4)}, "is no pose"),
+        ({"cube_quat": np.zeros(3)}, "hold 6 numbers; want a position"),
+    ],
+)
+def test_what_is_no_state_is_refused(change, says):
+    state = {name: value for name, value in {**START, **change}.items() if value is not None}
+    with pytest.raises(ContractError, match=says):
+        twin(SimClock()).reset_to(state)
+
+
+def test_objects_are_found_in_states_and_topics():
+    (block,) = tracked_of(make_task("pusht"))
+    found = measured(block, {"block": np.array([0.1, 0.2, np.pi])}, 5)
+    np.testing.assert_allclose(found.position, [0.1, 0.2, 0.015])
+    np.testing.assert_allclose(np.abs(found.quat), [0, 0, 0, 1], atol=1e-12)
+    assert (found.planar, found.stamp_ns) == (True, 5)
+    assert measured(block, {"other": np.zeros(3)}, 0) is None
+    told = measured(block, {"block pose": np.array([1, 2, 3, 1, 0, 0, 0])}, 0)
+    np.testing.assert_array_equal(told.position, [1, 2, 3])
+    with pytest.raises(UsageError, match="task Still has no tracked objects"):
+        tracked_of(Still())
+    assert not Tracked("cube", ("cube_pos", "cube_quat")).planar
+
+
+def test_a_placed_object_is_at_rest_and_its_quaternion_is_one():
+    world = twin(SimClock())
+    world.data.joint("cube").qvel = 1.0
+    place_objects(world.data, tracked_of(make_task("lift")), {**START, "cube_quat": np.array([1.2, 0, 0, 0])})
+    assert not world.data.joint("cube").qvel.any()
+    assert np.linalg.norm(world.data.joint("cube").qpos[3:]) == pytest.approx(1.0)
