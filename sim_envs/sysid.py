@@ -50,7 +50,7 @@ class Estimate:
     unit: str
     nominal: float
     value: float
-    std_err: float | None  # None if it was not identified
+    std_err: float | None  # None if it was not identified, or is at a bound
     status: str  # "identified", "at a bound" or "kept nominal"
     note: str = ""  # why it was kept
 
@@ -114,7 +114,7 @@ def fit(
         free = np.array([i for i in range(len(unknowns)) if i not in kept], dtype=int)
         values[free] = _off_bounds(unknowns, values)[free]
         values, jacobian = _minimise(unknowns, residuals, values, free, max_iters, step)
-        vague = _vague(unknowns, free, jacobian, residuals(values[:, None])[:, 0], blocks)
+        vague = _vague(unknowns, free, values, jacobian, residuals(values[:, None])[:, 0], blocks)
         if not vague:
             break
         kept |= vague
@@ -137,10 +137,15 @@ def _estimate(unknown: Unknown, value: float, error: float | None, why: str) -> 
     made = Estimate(unknown.name, unknown.unit, unknown.nominal, value, error, "identified")
     if error is None:
         return replace(made, status="kept nominal", note=why)
-    near = NEAR_BOUND * (unknown.high - unknown.low)
-    if min(value - unknown.low, unknown.high - value) < near:
-        return replace(made, status="at a bound", note=f"the bounds are {unknown.low:g} to {unknown.high:g}")
+    if _at_bound(unknown, value):
+        return replace(
+            made, std_err=None, status="at a bound", note=f"the bounds are {unknown.low:g} to {unknown.high:g}"
+        )
     return replace(made, note=why)
+
+
+def _at_bound(unknown: Unknown, value: float) -> bool:
+    return min(value - unknown.low, unknown.high - value) < NEAR_BOUND * (unknown.high - unknown.low)
 
 
 def _notes(unknowns: Sequence[Unknown], kept: dict[int, tuple[str, int | None]]) -> dict[int, str]:
@@ -170,7 +175,7 @@ def _minimise(
         return [found[:, 0] if x.ndim == 1 else found], None, None
 
     if free.size == 0:
-        return start, np.zeros((len(scaled(np.zeros(0))[0][0]), 0))
+        return start, np.zeros((len(residuals(start[:, None])), 0))
     parameters = sysid.ParameterDict()
     for i in free:
         u = unknowns[i]
@@ -255,13 +260,23 @@ def _alike(unknowns: Sequence[Unknown], jacobian: np.ndarray) -> dict[int, tuple
 
 
 def _vague(
-    unknowns: Sequence[Unknown], free: np.ndarray, jacobian: np.ndarray, residual: np.ndarray, blocks: np.ndarray
+    unknowns: Sequence[Unknown],
+    free: np.ndarray,
+    values: np.ndarray,
+    jacobian: np.ndarray,
+    residual: np.ndarray,
+    blocks: np.ndarray,
 ) -> dict[int, tuple[str, int | None]]:
-    """What else to keep at nominal, the vaguest first, until all that are left have a small standard error."""
+    """What else to keep at nominal, the vaguest first, until all that are left have a small standard error.
+
+    Not what is at a bound: there the slope is not zero, and no standard error means anything.
+    """
     kept: dict[int, tuple[str, int | None]] = {}
-    left = free.tolist()
+    inside = [k for k, i in enumerate(free) if not _at_bound(unknowns[i], values[i])]
+    jacobian, left = jacobian[:, inside], free[inside].tolist()
+    inner = list(left)
     while left:
-        columns = jacobian[:, [k for k, i in enumerate(free) if i in left]]
+        columns = jacobian[:, [k for k, i in enumerate(inner) if i in left]]
         covariance = _covariance(columns, residual, blocks)
         errors = np.sqrt(np.diag(covariance))
         k = int(np.argmax(errors))
