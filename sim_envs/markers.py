@@ -13,7 +13,7 @@ from robopolicy.settings import keys, mapping, read_settings
 from robopolicy.types import Observation
 from sim_envs.tracked import PoseMeasurement
 
-OFF_PLANE = 0.06  # of its size that a tag's corners may be off where its plane says: then it is not in that plane
+OFF_PLANE = 0.06  # of its size by which a tag's corner may be off where its plane says; it is not in it if more
 OFF_PX = 2.0  # root mean square of what a free pose may leave, pixels
 
 
