@@ -52,6 +52,7 @@ def run_episode(
             command = agent.act(observation)
             if command.source == "hold" or command.values is None:
                 sent = robot.stop(command.reason)
+                safety.reset()  # what was sent before is not in force any more: go on from where the robot is
             else:
                 sent = robot.command(safety.limit(command.values, observation, clock.now_ns()), due_ns)
             step = Step(observation, sent, due_ns, command.source, command.verdict)

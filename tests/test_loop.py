@@ -208,3 +208,23 @@ def test_work_within_a_period_delays_no_later_tick():
         MockRobot(SPEC, clock), Works(), clock, SafetyLayer(SafetyLimits(), SPEC), META, max_steps=40, watchers=[log]
     )
     assert [step.observation.stamp_ns for step in log.steps] == [k * SPEC.period_ns for k in range(40)]
+
+
+def test_after_a_hold_the_next_command_goes_on_from_where_the_robot_is():
+    """What was sent before the hold is not in force any more: the arm must not jump ahead to it."""
+    spec = PolicySpec(state={"q": StateSpec(1, ("rad",))}, action=ActionSpec("joint", ("a",), ("rad",)), rate_hz=20.0)
+    clock, log = SimClock(), Log()
+    limits = SafetyLimits(max_rate=(1.0,))
+
+    class Hesitates(Ramp):
+        def act(self, observation):
+            self.k = getattr(self, "k", -1) + 1
+            return Command(None, "hold") if self.k == 10 else Command(np.float32([5.0]), "policy")
+
+    run_episode(
+        MockRobot(spec, clock, lag_s=0.5), Hesitates(), clock, SafetyLayer(limits, spec), META, max_steps=13,
+        watchers=[log],
+    )  # fmt: skip
+    sent = np.array([step.sent[0] for step in log.steps])
+    assert sent[9] - sent[10] > 0.1, "it held where it was, behind the command"
+    assert sent[11] - sent[10] <= 0.05 + 0.02, "one step of 1 rad/s, from where it was by then"

@@ -154,6 +154,21 @@ def test_first_command_starts_from_the_measured_pose_and_so_does_one_after_a_pau
     assert layer.limit(target, seen(later_ns, (0.6, 0, 0.3)), later_ns)[0] == pytest.approx(0.625)
 
 
+def test_after_a_stall_it_goes_on_from_the_set_point_in_force():
+    """At 100 Hz fifty ms without a command are a stall: the arm lags behind, and must not be called back."""
+    spec = replace(JOINTS, rate_hz=100.0)
+    layer = SafetyLayer(SafetyLimits(max_rate=(1.0,) * 3, max_accel=(10.0,) * 3), spec)
+    at = {"q": np.zeros(2, np.float32), "gripper": np.zeros(1, np.float32)}
+    goal = np.float32([1.0, 0.0, 0.0])
+    for k in range(50):
+        before = layer.limit(goal, Observation(k * spec.period_ns, at), k * spec.period_ns)
+    now_ns = 49 * spec.period_ns + 50_000_000
+    sent = layer.limit(goal, Observation(now_ns, at), now_ns)
+    assert sent[0] - before[0] == pytest.approx(10.0 * 0.01**2, rel=1e-3), "from there, and from rest"
+    now_ns += 110_000_000
+    assert layer.limit(goal, Observation(now_ns, at), now_ns)[0] == pytest.approx(10.0 * 0.01**2, rel=1e-3), "a pause"
+
+
 def test_from_outside_the_box_it_comes_back_slowly():
     layer = SafetyLayer(SafetyLimits(low=(0.2, -1, 0), high=(0.8, 1, 1), max_speed_m_s=0.5), ARM)
     sent = layer.limit(pose([0.9, 0.0, 0.3]), seen(position=(1.0, 0, 0.3)), 0)

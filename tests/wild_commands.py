@@ -24,7 +24,7 @@ class Log:
     sent: list[np.ndarray] = field(default_factory=list)  # (A,)
     start: list[np.ndarray] = field(default_factory=list)  # (A,) what the step began from
     dt_s: list[float] = field(default_factory=list)  # the time it may use: since the one before, a period at most
-    fresh: list[bool] = field(default_factory=list)  # it began from rest at the measured position
+    fresh: list[bool] = field(default_factory=list)  # it began from rest, as at first and after a stall or a pause
     refused: Counter = field(default_factory=Counter)  # by manner
     wrongly: int = 0  # refused ones that should not be, and the other way round
 
@@ -80,12 +80,13 @@ class Wild:
             self._layer.reset()
             self._previous, self._at = None, self._home.copy()
         elif manner == "pause" and k % 25 == 0:
-            self._now_ns += 3 * self._spec.period_ns
+            self._now_ns += int(self._rng.choice([3, 20])) * self._spec.period_ns
 
     def _give(self, goal: np.ndarray, manner: str) -> None:
-        observation, fresh = self._observation(), self._previous is None
-        elapsed_s = (self._now_ns - self._last_ns) / 1e9
-        fresh = fresh or elapsed_s > 2 * self._spec.period_ns / 1e9
+        observation, forgot = self._observation(), self._previous is None
+        elapsed_s, two_s = (self._now_ns - self._last_ns) / 1e9, 2 * self._spec.period_ns / 1e9
+        fresh = forgot or elapsed_s > two_s
+        measured = forgot or elapsed_s > max(two_s, 0.1)
         begin_s = time.process_time()
         try:
             sent = self._layer.limit(goal, observation, self._now_ns).astype(np.float64)
@@ -98,7 +99,7 @@ class Wild:
         self.log.wrongly += not (np.shape(goal) == sent.shape and bool(np.all(np.isfinite(goal))))
         period_s = self._spec.period_ns / 1e9
         self.log.sent.append(sent)
-        self.log.start.append(self._as_seen() if fresh else self._previous)
+        self.log.start.append(self._as_seen() if measured else self._previous)
         self.log.dt_s.append(period_s if fresh else min(elapsed_s, period_s))
         self.log.fresh.append(fresh)
         self._previous, self._last_ns, self._at = sent, self._now_ns, sent.copy()

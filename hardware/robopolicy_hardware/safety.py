@@ -24,6 +24,7 @@ from robopolicy_hardware.safety_limits import SafetyLimits, arm_joints, limits_f
 __all__ = ["SafetyLayer", "SafetyLimits", "limits_for"]
 
 
+PAUSE_S = 0.1  # without a command a watched robot holds where it is measured then
 ROUNDED = 1e-6  # commands are float32: one that was limited before, as in a replay, passes
 
 
@@ -33,9 +34,10 @@ class SafetyLayer:
     In order: length and finite numbers, freshness of the observation and its pictures, the box, then the speed, step,
     turn and acceleration limits, which shorten the *whole* step by one factor: it keeps its direction (see `Reach`).
     With accelerations it slows down before the end of the box and before a goal that stands. Joint commands are slowed
-    further until no link leaves the workspace or goes below the table (see `Links`). The step starts from
-    the command sent before, or from the measured pose at the first command and after a pause (a ``vector`` action has
-    no measured counterpart: there the first command is taken as it comes). From outside the box the arm comes back at
+    further until no link leaves the workspace or goes below the table (see `Links`). The step starts from the command
+    sent before, after a stall from rest, or from the measured pose at the first command and after a pause of two
+    periods and 0.1 s (a ``vector`` action has no measured counterpart: there the first command is taken as it comes).
+    From outside the box the arm comes back at
     the limited speed.
 
     Args:
@@ -119,6 +121,8 @@ class SafetyLayer:
         if self._previous is not None and elapsed_s <= 2 * period_s:
             return self._previous, min(elapsed_s, period_s)  # a late tick earns no larger step
         self._rest()
+        if self._previous is not None and elapsed_s <= PAUSE_S:
+            return self._previous, period_s  # a stall: the set-point stood where it was
         return self._measured(observation), period_s
 
     def _measured(self, observation: Observation) -> np.ndarray | None:
