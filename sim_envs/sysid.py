@@ -191,16 +191,14 @@ def _minimise(
 def _jacobian(
     unknowns: Sequence[Unknown], residuals: Residuals, values: np.ndarray, free: np.ndarray, step: float
 ) -> np.ndarray:
-    """Central differences where the bounds leave room, one-sided at a bound; (R, len(free)) per scale."""
+    """Forward differences, backward at an upper bound; (R, len(free)) per scale."""
     moves = np.array([unknowns[i].scale for i in free]) * step
-    low = np.maximum(values[free] - moves, [unknowns[i].low for i in free])
-    high = np.minimum(values[free] + moves, [unknowns[i].high for i in free])
-    points = np.repeat(values[:, None], 2 * len(free), axis=1)
-    for k, i in enumerate(free):
-        points[i, k], points[i, len(free) + k] = low[k], high[k]
+    moves = np.where(values[free] + moves > [unknowns[i].high for i in free], -moves, moves)
+    points = np.repeat(values[:, None], 1 + len(free), axis=1)
+    points[free, 1 + np.arange(len(free))] += moves
     found = residuals(points)
-    n = len(free)
-    return (found[:, n:] - found[:, :n]) / (high - low) * (moves / step)
+    slopes: np.ndarray = (found[:, 1:] - found[:, :1]) / (step * np.sign(moves))
+    return slopes
 
 
 def _off_bounds(unknowns: Sequence[Unknown], values: np.ndarray) -> np.ndarray:
