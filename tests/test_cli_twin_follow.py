@@ -1,0 +1,182 @@
+"""`twin follow` beside a served robot, over real DDS; what is wrong is one line."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'robopolicy[ros]'")
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install 'robopolicy[ros]'")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_ros_arm import LOOPBACK
+from served_twin import CONFIGS, Process, serve, until
+
+from robopolicy.cli.main import main
+from robopolicy.topics.config import load_config
+from robopolicy_data.reader import Dataset
+from robopolicy_hardware.ros.codec import message
+from robopolicy_hardware.ros.dds import Topics
+from robopolicy_hardware.ros.local import LocalTopics, Wire
+from robopolicy_hardware.ros.twin_topics import TwinTopics
+from robopolicy_hardware.ros.watching import RobotWatch
+
+os.environ["CYCLONEDDS_URI"] = LOOPBACK
+DOMAIN = 162 + os.getpid() % 60
+LIFT = CONFIGS / "twin_lift.yaml"
+POSE, NUMBER, STRING = "geometry_msgs/msg/PoseStamped", "std_msgs/msg/Float64", "std_msgs/msg/String"
+
+
+def follower(*options):
+    return Process("-m", "robopolicy.cli.main", "twin", "follow", "--robot", f"ros:{LIFT}", "--task", "lift",
+                   "--domain", DOMAIN, *options)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_twin_beside_a_served_robot_and_the_robot_dies(tmp_path):
+    robot = serve(DOMAIN, "--config", LIFT, "--cameras", "--position-noise", "0.0015", "--seed", "3")
+    twin = follower("--publish", "/twin", "--record", tmp_path / "d.zarr")
+    topics = Topics(DOMAIN, node="bystander")
+    try:
+        shown, real = topics.subscribe("/twin/cube_pose", POSE), topics.subscribe("/cube_pose", POSE)
+        confidence, health = topics.subscribe("/twin/confidence", NUMBER), topics.subscribe("/twin/health", STRING)
+        until(lambda: (confidence.newest() or [message(NUMBER)(0.0)])[0].data > 0.9, 90)
+        here, there = (one.newest()[0].pose.position for one in (shown, real))
+        assert np.hypot(here.x - there.x, here.y - there.y) < 8e-3, "the real one has 1.5 mm of noise in each axis"
+        assert here.z == pytest.approx(0.02, abs=4e-3)
+        told = json.loads(health.newest()[0].data)
+        assert set(told) == {"cube", "twin"}
+        assert told["cube"]["accepted"] > 0
+        assert told["twin"]["diverged"] == ""
+        robot.kill()
+        until(lambda: "the arm was not measured for" in json.loads(health.newest()[0].data)["twin"]["diverged"])
+        assert confidence.newest()[0].data == 0.0
+        twin.kill(signal.SIGINT)
+        assert twin.ends() == 0
+        assert twin.says(r"^followed .* Hz: \d+ poses taken, .*the arm was not measured")
+    finally:
+        topics.close()
+        twin.close()
+        robot.close()
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    assert episode.length >= 5
+    assert np.diff(episode.stamps_ns("step")).min() > 0
+    np.testing.assert_allclose(episode.state("cube_pos")[-1][2], 0.02, atol=4e-3)
+
+
+class Robot:
+    """What publishes as the file says, within the process: two joints of seven are enough to see."""
+
+    def __init__(self, wire, config):
+        self.topics = LocalTopics(wire)
+        self.config = config
+        self.joints = self.topics.publisher("/joint_states", "sensor_msgs/msg/JointState")
+        self.cube = self.topics.publisher("/cube_pose", POSE)
+        self.command = self.topics.publisher(config.action.topic, POSE)
+
+    def tell(self, q, cube=None):
+        from robopolicy_hardware.ros.set_points import header
+
+        stamp = header(time.time_ns())
+        names = [f"joint{i}" for i in range(1, 8)]
+        zeros = np.zeros(7)
+        self.joints.send(message("sensor_msgs/msg/JointState")(stamp, names, np.asarray(q, float), zeros, zeros))
+        if cube is not None:
+            self.cube.send(pose(stamp, cube))
+
+
+def pose(stamp, position, quat=(1.0, 0.0, 0.0, 0.0)):
+    point, quaternion = message("geometry_msgs/msg/Point"), message("geometry_msgs/msg/Quaternion")
+    w, x, y, z = quat
+    return message(POSE)(stamp, message("geometry_msgs/msg/Pose")(point(*position), quaternion(x, y, z, w)))
+
+
+def test_streams_are_read_each_at_its_own_newest_and_one_that_is_silent_holds_up_nobody():
+    config, wire = load_config(LIFT), Wire()
+    robot = Robot(wire, config)
+    groups = {"arm": ["state q", "state dq"], "cube": ["state cube_pos", "state cube_quat"]}
+    watch = RobotWatch(config, LocalTopics(wire), groups)
+    robot.tell(np.arange(7))
+    robot.tell(np.arange(7) + 1)
+    now_ns = time.monotonic_ns()
+    assert watch.groups["cube"].newest(now_ns) is None
+    assert "/cube_pose" in watch.groups["cube"].trouble
+    seen = watch.groups["arm"].newest(now_ns)
+    if seen is None:  # streams begin with the second message
+        robot.tell(np.arange(7) + 1)
+        seen = watch.groups["arm"].newest(time.monotonic_ns())
+    np.testing.assert_array_equal(seen.state["q"], np.arange(7) + 1)
+    for _ in range(3):
+        robot.tell(np.arange(7), cube=(0.5, 0.1, 0.02))
+        cube = watch.groups["cube"].newest(time.monotonic_ns())
+    np.testing.assert_allclose(cube.state["cube_pos"], [0.5, 0.1, 0.02])
+    np.testing.assert_allclose(cube.state["cube_quat"], [1, 0, 0, 0])
+    assert watch.groups["cube"].trouble == ""
+    watch.close()
+    watch.close()
+
+
+def test_commands_are_heard():
+    from robopolicy_hardware.ros.set_points import header
+
+    config, wire = load_config(LIFT), Wire()
+    robot, held = Robot(wire, config), np.arange(10, dtype=np.float32)
+    watch = RobotWatch(config, LocalTopics(wire), {"arm": ["state q"]})
+    assert watch.commanded(0, 0, held) is None
+    robot.command.send(pose(header(0), (0.4, 0.1, 0.2)))
+    told = watch.commanded(1, 1, held)
+    np.testing.assert_allclose(told[:3], [0.4, 0.1, 0.2], atol=1e-6)
+    np.testing.assert_allclose(told[3:9], [1, 0, 0, 0, 1, 0], atol=1e-6)
+    assert told[9] == held[9], "nobody told the gripper anything"
+    assert watch.commanded(2, 2, held) is None
+    watch.close()
+
+
+def test_what_the_twin_publishes_is_what_it_is_given():
+    from sim_envs.observer_health import Health
+
+    wire = Wire()
+    topics, listener = TwinTopics(LocalTopics(wire), "/twin/", ["a", "b"], ["cube"]), LocalTopics(wire)
+    kinds = {"joint_states": "sensor_msgs/msg/JointState", "cube_pose": POSE, "confidence": NUMBER, "health": STRING}
+    heard = {name: listener.subscribe(f"/twin/{name}", kind) for name, kind in kinds.items()}
+    health = Health(0.25, 1.5, np.inf, 0.5, diverged="not measured yet")
+    poses = {"cube": (np.array([1.0, 2, 3]), np.array([0.0, 1, 0, 0]))}
+    topics.tell(5_000_000_007, np.array([1.0, 2.0]), np.zeros(2), poses, {"cube": health, "twin": health})
+    states = heard["joint_states"].newest()[0]
+    assert (states.name, states.position.tolist()) == (["a", "b"], [1.0, 2.0])
+    assert (states.header.stamp.sec, states.header.stamp.nanosec) == (5, 7)
+    cube = heard["cube_pose"].newest()[0]
+    assert (cube.pose.position.z, cube.pose.orientation.x, cube.header.frame_id) == (3.0, 1.0, "base")
+    assert heard["confidence"].newest()[0].data == 0.25
+    told = json.loads(heard["health"].newest()[0].data)["cube"]
+    assert told["age_s"] is None, "infinity is not JSON"
+    assert told["diverged"] == "not measured yet"
+    topics.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--robot", "twin:lift", "--task", "lift"], "--robot twin:lift: a twin follows a robot on topics"),
+        (["--robot", "ros:nowhere.yaml", "--task", "lift"], "nowhere.yaml: No such file or directory"),
+        (["--robot", f"ros:{LIFT}", "--task", "lfit"], "no task 'lfit'; valid: lift, pusht"),
+        (["--robot", f"ros:{LIFT}", "--task", "lift", "--pose", "ball=/b"], "no tracked object 'ball'; valid: cube"),
+        (["--robot", f"ros:{LIFT}", "--task", "lift", "--pose", "cube"], "--pose 'cube': want OBJECT=TOPIC"),
+    ],
+)
+def test_what_cannot_be_followed_is_one_line(words, says, capsys):
+    assert main(["twin", "follow", "--domain", str(DOMAIN), *words]) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert says in told[0]
+
+
+def test_a_robot_that_is_silent_is_named(capsys, monkeypatch):
+    monkeypatch.setattr("robopolicy.cli.twin_follow.WAIT_S", 0.2)
+    assert main(["twin", "follow", "--robot", f"ros:{LIFT}", "--task", "lift", "--domain", str(DOMAIN)]) == 1
+    assert "state q: nothing comes on /joint_states" in capsys.readouterr().err
