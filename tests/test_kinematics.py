@@ -95,6 +95,26 @@ def test_the_balls_hold_the_shapes(arm, chain):
             assert lowest <= data.geom_xpos[geom][2] - reach + 1e-9
 
 
+def test_the_corners_hold_a_mesh_and_an_ellipsoid():
+    rng = np.random.default_rng(2)
+    vertices = rng.normal(size=(20, 3)) * (0.1, 0.03, 0.05) + (0.2, 0.0, -0.1)
+    spec = mujoco.MjSpec()
+    spec.add_mesh(name="lump", uservert=vertices.ravel())
+    body = spec.worldbody.add_body(name="link", pos=[0.1, 0.2, 0.3], quat=[0.5, 0.5, 0.1, 0.7])
+    body.add_joint(name="j", axis=[1, 2, 3])
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="lump", pos=[0.05, 0.0, 0.0], quat=[0.9, 0.1, 0.4, 0.0])
+    model = spec.compile()
+    made, data = Chain(**read_chain(model, ["j"])), mujoco.MjData(model)
+    for angle in np.linspace(-3, 3, 20):
+        data.qpos[0] = angle
+        mujoco.mj_forward(model, data)
+        solid = data.geom_xpos[0] + model.mesh_vert @ data.geom_xmat[0].reshape(3, 3).T
+        points = made.forward(np.array([angle]))
+        assert np.all(points.min(axis=0) <= solid.min(axis=0) + 1e-6)
+        assert np.all(points.max(axis=0) >= solid.max(axis=0) - 1e-6)
+        assert np.all(points.max(axis=0) - points.min(axis=0) < 0.8), "and are no farther than they need to be"
+
+
 def test_a_chain_follows_the_command_not_the_file(arm):
     with pytest.raises(UnknownName, match=r"no joint of the MJCF 'elbow'; valid: finger_left, .*joint1"):
         read_chain(arm, ["joint1", "elbow"])

@@ -154,6 +154,16 @@ def test_first_command_starts_from_the_measured_pose_and_so_does_one_after_a_pau
     assert layer.limit(target, seen(later_ns, (0.6, 0, 0.3)), later_ns)[0] == pytest.approx(0.625)
 
 
+def test_from_nowhere_nothing_is_sent():
+    layer = SafetyLayer(limits_for(JOINTS), JOINTS)
+    at = {"q": np.float32([0.1, np.nan]), "gripper": np.zeros(1, np.float32)}
+    with pytest.raises(UnsafeCommand, match="what is measured is not finite"):
+        layer.limit(np.zeros(3, np.float32), Observation(0, at), 0)
+    lost = replace(seen(), state={**seen().state, "tool_pos": np.float32([np.inf, 0, 0])})
+    with pytest.raises(UnsafeCommand, match="what is measured is not finite"):
+        SafetyLayer(limits_for(ARM), ARM).limit(pose([0.4, 0, 0.3]), lost, 0)
+
+
 def test_after_a_stall_it_goes_on_from_the_set_point_in_force():
     """At 100 Hz fifty ms without a command are a stall: the arm lags behind, and must not be called back."""
     spec = replace(JOINTS, rate_hz=100.0)
@@ -186,6 +196,7 @@ def test_called_twice_at_one_time_moves_once():
     [
         (pose([0.4, np.nan, 0.3]), 0, "not finite: y"),
         (pose([0.4, 0.0, np.inf]), 0, "not finite: z"),
+        (np.array([0.4, 1e39, 0.3, *ROTATION, 1.0]), 0, "not finite: y"),
         (np.zeros(9, np.float32), 0, r"shape \(9,\); want \(10,\)"),
         (np.zeros((1, 10), np.float32), 0, r"want \(10,\)"),
         (pose([0.4, 0, 0.3], np.zeros(6)), 0, "degenerate"),
@@ -332,6 +343,11 @@ def test_unknown_units_are_only_checked():
         ({"low": (0, 0), "high": (1, 1, 1)}, "not below"),
         ({"low": (0, 0, 0), "high": (1, 1, 1), "margin": 0.5}, "not below .* by twice the margin of 0.5"),
         ({"margin": -0.1}, "must not be negative"),
+        ({"table_m": np.nan}, "table_m is nan"),
+        ({"workspace_low": (0, 0, 0)}, "both workspace_low and workspace_high"),
+        ({"workspace_low": (0, 0, 0), "workspace_high": (1, 1, 0)}, "want three m each, low below high"),
+        ({"workspace_low": (0, 0), "workspace_high": (1, 1)}, "want three m each"),
+        ({"links": ("hand",)}, "stay in a workspace or over a table; give one of these"),
         ({"margin": np.nan}, "finite"),
         ({"max_accel": (1.0, 0.0)}, "must be positive"),
         ({"max_rate": (1.0, -1.0)}, "max_rate"),

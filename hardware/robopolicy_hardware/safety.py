@@ -24,6 +24,7 @@ from robopolicy_hardware.safety_limits import SafetyLimits, arm_joints, limits_f
 __all__ = ["SafetyLayer", "SafetyLimits", "limits_for"]
 
 
+LARGEST = float(np.finfo(np.float32).max)
 PAUSE_S = 0.1  # without a command a watched robot holds where it is measured then
 ROUNDED = 1e-6  # commands are float32: one that was limited before, as in a replay, passes
 
@@ -86,6 +87,8 @@ class SafetyLayer:
         """
         wanted = self._accept(action, observation, now_ns)
         start, elapsed_s = self._start(observation, now_ns)
+        if start is not None and not np.isfinite(start[:3] if self._pose else start).all():
+            self._refuse("what is measured is not finite: there is nothing to start from")
         boxed = self._box(wanted)
         sent = boxed if start is None else self._toward(start, boxed, elapsed_s)
         self._previous, self._previous_ns = sent.copy(), now_ns
@@ -96,8 +99,9 @@ class SafetyLayer:
         if np.shape(action) != (dim,):
             self._refuse(f"command has shape {np.shape(action)}; want ({dim},)")
         wanted = np.array(action, dtype=np.float64)
-        if not np.all(np.isfinite(wanted)):
-            self._refuse(f"command is not finite: {self._spec.action.names[int(np.argmin(np.isfinite(wanted)))]}")
+        sound = np.abs(wanted) <= LARGEST  # neither NaN, nor infinite as it will be sent
+        if not sound.all():
+            self._refuse(f"command is not finite: {self._spec.action.names[int(np.argmin(sound))]}")
         pictures = {f"frame of camera {name!r}": ns for name, ns in observation.image_stamps_ns.items()}
         for what, stamp_ns in {"observation": observation.stamp_ns, **pictures}.items():
             age_s = (now_ns - stamp_ns) / 1e9

@@ -56,6 +56,8 @@ class SafetyLimits:
         low, high = self.workspace_low, self.workspace_high
         if low is not None and high is not None and not (len(low) == 3 and _ordered(low, high, 0.0)):
             raise ContractError(f"safety workspace: low {low}, high {high}; want three m each, low below high")
+        if self.links is not None and not self.of_links:
+            raise ContractError("safety links: they are to stay in a workspace or over a table; give one of these too")
         if self.margin < 0:
             raise ContractError(f"safety limit margin is {self.margin}; it must not be negative")
 
