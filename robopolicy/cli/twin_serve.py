@@ -49,6 +49,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     hidden = parser.add_argument_group("what the policy side does not know")
     for option, (_, _, told) in IMPERFECT.items():
         hidden.add_argument(option, type=_seconds, metavar="X", help=told)
+    parser.add_argument("--parameters", type=Path, metavar="FILE.json", help="as `twin identify` wrote them")
     parser.set_defaults(run=run)
 
 
@@ -80,6 +81,7 @@ class _Served:
         from robopolicy_hardware.ros.world_topics import WorldTopics
         from sim_envs.arm import JOINTS
         from sim_envs.imperfections import Imperfect
+        from sim_envs.parameters import apply, load
         from sim_envs.tasks import make_task
         from sim_envs.twin import CAMERAS, Twin
 
@@ -88,13 +90,17 @@ class _Served:
             raise UsageError(f"--commands {args.commands}: {args.config} says what is commanded; leave one of them out")
         kind = (args.commands or "tool_pose") if config is None else config.action.kind
         cameras = _cameras(args.cameras, CAMERAS if config is None else tuple(config.cameras))
-        imperfections = imperfections_of(args)
+        imperfections, parameters = imperfections_of(args), args.parameters and load(args.parameters)
         self._clock, self._rate_hz = WallClock(), args.rate
         rate = {} if config is None else {"rate_hz": config.rate_hz}
         twin = Twin(make_task(args.task), self._clock, cameras=cameras, action=kind, camera_hz=args.camera_hz, **rate)
         self._stack = ExitStack()
         try:
             self._stack.callback(twin.close)
+            if parameters:
+                apply(parameters, twin.model)
+                latency_s = imperfections.command_latency_s + parameters.delay_s
+                imperfections = replace(imperfections, command_latency_s=latency_s)
             robot = Imperfect(twin, imperfections, self._clock, np.random.default_rng(args.seed))
             twin.reset(args.seed)
             twin.read()  # the first picture is slow
