@@ -102,7 +102,8 @@ def test_pictures_in_a_folder(tmp_path):
     ("device", "says"),
     [
         (Device("/dev/video99"), "/dev/video99: there is no such device; is it plugged in?"),
-        (Device("97"), "97: it does not open; does somebody else use it"),
+        (Device("97"), "97: there is no such device; is it plugged in?"),
+        (Device(__file__), f"{__file__}: it does not open; does somebody else use it"),
     ],
 )
 def test_what_is_not_there_is_named_and_tried_again(device, says, quick):
@@ -253,8 +254,12 @@ def test_a_robot_behind_topics_with_a_camera_at_this_machine(tmp_path, film, qui
     with robot_of(tmp_path, FILE.format(film=film)) as robot:
         assert robot.spec.cameras == {"front": CameraSpec(24, 32)}
         first = until(lambda: readable(robot))
-        second = until(lambda: (o := readable(robot)) and o.image_stamps_ns["front"] > first.stamp_ns and o)
-        assert second.stamp_ns == second.image_stamps_ns["front"], "an instant is when the picture was captured"
+
+        def at_a_picture():
+            seen = readable(robot)
+            return seen and seen.stamp_ns == seen.image_stamps_ns["front"] > first.stamp_ns and seen
+
+        second = until(at_a_picture)  # an instant is when a picture was captured
         age_s = (time.monotonic_ns() - second.stamp_ns) / 1e9
         assert 0.01 <= age_s < 30, "its latency is taken off"
         assert second.images["front"][..., 1:].max() < 8

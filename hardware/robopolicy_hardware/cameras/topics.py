@@ -1,6 +1,6 @@
 """Cameras at this machine beside the topics of a robot: whoever subscribes to one does not see the difference."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from robopolicy.topics.config import CameraTopic
@@ -9,9 +9,9 @@ from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.transport import OnMessage, Publisher, Subscription, Transport
 
 
-def with_devices(transport: Transport, cameras: Mapping[str, CameraTopic]) -> Transport:
+def with_devices(transport: Transport, cameras: Iterable[CameraTopic]) -> Transport:
     """Return the transport, with those of the cameras that are devices of this machine among its topics."""
-    devices = {topic.topic: device_of(topic) for topic in cameras.values() if topic.uvc}
+    devices = {topic.topic: device_of(topic) for topic in cameras if topic.uvc}
     return DeviceTopics(transport, devices) if devices else transport
 
 

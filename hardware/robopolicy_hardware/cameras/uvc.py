@@ -170,7 +170,8 @@ def open_capture(device: Device) -> Any:
     what: int | str = int(device.path) if device.path.isdecimal() else device.path
     live = isinstance(what, int) or what.startswith("/dev/")
     backend = cv2.CAP_V4L2 if live and Path("/dev").is_dir() and hasattr(cv2, "CAP_V4L2") else cv2.CAP_ANY
-    if isinstance(what, str) and what.startswith("/dev/") and not Path(what).exists():
+    node = f"/dev/video{what}" if isinstance(what, int) else what
+    if backend == cv2.CAP_V4L2 and not Path(node).exists():  # OpenCV would say so on the terminal, at every try
         raise ContractError("there is no such device; is it plugged in?")
     capture = cv2.VideoCapture(what, backend)
     if not capture.isOpened():

@@ -12,6 +12,7 @@ from robopolicy.alignment import Aligned, Aligner
 from robopolicy.errors import ConfigError, ContractError, RobopolicyError, StaleFrame
 from robopolicy.topics.config import CameraTopic, NumbersTopic
 from robopolicy.topics.messages import PICTURES, numbers, stamp_ns
+from robopolicy_hardware.cameras.topics import with_devices
 from robopolicy_hardware.ros.transport import Transport
 
 KEEP_S = 0.5  # of every stream, or as old as the oldest may be; pictures are large
@@ -47,6 +48,7 @@ class Streams:
         self, topics: Mapping[str, CameraTopic | NumbersTopic], transport: Transport, max_age_s: float
     ) -> None:
         self._topics, self._max_age_s = dict(topics), max_age_s
+        transport = with_devices(transport, [topic for topic in topics.values() if isinstance(topic, CameraTopic)])
         self._lock = threading.Lock()
         self._seen: dict[str, Any] = {}  # the first message of a camera, `First` of numbers
         self._trouble: dict[str, str] = {}  # why a stream's newest message was not taken
