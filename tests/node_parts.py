@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from robopolicy.clock import WallClock
+from robopolicy.errors import UsageError
 from robopolicy.loop import run_episode
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.types import Command, Decision, EpisodeMeta, Verdict
@@ -59,7 +60,7 @@ class MockRig:
     """A `Rig` around a mock robot and a scripted agent, with the real loop, limits, watchdogs and topics."""
 
     def __init__(self, transport, name="/robopolicy", agent=None, watchdogs=None, max_steps=10**6):
-        self.clock = WallClock()
+        self.clock, self.rival = WallClock(), ""
         self.inner = MockRobot(JOINTS, self.clock)
         self.robot = Supervised(self.inner, watchdogs or Watchdogs(silent_s=5.0))
         self.agent, self.max_steps, self.closed = agent or Sways(), max_steps, 0
@@ -68,6 +69,10 @@ class MockRig:
             transport, self.robot, self.clock, name=name, hardware="mock", counts=self.safety.counts,
             plan_latency_s=lambda: 0.02,
         )  # fmt: skip
+
+    def require_alone(self):
+        if self.rival:
+            raise UsageError(f"{self.rival} publishes on /commands too")
 
     def run(self, agent, done):
         meta = EpisodeMeta("sway", "mock", 3)

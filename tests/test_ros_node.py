@@ -105,6 +105,23 @@ def test_what_is_asked_out_of_turn_is_refused(made, steps, then, says):
         getattr(node, then)()
 
 
+def test_nothing_is_activated_or_started_beside_another_who_commands(made):
+    one = made()
+    one.node.configure()
+    one.rig.rival = "/moveit"
+    with pytest.raises(UsageError, match="/moveit publishes on /commands too"):
+        one.node.activate()
+    assert one.node.phase == "inactive"
+    one.rig.rival = ""
+    one.node.activate()
+    one.rig.rival = "/moveit"
+    with pytest.raises(UsageError, match="/moveit publishes on /commands too"):
+        one.node.start()
+    assert not one.node.running
+    one.rig.rival = ""
+    assert one.node.start() == "running"
+
+
 def test_a_stop_before_anything_is_no_error(made):
     assert made().node.stop("panic") == "nothing to stop: not configured"
 

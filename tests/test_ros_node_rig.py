@@ -193,6 +193,13 @@ def test_the_lifecycle_node_opens_a_robot_behind_topics_of_its_own_executor(tmp_
         until(lambda: node.executor is not None)
         ears = Ears(far, "/policy")
         assert node.change_state("configure"), node.logged
+        rival = RclpyTopics()
+        rival.publisher("/commands", "sensor_msgs/msg/JointState")
+        assert not node.change_state("activate")
+        want = "activate: 2 publish on /commands (/policy, /robopolicy); two would fight over the robot: stop the other"
+        assert node.logged[-1] == ("error", want)
+        rival.close()
+        node.logged.clear()
         assert node.change_state("activate")
         assert node.call("/policy/start").success
         until(lambda: ears.now["state"] == "running", 60)

@@ -33,6 +33,17 @@ class NodeRig:
             self._open(stack, transport, name)
             self._stack = stack.pop_all()
 
+    def require_alone(self) -> None:
+        """Refuse to drive beside somebody else who commands the robot; raises UsageError naming who it is."""
+        for topic in self._commanded:
+            others = len(self._transport.publishers(topic)) - 1
+            if others > 0:
+                named = getattr(self._transport, "publishing_nodes", lambda topic: [])(topic)
+                who = f" ({', '.join(named)})" if named else ""
+                raise UsageError(
+                    f"{others + 1} publish on {topic}{who}; two would fight over the robot: stop the other"
+                )
+
     def run(self, agent: Callable[[Agent], Agent], done: Callable[[Observation], bool]) -> EpisodeMeta:
         """Run one episode, as `Rig` says."""
         from robopolicy.loop import run_episode
@@ -66,8 +77,10 @@ class NodeRig:
         self._timing = timing = Timing(parameters.control_rate or None, parameters.seams or None)
         self._clock = make_clock(parameters.robot, realtime=True)
         spec = read_spec(parameters.checkpoint)
-        self._inner = bare = _robot(parameters, self._clock, spec, transport, name)
+        bare, self._commanded = _robot(parameters, self._clock, spec, transport, name)
+        self._inner = bare
         stack.callback(bare.close)
+        self._transport = transport
         self._world = bare if isinstance(bare, Environment) else None
         offers = f"robot {parameters.robot}"
         timing.fits(spec, bare.spec).require_from(bare.spec, needs=f"checkpoint {parameters.checkpoint}", offers=offers)
@@ -117,13 +130,14 @@ class Lent:
         self._opened = []
 
 
-def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name: str) -> Robot:
+def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name: str) -> tuple[Robot, list[str]]:
+    """Return the robot, and the topics on which it is commanded."""
     from robopolicy.cli.worlds import make_robot
 
     rate_hz = parameters.control_rate or None
     kind, _, path = parameters.robot.partition(":")
     if kind != "ros" or not path:
-        return make_robot(parameters.robot, clock, spec, cameras=tuple(spec.cameras), rate_hz=rate_hz)
+        return make_robot(parameters.robot, clock, spec, cameras=tuple(spec.cameras), rate_hz=rate_hz), []
     from robopolicy.topics.config import load_config
     from robopolicy_hardware.ros.node_overrides import said_otherwise
     from robopolicy_hardware.ros.node_parameters import as_told
@@ -132,7 +146,8 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name
     with said_otherwise(path, parameters.topics, "the topics of the robot") as told:
         config = as_told(load_config(told or path), name, parameters)
     try:
-        return RosRobot(config, clock, transport, cameras=tuple(spec.cameras), rate_hz=rate_hz)
+        robot = RosRobot(config, clock, transport, cameras=tuple(spec.cameras), rate_hz=rate_hz)
+        return robot, [one.topic for one in (config.action, config.action.gripper) if one is not None]
     except (ConfigError, ContractError, StaleFrame, UsageError) as error:
         raise type(error)(f"{path}: {error}") from error
 

@@ -21,6 +21,10 @@ class Rig(Protocol):
 
     robot: Supervised
 
+    def require_alone(self) -> None:
+        """Refuse to drive beside somebody else who commands the robot; raises UsageError naming who it is."""
+        ...
+
     def run(self, agent: Callable[[Agent], Agent], done: Callable[[Observation], bool]) -> EpisodeMeta:
         """Run one episode with the loop and watchers that ``robopolicy deploy`` has.
 
@@ -74,16 +78,18 @@ class RobotNode:
             self.phase = "inactive"
 
     def activate(self) -> None:
-        """Let episodes start; nothing moves yet."""
+        """Let episodes start; nothing moves yet. UsageError if somebody else commands the robot too."""
         with self._lock:
             self._require("activate", "inactive")
+            self._opened().require_alone()
             self.phase = "active"
 
     def start(self) -> str:
         """Start an episode in a thread of its own; return that it runs.
 
         Raises:
-            UsageError: if the node is not active, an episode runs already, or the robot is in a fault.
+            UsageError: if the node is not active, an episode runs already, the robot is in a fault, or somebody else
+                commands it too.
         """
         with self._lock:
             self._require("start", "active")
@@ -92,6 +98,7 @@ class RobotNode:
                 raise UsageError("an episode runs already; stop it first")
             if rig.robot.state == "fault":
                 raise UsageError(f"the robot is in a fault: {rig.robot.reason}; put it right, then reset")
+            rig.require_alone()
             self._stopping.clear()
             self.ended = ""
             self._episode = self._worker.submit(self._run, rig)

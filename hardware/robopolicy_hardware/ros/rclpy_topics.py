@@ -67,6 +67,11 @@ class RclpyTopics:
         """Return the type that each publisher of a topic has, our own among them."""
         return [found.topic_type for found in self.node.get_publishers_info_by_topic(topic)]
 
+    def publishing_nodes(self, topic: str) -> list[str]:
+        """Return the full name of the node of each publisher of a topic, our own among them."""
+        found = self.node.get_publishers_info_by_topic(topic)
+        return [f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in found]
+
     def close(self) -> None:
         """Leave all topics, and end a node of our own; idempotent."""
         for one in self._opened:

@@ -88,7 +88,10 @@ class Node:
     def get_publishers_info_by_topic(self, topic_name):
         with _LOCK:
             found = [e for e in _ENDPOINTS if isinstance(e, _Publisher) and e.topic == _full(topic_name)]
-        return [SimpleNamespace(topic_type=e.kind.name, node_name=e.node._name) for e in found]
+        return [
+            SimpleNamespace(topic_type=e.kind.name, node_name=e.node._name, node_namespace=e.node._namespace)
+            for e in found
+        ]
 
     def destroy_node(self):
         for one in list(self.mine):
