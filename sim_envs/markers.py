@@ -14,6 +14,7 @@ from robopolicy.types import Observation
 from sim_envs.tracked import PoseMeasurement
 
 OFF_PLANE = 0.06  # of its size by which a tag's corner may be off where its plane says; it is not in it if more
+OFF_CORNER_PX = 1.5  # the same in pixels, which is more for a small tag: corners are found no better
 OFF_PX = 2.0  # root mean square of what a free pose may leave, pixels
 
 
@@ -136,9 +137,9 @@ class MarkerFinder:
         level = [(marker, pixels) for marker, pixels in tags if marker.plane is not None]
         if not level:
             return self._free(tags, camera)
-        found = [self._on_plane(marker, pixels, camera) for marker, pixels in level]
-        off, pose = min(found, key=lambda item: item[0])
-        return pose if off <= OFF_PLANE else None
+        found = [(*self._on_plane(marker, pixels, camera), _edge(pixels)) for marker, pixels in level]
+        off, pose, edge = min(found, key=lambda item: item[0])
+        return pose if off <= max(OFF_PLANE, OFF_CORNER_PX / edge) else None
 
     def _on_plane(self, marker: Marker, pixels: np.ndarray, camera: Calibration) -> tuple[float, np.ndarray]:
         """Return how far the corners are off, in sizes, and T_base_object by where their rays meet the plane."""
@@ -162,6 +163,11 @@ class MarkerFinder:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(turn)[0], shift.ravel()
         return camera.T_base_cam @ pose
+
+
+def _edge(pixels: np.ndarray) -> float:
+    """Mean length of a tag's edges, pixels."""
+    return float(np.linalg.norm(pixels - np.roll(pixels, 1, axis=0), axis=1).mean())
 
 
 def _upright(marker: Marker, met: np.ndarray) -> tuple[float, np.ndarray]:
