@@ -7,15 +7,15 @@ import numpy as np
 
 from robopolicy.types import ActionChunk, Observation
 
-Limit = Callable[[ActionChunk, np.ndarray, Observation], tuple[ActionChunk, np.ndarray]]
+Told = tuple[np.ndarray, np.ndarray]
+Limit = Callable[[ActionChunk, np.ndarray, Observation, Told | None], tuple[ActionChunk, np.ndarray]]
 
 
 class Follower(Protocol):
     """What a `Robot` has beside, whose controller interpolates: it takes a motion at once."""
 
-    @property
-    def following(self) -> bool:
-        """Whether the newest word to the controller was a motion; a stop ends it."""
+    def told(self) -> "Told | None":
+        """Return position (A,) and velocity (A,) per second of the motion now; None without one: a stop ends it."""
         ...
 
     def follow(self, chunk: ActionChunk, velocities: np.ndarray) -> None:
@@ -46,7 +46,8 @@ class Following:
     Args:
         robot: takes motions.
         agent: whose motion it is.
-        limit: acts on a motion, given the newest observation, as the safety layer does on a command.
+        limit: acts on a motion, given the newest observation and what it takes over from, as the safety layer does on
+            a command.
     """
 
     def __init__(self, robot: Any, agent: Planning, limit: Limit) -> None:
@@ -66,10 +67,11 @@ class Following:
 
     def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
         """Send the motion ahead if it is another one, and the command; return what was really sent (A,)."""
-        if self._agent.plans != self._sent or not self._robot.following:
+        told = self._robot.told()
+        if self._agent.plans != self._sent or told is None:
             ahead = self._agent.ahead(self.spec.period_ns)
             if ahead is not None and self._seen is not None:
-                self._robot.follow(*self._limit(*ahead, self._seen))
+                self._robot.follow(*self._limit(*ahead, self._seen, told))
                 self._sent = self._agent.plans
         sent: np.ndarray = self._robot.command(action, due_ns)
         return sent

@@ -46,6 +46,7 @@ class Stepped(SimClock):
         self._offset_ns = sure_offset_ns(None)
         self.received, self.came_ns, self.fingers = [], [], []  # messages and when they came, numbers
         self.track, self.track_ns = [], []  # (J,) a, b every 2 ms
+        self.late_ns = lambda: 0  # by how much more a loop sleeps than it wanted to
         self._at, self._speed = np.array(home, np.float64), np.zeros(2)
         self._motion = None
         topics = LocalTopics(wire)
@@ -55,6 +56,7 @@ class Stepped(SimClock):
         self._say()
 
     def sleep_until(self, stamp_ns):
+        stamp_ns += self.late_ns() if stamp_ns > self.now_ns() else 0
         while self.now_ns() < stamp_ns:
             super().sleep_until(min(self.now_ns() + STEP_NS, stamp_ns))
             self._at, self._speed = self._desired(self.now_ns())

@@ -173,6 +173,18 @@ def test_every_limit_acts_on_every_point_before_any_is_sent(rig):
     assert track[:, 0].max() > 0.09, "it went as far as it may"
 
 
+def test_a_loop_that_comes_late_hands_over_where_the_controller_is(rig):
+    """Limits that act all the time, ticks of uneven length: no motion begins elsewhere than where the last one is."""
+    rng = np.random.default_rng(0)
+    rig.clock.late_ns = lambda: int(rng.integers(0, 8) * MS)
+    rig.run(500, SafetyLimits(max_rate=(0.1, 0.1, 5.0), max_accel=(1.0, 1.0, 50.0)))
+    assert len(moves(rig.clock.received)) >= 5
+    assert np.ptp(np.array(rig.clock.track), axis=0).max() > 0.1
+    speeds = np.diff(np.array(rig.clock.track)[::5], axis=0) / 0.01
+    assert np.abs(speeds).max() <= 0.1 * 1.02
+    assert np.abs(np.diff(speeds, axis=0)).max() <= 1.0 * 0.01 * 3, "between the points it is the controller's cubics"
+
+
 def test_a_stop_brakes_and_then_holds(rig):
     rig.run(300)
     before = len(rig.clock.received)
@@ -237,7 +249,7 @@ def test_what_is_no_motion_is_refused_and_nothing_is_sent(rig):
         with pytest.raises(UnsafeCommand, match=why):
             rig.robot.follow(chunk, velocities)
     assert rig.clock.received == []
-    assert not rig.robot.following
+    assert rig.robot.told() is None
     rig.robot.close()
     with pytest.raises(UnsafeCommand, match="the robot is closed"):
         rig.robot.follow(ActionChunk(stamps, values, now_ns), rest)
@@ -248,9 +260,10 @@ def test_a_watched_robot_passes_motions_on_unless_there_is_a_reason_not_to(rig):
     stamps = rig.clock.now_ns() + TICK_NS * np.arange(1, 4, dtype=np.int64)
     chunk = ActionChunk(stamps, np.zeros((3, 3), np.float32), 0)
     robot.follow(chunk, np.zeros((3, 3)))
-    assert (len(rig.clock.received), robot.following) == (1, True)
+    assert len(rig.clock.received) == 1
+    np.testing.assert_allclose(robot.told(), [[0, 0, 0.5], [0, 0, 0]])
     robot.fault("it smells")
-    assert not robot.following
+    assert robot.told() is None
     with pytest.raises(UnsafeCommand, match="fault: it smells"):
         robot.follow(chunk, np.zeros((3, 3)))
     assert len(moves(rig.clock.received)) == 1

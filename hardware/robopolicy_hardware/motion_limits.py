@@ -15,25 +15,34 @@ SAME = 1e-6  # units of the action
 
 
 def limit_motion(
-    safety: Any, chunk: ActionChunk, velocities: np.ndarray, observation: Observation
+    safety: Any,
+    chunk: ActionChunk,
+    velocities: np.ndarray,
+    observation: Observation,
+    told: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[ActionChunk, np.ndarray]:
     """Return the motion (H', A) and its velocities (H', A) as ``safety`` allows it, which itself stays as it is.
 
-    It goes on from the command that ``safety`` let through last. What no limit touches stays as it is; else velocities
-    are the slopes between the points, and the motion lasts longer, up to `SETTLE_S`, to end at rest.
+    It goes on from what the robot was told, or from the command that ``safety`` let through last. What no limit touches
+    stays as it is; else velocities are the slopes between the points, and the motion lasts longer, up to `SETTLE_S`, to
+    end at rest.
 
     Args:
         safety: a `robopolicy_hardware.safety.SafetyLayer` of a robot whose period is the distance of the points.
         chunk: (H, A) points, the first due a period after the last command.
         velocities: (H, A) per second.
         observation: newest; how old it is was judged with the last command.
+        told: position (A,) and velocity (A,) of the motion that this one takes over from, now; None without one.
 
     Raises:
         UnsafeCommand: if a point may not be sent at all; then nothing of it may.
     """
-    ahead = copy.copy(safety)  # it replaces what it remembers, and changes none of it in place
-    ahead.counts = Counter()
     step_ns = int(np.diff(chunk.stamps_ns)[0]) if len(chunk.stamps_ns) > 1 else ONE_NS
+    if told is None:  # what it remembers is replaced by `limit`, never changed in place
+        ahead = copy.copy(safety)
+        ahead.counts = Counter()
+    else:
+        ahead = safety.going_on(*told, int(chunk.stamps_ns[0]) - step_ns)
     wanted, stamps = list(chunk.values), list(map(int, chunk.stamps_ns))
     allowed: list[np.ndarray] = []
     for k in range(len(wanted) + round(SETTLE_S * 1e9 / step_ns)):

@@ -1,5 +1,6 @@
 """The last word on a command: finite, fresh, in the box, no faster than allowed. Not a certified safety function."""
 
+import copy
 import math
 from collections import Counter
 from typing import Any
@@ -71,6 +72,20 @@ class SafetyLayer:
         self._previous: np.ndarray | None = None  # (A,) as sent
         self._previous_ns = 0
         self._rest()
+
+    def going_on(self, previous: np.ndarray, velocity: np.ndarray, now_ns: int) -> "SafetyLayer":
+        """Return a copy that goes on from another command than the last, for an action whose elements are its axes.
+
+        Args:
+            previous: (A,) in force at ``now_ns``.
+            velocity: (A,) of it, per second.
+            now_ns: robot clock.
+        """
+        ahead = copy.copy(self)  # what is remembered is replaced by `limit`, never changed in place
+        ahead.counts = Counter()
+        ahead._previous, ahead._previous_ns = np.array(previous, np.float64), now_ns
+        ahead._velocity, ahead._goal = np.array(velocity, np.float64), ahead._previous
+        return ahead
 
     def _rest(self) -> None:
         """It stands: the next step begins with no velocity."""

@@ -138,10 +138,10 @@ class Supervised:
             self._sent, self._sent_s, self.state, self.reason = sent.copy(), time.monotonic(), "running", ""
         return sent
 
-    @property
-    def following(self) -> bool:
-        """Whether the newest word to the arm was a motion, of a robot that takes them."""
-        return bool(getattr(self._robot, "following", False))
+    def told(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return position and velocity (A,) of the motion now, of a robot that takes motions; None without one."""
+        now: tuple[np.ndarray, np.ndarray] | None = self._robot.told()  # type: ignore[attr-defined]
+        return now
 
     def follow(self, chunk: ActionChunk, velocities: np.ndarray) -> None:
         """Pass a whole motion on to a robot that takes them (`robopolicy.following`); refused as `command` is."""

@@ -34,11 +34,6 @@ class Motions:
         self._names, self._frame = names, topic.frame
         self._told: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # stamps (H,), positions, velocities (H, J)
 
-    @property
-    def running(self) -> bool:
-        """Whether the newest word was a motion; it may be over, and is held then."""
-        return self._told is not None
-
     def begin(self, chunk: ActionChunk, velocities: np.ndarray, now_ns: int) -> Any:
         """Return the message of the rows (H, J) that are still due after ``now_ns``, robot clock.
 

@@ -16,7 +16,6 @@ from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, State
 from robopolicy.topics.config import TopicConfig, load_config
 from robopolicy.topics.messages import action_spec, decoded, picture
 from robopolicy.types import ActionChunk, Observation
-from robopolicy_hardware.cameras.topics import with_devices
 from robopolicy_hardware.ros.holding import HELD, command_frame, require_measured
 from robopolicy_hardware.ros.motions import BRAKE_S, Motions
 from robopolicy_hardware.ros.set_points import of_action, of_gripper
@@ -62,7 +61,6 @@ class RosRobot:
         wait_s: float = WAIT_S,
     ) -> None:
         config = _with_cameras(config, cameras)
-        transport = with_devices(transport, config.cameras)
         self._config, self._clock = config, clock
         rate_hz = rate_hz or config.rate_hz
         of_action(config.action, 1.0 / rate_hz)  # refuses what cannot be commanded, before anything is waited for
@@ -141,10 +139,16 @@ class RosRobot:
         self._publish(values, arm=told is None)
         return values.astype(np.float32)
 
-    @property
-    def following(self) -> bool:
-        """Whether the newest word to the arm was a motion; a stop ends it."""
-        return self._motions is not None and self._motions.running
+    def told(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return position (A,) and velocity (A,) of the motion now; None without one: a stop ends it.
+
+        A gripper with its own topic stands where it was commanded last, or else where it was measured.
+        """
+        now = None if self._motions is None else self._motions.at(self._clock.now_ns())
+        if now is None:
+            return None
+        rest = (self._measured() if self._sent is None else self._sent)[len(now[0]) :]
+        return np.concatenate([now[0], rest]), np.concatenate([now[1], np.zeros(len(rest))])
 
     def follow(self, chunk: ActionChunk, velocities: np.ndarray) -> None:
         """Publish a whole motion (H, A), each row due at its stamp; of a gripper with its own topic, nothing.
