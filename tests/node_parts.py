@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Sways:
 
     def __init__(self, before=lambda step: None):
         self.decision, self._before, self.step, self.statistic = None, before, 0, 0.25
+        self._verdict = None
 
     def reset(self, seed=0):
         self.step = 0
@@ -43,7 +45,7 @@ class Sways:
     def act(self, observation):
         self._before(self.step)
         self.step += 1
-        self.decision, verdict = None, None
+        self.decision, verdict = None, self._verdict if self.step % 5 == 2 else None  # some say it twice
         if self.step % 5 == 1:
             chunk = np.zeros((1, 4, 3), np.float32)
             self.decision = Decision(self.step // 5, observation.stamp_ns, np.zeros(2, np.float32), chunk, 2)
@@ -52,6 +54,7 @@ class Sways:
                 observation.stamp_ns, {"overlap": self.statistic}, self.statistic, 1.0, 0.125,
                 "alarm" if alarm else "nominal", 0.002, "overlap is high" if alarm else "",
             )  # fmt: skip
+            self._verdict = verdict
         goal = np.float32([0.3 * np.sin(self.step / 10), 0.1, 0.5])
         return Command(goal, "policy", verdict)
 
@@ -64,7 +67,8 @@ class MockRig:
         self.inner = MockRobot(JOINTS, self.clock)
         self.robot = Supervised(self.inner, watchdogs or Watchdogs(silent_s=5.0))
         self.agent, self.max_steps, self.closed = agent or Sways(), max_steps, 0
-        self.safety = SafetyLayer(limits_for(JOINTS), JOINTS)
+        # Old observations are allowed: it is the node that must not command after a stop.
+        self.safety = SafetyLayer(replace(limits_for(JOINTS), max_age_s=60.0), JOINTS)
         self.topics = StatusTopics(
             transport, self.robot, self.clock, name=name, hardware="mock", counts=self.safety.counts,
             plan_latency_s=lambda: 0.02,

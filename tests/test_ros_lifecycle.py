@@ -101,6 +101,9 @@ def test_transitions_open_run_hold_and_release(serve):
     assert served.call("start") == (False, "start: the node is unconfigured; it must be active")
     assert node.change_state("configure")
     until(lambda: ears.now["state"] == "idle")
+    kept = {one.topic: one.qos.durability.name for one in node.mine if hasattr(one, "qos")}
+    assert kept["/robopolicy/status"] == "TRANSIENT_LOCAL"
+    assert kept["/diagnostics"] == kept["/robopolicy/failure_score"] == "VOLATILE"
     assert served.call("start") == (False, "start: the node is inactive; it must be active")
     assert node.change_state("activate")
     assert served.call("start") == (True, "running")
