@@ -16,7 +16,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install 'ro
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_ros_arm import LOOPBACK
-from served_twin import CONFIGS, Bystander, outcome, policy, serve, until
+from served_twin import CONFIGS, Bystander, Process, outcome, policy, serve, until
 
 os.environ["CYCLONEDDS_URI"] = LOOPBACK  # read once, when the first participant is made
 DOMAINS = itertools.cycle(range(161, 229))  # a world each: one that was killed is seen for another ten seconds
@@ -114,6 +114,11 @@ def killed(bystander, domain, config):
         node.ends()
     finally:
         node.close()
+    return at_rest_after(bystander)
+
+
+def at_rest_after(bystander):
+    """Wait until no more commands come; return the fastest joint's speed 100 ms after the last one, rad/s."""
     until(lambda: time.monotonic_ns() - bystander.commands[-1][0] > 1_000_000_000)
     last_ns = bystander.commands[-1][0]
     came, _, _, velocities = bystander.states(last_ns - 200_000_000)
@@ -238,3 +243,62 @@ def test_a_new_start_is_a_topic_and_its_seed_says_which(world):
         places.append(bystander.states()[2][-1])
     np.testing.assert_allclose(places[0], places[2], atol=1e-3)
     assert np.abs(places[0] - places[1]).max() > 0.01
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A policy that lifts the cube in nine starts of ten, on numbers alone: 40 demonstrations, 600 steps."""
+    from robopolicy.cli.record import record
+    from robopolicy.cli.train import train
+
+    folder = tmp_path_factory.mktemp("learned")
+    record("twin:lift", folder / "d.zarr", 40, seed=0)
+    states = ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat")
+    settings = {"steps": 600, "batch_size": 128, "device": "cpu", "num_threads": 1}
+    train(folder / "d.zarr", folder / "policy", states=states, n_obs=2, horizon=16, n_execute=8, settings=settings)
+    return folder / "policy"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("world", [LIFT], indirect=True)
+def test_deploy_solves_the_task_with_what_it_learned_and_its_kill_is_a_hold(learned, world, tmp_path):
+    _, bystander, domain, config = world
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("max_age_s: 0.5\n")  # the machine may be busy
+    words = ["-m", "robopolicy.cli.main", "deploy", "--robot", f"ros:{config}", "--checkpoint", learned,
+             "--domain", domain, "--control-rate", 50, "--limits", limits, "--max-steps", 400]  # fmt: skip
+    assert any(solved(bystander, seed, words) for seed in (11, 12, 13, 14))
+    afresh(bystander, 15)
+    since_ns, node = time.monotonic_ns(), Process(*words)
+    try:
+        until(lambda: drives(node, bystander, since_ns), 120)
+        node.kill(signal.SIGKILL)
+        node.ends()
+    finally:
+        node.close()
+    assert at_rest_after(bystander) < RESTS
+
+
+def solved(bystander, seed, words):
+    """Deploy at a new start until the cube is up or the episode over, then end it in order; return which it was."""
+    afresh(bystander, seed)
+    since_ns, node = time.monotonic_ns(), Process(*words)
+    try:
+        until(lambda: bystander.successes[-1] or node.process.poll() is not None, 120)
+        up = bystander.successes[-1]
+        if up:
+            until(lambda: "/robopolicy" in bystander.topics.nodes())
+            node.kill(signal.SIGTERM)
+        assert node.ends() == (143 if up else 0), node.lines
+    finally:
+        node.close()
+    bystander.require_no_jump(since_ns)
+    return up
+
+
+def afresh(bystander, seed):
+    """Ask for a new start and wait until it is there."""
+    at = bystander.states()[2][-1]
+    bystander.reset(seed)
+    until(lambda: np.abs(bystander.states()[2][-1] - at).max() > 1e-3 and not bystander.successes[-1])
