@@ -1,4 +1,4 @@
-"""The lifecycle node, with the fake rclpy; the same suite with the real one where ROS is (marker ros2)."""
+"""The lifecycle node, with the fake rclpy; and once through with the real one where ROS is (marker ros2)."""
 
 import importlib
 import importlib.util
@@ -229,3 +229,76 @@ def test_options_win_over_the_file_and_ros_over_both(serve, tmp_path):
     args.transport = "dds"
     with pytest.raises(UsageError, match="--ros-args are for rclpy"):
         args.run(args)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--transport", "dds"], "the node has no robot: --robot ros:fr3.yaml, or robot:=ros:fr3.yaml as a param"),
+        (["--transport", "dds", "--robot", "mock"], "the node has no checkpoint: --checkpoint runs/lift, or "),
+        (["--namespace", "a b"], "'/a b/robopolicy' is no node's name"),
+        (["--transport", "dds", "--params-file", "no.yaml"], "no.yaml: No such file or directory; want a ROS 2 param"),
+    ],
+)
+def test_what_the_command_lacks_is_one_line(capsys, words, says):
+    assert main(["node", *words]) == 1
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.ros2
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
+def test_with_real_rclpy_transitions_and_services_do_what_they_do_with_the_fake():
+    import rclpy
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+    from std_srvs.srv import Trigger
+
+    lifecycle = importlib.import_module(OURS)
+    rigs, contexts, made = [], [], rclpy.Context
+
+    def open_rig(parameters, transport, name):
+        rigs.append(MockRig(transport, name))
+        return rigs[-1]
+
+    def context():
+        contexts.append(made())
+        return contexts[-1]
+
+    lifecycle.rclpy.Context = context
+    args = {"name": "policy", "namespace": "", "domain": None, "ros_args": ["--ros-args", "-p", "control_rate:=100"]}
+    thread = threading.Thread(target=lifecycle.run_lifecycle_node, args=(Parameters(), open_rig), kwargs=args)
+    thread.start()
+    until(lambda: contexts)
+    lifecycle.rclpy.Context = made
+    far = RclpyTopics()
+    try:
+        ears = Ears(far, "/policy")
+
+        def call(kind, name, request):
+            client = far.node.create_client(kind, f"/policy/{name}")
+            assert client.wait_for_service(timeout_sec=30)
+            future = client.call_async(request)
+            until(future.done, 60)
+            return future.result()
+
+        def change(transition):
+            request = ChangeState.Request()
+            request.transition.id = transition
+            return call(ChangeState, "change_state", request).success
+
+        assert change(Transition.TRANSITION_CONFIGURE)
+        assert change(Transition.TRANSITION_ACTIVATE)
+        assert call(Trigger, "start", Trigger.Request()).success
+        until(lambda: ears.now["state"] == "running" and ears.scores)
+        told = call(Trigger, "stop", Trigger.Request())
+        assert (told.success, told.message) == (True, "hold: asked by ~/stop")
+        assert change(Transition.TRANSITION_DEACTIVATE)
+        assert change(Transition.TRANSITION_CLEANUP)
+        assert [rig.closed for rig in rigs] == [1]
+    finally:
+        far.close()
+        contexts[0].try_shutdown()
+        thread.join(60)
+    assert not thread.is_alive()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.timing import SEAMS
 from robopolicy.errors import UsageError
 
 DEFAULT_NAME = "robopolicy"
@@ -33,6 +34,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--control-rate", type=positive, metavar="HZ", help="plan beside the loop, command at this rate"
     )
+    parser.add_argument("--seams", choices=SEAMS, help="how plans follow each other beside the loop (default fade)")
     parser.add_argument("--device", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads of the policy (default 1)")
     parser.add_argument("--seed", type=at_least(0), metavar="N", help="of a simulated world and the policy's samples")

@@ -66,9 +66,11 @@ class Parameters:
 
     def require(self) -> None:
         """Refuse parameters that name no robot or no policy; raises UsageError."""
-        for name, example in (("robot", "ros:config/fr3.yaml"), ("checkpoint", "runs/lift")):
+        for name, example in (("robot", "ros:fr3.yaml"), ("checkpoint", "runs/lift")):
             if not getattr(self, name):
-                raise UsageError(f"the parameter {name!r} is empty; say which, as in {name}:={example}")
+                raise UsageError(
+                    f"the node has no {name}: --{name} {example}, or {name}:={example} as a parameter of ROS"
+                )
 
 
 def load_parameters(path: Path | str, node: str) -> Parameters:
