@@ -22,6 +22,7 @@ from sim_envs.twin import Twin
 TICK_NS = 10_000_000  # of corrections: 100 Hz
 GAP_NS = 2_000_000_000  # without a call after which time is not made up for
 GRIP_SLACK = 0.001  # m by which a finger may differ from its encoder, so that the twin's grip keeps its force
+UNTOLD_NS = 500_000_000  # without a command after which the twin's arm is driven by the encoders alone
 LEAD_S = 0.02  # by which the twin's own joint references lag behind a set-point that moves
 ARM_SILENT_S = 0.5  # without encoders after which the twin is called diverged
 SQUEEZE = 0.1  # of the opening that a gripper is closed beyond where it is, when nobody says what it was told
@@ -44,6 +45,7 @@ class AlignedTwin:
             forces: nothing ever jumps, at the price of a lag.
         finders: what else sees objects in an observation, as `sim_envs.markers.MarkerFinder`.
         prepare: told the compiled model, to give it other parameters.
+        delay_s: from a command until the real arm begins to follow it.
         twin: further arguments of `Twin`.
     """
 
@@ -58,6 +60,7 @@ class AlignedTwin:
         mode: Literal["observer", "follower"] = "observer",
         finders: Sequence[Finder] = (),
         prepare: Callable[[Any], None] | None = None,
+        delay_s: float = 0.0,
         **twin: Any,
     ) -> None:
         self._time, self._finders = SimClock(start_ns), tuple(finders)
@@ -70,7 +73,8 @@ class AlignedTwin:
         data = self.twin.data if self._follower is None else self._follower.target
         self.observer = Observer(self.twin.model, data, self.objects, joints, settings or ObserverSettings())
         self._slack = np.array([0.0] * len(JOINTS) + [GRIP_SLACK] * len(FINGERS))
-        self.begun = self._commanded = False
+        self.begun, self._delay_ns = False, round(delay_s * 1e9)
+        self._told_ns: int | None = None  # when the newest command was due
         self._sent: np.ndarray | None = None
         self._arm_ns: int | None = None  # stamp of the newest encoders
 
@@ -95,7 +99,7 @@ class AlignedTwin:
             self._follower.begin()
         self.observer.reset()
         self.observer.note(self.now_ns)
-        self.begun, self._commanded = True, set_point is not None
+        self.begun, self._told_ns = True, None if set_point is None else now_ns
         self._sent, self._arm_ns = set_point, now_ns
 
     def meet(self, state: Mapping[str, np.ndarray], now_ns: int) -> None:
@@ -118,13 +122,13 @@ class AlignedTwin:
         Raises:
             UnsafeCommand: as `Twin.command`.
         """
-        self._sent = self.twin.command(values, due_ns)
-        self._commanded = True
+        self._sent = self.twin.command(values, due_ns + self._delay_ns)
+        self._told_ns = max(due_ns, self.now_ns)
         return self._sent.copy()
 
     def stop(self) -> np.ndarray:
         """Stop the twin's arm, as the real one was; return what it holds (A,)."""
-        self._sent = self.twin.stop()
+        self._sent, self._told_ns = self.twin.stop(), self.now_ns
         return self._sent.copy()
 
     def set_point(self) -> np.ndarray:
@@ -141,8 +145,8 @@ class AlignedTwin:
 
     def advance(self, now_ns: int) -> None:
         """Let the physics come up to ``now_ns``."""
-        if now_ns - self.now_ns > GAP_NS and self.begun:
-            self.begin(self.twin.read().state, now_ns)
+        if now_ns - self.now_ns > GAP_NS:
+            self._skip(now_ns)
         while (left_ns := now_ns - self.now_ns) > 0:
             if self._follower is not None:
                 self._follower.pull()
@@ -204,19 +208,30 @@ class AlignedTwin:
         """Free the renderer; idempotent."""
         self.twin.close()
 
+    def _skip(self, now_ns: int) -> None:
+        """Let time pass without physics: what was believed stays, and is believed less from now on."""
+        state = self.twin.read().state
+        self._time.sleep_until(now_ns)
+        self.twin.reset_to(state, set_point=self._sent)
+        if self._follower is not None:
+            self._follower.begin()
+        self.observer.reset()
+        self.observer.note(self.now_ns)
+
     def _encoders(self, seen: Observation) -> None:
         self._arm_ns = seen.stamp_ns
-        q, dq = seen.state["q"], seen.state.get("dq", np.zeros(len(JOINTS)))
+        q, dq = seen.state["q"], seen.state.get("dq")
         slack = self._slack
         if "gripper" in seen.state:
             opening = float(seen.state["gripper"][0])
         else:
             opening, slack = 0.0, np.where(slack > 0, np.inf, 0.0)  # the fingers go by the commands alone
         fingers = [opening * FINGER_TRAVEL] * len(FINGERS)
-        self.observer.encoders(seen.stamp_ns, np.array([*q, *fingers]), np.array([*dq, 0.0, 0.0]), slack)
-        if not self._commanded:
+        speeds = None if dq is None else np.array([*dq, 0.0, 0.0])
+        self.observer.encoders(seen.stamp_ns, np.array([*q, *fingers]), speeds, slack)
+        if self._told_ns is None or self.now_ns - self._told_ns > UNTOLD_NS:
             grip = opening if opening > 0.95 else max(0.0, opening - SQUEEZE)
-            self.twin.command(self._going(q, dq, grip), self.now_ns)
+            self.twin.command(self._going(q, np.zeros(len(JOINTS)) if dq is None else dq, grip), self.now_ns)
 
     def _going(self, q: np.ndarray, dq: np.ndarray, grip: float) -> np.ndarray:
         """The set-point that keeps the arm going as it does, (A,)."""

@@ -108,6 +108,7 @@ class MarkerFinder:
         if settings.dictionary not in names:
             raise UnknownName("ArUco dictionary", settings.dictionary, names)
         self._cv2, self._settings = cv2, settings
+        self._seen_ns: dict[str, int] = {}  # stamp of each camera's last picture
         self._markers = {marker.id: marker for marker in settings.markers}
         parameters = cv2.aruco.DetectorParameters()
         parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_CONTOUR
@@ -115,10 +116,14 @@ class MarkerFinder:
         self._detector = cv2.aruco.ArucoDetector(which, parameters)
 
     def __call__(self, seen: Observation) -> Iterator[PoseMeasurement]:
-        """Return where objects were when each picture of a calibrated camera was taken."""
+        """Return where objects were when each new picture of a calibrated camera was taken."""
         for name, camera in self._settings.cameras.items():
-            if name in seen.images:
-                yield from self.find(seen.images[name], camera, seen.image_stamps_ns.get(name, seen.stamp_ns))
+            if name not in seen.images:
+                continue
+            stamp_ns = seen.image_stamps_ns.get(name, seen.stamp_ns)
+            if self._seen_ns.get(name) != stamp_ns:
+                self._seen_ns[name] = stamp_ns
+                yield from self.find(seen.images[name], camera, stamp_ns)
 
     def find(self, picture: np.ndarray, camera: Calibration, stamp_ns: int) -> list[PoseMeasurement]:
         """Return the objects seen in a picture (H, W, 3) uint8 RGB, each once: by the tag that fits its plane best."""

@@ -107,6 +107,7 @@ def test_pictures_of_an_observation_are_looked_at_with_their_own_stamps():
     finder = MarkerFinder(MarkerSettings((Marker(NUMBER, "cube", 0.03, plane=0.04),), {"front": seen_by}))
     seen = Observation(9, {}, {"front": front, "other": front}, {"front": 5, "other": 6})
     assert [one.stamp_ns for one in finder(seen)] == [5]
+    assert list(finder(seen)) == [], "a picture is looked at once"
     assert list(finder(Observation(9, {}))) == []
     assert finder.find(np.full((480, 640, 3), 128, np.uint8), seen_by, 0) == []
 

@@ -140,6 +140,40 @@ def test_without_commands_it_goes_by_the_encoders():
     np.testing.assert_allclose(aligned.read().state["gripper"], real.read().state["gripper"], atol=0.03)
 
 
+@pytest.mark.parametrize("without", ["dq", "gripper"])
+def test_a_stream_that_the_robot_does_not_have_is_missing_and_not_zero(without):
+    clock = SimClock()
+    real = twin(clock)
+    real.reset(1)
+    aligned = AlignedTwin(make_task("lift"))
+    goal = real.stop() + np.float32([0, 0.3, 0, 0, 0, 0, 0, 0, 0, -0.5])
+    for tick in range(25):
+        clock.sleep_until(tick * 10_000_000)
+        seen = real.read()
+        aligned.advance(clock.now_ns())
+        aligned.observe(replace(seen, state={k: v for k, v in seen.state.items() if k != without}))
+        real.command(goal, clock.now_ns())
+        aligned.command(goal, clock.now_ns())
+    assert np.abs(real.read().state["dq"]).max() > 0.1
+    np.testing.assert_allclose(aligned.read().state["dq"], real.read().state["dq"], atol=0.02)
+    np.testing.assert_allclose(aligned.read().state["gripper"], real.read().state["gripper"], atol=0.05)
+
+
+def test_a_command_that_nobody_repeats_gives_way_to_the_encoders():
+    clock = SimClock()
+    real = twin(clock, action="joint")
+    aligned = AlignedTwin(make_task("lift"), action="joint")
+    seen = real.read()
+    aligned.observe(seen)
+    aligned.command(real.stop() + np.float32([0.8, 0, 0, 0, 0, 0, 0, 0]), 0)  # but the arm stays where it is
+    for tick in range(1, 150):
+        clock.sleep_until(tick * 10_000_000)
+        aligned.advance(clock.now_ns())
+        aligned.observe(real.read())
+    aligned.advance(clock.now_ns() + 10_000_000)
+    np.testing.assert_allclose(aligned.joints()[0], real.read().state["q"], atol=2e-4)
+
+
 def test_follower_never_jumps():
     first = follow("pusht", 1, Camera(), max_s=6.0)
     second = follow("pusht", 1, Camera(), max_s=6.0, mode="follower")

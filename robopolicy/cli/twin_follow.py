@@ -30,6 +30,11 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
         "--pose", nargs="+", default=[], metavar="OBJECT=TOPIC", help="objects' poses on PoseStamped topics"
     )
     parser.add_argument("--markers", type=Path, metavar="FILE.yaml", help="tags on the objects, seen by the cameras")
+    parser.add_argument(
+        "--noise", nargs=2, type=positive, default=(1.5, 1.5), metavar=("MM", "DEG"),
+        help="standard deviation of objects' poses, each axis (default 1.5 1.5)",
+    )  # fmt: skip
+    parser.add_argument("--pose-hz", type=positive, default=30.0, metavar="HZ", help="of objects' poses (default 30)")
     parser.add_argument("--parameters", type=Path, metavar="FILE.json", help="as `twin identify` wrote them")
     parser.add_argument(
         "--mode", choices=("observer", "follower"), default="observer",
@@ -83,7 +88,8 @@ class Following:
         self._watch.groups["arm"].wait(WAIT_S)
         self.aligned = AlignedTwin(
             task, self._clock.now_ns(), action=config.action.kind, mode=args.mode, cameras=tuple(args.cameras),
-            prepare=_prepare(args.parameters), finders=_finders(args.markers), rate_hz=config.rate_hz,
+            finders=_finders(args.markers), settings=_settings(args.noise, args.pose_hz), rate_hz=config.rate_hz,
+            **_prepared(args.parameters),
         )  # fmt: skip
         stack.callback(self.aligned.close)
         self._told = None
@@ -199,13 +205,24 @@ def _groups(config: Any, objects: Any, poses: list[str], markers: bool) -> tuple
     return groups, extra
 
 
-def _prepare(path: Path | None) -> Any:
+def _prepared(path: Path | None) -> dict[str, Any]:
+    """Return what makes an `AlignedTwin` have identified parameters."""
     if path is None:
-        return None
+        return {}
     from sim_envs.parameters import apply, load
 
     parameters = load(path)
-    return lambda model: apply(parameters, model)
+    return {"prepare": lambda model: apply(parameters, model), "delay_s": parameters.delay_s}
+
+
+def _settings(noise: tuple[float, float], rate_hz: float) -> Any:
+    from dataclasses import replace
+    from math import radians
+
+    from sim_envs.observer import POSITION, TURN, ObserverSettings
+
+    position, turn = replace(POSITION, measured=noise[0] / 1e3), replace(TURN, measured=radians(noise[1]))
+    return ObserverSettings(position, turn, rate_hz=rate_hz)
 
 
 def _finders(path: Path | None) -> tuple[Any, ...]:
