@@ -17,6 +17,7 @@ Residuals = Callable[[np.ndarray], np.ndarray]  # (P, B) values, B points -> (R,
 
 WIDE = 0.3  # a standard error above this part of the unknown's scale: the measurements say nothing about it
 ALIKE = 0.999  # two estimates correlated beyond this cannot be told apart, however many measurements there are
+CLEAR = 3.0  # standard errors by which a fit has to be worse to be worse
 NEAR_BOUND = 1e-3  # of the range between the bounds
 
 
@@ -78,13 +79,22 @@ class Fit:
 
 
 def fit(
-    unknowns: Sequence[Unknown], residuals: Residuals, *, blocks: np.ndarray, max_iters: int = 40, step: float = 1e-4
+    unknowns: Sequence[Unknown],
+    residuals: Residuals,
+    *,
+    blocks: np.ndarray,
+    max_iters: int = 40,
+    step: float = 1e-4,
+    start: np.ndarray | None = None,
 ) -> Fit:
     """Identify ``unknowns``, keep at nominal what the measurements cannot tell, and identify the others again.
 
     Standard errors are robust to residuals that hang together within a block (the sandwich of Liang and Zeger,
     Longitudinal data analysis using generalized linear models, 1986): a model that is wrong somewhere makes them
-    larger, where the textbook's formula would call them tiny. They still assume that the model could be right.
+    larger, where the textbook's formula would call them tiny. They still assume that the model could be right, and
+    that a slope means something: so what is identified has also to fit significantly worse when it is moved by a
+    noticeable part of its scale to either side, everything else unchanged. Contacts, whose slopes are jagged, often
+    fail that.
 
     Args:
         unknowns: P of them.
@@ -92,6 +102,7 @@ def fit(
         blocks: (R,) int, which residuals hang together, such as half a second of one recording.
         max_iters: of each optimisation.
         step: of the finite differences, in parts of each unknown's scale.
+        start: (P,) where to look first; None is the nominal values.
 
     Raises:
         ContractError: if the residuals at the nominal values are not finite, or are fewer than the unknowns.
@@ -99,13 +110,13 @@ def fit(
     """
     nominal = np.array([unknown.nominal for unknown in unknowns])
     scale = np.array([unknown.scale for unknown in unknowns])
-    start = residuals(nominal[:, None])[:, 0]
-    if not np.isfinite(start).all():
+    before = residuals(nominal[:, None])[:, 0]
+    if not np.isfinite(before).all():
         raise ContractError("the simulation of the nominal parameters is not finite; check model and commands")
-    if len(start) <= len(unknowns) or len(blocks) != len(start):
-        raise ContractError(f"{len(start)} measurements of {len(blocks)} in blocks, for {len(unknowns)} unknowns")
+    if len(before) <= len(unknowns) or len(blocks) != len(before):
+        raise ContractError(f"{len(before)} measurements of {len(blocks)} in blocks, for {len(unknowns)} unknowns")
     free = np.arange(len(unknowns))
-    first = _off_bounds(unknowns, nominal)
+    first = _off_bounds(unknowns, nominal if start is None else start)
     jacobian = _jacobian(unknowns, residuals, first, free, step)
     condition = _condition(jacobian)
     kept = _alike(unknowns, jacobian)
@@ -115,6 +126,7 @@ def fit(
         values[free] = _off_bounds(unknowns, values)[free]
         values, jacobian = _minimise(unknowns, residuals, values, free, max_iters, step)
         vague = _vague(unknowns, free, values, jacobian, residuals(values[:, None])[:, 0], blocks)
+        vague = vague or _flat(unknowns, free, values, residuals, blocks)
         if not vague:
             break
         kept |= vague
@@ -125,7 +137,7 @@ def fit(
     notes = _notes(unknowns, kept)
     return Fit(
         tuple(_estimate(u, float(values[i]), errors.get(i), notes.get(i, "")) for i, u in enumerate(unknowns)),
-        float(np.sqrt(np.mean(start**2))),
+        float(np.sqrt(np.mean(before**2))),
         float(np.sqrt(np.mean(end**2))),
         condition,
         _condition(jacobian),
@@ -288,6 +300,32 @@ def _vague(
         kept[left[k]] = why, other
         del left[k]
     return kept
+
+
+def _flat(
+    unknowns: Sequence[Unknown], free: np.ndarray, values: np.ndarray, residuals: Residuals, blocks: np.ndarray
+) -> dict[int, tuple[str, int | None]]:
+    """What else to keep at nominal: the one that may best be moved to a side without a significantly worse fit."""
+    inside = [int(i) for i in free if not _at_bound(unknowns[i], values[i])]
+    if not inside:
+        return {}
+    points = np.repeat(values[:, None], 1 + 2 * len(inside), axis=1)
+    for k, i in enumerate(inside):
+        u = unknowns[i]
+        for side, sign in enumerate((-1, 1)):
+            points[i, 1 + 2 * k + side] = np.clip(values[i] + sign * WIDE * u.scale, u.low, u.high)
+    _, block = np.unique(blocks, return_inverse=True)
+    costs = np.zeros((block.max() + 1, points.shape[1]))
+    np.add.at(costs, block, residuals(points) ** 2)
+    worse = costs[:, 1:] - costs[:, :1]  # (blocks, 2 a parameter)
+    spread = worse.std(axis=0, ddof=1) / np.sqrt(len(worse)) if len(worse) > 1 else np.zeros(worse.shape[1])
+    score = (worse.mean(axis=0) / np.maximum(spread, 1e-300)).reshape(-1, 2).min(axis=1)
+    k = int(np.argmin(score))
+    if score[k] > CLEAR:
+        return {}
+    u = unknowns[inside[k]]
+    why = f"moved by {WIDE * u.scale:.2g} {u.unit}".rstrip() + " to one side it fits no worse"
+    return {inside[k]: (why, None)}
 
 
 def _pairs(names: Sequence[str], covariance: np.ndarray) -> list[tuple[str, str, float]]:

@@ -22,6 +22,7 @@ NOISE = np.array([2e-4, 2e-4, 1e-3, 1e-3, np.radians(0.6)])  # m, m, m, m, rad o
 LEAD = 0.03  # m, of the target before a pusher that goes around the T
 ORBIT = 0.135  # m, from the T's centroid, at which it goes around it
 CLIP = 3.0  # standard deviations of the noise, from which on a residual counts linearly and not squared
+PUSHER_KG = 1.0
 NAMES = ("pusher_x", "pusher_y")
 
 
@@ -76,7 +77,7 @@ def build() -> mujoco.MjModel:
         )  # fmt: skip
     pusher = spec.worldbody.add_body(name="pusher", pos=[0, 0, 0.02])
     pusher.add_geom(
-        name="pusher", type=geom.mjGEOM_CYLINDER, size=[RADIUS, 0.018, 0], mass=1.0, condim=3, priority=2,
+        name="pusher", type=geom.mjGEOM_CYLINDER, size=[RADIUS, 0.018, 0], mass=PUSHER_KG, condim=3, priority=2,
         contype=4, conaffinity=2,
     )  # fmt: skip
     for name, axis in zip(NAMES, ([1, 0, 0], [0, 1, 0]), strict=True):
@@ -290,23 +291,52 @@ def _touches(states: np.ndarray) -> bool:
     return bool(distance(np.array(own)).min() < RADIUS + 0.004)
 
 
-def identify(recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Physics, tuple[Fit, Fit]]:
+SCALE = Unknown("scale", "", 1.0, 0.3, 3.0, 0.4, 3)  # of all the servo's forces: what only a load can show
+
+
+def identify(
+    recordings: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator
+) -> tuple[Physics, tuple[Fit, Fit]]:
     """Return the physics and how well it is known: the servo where nothing touches, then the T where it is pushed.
 
     One after the other, because a contact that begins a millimetre earlier goes elsewhere: all at once, least squares
-    on the T stops in the first of many small valleys, far from the servo's true gains.
+    on the T stops in the first of many small valleys, far from the servo's true gains. For the same reason the T's
+    begins at the best of 60 draws.
     """
-    found, fits = NOMINAL, []
-    for unknowns, touching in ((SERVO, False), (CONTACT, True)):
-        windows = Windows(recordings, touching=touching)
-        base, names = found, [unknown.name for unknown in unknowns]
+    free = Windows(recordings, touching=False)
 
-        def residuals(points: np.ndarray, windows=windows, base=base, names=names) -> np.ndarray:
-            return windows.residuals([replace(base, **dict(zip(names, column, strict=True))) for column in points.T])
+    def alone(points: np.ndarray) -> np.ndarray:
+        return free.residuals([replace(NOMINAL, **_named(SERVO, column)) for column in points.T])
 
-        fits.append(fit(unknowns, residuals, blocks=windows.blocks, max_iters=12, step=2e-2 if touching else 1e-3))
-        found = replace(base, **dict(zip(names, fits[-1].values, strict=True)))
-    return found, (fits[0], fits[1])
+    servo = fit(SERVO, alone, blocks=free.blocks, max_iters=12, step=1e-3)
+    base = replace(NOMINAL, **_named(SERVO, servo.values))
+    pushed, unknowns = Windows(recordings, touching=True), (*CONTACT, SCALE)
+
+    def loaded(points: np.ndarray) -> np.ndarray:
+        return pushed.residuals([_loaded(base, column) for column in points.T])
+
+    nominal = np.array([unknown.nominal for unknown in unknowns])
+    scales = np.array([unknown.scale for unknown in unknowns])
+    low, high = np.array([(unknown.low, unknown.high) for unknown in unknowns]).T
+    draws = np.clip(nominal[:, None] + scales[:, None] * rng.uniform(-1, 1, (6, 60)), low[:, None], high[:, None])
+    draws[:, 0] = nominal
+    best = draws[:, int(np.argmin(np.square(loaded(draws)).sum(axis=0)))]
+    contact = fit(unknowns, loaded, blocks=pushed.blocks, max_iters=8, step=2e-2, start=best)
+    return _loaded(base, contact.values), (servo, contact)
+
+
+def _named(unknowns: tuple[Unknown, ...], values: np.ndarray) -> dict[str, float]:
+    return {unknown.name: float(value) for unknown, value in zip(unknowns, values, strict=True)}
+
+
+def _loaded(base: Physics, values: np.ndarray) -> Physics:
+    """Contact parameters, and the servo's forces and the pusher's inertia times a scale."""
+    scale = float(values[-1])
+    inertia = (PUSHER_KG + base.armature) * scale - PUSHER_KG
+    return replace(
+        base, **_named(CONTACT, values[:-1]), kp=base.kp * scale, kv=base.kv * scale,
+        joint_friction=base.joint_friction * scale, armature=max(inertia, 0.0),
+    )  # fmt: skip
 
 
 def _smoothed(states: np.ndarray, k: int, half: int = 5) -> np.ndarray:

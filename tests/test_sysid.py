@@ -88,10 +88,27 @@ def test_friction_of_nothing_can_grow():
 def test_a_wrong_model_has_larger_errors():
     """The textbook's formula believes in 400 independent residuals; what hangs together is fewer."""
     names, rng = [unknown("offset")], np.random.default_rng(1)
-    drift = np.repeat(rng.normal(size=20), 20)
+    drift = np.repeat(0.3 * rng.normal(size=20), 20)
     alone = fit(names, system(np.ones((400, 1)), [2.0], rng.permutation(drift)), blocks=np.arange(400))
     together = fit(names, system(np.ones((400, 1)), [2.0], drift), blocks=BLOCKS)
     assert together.estimates[0].std_err > 3 * alone.estimates[0].std_err
+
+
+def test_slopes_that_are_only_jagged_prove_nothing():
+    """A residual that wiggles with a parameter has a steep slope anywhere, and no value of it fits best."""
+    rng = np.random.default_rng(0)
+    phases, noise = rng.uniform(0, 6.28, 400), 0.1 * rng.normal(size=400)
+    measured = 2.0 * TIMES + noise
+
+    def residuals(points: np.ndarray) -> np.ndarray:
+        wiggles = 0.3 * np.sin(1000 * points[1] + phases[:, None])
+        return np.outer(TIMES, points[0]) + wiggles - measured[:, None]
+
+    seen, jagged = fit([unknown("seen"), unknown("jagged")], residuals, blocks=BLOCKS, step=1e-3).estimates
+    assert seen.status == "identified"
+    assert seen.value == pytest.approx(2.0, abs=0.1)
+    assert jagged.status == "kept nominal"
+    assert jagged.note == "moved by 0.3 N to one side it fits no worse"
 
 
 def test_estimates_that_go_together_are_listed():

@@ -121,7 +121,7 @@ def test_any_arm_with_position_servos():
     )
     motions = [move(truth, rng, 4.0, f"motion {i}") for i in range(3)]
     names = ("shoulder", "elbow")
-    found = identify(two_joints(), motions[:2], motions[2:], joints=names, max_iters=15)
+    found = identify(two_joints(), motions[:2], motions[2:], joints=names, max_iters=12)
     assert found.ratio > 20
     assert rms(found.after) < 1.1 * NOISE_RAD
     assert found.held_out == ("motion 2",)

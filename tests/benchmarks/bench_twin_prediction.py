@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     args = parser.parse_args()
     started, cpu = time.monotonic(), time.process_time()
-    identified, fits = identify(recordings(np.random.default_rng(1)))
+    identified, fits = identify(recordings(rng := np.random.default_rng(1)), rng)
     print(f"identified from 6 x 12 s of task motion in {time.monotonic() - started:.0f} s", end="")
     print(f" ({time.process_time() - cpu:.0f} s of CPU)")
     for fit, what in zip(fits, ("the servo, where nothing touches", "the T, where it is pushed"), strict=True):
@@ -91,9 +91,7 @@ def main() -> None:
         )
         for e in fit.estimates:
             error = "" if e.std_err is None else f"+- {e.std_err:.2g}"
-            line = (
-                f"  {e.name:16} nominal {e.nominal:7.3g}  hidden {getattr(HIDDEN, e.name):7.3g}  found {e.value:7.3g} "
-            )
+            line = f"  {e.name:16} nominal {e.nominal:7.3g}  hidden {getattr(HIDDEN, e.name, float('nan')):7.3g}  found {e.value:7.3g} "
             print(f"{line}{error:10} {e.status}{': ' + e.note if e.note else ''}")
     started = time.monotonic()
     real, nominal, found = (table(physics, args.seeds, args.jobs) for physics in (HIDDEN, NOMINAL, identified))
