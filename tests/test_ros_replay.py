@@ -101,18 +101,13 @@ def scripted(start_ns):
     return sorted(out, key=lambda one: one[1])
 
 
-@pytest.fixture
-def both(tmp_path, monkeypatch):
-    """The windows of a policy, live; the dataset that was recorded; the one that was imported; the clocks' distance."""
-    start_ns = time.time_ns() // MS * MS
-    monkeypatch.setattr(ros_bags, "START", start_ns)
-    messages = scripted(start_ns)
-    (tmp_path / "arm.yaml").write_text(YAML)
+def opened(folder, messages):
+    """A robot that heard the first message of each topic, and the clock along which the others come."""
+    (folder / "arm.yaml").write_text(YAML)
     wire, offset_ns = Wire(), sure_offset_ns(None)
     heard = [one for one in messages if one[0] != "/command"]  # the robot's own word is ours to say, live
     clock = Replayed(wire, heard, offset_ns)
-    controller = LocalTopics(wire)
-    controller.subscribe("/command", "std_msgs/msg/Float64MultiArray")
+    LocalTopics(wire).subscribe("/command", "std_msgs/msg/Float64MultiArray")
     first = {topic: message for topic, _, (_, message) in reversed(heard)}
     ready = threading.Event()
 
@@ -124,11 +119,21 @@ def both(tmp_path, monkeypatch):
     saying = threading.Thread(target=say)
     saying.start()
     try:
-        robot = RosRobot(load_config(tmp_path / "arm.yaml"), clock, LocalTopics(wire))
+        robot = RosRobot(load_config(folder / "arm.yaml"), clock, LocalTopics(wire))
     finally:
         ready.set()
         saying.join()
-    monkeypatch.setattr(robot._streams, "_offset_ns", offset_ns)
+    robot._streams._offset_ns = clock.offset_ns = offset_ns
+    return robot, clock
+
+
+@pytest.fixture
+def both(tmp_path, monkeypatch):
+    """The windows of a policy, live; the dataset that was recorded; the one that was imported; the clocks' distance."""
+    start_ns = time.time_ns() // MS * MS
+    monkeypatch.setattr(ros_bags, "START", start_ns)
+    messages = scripted(start_ns)
+    robot, clock = opened(tmp_path, messages)
     spec = PolicySpec(robot.spec.cameras, robot.spec.state, robot.spec.action, 10.0, n_obs=2, horizon=4, n_execute=1)
     policy = Looks(spec)
     with Recorder(tmp_path / "live.zarr", lossless=True, background=False) as recorder:
@@ -140,7 +145,7 @@ def both(tmp_path, monkeypatch):
     robot.close()
     bag = ros_bags.write_bag(tmp_path / "bag", messages)
     assert import_rosbag(bag, tmp_path / "bag.zarr", config=tmp_path / "arm.yaml", lossless=True) == 1
-    return policy.windows, Dataset(tmp_path / "live.zarr"), Dataset(tmp_path / "bag.zarr"), offset_ns
+    return policy.windows, Dataset(tmp_path / "live.zarr"), Dataset(tmp_path / "bag.zarr"), clock.offset_ns
 
 
 def test_what_a_policy_saw_live_is_what_the_recording_holds_to_the_bit(both):
@@ -177,3 +182,28 @@ def test_what_a_policy_saw_live_is_what_the_import_of_the_bag_holds_to_the_bit(b
     assert np.ptp(q, axis=0).min() > 0.3, "the arm moved meanwhile"
     t = np.array([window[-1].stamp_ns - windows[0][-1].stamp_ns for window in windows]) / 1e9
     np.testing.assert_allclose(q[:, 0] - q[0, 0], t, atol=1e-5)
+
+
+def test_a_picture_is_decoded_once_however_often_it_is_read_and_is_nobody_elses(tmp_path, monkeypatch):
+    from robopolicy_hardware.ros import robot as module
+
+    decoded = []
+    was = module._pixels
+    monkeypatch.setattr(module, "_pixels", lambda message, name: decoded.append(name) or was(message, name))
+    monkeypatch.setattr(ros_bags, "START", time.time_ns() // MS * MS)
+    robot, clock = opened(tmp_path, scripted(ros_bags.START))
+    try:
+        clock.sleep_until(clock.now_ns() + 500 * MS)
+        decoded.clear()
+        first = robot.read()
+        again = robot.read()
+        assert first.image_stamps_ns == again.image_stamps_ns
+        assert sorted(decoded) == ["front", "wrist"]
+        assert first.encoded == again.encoded != {}
+        first.images["front"][:] = 0
+        assert again.images["front"].any()
+        clock.sleep_until(clock.now_ns() + 110 * MS)
+        assert robot.read().image_stamps_ns["front"] > first.image_stamps_ns["front"]
+        assert len(decoded) == 4
+    finally:
+        robot.close()

@@ -91,6 +91,7 @@ class RosRobot:
             self.close()
             raise
         self._read_ns = -1  # stamp of the last observation
+        self._seen: dict[str, tuple[int, np.ndarray, bytes | None]] = {}  # the newest picture of each camera
         self._held: np.ndarray | None = None  # (A,) float64: what `stop` holds
         self._held_ns = 0  # since when, robot clock; 0 is for long
         self._sent: np.ndarray | None = None  # (A,) float64: the last command
@@ -107,7 +108,7 @@ class RosRobot:
         self._read_ns = aligned.reference_ns
         images, encoded = {}, {}
         for name, camera in self.spec.cameras.items():
-            images[name], sent = _pixels(aligned.values[f"camera {name}"], name)
+            images[name], sent = self._picture(name, aligned)
             if images[name].shape != camera.shape:
                 raise ContractError(f"camera {name}: a picture of {images[name].shape}; it began with {camera.shape}")
             if sent is not None:
@@ -197,6 +198,15 @@ class RosRobot:
         for publisher, _ in self._sinks:
             publisher.close()
         self._sinks = []
+
+    def _picture(self, name: str, aligned: Aligned) -> tuple[np.ndarray, bytes | None]:
+        """Return a camera's picture, its own, and its JPEG: decoded once, however often it is read."""
+        stamp_ns = aligned.stamps_ns[f"camera {name}"]
+        seen_ns, image, sent = self._seen.get(name, (-1, np.empty(0), None))
+        if seen_ns != stamp_ns:
+            image, sent = _pixels(aligned.values[f"camera {name}"], name)
+            self._seen[name] = stamp_ns, image, sent
+        return image.copy(), sent
 
     def _measured(self) -> np.ndarray:
         wanted = [f"state {name}" for name in HELD[self.spec.action.kind] if name in self.spec.state]
