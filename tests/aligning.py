@@ -69,7 +69,10 @@ def off(one, truth, estimate):
 
 
 def follow(task_name, seed, camera, *, mode="observer", wrong=1.2, max_s=20.0, sees="real"):
-    """Let the expert work in the hidden world, and a twin follow; ``sees``: whose objects the expert looks at."""
+    """Let the expert work in the hidden world until it succeeds, and a twin follow.
+
+    ``sees``: whose objects the expert looks at.
+    """
     rng, clock = np.random.default_rng([seed, 7]), SimClock()
     real = hidden(task_name, clock, wrong)
     real.reset(seed)
@@ -78,7 +81,7 @@ def follow(task_name, seed, camera, *, mode="observer", wrong=1.2, max_s=20.0, s
     expert = make_expert(task_name, real.spec)
     expert.reset(seed)
     on_its_way, rows, raw, newest = [], [], [], None
-    end, before, largest, finite, success = None, None, 0.0, True, False
+    before, largest, finite, success = None, 0.0, True, False
     for tick in range(round(max_s * 1e9 / TICK_NS)):
         now_ns = tick * TICK_NS
         clock.sleep_until(now_ns)
@@ -105,9 +108,8 @@ def follow(task_name, seed, camera, *, mode="observer", wrong=1.2, max_s=20.0, s
             raw.append(off(one, truth, np.concatenate([newest.position, newest.quat])))
             largest = max(largest, float(np.linalg.norm((believed - before)[:3])))
         before = believed
-        if real.success() and end is None:
-            success, end = True, tick + 50
-        if end is not None and tick >= end:
+        if real.success():
+            success = True
             break
     return Followed(np.array(rows), np.array(raw), aligned.health(), success, finite, largest)
 
