@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -173,7 +174,7 @@ class RealTime:
         self._asked_ns = -1  # stamp of the observation that the plan in hand answers
 
     def _see(self, observation: Observation) -> None:
-        self._seen.append(observation)
+        self._seen.append(_sharing(observation, self._seen[-1]) if self._seen else observation)
         oldest_ns = observation.stamp_ns - self._policy.spec.n_obs * self._period_ns
         while len(self._seen) > 1 and self._seen[1].stamp_ns <= oldest_ns:
             self._seen.popleft()
@@ -243,6 +244,16 @@ class RealTime:
                 break
             rows.append(nearest[1])
         return np.stack(rows[::-1]) if rows else None
+
+
+def _sharing(observation: Observation, before: Observation) -> Observation:
+    """Return the observation with the pictures of the one before where they are the same: loops outrun cameras."""
+    stamps = before.image_stamps_ns
+    images = {
+        name: before.images[name] if stamps.get(name) == observation.image_stamps_ns.get(name, -1) else image
+        for name, image in observation.images.items()
+    }
+    return replace(observation, images=images, encoded={})
 
 
 def _nearest(seen: Sequence[Observation], stamp_ns: int) -> Observation:

@@ -250,6 +250,9 @@ def test_a_latency_of_simulated_time_is_refused_where_time_is_real(mock, capsys)
     words = ["deploy", "--robot", "twin:lift", "--checkpoint", str(mock), "--control-rate", "100", "--apart"]
     assert main(words) == 1
     assert "--apart is for real time" in capsys.readouterr().err
+    words = ["deploy", "--robot", "mock", "--checkpoint", str(mock), "--control-rate", "10"]
+    assert main(words) == 1
+    assert "--control-rate 10 is below the policy's own 20 Hz" in capsys.readouterr().err
 
 
 @pytest.mark.slow

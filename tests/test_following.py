@@ -3,7 +3,9 @@
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from robopolicy.inference import Simulated
 from robopolicy.loop import run_episode
 from robopolicy.realtime import RealTime
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.testing import RobotContract
 from robopolicy.topics.config import load_config
 from robopolicy.trajectory import Curve
 from robopolicy.types import ActionChunk, EpisodeMeta, Plan
+from robopolicy_hardware.mock import MockRobot
 from robopolicy_hardware.motion_limits import limit_motion
 from robopolicy_hardware.ros.local import LocalTopics, Wire
 from robopolicy_hardware.ros.motions import BRAKE_S, Motions
@@ -105,6 +109,22 @@ def rig(tmp_path):
     made = Rig(tmp_path)
     yield made
     made.robot.close()
+
+
+class TakesMotions(MockRobot):
+    """A mock that takes motions, and remembers none."""
+
+    def told(self):
+        return None
+
+    def follow(self, chunk, velocities):
+        raise AssertionError("there is no plan to send")
+
+
+class TestFollowing(RobotContract):
+    def make(self, clock):
+        spec = replace(SPEC, n_obs=1, horizon=1, n_execute=1)
+        return Following(TakesMotions(spec, clock), SimpleNamespace(plans=0, ahead=lambda step_ns: None), None)
 
 
 def moves(received):

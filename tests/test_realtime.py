@@ -10,6 +10,7 @@ from robopolicy.errors import ContractError, UnknownName, UnsafeCommand
 from robopolicy.inference import Simulated, Threaded
 from robopolicy.realtime import RealTime
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.testing import AgentContract
 from robopolicy.trajectory import OLDER, ensembled
 from robopolicy.types import ActionChunk, Observation, Plan, Verdict
 
@@ -209,6 +210,31 @@ def test_seams_of_every_kind_but_none_are_smooth(seams, smooth):
     assert told == [seams in ("fade", "rtc")] * len(told), "whether the policy knows of the running motion"
     delays = {delay for *_, delay, _ in policy.asked[1:]}
     assert delays == ({1} if seams in ("fade", "rtc") else {0})
+
+
+class TestRealTimeAgent(AgentContract):
+    def make(self):
+        class Still(Walker):
+            def plan(self, window, **options):
+                rows = np.repeat(window[-1].state["pos"][None, None], SPEC.horizon, axis=1)
+                return Plan(rows, np.zeros(1, np.float32))
+
+        return RealTime(Still(), SimClock(), Simulated()), SPEC
+
+
+def test_pictures_that_did_not_change_are_kept_once():
+    clock = SimClock()
+    agent = RealTime(Walker(), clock, Simulated(0.1), generator=np.random.default_rng)
+    agent.reset(0)
+    for k in range(30):
+        clock.sleep_until(k * TICK_NS)
+        picture_ns = k // 3 * 3 * TICK_NS
+        image = np.full((4, 4, 3), k // 3, np.uint8)
+        agent.act(Observation(clock.now_ns(), {"pos": path(0.0)}, {"front": image}, {"front": picture_ns}))
+    assert len({id(one.images["front"]) for one in agent._seen}) == len(
+        {one.image_stamps_ns["front"] for one in agent._seen}
+    )
+    assert all(int(one.images["front"][0, 0, 0]) * 3 * TICK_NS == one.image_stamps_ns["front"] for one in agent._seen)
 
 
 def test_seams_that_do_not_exist_are_named():

@@ -134,7 +134,7 @@ def deploy(
     spec, running = read_spec(checkpoint), choice.resolve(checkpoint)
     clock = make_clock(robot_name, realtime=realtime)
     waits = isinstance(clock, SimClock)
-    timing.require(clock)
+    timing.require(clock, spec)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
         bare = make_robot(

@@ -77,19 +77,16 @@ class Timing:
         if not self.beside or isinstance(clock, SimClock):
             yield
             return
-        before_s, before = sys.getswitchinterval(), os.sched_getscheduler(0)
+        before_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
-        with suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
         try:
-            yield
+            with _before_others():
+                yield
         finally:
             sys.setswitchinterval(before_s)
-            with suppress(PermissionError):
-                os.sched_setscheduler(0, before, os.sched_param(0))
 
-    def require(self, clock: Clock) -> None:
-        """Refuse a simulated latency where time is real, and a process of its own where it waits.
+    def require(self, clock: Clock, spec: PolicySpec) -> None:
+        """Refuse a simulated latency where time is real, a process of its own where it waits, and a loop too slow.
 
         Raises:
             UsageError: saying so.
@@ -98,6 +95,11 @@ class Timing:
             raise UsageError("--latency-ms is of simulated time; here planning takes what it takes: leave it out")
         if self.apart and isinstance(clock, SimClock):
             raise UsageError("--apart is for real time; simulated time waits for the policy: leave it out")
+        if self.control_rate_hz is not None and self.control_rate_hz < spec.rate_hz - 1e-6:
+            raise UsageError(
+                f"--control-rate {self.control_rate_hz:g} is below the policy's own {spec.rate_hz:g} Hz: it would not "
+                "see what it was trained on; want that or more"
+            )
 
     def fits(self, spec: PolicySpec, robot: PolicySpec) -> PolicySpec:
         """Return the spec of a policy as the robot must offer it: at any rate if it plans beside the loop."""
@@ -137,6 +139,22 @@ class Timing:
 
 
 IN_THE_LOOP = Timing()
+
+
+@contextmanager
+def _before_others() -> Iterator[None]:
+    """Let this thread, and none that it begins, go before other programs, if the system lets it."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, before, os.sched_param(0))
 
 
 def may_last_s(spec: PolicySpec) -> float:
