@@ -20,7 +20,7 @@ from fake_ros_arm import LOOPBACK
 from served_twin import CONFIGS, serve, until
 
 from robopolicy.cli.main import build_parser, main
-from robopolicy.cli.twin_serve import IMPERFECT, imperfections_of
+from robopolicy.cli.twin_serve import IMPERFECT, LARGEST, imperfections_of
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.topics.config import load_config
 from robopolicy_hardware.ros.dds import Topics
@@ -28,6 +28,7 @@ from robopolicy_hardware.ros.robot import RosRobot
 from robopolicy_hardware.ros.usual import usual_topics
 from sim_envs.arm import JOINTS
 from sim_envs.imperfections import Imperfections
+from sim_envs.rendering import OFFSCREEN
 from sim_envs.tasks import make_task
 from sim_envs.twin import Twin
 
@@ -88,6 +89,16 @@ def test_every_stream_of_a_served_twin_is_there_and_a_client_has_the_spec_of_the
     assert code == 0
     assert re.fullmatch(r"served [\d.]+ s at [\d.]+ Hz: 0 commands, 0 refused; holds: .*", server.lines[-1])
     assert not any("Traceback" in line for line in server.lines)
+
+
+@pytest.mark.parametrize("word", ["96", "0x96", "481x640", "480x641", "96x-1", "9.5x9"])
+def test_a_size_that_cannot_be_drawn_is_refused(word, capsys):
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(["twin", "serve", "lift", "--camera-size", word])
+    assert ended.value.code == 2
+    assert "want HEIGHTxWIDTH in pixels, 480x640 at most" in capsys.readouterr().err
+    assert build_parser().parse_args(["twin", "serve", "lift", "--camera-size", "240x320"]).camera_size == (240, 320)
+    assert LARGEST == OFFSCREEN
 
 
 def test_options_become_imperfections_in_si_units():

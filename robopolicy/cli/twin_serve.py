@@ -1,6 +1,7 @@
 """`robopolicy twin serve`: a simulated robot as a process of its own that looks like an arm with ROS 2 on the wire."""
 
 import argparse
+import re
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -13,6 +14,7 @@ from robopolicy.errors import ContractError, UnknownCamera, UsageError
 
 NODE = "robopolicy_twin"
 TIMEOUT_S = 0.1
+LARGEST = (480, 640)  # pixels, of a picture; as sim_envs.rendering.OFFSCREEN
 IMPERFECT = {  # option: (field of Imperfections, scale, help)
     "--latency-ms": ("command_latency_s", 1e-3, "from a command until the arm begins to follow it"),
     "--joint-noise": ("joint_noise_rad", 1.0, "standard deviation of every measured joint, rad"),
@@ -41,6 +43,9 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=positive, default=100.0, metavar="HZ", help="joint states a second (100)")
     parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="those to show; none: without pictures")
     parser.add_argument("--camera-hz", type=positive, default=30.0, metavar="HZ", help="pictures a second (30)")
+    parser.add_argument(
+        "--camera-size", type=_size, default=(96, 96), metavar="HEIGHTxWIDTH", help="pixels, 480x640 at most (96x96)"
+    )
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the start and the noise (0)")
     parser.add_argument(
         "--command-timeout", type=_seconds, default=TIMEOUT_S, metavar="S",
@@ -71,8 +76,6 @@ class _Served:
     """The world, its server and its topics, from the command line."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import numpy as np
-
         from robopolicy.clock import WallClock
         from robopolicy.topics.config import load_config
         from robopolicy_hardware.ros.dds import Topics
@@ -80,40 +83,28 @@ class _Served:
         from robopolicy_hardware.ros.usual import usual_topics
         from robopolicy_hardware.ros.world_topics import WorldTopics
         from sim_envs.arm import JOINTS
-        from sim_envs.imperfections import Imperfect
-        from sim_envs.parameters import apply, load
-        from sim_envs.tasks import make_task
-        from sim_envs.twin import CAMERAS, Twin
 
         config = None if args.config is None else load_config(args.config)
         if config is not None and args.commands is not None:
             raise UsageError(f"--commands {args.commands}: {args.config} says what is commanded; leave one of them out")
-        kind = (args.commands or "tool_pose") if config is None else config.action.kind
-        cameras = _cameras(args.cameras, CAMERAS if config is None else tuple(config.cameras))
-        imperfections, parameters = imperfections_of(args), args.parameters and load(args.parameters)
         self._clock, self._rate_hz = WallClock(), args.rate
-        rate = {} if config is None else {"rate_hz": config.rate_hz}
-        twin = Twin(make_task(args.task), self._clock, cameras=cameras, action=kind, camera_hz=args.camera_hz, **rate)
+        self._twin, robot = _robot(args, config, self._clock)
         self._stack = ExitStack()
+        self._stack.callback(self._twin.close)
         try:
-            self._stack.callback(twin.close)
-            if parameters:
-                apply(parameters, twin.model)
-                latency_s = imperfections.command_latency_s + parameters.delay_s
-                imperfections = replace(imperfections, command_latency_s=latency_s)
-            robot = Imperfect(twin, imperfections, self._clock, np.random.default_rng(args.seed))
-            twin.reset(args.seed)
-            twin.read()  # the first picture is slow
-            config = usual_topics(twin.spec, JOINTS) if config is None else _only(config, cameras)
+            self._twin.read()  # the first picture is slow
+            spec = self._twin.spec
+            config = usual_topics(spec, JOINTS) if config is None else _only(config, tuple(spec.cameras))
             topics = Topics(args.domain, node=args.node)
             self._stack.callback(topics.close)
             timeout_s = max(args.command_timeout, 2 / config.rate_hz) if args.command_timeout else None
             self.server = RobotServer(robot, config, topics, self._clock, timeout_s=timeout_s)
-            self._world = WorldTopics(twin, topics, args.node)
+            self._stack.callback(self.server.close)
+            self._world = WorldTopics(self._twin, topics, args.node)
+            self._stack.callback(self._world.close)
         except BaseException:
             self._stack.close()
             raise
-        self._twin = twin
         self._steps, self._start_s = 0, time.monotonic()
         shown = sorted({topic.topic for topic in config.observed().values()})
         self.about = (
@@ -125,8 +116,6 @@ class _Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.server.close()
-        self._world.close()
         self._stack.close()
 
     def run(self, tick: Any) -> None:
@@ -154,6 +143,30 @@ class _Served:
         """Return what happened in one line."""
         took_s = max(time.monotonic() - self._start_s, 1e-9)
         return f"served {took_s:.1f} s at {self._steps / took_s:.1f} Hz: {self.state()}"
+
+
+def _robot(args: argparse.Namespace, config: Any, clock: Any) -> tuple[Any, Any]:
+    """Return the twin at its start, and the robot that it is with all that the policy side does not know."""
+    import numpy as np
+
+    from sim_envs.imperfections import Imperfect
+    from sim_envs.parameters import apply, load
+    from sim_envs.tasks import make_task
+    from sim_envs.twin import CAMERAS, Twin
+
+    imperfections, parameters = imperfections_of(args), args.parameters and load(args.parameters)
+    twin = Twin(
+        make_task(args.task), clock, camera_hz=args.camera_hz, size=args.camera_size,
+        cameras=_cameras(args.cameras, CAMERAS if config is None else tuple(config.cameras)),
+        action=(args.commands or "tool_pose") if config is None else config.action.kind,
+        **({} if config is None else {"rate_hz": config.rate_hz}),
+    )  # fmt: skip
+    if parameters:
+        apply(parameters, twin.model)
+        imperfections = replace(imperfections, command_latency_s=imperfections.command_latency_s + parameters.delay_s)
+    robot = Imperfect(twin, imperfections, clock, np.random.default_rng(args.seed))
+    twin.reset(args.seed)
+    return twin, robot
 
 
 def imperfections_of(args: argparse.Namespace) -> Any:
@@ -188,3 +201,12 @@ def _only(config: Any, cameras: tuple[str, ...]) -> Any:
 def _seconds(text: str) -> float:
     """Read a finite number from 0 on."""
     return 0.0 if text.strip() in ("0", "0.0") else positive(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read pixels as ``240x320``, height first."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None or int(found[1]) > LARGEST[0] or int(found[2]) > LARGEST[1]:
+        most = "x".join(map(str, LARGEST))
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; want HEIGHTxWIDTH in pixels, {most} at most")
+    return int(found[1]), int(found[2])
