@@ -1,9 +1,10 @@
 """A policy node as a process of its own: a scripted agent in the loop, with safety layer and watchdogs, over DDS.
 
-    python policy_node.py CONFIG DOMAIN lift|sweep|nan
+    python policy_node.py CONFIG DOMAIN lift|sweep|nan|chunks
 
 ``lift`` is the task's expert, ``sweep`` moves to and fro for a minute, ``nan`` does so for a second and then asks for
-NaN. It says ``running`` with its first command, and how it ended as a line of JSON.
+NaN; ``chunks`` sweeps by whole motions of 0.8 s, one every 0.4 s. It says ``running`` with its first command, and how it
+ended as a line of JSON.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 from robopolicy.clock import WallClock
 from robopolicy.errors import RobopolicyError
 from robopolicy.loop import run_episode
-from robopolicy.types import Command, EpisodeMeta
+from robopolicy.types import ActionChunk, Command, EpisodeMeta
 from robopolicy_hardware.ros.robot import make_ros_robot
 from robopolicy_hardware.safety import SafetyLayer, limits_for
 from robopolicy_hardware.supervisor import Supervised
@@ -73,10 +74,29 @@ def start_of(observation, spec):
     return np.concatenate([state["tool_pos"], rotation, state["gripper"]])
 
 
+def sweep_by_chunks(robot, clock):
+    """The second joint to and fro for a minute; each motion ends at rest, and the next begins halfway."""
+    start, begin_ns = start_of(robot.read(), robot.spec), clock.now_ns()
+    for k in range(150):
+        clock.sleep_until(begin_ns + k * 400_000_000)
+        robot.read()
+        stamps_ns = clock.now_ns() + np.arange(1, 17) * 50_000_000
+        t_s = (stamps_ns - begin_ns) / 1e9
+        values, velocities = np.tile(start, (16, 1)), np.zeros((16, len(start)))
+        values[:, 1] += 0.25 * np.sin(np.pi * t_s)
+        velocities[:-1, 1] = 0.25 * np.pi * np.cos(np.pi * t_s[:-1])
+        robot.follow(ActionChunk(stamps_ns, values.astype(np.float32), clock.now_ns()), velocities)
+        if k == 0:
+            print("running", flush=True)
+
+
 def main(config, domain, what):
     clock = WallClock()
     ended, robot = "", None
     try:
+        if what == "chunks":
+            robot = make_ros_robot(config, clock, domain=int(domain))
+            return sweep_by_chunks(robot, clock)
         robot = Supervised(make_ros_robot(config, clock, domain=int(domain)))
         agent = make_expert("lift", robot.spec) if what == "lift" else Sweep(robot.spec, what == "nan")
         safety = SafetyLayer(replace(limits_for(robot.spec), max_age_s=0.5), robot.spec)  # the machine may be busy

@@ -58,6 +58,7 @@ def world(request, tmp_path):
 BLIND = ("--cameras",)
 LIFT = ("twin_lift.yaml", BLIND, ())
 JOINT = ("twin_joint.yaml", BLIND, ())
+WHOLE = ("twin_joint.yaml", BLIND, ((ARRAY + "\n  kind", TRAJECTORY + "\n  send: chunk\n  kind"),))
 CHUNKS = ("twin_joint.yaml", BLIND, ((ARRAY + "\n  kind", TRAJECTORY + "\n  kind"),))
 
 
@@ -102,6 +103,33 @@ def test_a_killed_policy_leaves_the_arm_at_rest_within_100_ms(world):
     print("fastest joint 100 ms after the last command, rad/s:", *(f"{one:.4f}" for one in late))
     assert late[-1] < RESTS
     bystander.require_no_jump()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [WHOLE], indirect=True)
+def test_whole_motions_are_followed_smoothly_and_a_kill_ends_at_the_end_of_the_last_one(world):
+    server, bystander, domain, config = world
+    node, since_ns = policy(config, domain, "chunks"), time.monotonic_ns()
+    try:
+        node.says("^running")
+        until(lambda: len(bystander.commands) >= 8 or node.process.poll() is not None)
+        node.kill(signal.SIGKILL)
+        node.ends()
+    finally:
+        node.close()
+    last_ns, last = bystander.commands[-1]
+    over_ns = last_ns + last.points[-1].time_from_start.nanosec  # below a second
+    until(lambda: time.monotonic_ns() > over_ns + 1_000_000_000)
+    came, _, positions, velocities = bystander.states(since_ns)
+    driven = (came > bystander.commands[1][0]) & (came < last_ns)
+    assert 0.6 < np.abs(velocities[driven]).max() < 1.0  # 0.79 rad/s, and no faster at a change of motion
+    assert np.abs(velocities[came > over_ns + HOLD_S * 1e9]).max() < RESTS
+    goal = last.points[-1].positions[list(last.joint_names).index("joint2")]
+    assert abs(positions[-1][1] - goal) < 0.02
+    bystander.require_no_jump()
+    server.kill(signal.SIGTERM)
+    server.ends()
+    assert ", 0 refused" in server.lines[-1]
 
 
 def killed(bystander, domain, config):
@@ -232,6 +260,7 @@ def test_a_second_publisher_on_the_command_topic_is_refused_before_anything_move
     assert bystander.rests(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [JOINT], indirect=True)
 def test_a_new_start_is_a_topic_and_its_seed_says_which(world):
     _, bystander, _, _ = world
