@@ -3,8 +3,8 @@
     python policy_node.py CONFIG DOMAIN lift|sweep|nan|chunks
 
 ``lift`` is the task's expert, ``sweep`` moves to and fro for a minute, ``nan`` does so for a second and then asks for
-NaN; ``chunks`` sweeps by whole motions of 0.8 s, one every 0.4 s. It says ``running`` with its first command, and how it
-ended as a line of JSON.
+NaN; ``chunks`` sweeps by whole motions of 0.8 s, one every 0.4 s. It says ``running`` with its first command, and how
+it ended as a line of JSON.
 """
 
 import json
