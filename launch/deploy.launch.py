@@ -22,12 +22,13 @@ ARGUMENTS = {
     "on_alarm": ("", "hold or log"),
     "limits": ("", "YAML file of safety limits and watchdogs"),
     "control_rate": ("", "Hz of commands, the policy plans beside the loop"),
+    "allow_slow": ("false", "drive although plans take longer than a step"),
     "seed": ("", "of a simulated world's start and of the policy's samples"),
     "domain": ("", "of ROS 2; empty: ROS_DOMAIN_ID, or 0"),
     "autostart": ("false", "configure, activate and start at once: THE ARM MOVES"),
 }
 OPTIONS = ("robot", "checkpoint", "monitor", "on_alarm", "limits", "control_rate", "seed", "domain", "params_file")
-SWITCHES = ("autostart", "use_sim_time")
+SWITCHES = ("autostart", "allow_slow", "use_sim_time")
 
 
 def node(context):

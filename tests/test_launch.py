@@ -68,11 +68,12 @@ def test_deploy_passes_every_argument_on(start):
     told = {
         "namespace": "left", "name": "node", "use_sim_time": "True", "params_file": "p.yaml", "transport": "dds",
         "arm": "fr3", "robot": "twin:lift", "checkpoint": "c", "monitor": "m", "on_alarm": "log", "limits": "l.yaml",
-        "control_rate": "100", "seed": "3", "domain": "7", "autostart": "true",
+        "control_rate": "100", "allow_slow": "true", "seed": "3", "domain": "7", "autostart": "true",
     }  # fmt: skip
     args = parsed(start("deploy", **told))
     assert (args.robot, args.limits, args.monitor, args.on_alarm) == ("twin:lift", "l.yaml", "m", "log")
     assert (args.control_rate, args.seed, args.domain, args.autostart, args.use_sim_time) == (100.0, 3, 7, True, True)
+    assert args.allow_slow is True
     assert (args.transport, args.name, str(args.params_file)) == ("dds", "node", "p.yaml")
     declared = runpy.run_path(str(LAUNCH / "deploy.launch.py"))["ARGUMENTS"]
     assert set(declared) == set(told)
