@@ -196,6 +196,24 @@ def test_the_score_is_said_once_a_decision_and_an_alarm_is_an_error(made):
     assert one.ears.found("monitor")[1] == "alarm: overlap is high"
 
 
+def test_a_message_that_cannot_be_sent_is_said_again(made):
+    one = made()
+    one.node.configure()
+    until(lambda: one.ears.statuses)
+    publisher = one.rig.topics._diagnostics
+    send, failed = publisher.send, []
+
+    def fail(message):
+        failed.append(message)
+        raise OSError("the network is gone")
+
+    publisher.send = fail
+    until(lambda: failed)
+    publisher.send = send
+    before = len(one.ears.diagnostics)
+    until(lambda: len(one.ears.diagnostics) > before)
+
+
 def test_a_loop_that_hangs_is_told_and_a_stop_holds_it_and_lets_it_command_nothing_more(made, monkeypatch):
     monkeypatch.setattr("robopolicy_hardware.ros.node.JOIN_S", 0.25)
     go_on = threading.Event()

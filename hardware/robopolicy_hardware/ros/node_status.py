@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,7 +122,8 @@ class StatusTopics:
             return
         self._over.set()
         self._thread.join()
-        self._tell()
+        with suppress(Exception):
+            self._tell()
         for publisher in (self._status, self._score, self._diagnostics):
             publisher.close()
 
@@ -133,7 +135,8 @@ class StatusTopics:
             new = tuple(status[key] for key in ("state", "reason", "running", "source"))
             if new != said or time.monotonic() >= next_s:
                 said, next_s = new, time.monotonic() + REPEAT_S
-                self._tell()
+                with suppress(Exception):  # whatever the network has against it: it is said again in a second
+                    self._tell()
 
     def _tell(self) -> None:
         self._status.send(status_message(self.status()))
