@@ -91,7 +91,8 @@ def main() -> None:
         )
         for e in fit.estimates:
             error = "" if e.std_err is None else f"+- {e.std_err:.2g}"
-            line = f"  {e.name:16} nominal {e.nominal:7.3g}  hidden {getattr(HIDDEN, e.name, float('nan')):7.3g}  found {e.value:7.3g} "
+            true = getattr(HIDDEN, e.name, float("nan"))
+            line = f"  {e.name:16} nominal {e.nominal:7.3g}  hidden {true:7.3g}  found {e.value:7.3g} "
             print(f"{line}{error:10} {e.status}{': ' + e.note if e.note else ''}")
     started = time.monotonic()
     real, nominal, found = (table(physics, args.seeds, args.jobs) for physics in (HIDDEN, NOMINAL, identified))
