@@ -112,7 +112,7 @@ def test_what_is_no_set_point_is_refused(world, change, why):
 
 
 def test_an_unknown_kind_of_action_is_named():
-    with pytest.raises(UnknownName, match="no action of the twin 'torque'.*tool_pose"):
+    with pytest.raises(UnknownName, match=r"no action of the twin 'torque'.*tool_pose"):
         Twin(make_task("lift"), SimClock(), cameras=(), action="torque")
 
 

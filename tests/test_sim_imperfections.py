@@ -36,7 +36,7 @@ def test_a_command_is_followed_later_by_its_latency():
 
 
 def test_noise_is_of_the_sensors_and_of_its_size_and_the_seed_says_which():
-    clock, twin, robot = make(joint_noise_rad=1e-3, position_noise_m=2e-3)
+    _, twin, robot = make(joint_noise_rad=1e-3, position_noise_m=2e-3)
     seen = [robot.read().state for _ in range(400)]
     true = twin.read().state
     off_q = np.concatenate([one["q"] - true["q"] for one in seen])
