@@ -191,6 +191,23 @@ def test_into_the_table_it_slows_along_the_line_and_holds(chain):
     assert back[1] < sent[-1, 1], "and leaves it again"
 
 
+def test_a_long_way_is_looked_at_all_along():
+    """Both ends are over the table; the way between them, half a turn downwards in one command, is not."""
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><body pos='0 0 .3'><joint name='a' axis='0 1 0'/><geom type='capsule' size='.02' "
+        "fromto='0 0 0 .5 0 0'/></body></worldbody></mujoco>"
+    )
+    spec = PolicySpec(state={"q": StateSpec(1, ("rad",))}, action=ActionSpec("joint", ("a",), ("rad",)))
+    swing = Chain(**read_chain(model, ["a"]))
+    layer = SafetyLayer(SafetyLimits(table_m=0.0), spec, swing)
+    observation = Observation(0, {"q": np.zeros(1, np.float32)})
+    sent = layer.limit(np.float32([np.pi]), observation, 0)
+    down = np.arcsin(0.28 / 0.5)  # where the tip touches
+    assert down - np.pi / 64 - 0.01 <= sent[0] <= down
+    layer.reset()
+    assert layer.limit(np.float32([-np.pi]), observation, 0)[0] == pytest.approx(-np.pi), "the way over the top is free"
+
+
 def test_from_below_the_table_it_may_only_rise(chain):
     layer = SafetyLayer(SafetyLimits(max_rate=(1.5,) * 8, table_m=0.05), ARM, chain)
     start = np.r_[HOME, 1.0]
