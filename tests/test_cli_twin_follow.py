@@ -18,6 +18,10 @@ from fake_ros_arm import LOOPBACK
 from served_twin import CONFIGS, Process, serve, until
 
 from robopolicy.cli.main import main
+from robopolicy.cli.worlds import make_robot
+from robopolicy.clock import SimClock
+from robopolicy.errors import SpecMismatch, UnknownTask, UsageError
+from robopolicy.spec import TOOL_POSE, PolicySpec, StateSpec
 from robopolicy.topics.config import load_config
 from robopolicy_data.reader import Dataset
 from robopolicy_hardware.ros.codec import message
@@ -119,6 +123,59 @@ def test_streams_are_read_each_at_its_own_newest_and_one_that_is_silent_holds_up
     assert watch.groups["cube"].trouble == ""
     watch.close()
     watch.close()
+
+
+def test_pictures_have_their_own_stamp_and_markers_look_at_every_camera():
+    from robopolicy.cli.twin_follow import _groups
+    from robopolicy_hardware.ros.saying import IMAGE, of_picture
+    from sim_envs.tasks import make_task
+
+    config, wire = load_config(LIFT), Wire()
+    groups, extra = _groups(config, make_task("lift").tracked, ["cube=/elsewhere"], True)
+    assert groups["front"] == ["camera front"]
+    assert groups["cube"] == ["state cube pose"]
+    watch = RobotWatch(config, LocalTopics(wire), groups, extra)
+    camera = LocalTopics(wire).publisher("/front/image_raw", IMAGE)
+    elsewhere = LocalTopics(wire).publisher("/elsewhere", POSE)
+    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    for _ in range(2):
+        wall_ns = time.time_ns()
+        camera.send(of_picture(IMAGE, picture, wall_ns))
+        elsewhere.send(pose(of_picture(IMAGE, picture, wall_ns).header, (0.4, 0.2, 0.1)))
+        seen, told = (watch.groups[name].newest(time.monotonic_ns()) for name in ("front", "cube"))
+    np.testing.assert_array_equal(seen.images["front"], picture)
+    expected_ns = wall_ns + time.monotonic_ns() - time.time_ns()
+    assert abs(seen.image_stamps_ns["front"] - expected_ns) < 50_000_000
+    assert seen.stamp_ns == seen.image_stamps_ns["front"]
+    np.testing.assert_allclose(told.state["cube pose"], [0.4, 0.2, 0.1, 1, 0, 0, 0])
+    assert watch.groups["wrist"].newest(time.monotonic_ns()) is None
+    watch.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("twin-first:lift", UsageError, "want a task and the robot, as in twin-first:lift:ros:arm.yaml"),
+        ("twin-first:lfit:mock", UnknownTask, "no task 'lfit'"),
+        ("twin-first:lift:mock", SpecMismatch, "a twin follows joints: want state q"),
+        ("twin-first:lift:nothing", UsageError, "no robot 'nothing'"),
+    ],
+)
+def test_what_cannot_be_twin_first_is_refused(name, error, says):
+    spec = PolicySpec(state={"tool_pos": StateSpec(3, ("m",))}, action=TOOL_POSE)
+    with pytest.raises(error, match=says):
+        make_robot(name, SimClock(), spec)
+
+
+def test_twin_first_by_name():
+    clock = SimClock()
+    spec = PolicySpec(action=TOOL_POSE)
+    robot = make_robot("twin-first:lift:twin:lift", clock, spec, rate_hz=50.0)
+    try:
+        assert robot.spec.rate_hz == 50.0
+        assert robot.read().state["q"].shape == (7,)
+    finally:
+        robot.close()
 
 
 def test_commands_are_heard():
