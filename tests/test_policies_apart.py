@@ -80,6 +80,7 @@ def test_what_goes_wrong_there_is_raised_here_and_it_goes_on(apart):
     assert apart.plan(window()).chunks.shape == (1, 8, 2)
 
 
+@pytest.mark.slow
 def test_a_policy_that_cannot_be_made_or_dies_is_told(checkpoint):
     with pytest.raises(RobopolicyError, match="nowhere"):
         Apart(partial(load_policy, checkpoint / "nowhere"))
