@@ -8,6 +8,7 @@ from typing import Any
 from robopolicy_hardware.ros.transport import Transport
 
 BOOL = "std_msgs/msg/Bool"
+RECENT_S = 1.0  # a press that is over by now is one still
 
 
 class Heartbeat:
@@ -48,16 +49,20 @@ class EmergencyStop:
     def __init__(self, transport: Transport, topic: str) -> None:
         self.topic = topic
         self._lock = threading.Lock()
-        self._came_ns: int | None = None
-        self._pressed = self._unseen = False
+        self._word: tuple[int, bool] | None = None  # when the newest came, and what it was
+        self._pressed_ns: int | None = None  # when the newest came that it is pressed
         self._subscription = transport.subscribe(topic, BOOL, self._take)
 
     def pressed_and_age(self) -> tuple[bool, float | None]:
-        """Return whether it is pressed, or was since the last call, and the seconds since its newest word, or None."""
+        """Return whether it is pressed, or was within `RECENT_S`, and the seconds since its newest word, or None.
+
+        However short a press is and however often it is asked: everybody who asks in time knows of it.
+        """
+        now_ns = time.monotonic_ns()
         with self._lock:
-            pressed, self._unseen = self._pressed or self._unseen, False
-            age_s = None if self._came_ns is None else (time.monotonic_ns() - self._came_ns) / 1e9
-        return pressed, age_s
+            word, pressed_ns = self._word, self._pressed_ns
+        recent = pressed_ns is not None and now_ns - pressed_ns < RECENT_S * 1e9
+        return recent or (word is not None and word[1]), None if word is None else (now_ns - word[0]) / 1e9
 
     def close(self) -> None:
         """Leave the topic; idempotent. Its silence is as it would be of a cut cable."""
@@ -65,8 +70,9 @@ class EmergencyStop:
 
     def _take(self, received: Any, came_ns: int) -> None:
         with self._lock:
-            self._came_ns, self._pressed = came_ns, bool(received.data)
-            self._unseen = self._unseen or self._pressed
+            self._word = (came_ns, bool(received.data))
+            if received.data:
+                self._pressed_ns = came_ns
 
 
 class Button:
