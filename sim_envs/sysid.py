@@ -18,6 +18,7 @@ Residuals = Callable[[np.ndarray], np.ndarray]  # (P, B) values, B points -> (R,
 WIDE = 0.3  # a standard error above this part of the unknown's scale: the measurements say nothing about it
 ALIKE = 0.999  # two estimates correlated beyond this cannot be told apart, however many measurements there are
 CLEAR = 3.0  # standard errors by which a fit has to be worse to be worse
+FAR = CLEAR * WIDE  # of the unknown's scale: moved so far the fit has to be worse
 NEAR_BOUND = 1e-3  # of the range between the bounds
 
 
@@ -305,7 +306,7 @@ def _vague(
 def _flat(
     unknowns: Sequence[Unknown], free: np.ndarray, values: np.ndarray, residuals: Residuals, blocks: np.ndarray
 ) -> dict[int, tuple[str, int | None]]:
-    """What else to keep at nominal: the one that may best be moved to a side without a significantly worse fit."""
+    """What else to keep at nominal: all that may be moved to a side without a significantly worse fit."""
     inside = [int(i) for i in free if not _at_bound(unknowns[i], values[i])]
     if not inside:
         return {}
@@ -313,19 +314,15 @@ def _flat(
     for k, i in enumerate(inside):
         u = unknowns[i]
         for side, sign in enumerate((-1, 1)):
-            points[i, 1 + 2 * k + side] = np.clip(values[i] + sign * WIDE * u.scale, u.low, u.high)
+            points[i, 1 + 2 * k + side] = np.clip(values[i] + sign * FAR * u.scale, u.low, u.high)
     _, block = np.unique(blocks, return_inverse=True)
     costs = np.zeros((block.max() + 1, points.shape[1]))
     np.add.at(costs, block, residuals(points) ** 2)
     worse = costs[:, 1:] - costs[:, :1]  # (blocks, 2 a parameter)
     spread = worse.std(axis=0, ddof=1) / np.sqrt(len(worse)) if len(worse) > 1 else np.zeros(worse.shape[1])
     score = (worse.mean(axis=0) / np.maximum(spread, 1e-300)).reshape(-1, 2).min(axis=1)
-    k = int(np.argmin(score))
-    if score[k] > CLEAR:
-        return {}
-    u = unknowns[inside[k]]
-    why = f"moved by {WIDE * u.scale:.2g} {u.unit}".rstrip() + " to one side it fits no worse"
-    return {inside[k]: (why, None)}
+    flat = [inside[k] for k in np.flatnonzero(score <= CLEAR)]
+    return {i: (f"moved by {FAR * unknowns[i].scale:.2g} {unknowns[i].unit} it fits no worse", None) for i in flat}
 
 
 def _pairs(names: Sequence[str], covariance: np.ndarray) -> list[tuple[str, str, float]]:

@@ -108,7 +108,7 @@ def test_slopes_that_are_only_jagged_prove_nothing():
     assert seen.status == "identified"
     assert seen.value == pytest.approx(2.0, abs=0.1)
     assert jagged.status == "kept nominal"
-    assert jagged.note == "moved by 0.3 N to one side it fits no worse"
+    assert jagged.note == "moved by 0.9 N it fits no worse"
 
 
 def test_estimates_that_go_together_are_listed():
