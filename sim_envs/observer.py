@@ -33,6 +33,8 @@ class ObserverSettings:
     restart_after: int = 5  # rejections in a row that agree with each other, after which they are believed
     hand_speed: float = 1.0  # m/s at which such rejected poses may still move
     rate_hz: float = 30.0  # measurements of each object a second
+    joint_gate: float = 0.5  # rad or m by which a joint may be elsewhere at once; more is a glitch, unless it lasts
+    speed_gate: float = 10.0  # rad/s or m/s, the same for a joint's speed
     silence_s: float = 1.0  # without a measurement after which the twin is called diverged
     penetration: float = 0.0002  # m that a correction may leave an object in another
 
@@ -80,7 +82,7 @@ class Observer:
         self._tallies = [Tally(settings.rate_hz, settings.silence_s) for _ in self.objects]
         self._rejected: list[list[PoseMeasurement]] = [[] for _ in self.objects]
         self._seen_ns = [-1] * len(self.objects)
-        self._warned = self._warnings()
+        self._warned, self._jumps = self._warnings(), 0
         self._now_ns: int | None = None
         self.recoveries = 0
         mujoco.mj_getState(self._model, self._data, self._good, STATE)
@@ -111,11 +113,13 @@ class Observer:
             dq: (J,); None leaves the speeds to the physics.
             slack: (J,) by how much each may differ, as fingers that hold something; None is nothing.
         """
-        change = np.stack([q, q if dq is None else dq]).astype(np.float64) - self._history.joints_at(stamp_ns)
-        if not np.isfinite(change).all():
+        if self._now_ns is None:
             return False
+        change = np.stack([q, q if dq is None else dq]).astype(np.float64) - self._history.joints_at(stamp_ns)
         if dq is None:
             change[1] = 0.0
+        if not np.isfinite(change).all() or self._glitch(change):
+            return False
         if slack is not None:
             change[0] = np.sign(change[0]) * np.maximum(np.abs(change[0]) - slack, 0.0)
             change[1] = np.where(slack > 0, 0.0, change[1])
@@ -124,6 +128,13 @@ class Observer:
         self._data.qvel[self._dofs] += change[1]
         mujoco.mj_kinematics(self._model, self._data)
         return True
+
+    def _glitch(self, change: np.ndarray) -> bool:
+        """Whether joints jump as no joint does; what is told again and again is believed."""
+        gates = np.array([[self._settings.joint_gate], [self._settings.speed_gate]])
+        far = bool((np.abs(change) > gates).any())
+        self._jumps = self._jumps + 1 if far else 0
+        return 0 < self._jumps < self._settings.restart_after
 
     def joints_at(self, stamp_ns: int) -> np.ndarray:
         """Return where the joints were and how fast, (2, J), as of the newest `note` at most."""
@@ -149,7 +160,7 @@ class Observer:
             return "invalid"
         if seen.stamp_ns <= self._seen_ns[i]:
             return "repeated"
-        if not first <= seen.stamp_ns:
+        if self._now_ns is None or seen.stamp_ns < first:
             return "late"
         self._seen_ns[i] = seen.stamp_ns
         seen = replace(seen, stamp_ns=min(seen.stamp_ns, last), planar=seen.planar or self.objects[i].planar)

@@ -333,6 +333,28 @@ def test_joints_are_where_their_encoders_were_not_where_they_are_told_late():
     assert here - told == pytest.approx(slide.qvel[0] * 0.05, abs=2e-4)
 
 
+def test_a_glitch_of_an_encoder_moves_nothing_and_what_lasts_is_believed():
+    world = World()
+    world.run(0.05)
+    slide = world.data.joint("slide")
+    assert not world.observer.encoders(world.now_ns, np.array([40.0]))
+    assert world.observer.encoders(world.now_ns, np.array([0.001]))
+    assert not world.observer.encoders(world.now_ns, np.array([0.001]), np.array([80.0]))
+    assert slide.qvel[0] == pytest.approx(0, abs=1e-6)
+    assert world.observer.encoders(world.now_ns, np.array([0.001]))
+    taken = [world.observer.encoders(world.now_ns, np.array([0.8])) for _ in range(5)]
+    assert taken == [False] * 4 + [True]
+    assert slide.qpos[0] == pytest.approx(0.8)
+
+
+def test_before_the_first_moment_nothing_is_taken():
+    world = World()
+    world.observer.reset()
+    assert not world.observer.encoders(0, np.array([0.1]))
+    assert world.see(0.1) == "late"
+    assert not world.data.qpos[:2].any()
+
+
 def test_slack_lets_a_joint_differ_by_so_much():
     world = World()
     world.run(0.05)
