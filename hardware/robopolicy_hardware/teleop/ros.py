@@ -65,7 +65,7 @@ class RosTeleop:
         kind = _full_name(kind or ("sensor_msgs/msg/JointState" if joints else "geometry_msgs/msg/TwistStamped"))
         if joints != (kind == "sensor_msgs/msg/JointState"):
             raise UsageError(f"{kind} does not drive a robot of {spec.action.kind} actions; a JointState drives joints")
-        topics = Topics(domain)
+        topics = Topics(domain, node="robopolicy_teleop")
         message(kind)
         self._max_age_s = max_age_s
         self._follow = _follower(kind, spec, speed)
