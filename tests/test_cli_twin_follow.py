@@ -15,7 +15,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install 'ro
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_ros_arm import LOOPBACK
-from served_twin import CONFIGS, Process, serve, until
+from served_twin import CONFIGS, Process, policy, serve, until
 
 from robopolicy.cli.main import main
 from robopolicy.cli.worlds import make_robot
@@ -71,6 +71,31 @@ def test_a_twin_beside_a_served_robot_and_the_robot_dies(tmp_path):
     assert episode.length >= 5
     assert np.diff(episode.stamps_ns("step")).min() > 0
     np.testing.assert_allclose(episode.state("cube_pos")[-1][2], 0.02, atol=4e-3)
+
+
+@pytest.mark.slow
+def test_the_twin_lifts_what_the_robot_lifts(tmp_path):
+    text = LIFT.read_text().replace("primary: front", "primary:")
+    blind = tmp_path / "blind.yaml"
+    blind.write_text(text[: text.index("cameras:")] + text[text.index("state:") :])
+    robot = serve(DOMAIN, "--config", LIFT, "--cameras", "--position-noise", "0.0015", "--mass", "1.2", "--friction",
+                  "0.8", "--seed", "2")  # fmt: skip
+    twin = follower("--publish", "/twin", "--pose-hz", "100")
+    topics = Topics(DOMAIN, node="bystander")
+    node = None
+    try:
+        shown, health = topics.subscribe("/twin/cube_pose", POSE), topics.subscribe("/twin/health", STRING)
+        until(lambda: (shown.newest() or [pose(None, (0, 0, 0))])[0].pose.position.z > 0, 90)
+        node = policy(blind, DOMAIN, "lift")
+        until(lambda: shown.newest()[0].pose.position.z > 0.08, 90)
+        told = json.loads(health.newest()[0].data)["twin"]
+        assert told["recoveries"] == 0
+        assert told["accepted"] > 100
+    finally:
+        for one in (node, twin, robot):
+            if one is not None:
+                one.close()
+        topics.close()
 
 
 class Robot:

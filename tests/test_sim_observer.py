@@ -300,7 +300,8 @@ def test_nothing_is_seen_for_two_seconds():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e12])
-def test_a_state_that_blew_up_is_put_back_to_the_last_good_one(bad):
+def test_a_state_that_blew_up_is_put_back_to_the_last_good_one(bad, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its log where it runs
     world = World()
     world.data.ctrl[0] = 0.3
     for _ in range(5):
