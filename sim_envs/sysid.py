@@ -17,8 +17,8 @@ Residuals = Callable[[np.ndarray], np.ndarray]  # (P, B) values, B points -> (R,
 
 WIDE = 0.3  # a standard error above this part of the unknown's scale: the measurements say nothing about it
 ALIKE = 0.999  # two estimates correlated beyond this cannot be told apart, however many measurements there are
-CLEAR = 3.0  # standard errors by which a fit has to be worse to be worse
-FAR = CLEAR * WIDE  # of the unknown's scale: moved so far the fit has to be worse
+CLEAR = 2.0  # how often the spread a fit has to be worse, summed over blocks: four alike will do
+FAR = 3 * WIDE  # of the unknown's scale: moved so far the fit has to be worse
 NEAR_BOUND = 1e-3  # of the range between the bounds
 
 
@@ -319,8 +319,8 @@ def _flat(
     costs = np.zeros((block.max() + 1, points.shape[1]))
     np.add.at(costs, block, residuals(points) ** 2)
     worse = costs[:, 1:] - costs[:, :1]  # (blocks, 2 a parameter)
-    spread = worse.std(axis=0, ddof=1) / np.sqrt(len(worse)) if len(worse) > 1 else np.zeros(worse.shape[1])
-    score = (worse.mean(axis=0) / np.maximum(spread, 1e-300)).reshape(-1, 2).min(axis=1)
+    score = worse.sum(axis=0) / np.maximum(np.sqrt((worse**2).sum(axis=0)), 1e-300)
+    score = score.reshape(-1, 2).min(axis=1)
     flat = [inside[k] for k in np.flatnonzero(score <= CLEAR)]
     return {i: (f"moved by {FAR * unknowns[i].scale:.2g} {unknowns[i].unit} it fits no worse", None) for i in flat}
 
