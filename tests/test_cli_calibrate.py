@@ -12,6 +12,7 @@ import torch
 
 from robopolicy.cli import evaluate as evaluate_command
 from robopolicy.cli.calibrate import calibrate, collect
+from robopolicy.cli.main import main
 from robopolicy.errors import SpecMismatch
 from robopolicy.evaluation import report
 from robopolicy.evaluation.outcomes import load_about, load_outcomes
@@ -71,3 +72,10 @@ def test_an_upgrade_runs_every_episode_again(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "version", lambda name: "99.0" if name == "mujoco" else installed(name))
     assert roll() == 4
     assert [outcome.seed for outcome in load_outcomes(tmp_path / "out")] == [0, 1]
+
+
+@pytest.mark.parametrize("ignored", [("--env", WORLD), ("--seeds", "0:20"), ("--jobs", "1")], ids=lambda one: one[0])
+def test_what_says_how_to_make_rollouts_is_refused_beside_rollouts_made_before(ignored, tmp_path, capsys):
+    folders = {"--checkpoint": tmp_path, "--out": tmp_path / "monitor", "--rollouts": tmp_path / "made"}
+    assert main(["calibrate", *(str(word) for pair in folders.items() for word in pair), *ignored]) == 1
+    assert f"{ignored[0]} says how to make rollouts" in capsys.readouterr().err

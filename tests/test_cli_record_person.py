@@ -275,6 +275,7 @@ def checkpoint(tmp_path_factory):
 def test_a_policy_drives_and_the_person_takes_over_and_gives_back(at, tmp_path, checkpoint):
     words = ("--episodes", 1, "--cameras", "--checkpoint", checkpoint, "--solver.steps", 4)
     terminal = at(*words, robot="twin:lift")
+    terminal.wait_for("a plan takes .* ms")  # before anything moves
     terminal.wait_for("ep 0/1 ○")
     terminal.press(" ")
     terminal.wait_for("●.*policy")

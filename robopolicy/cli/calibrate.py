@@ -8,6 +8,7 @@ from robopolicy.cli.arguments import at_least
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.errors import SpecMismatch, UsageError
 
+SEEDS = "10000:10100"
 CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
 
 
@@ -25,13 +26,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rollouts", type=Path, metavar="FOLDER", help="rollouts made before; default: make them")
     parser.add_argument("--env", metavar="NAME", help="where to make them: twin:TASK, gymnasium:ENV_ID")
-    parser.add_argument(
-        "--seeds",
-        default="10000:10100",
-        metavar="SEEDS",
-        help="their starts; not those you evaluate on (default 10000:10100)",
-    )
-    parser.add_argument("--jobs", type=at_least(1), default=2, metavar="N", help="processes (default 2)")
+    parser.add_argument("--seeds", metavar="SEEDS", help=f"their starts; not those you evaluate on (default {SEEDS})")
+    parser.add_argument("--jobs", type=at_least(1), metavar="N", help="processes (default 2)")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     add_running(parser)
     parser.set_defaults(run=run)
@@ -47,7 +43,12 @@ def run(args: argparse.Namespace) -> None:
     if args.rollouts is None:
         if args.env is None:
             raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
-        collect(args.checkpoint, args.env, args.seeds, rollouts, jobs=args.jobs, device=args.device, choice=choice)
+        collect(
+            args.checkpoint, args.env, args.seeds or SEEDS, rollouts, jobs=args.jobs or 2, device=args.device,
+            choice=choice,
+        )  # fmt: skip
+    elif ignored := [f"--{name}" for name in ("env", "seeds", "jobs") if getattr(args, name) is not None]:
+        raise UsageError(f"{ignored[0]} says how to make rollouts, and --rollouts {args.rollouts} are made: give one")
     say(calibrate(args.checkpoint, rollouts, args.out, alpha=args.alpha, choice=choice))
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
 def _policy(args: argparse.Namespace, running: Running, robot: Robot) -> Agent:
     import torch
 
+    from robopolicy.cli.deploy import check_pace
     from robopolicy.cli.worlds import check_device, make_agent
     from robopolicy.training.checkpoint import read_spec
 
@@ -110,7 +112,8 @@ def _policy(args: argparse.Namespace, running: Running, robot: Robot) -> Agent:
         robot.spec, needs=f"checkpoint {args.checkpoint}", offers=f"robot {args.robot}"
     )
     torch.set_num_threads(1)
-    agent = make_agent(running, monitor=args.monitor, device=check_device(args.device))
+    check = partial(check_pace, waits=False, allow_slow=True)  # a person is there: told, not refused
+    agent = make_agent(running, monitor=args.monitor, device=check_device(args.device), check=check)
     agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
     return agent
 

@@ -185,9 +185,10 @@ class Subject:
         agent = partial(
             make_agent, running, monitor=monitor, on_alarm="log", candidates=candidates, device=check_device(device)
         )
+        where = "" if device == "cpu" else f"|{device}"  # other hardware rounds otherwise, and draws other episodes
         return cls(
             world_factory(env, tuple(spec.cameras)), agent, running.sha,
-            f"{running.sha}|{env}|{guard}|{candidates or ''}|{software}",
+            f"{running.sha}|{env}|{guard}|{candidates or ''}|{software}{where}",
             {"policy_sha": running.sha, "env": env, "software": software, **running.about}, described, running.about,
         )  # fmt: skip
 
