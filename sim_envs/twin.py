@@ -157,6 +157,10 @@ class Twin:
         stamp_ns, images = self._pictures()
         return Observation(self._time_ns, self._state(), images, dict.fromkeys(images, stamp_ns))
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the state of an observation as of the newest `advance` or `read`, and draw nothing."""
+        return self._state()
+
     def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
         """Take the set-point ``action`` (A,) from ``due_ns`` on; return it as it was sent (A,) float32.
 

@@ -14,6 +14,7 @@ from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
+CAMERA_HZ = 30.0  # at most, of a twin in front of a robot
 WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, or your own as package.module:Class"
 
 
@@ -96,7 +97,8 @@ def _twin_first(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str
     scene = make_task(task)
     robot = make_robot(behind, clock, spec, cameras=(), **real)
     try:
-        twin = AlignedTwin(scene, clock.now_ns(), cameras=cameras, action=action, rate_hz=robot.spec.rate_hz)
+        rates = {"rate_hz": robot.spec.rate_hz, "camera_hz": min(robot.spec.rate_hz, CAMERA_HZ)}
+        twin = AlignedTwin(scene, clock.now_ns(), cameras=cameras, action=action, **rates)
         return TwinFirst(twin, robot, clock)
     except BaseException:
         robot.close()
