@@ -182,7 +182,7 @@ def deploy(
 def _topics(domain: int | None) -> Any:
     from robopolicy_hardware.ros.dds import Topics
 
-    return Topics(domain)
+    return Topics(domain, node="robopolicy_watchdogs")  # the robot's own topics belong to /robopolicy
 
 
 def _require(robot_name: str, world: Any, steps: int, disturb_at: int | None, video: Path | None) -> None:
