@@ -1,5 +1,8 @@
 """The lift task with a tag on top of its cube."""
 
+import sim_envs  # noqa: F401  the GL backend is chosen before mujoco is loaded
+
+# isort: split
 import cv2
 import mujoco
 import numpy as np

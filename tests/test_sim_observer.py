@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+import sim_envs  # noqa: F401  the GL backend is chosen before mujoco is loaded
+
+# isort: split
 import mujoco
 import numpy as np
 import pytest
