@@ -26,7 +26,10 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("deploy", parents=[debug], help="run a policy on a robot or its twin, guarded")
     parser.add_argument(
-        "--robot", required=True, metavar="NAME", help="twin:TASK, ros:FILE.yaml, gymnasium:ID, mock, module:Class"
+        "--robot",
+        required=True,
+        metavar="NAME",
+        help="twin:TASK, ros:FILE.yaml, twin-first:TASK:ROBOT, gymnasium:ID, mock, module:Class",
     )
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="failure monitor; none: unguarded")
