@@ -151,7 +151,7 @@ def limits_of(arm):
 
 
 def test_limits_stay_within_the_makers_numbers():
-    """FR3: robot_specifications of frankarobotics.github.io; UR5e: joint_limits.yaml of its ROS 2 description."""
+    """FR3: limits on Franka's page of control parameters; UR5e: joint_limits.yaml of its ROS 2 description."""
     fr3 = limits_of("fr3")
     assert np.all(np.array(fr3["low"]) >= [-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159])
     assert np.all(np.array(fr3["high"]) <= [2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159])
