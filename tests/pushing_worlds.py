@@ -309,7 +309,7 @@ def identify(
     def alone(points: np.ndarray) -> np.ndarray:
         return free.residuals([replace(NOMINAL, **_named(SERVO, column)) for column in points.T])
 
-    servo = fit(SERVO, alone, blocks=free.blocks, max_iters=12, step=1e-3)
+    servo = fit(SERVO, alone, blocks=free.blocks, max_iters=8, step=1e-3)
     base = replace(NOMINAL, **_named(SERVO, servo.values))
     pushed, unknowns = Windows(recordings, touching=True), (*CONTACT, SCALE)
 
@@ -322,7 +322,7 @@ def identify(
 
 
 def searched(
-    unknowns: tuple[Unknown, ...], residuals: Residuals, rng: np.random.Generator, *, rounds: int = 8, draws: int = 36
+    unknowns: tuple[Unknown, ...], residuals: Residuals, rng: np.random.Generator, *, rounds: int = 7, draws: int = 32
 ) -> np.ndarray:
     """The values (P,) to which the cross-entropy method comes (Rubinstein 1999): it needs no slopes."""
     low, high = np.array([(unknown.low, unknown.high) for unknown in unknowns]).T
