@@ -159,8 +159,8 @@ def test_no_link_leaves_the_cell_whatever_is_commanded(chain, accel):
     goals = rng.uniform(np.r_[chain.low, 0], np.r_[chain.high, 1], (40, 8))
     sent, times = driven(layer, goals, np.r_[HOME, 1.0])
     points, ball = chain.forward(sent[:, :7]), chain.radii[:, None]
-    assert np.min(points - ball - np.array([*low[:2], table])) >= -1e-4
-    assert np.max(points + ball - np.array(high)) <= 1e-4
+    assert np.min(points - ball - np.array([*low[:2], table])) >= -1e-6
+    assert np.max(points + ball - np.array(high)) <= 1e-6
     assert np.min(points - ball, axis=(0, 1))[2] < table + 0.01, "it was driven into the table"
     assert 0 < layer.counts["workspace"] < len(sent)
     dt = np.diff(times)[:, None]
