@@ -92,7 +92,7 @@ class AlignedTwin:
         if "q" not in state:
             raise SpecMismatch(f"a twin follows joints: want state q ({len(JOINTS)}); there is {', '.join(state)}")
         known = {name: value for name, value in state.items() if name in self.twin.spec.state}
-        present = {**self.twin.state(), "dq": np.zeros(len(JOINTS)), **known}  # before time passes for it
+        present = {**self.twin.observed_state(), "dq": np.zeros(len(JOINTS)), **known}  # before time passes for it
         self._time.sleep_until(now_ns)
         self.twin.reset_to(present, set_point=set_point)
         if self._follower is not None:
@@ -110,7 +110,7 @@ class AlignedTwin:
         self.advance(now_ns)
         grip = float(self.twin.stop()[-1])
         arm = {name: state[name] for name in ("q", "gripper") if name in state}
-        self.twin.reset_to({**self.twin.state(), "dq": np.zeros(len(JOINTS)), **arm})
+        self.twin.reset_to({**self.twin.observed_state(), "dq": np.zeros(len(JOINTS)), **arm})
         if self._follower is not None:
             self._follower.begin()
         self.observer.rejoin()
@@ -135,7 +135,7 @@ class AlignedTwin:
         """Return the command in force, (A,): the newest, or without any where the arm is."""
         if self._sent is not None:
             return self._sent.copy()
-        state = self.twin.state()
+        state = self.twin.observed_state()
         return self._going(state["q"], np.zeros(len(JOINTS)), float(state["gripper"][0])).astype(np.float32)
 
     def joints(self) -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +210,7 @@ class AlignedTwin:
 
     def _skip(self, now_ns: int) -> None:
         """Let time pass without physics: what was believed stays, and is believed less from now on."""
-        state = self.twin.state()
+        state = self.twin.observed_state()
         self._time.sleep_until(now_ns)
         self.twin.reset_to(state, set_point=self._sent)
         if self._follower is not None:
@@ -237,7 +237,7 @@ class AlignedTwin:
         """The set-point that keeps the arm going as it does, (A,)."""
         if self.twin.spec.action.kind == "joint":
             return np.array([*(q + LEAD_S * dq), grip])
-        state = self.twin.state()
+        state = self.twin.observed_state()
         return np.array([*state["tool_pos"], *matrix_to_rot6d(quat_to_matrix(state["tool_quat"])), grip])
 
 

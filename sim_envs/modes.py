@@ -132,7 +132,7 @@ class TwinFirst:
 
     def _tracked(self, sent: np.ndarray) -> np.ndarray:
         """What sends the real arm to where the twin's is now."""
-        state, action = self.aligned.twin.state(), self._real.spec.action
+        state, action = self.aligned.twin.observed_state(), self._real.spec.action
         if action.kind == "tool_pose":
             return np.array([*state["tool_pos"], *matrix_to_rot6d(quat_to_matrix(state["tool_quat"])), sent[-1]])
         q = state["q"] + self._lead_s * state["dq"]

@@ -157,7 +157,7 @@ class Twin:
         stamp_ns, images = self._pictures()
         return Observation(self._time_ns, self._state(), images, dict.fromkeys(images, stamp_ns))
 
-    def state(self) -> dict[str, np.ndarray]:
+    def observed_state(self) -> dict[str, np.ndarray]:
         """Return the state of an observation as of the newest `advance` or `read`, and draw nothing."""
         return self._state()
 
