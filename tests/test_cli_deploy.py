@@ -7,10 +7,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from robopolicy.cli.deploy import deploy
+from robopolicy.cli.deploy import Ticker, deploy
 from robopolicy.cli.train import train
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch
@@ -100,3 +101,11 @@ def test_a_signal_stops_the_robot_and_keeps_what_was_recorded(blind, tmp_path, n
     (episode,) = Dataset(tmp_path / "d.zarr")
     assert episode.length >= 29
     assert "ended by" in episode.meta.notes
+
+
+def test_a_robot_of_your_own_may_have_a_state_too():
+    notes = []
+    ticker = Ticker(lambda note: notes.append(note), SimpleNamespace(state=lambda: 3, reason=4, trips=5))
+    ticker.on_step(recordings.make_steps(0, 1)[0])
+    assert notes == ["policy"]
+    assert ticker.told(recordings.META) is recordings.META

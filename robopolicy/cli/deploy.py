@@ -12,7 +12,7 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
-from robopolicy.cli.signals import ended_by_signals
+from robopolicy.cli.signals import ended_once
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
 from robopolicy.cli.watched import add_limits, following, read_limits, watched
 from robopolicy.clock import SimClock
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
 
-    with ended_by_signals():
+    with ended_once():  # a second signal does not interrupt the stop
         outcome = deploy(
             args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
             max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
@@ -274,9 +274,11 @@ class Ticker:
     """A watcher that moves a progress bar, says in which state a watched robot is, and marks why it was stopped."""
 
     def __init__(self, advance: Callable[..., None], robot: Any = None, recorders: Sequence[Any] = ()) -> None:
+        from robopolicy_hardware.supervisor import Supervised
+
         self._advance, self._recorders = advance, recorders
-        self._robot = robot
-        self._trips: list[str] = getattr(robot, "trips", [])
+        self._robot = robot if isinstance(robot, Supervised) else None  # a robot of your own may have a `state` too
+        self._trips: list[str] = [] if self._robot is None else self._robot.trips
         self._seen = 0
 
     def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
