@@ -105,6 +105,19 @@ def test_a_second_publisher_of_commands_is_named(arm, examined):
     assert about(lines, "action")[1] == f"FAIL action      /rival ({ARRAY}) publishes on /joint_commands too"
 
 
+def test_a_twin_that_follows_is_no_controller(arm, examined, tmp_path):
+    (tmp_path / "dead.yaml").write_text(arm.config.read_text().replace("/joint_commands", "/dead_commands"))
+    shadow = Topics(DOMAIN, node="robopolicy_shadow", watching=True)
+    try:
+        shadow.subscribe("/dead_commands", ARRAY)
+        status, lines = examined("--robot", f"ros:{tmp_path / 'dead.yaml'}")
+    finally:
+        shadow.close()
+    assert status == 1
+    listening = f"/robopolicy_shadow as {ARRAY}, best effort, volatile, which only watches"
+    assert about(lines, "action")[0].endswith(listening)
+
+
 def test_another_clock_and_silence_are_told(tmp_path, examined):
     late = Arm(tmp_path, DOMAIN + 1, offset_s=-1.5)
     try:

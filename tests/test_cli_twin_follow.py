@@ -57,7 +57,10 @@ def test_a_twin_beside_a_served_robot_and_the_robot_dies(tmp_path):
         assert set(told) == {"cube", "twin"}
         assert told["cube"]["accepted"] > 0
         assert told["twin"]["diverged"] == ""
+        commands = topics.publisher("/tool_commands", POSE)
+        until(lambda: commands.subscribers == 1)
         robot.kill()
+        until(lambda: commands.subscribers == 0)  # the twin listens still, and is no controller
         until(lambda: "the arm was not measured for" in json.loads(health.newest()[0].data)["twin"]["diverged"])
         assert confidence.newest()[0].data == 0.0
         twin.kill(signal.SIGINT)

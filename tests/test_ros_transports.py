@@ -22,6 +22,7 @@ from robopolicy_hardware.ros.dds import Topics
 from robopolicy_hardware.ros.local import LocalTopics, Wire
 from robopolicy_hardware.ros.rclpy_topics import RclpyTopics
 from robopolicy_hardware.ros.set_points import header
+from robopolicy_hardware.ros.transport import SHADOW
 
 os.environ["CYCLONEDDS_URI"] = LOOPBACK  # read once, when the first participant is made
 DOMAIN = 100 + os.getpid() % 60  # beside other tests on this machine
@@ -191,4 +192,51 @@ def test_rclpy_names_the_package_of_a_message_that_this_ros_lacks(monkeypatch):
             transport.subscribe("/odom", "nav_msgs/msg/Odometry")
     finally:
         transport.close()
+        forget_rclpy()
+
+
+def test_who_only_watches_is_no_controller_over_dds():
+    ours, controller, shadow = Topics(DOMAIN), Topics(DOMAIN, node="controller"), Topics(DOMAIN, watching=True)
+    try:
+        publisher, heard = ours.publisher("/watched", ARRAY), []
+        shadow.subscribe("/watched", ARRAY, lambda received, came_ns: heard.append(received))
+        until(lambda: publisher.send(array([1.0])) or heard)
+        assert publisher.subscribers == 0
+        acting = controller.subscribe("/watched", ARRAY)
+        until(lambda: publisher.subscribers == 1)
+        acting.close()
+        until(lambda: publisher.subscribers == 0)
+        count = len(heard)
+        until(lambda: publisher.send(array([2.0])) or len(heard) > count)
+    finally:
+        for one in (ours, controller, shadow):
+            one.close()
+
+
+def test_a_twin_that_follows_is_no_controller_over_rclpy(monkeypatch):
+    if REAL:
+        pytest.skip("a fake, where rclpy is not installed")
+    forget_rclpy()
+    monkeypatch.syspath_prepend(str(FAKES))
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    ours, context = RclpyTopics(), rclpy.Context()
+    rclpy.init(context=context)
+    executor = SingleThreadedExecutor(context=context)
+    try:
+        publisher, following = ours.publisher("/watched", ARRAY), {}
+        for name in (SHADOW, "controller"):
+            node = rclpy.create_node(name, context=context)
+            executor.add_node(node)
+            following[name] = RclpyTopics(node)
+        following[SHADOW].subscribe("/watched", ARRAY)
+        assert publisher.subscribers == 0
+        acting = following["controller"].subscribe("/watched", ARRAY)
+        assert publisher.subscribers == 1
+        acting.close()
+        assert publisher.subscribers == 0
+    finally:
+        ours.close()
+        context.try_shutdown()
         forget_rclpy()

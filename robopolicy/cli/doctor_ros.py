@@ -201,9 +201,12 @@ def _commanded(config: Any) -> Iterator[tuple[str, Any, str]]:
 def _of_command(
     what: str, name: str, kind: str, publishers: Sequence[Any], subscribers: Sequence[Any]
 ) -> Iterator[Finding]:
-    ready = [one for one in subscribers if one.kind == kind and not one.transient_local]
+    ready = [one for one in subscribers if one.kind == kind and not one.transient_local and not one.watching]
     if not ready:
-        others = ", ".join(sorted({f"{one.node} as {one.kind}, {one.qos}" for one in subscribers}))
+        watches = {True: ", which only watches", False: ""}
+        others = ", ".join(
+            sorted({f"{one.node} as {one.kind}, {one.qos}{watches[one.watching]}" for one in subscribers})
+        )
         found = f"nobody listens on {name} to {kind}, volatile" + (f"; listening: {others}" if others else "")
         yield Finding(what, "problem", found, "activate the controller, or name its topic and type in the file")
     else:

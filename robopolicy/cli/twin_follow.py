@@ -12,7 +12,6 @@ from robopolicy.cli.signals import ended_by_signals
 from robopolicy.errors import SpecMismatch, UsageError
 from robopolicy.types import EpisodeMeta, Step
 
-NODE = "robopolicy_shadow"
 WAIT_S = 5.0
 SHOWN_HZ = 5.0  # of the status line
 
@@ -68,6 +67,7 @@ class Following:
         from robopolicy.clock import WallClock
         from robopolicy.topics.config import load_config
         from robopolicy_hardware.ros.dds import Topics
+        from robopolicy_hardware.ros.transport import SHADOW
         from robopolicy_hardware.ros.twin_topics import TwinTopics
         from robopolicy_hardware.ros.watching import RobotWatch
         from sim_envs.aligned import AlignedTwin
@@ -81,7 +81,7 @@ class Following:
         config, task = load_config(file), make_task(args.task)
         groups, extra = _groups(config, tracked_of(task), args.pose, bool(args.markers))
         self._clock, self._rate_hz = WallClock(), args.rate
-        self._topics = Topics(args.domain, node=NODE)
+        self._topics = Topics(args.domain, node=SHADOW, watching=True)
         stack.callback(self._topics.close)
         self._watch = RobotWatch(config, self._topics, groups, extra)
         stack.callback(self._watch.close)

@@ -14,6 +14,7 @@ NODE = "robopolicy"
 LAST_DOMAIN = 232  # the ports of those beyond do not exist
 QUEUE = 5  # samples kept for a slow reader
 POLL_NS = 100_000_000  # how long the reading thread waits at a time
+WATCHING = b"robopolicy=watching;"  # in the user data of a reader that acts on nothing; others ignore it
 EVERYBODY = 10_000  # publishers of all topics that are looked through, at most
 
 
@@ -27,13 +28,14 @@ class Topics:
     Args:
         domain: None takes ``ROS_DOMAIN_ID``, or 0.
         node: the name under which ROS 2 sees what is opened here, as in ``ros2 node list``; "" is none.
+        watching: who listens here acts on nothing, and is none of a publisher's ``subscribers``.
 
     Raises:
         MissingExtra: if cyclonedds or rosbags is not installed.
         UsageError: if there is no such domain or node name, or DDS does not start.
     """
 
-    def __init__(self, domain: int | None = None, *, node: str = NODE) -> None:
+    def __init__(self, domain: int | None = None, *, node: str = NODE, watching: bool = False) -> None:
         try:
             from cyclonedds.core import DDSException
             from cyclonedds.domain import DomainParticipant
@@ -51,11 +53,13 @@ class Topics:
         self._everybody, self._alive = _everybody(self._participant)
         self._announced = Announced(self._participant, node) if node else None
         self._opened: list[Any] = []
+        self._watching = watching
 
     def subscribe(self, topic: str, kind: str, on_message: OnMessage | None = None) -> "DdsSubscription":
         """Read a topic, as `Transport` says."""
         require_topic(topic, kind)
-        return self._open(DdsSubscription(self._participant, topic, kind, on_message))  # type: ignore[no-any-return]
+        made = DdsSubscription(self._participant, topic, kind, on_message, self._watching)
+        return self._open(made)  # type: ignore[no-any-return]
 
     def publisher(self, topic: str, kind: str, *, latched: bool = False) -> "DdsPublisher":
         """Return what publishes on a topic, as `Transport` says."""
@@ -98,16 +102,17 @@ class Topics:
 class DdsSubscription(Inbox):
     """The newest message of a topic and when it came; a thread of its own receives."""
 
-    def __init__(self, participant: Any, topic: str, kind: str, on_message: OnMessage | None) -> None:
+    def __init__(
+        self, participant: Any, topic: str, kind: str, on_message: OnMessage | None, watching: bool = False
+    ) -> None:
         from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
         from cyclonedds.qos import Policy
         from cyclonedds.sub import DataReader
 
         super().__init__(topic, kind, on_message)
         self._others = ""
-        self._reader = DataReader(
-            participant, _topic(participant, topic, kind), qos=_qos(kind, Policy.Reliability.BestEffort)
-        )
+        qos = _qos(kind, Policy.Reliability.BestEffort, marked=WATCHING if watching else b"")
+        self._reader = DataReader(participant, _topic(participant, topic, kind), qos=qos)
         self._waiting = WaitSet(participant)
         self._waiting.attach(ReadCondition(self._reader, SampleState.Any | ViewState.Any | InstanceState.Any))
         self._everybody, self._alive = _everybody(participant)
@@ -159,6 +164,7 @@ class DdsPublisher:
         reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
         qos = _qos(kind, reliable, latched=latched)
         self._writer = DataWriter(participant, _topic(participant, topic, kind), qos=qos)
+        self._acting: dict[int, bool] = {}  # readers that are matched, by their handle, and whether they act on it
 
     def send(self, message: Any) -> None:
         """Publish one message."""
@@ -173,12 +179,30 @@ class DdsPublisher:
 
     @property
     def subscribers(self) -> int:
-        """How many readers DDS sees."""
-        return 0 if self._writer is None else len(self._writer.get_matched_subscriptions())
+        """How many readers DDS sees, those that only watch not among them."""
+        if self._writer is None:
+            return 0
+        matched, known = self._writer.get_matched_subscriptions(), self._acting
+        self._acting = {one: known[one] if one in known else _acts(self._writer, one) for one in matched}
+        return sum(self._acting.values())
 
     def close(self) -> None:
         """Leave the topic; idempotent."""
         self._writer = None
+
+
+def watches(qos: Any) -> bool:
+    """Return whether a reader of this QoS says that it acts on nothing."""
+    from cyclonedds.qos import Policy
+
+    told = qos[Policy.Userdata]
+    return told is not None and WATCHING in told.data
+
+
+def _acts(writer: Any, reader: int) -> bool:
+    """Return whether a matched reader does not say that it only watches; one that has left again does not act."""
+    found = writer.get_matched_subscription_data(reader)
+    return found is not None and not watches(found.qos)
 
 
 def _everybody(participant: Any) -> tuple[Any, Any]:
@@ -201,13 +225,13 @@ def _topic(participant: Any, topic: str, kind: str) -> Any:
     return Topic(participant, f"rt/{topic.lstrip('/')}", struct_of(kind))
 
 
-def _qos(kind: str, reliability: Any, *, latched: bool = False) -> Any:
-    """Keep last; a writer's and a reader's user data carry the type's hash, which newer ROS asks for."""
+def _qos(kind: str, reliability: Any, *, latched: bool = False, marked: bytes = b"") -> Any:
+    """Keep last; a writer's and a reader's user data carry the type's hash, which newer ROS asks for, and a mark."""
     from cyclonedds.qos import Policy, Qos
 
     return Qos(
         reliability,
         Policy.Durability.TransientLocal if latched else Policy.Durability.Volatile,
         Policy.History.KeepLast(1 if latched else QUEUE),
-        Policy.Userdata(f"typehash={hashed(kind)};".encode()),
+        Policy.Userdata(f"typehash={hashed(kind)};".encode() + marked),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from robopolicy.errors import UsageError
 from robopolicy_hardware.ros.codec import encoded
-from robopolicy_hardware.ros.transport import Inbox, OnMessage, require_topic
+from robopolicy_hardware.ros.transport import SHADOW, Inbox, OnMessage, require_topic
 
 QUEUE = 5  # messages kept for a slow reader
 JOIN_S = 5.0  # for the spinning thread to end
@@ -125,7 +125,7 @@ class RclpyPublisher:
             depth=1 if latched else QUEUE, reliability=QoSReliabilityPolicy.RELIABLE,
             durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE,
         )  # fmt: skip
-        self._node, self._kind = node, kind
+        self._node, self._kind, self._topic = node, kind, topic
         self._publisher = node.create_publisher(_class(kind), topic, qos)
 
     def send(self, message: Any) -> None:
@@ -134,8 +134,11 @@ class RclpyPublisher:
 
     @property
     def subscribers(self) -> int:
-        """How many readers ROS sees."""
-        return 0 if self._publisher is None else int(self._publisher.get_subscription_count())
+        """How many readers ROS sees, those that only watch not among them."""
+        if self._publisher is None or not (count := int(self._publisher.get_subscription_count())):
+            return 0
+        found = self._node.get_subscriptions_info_by_topic(self._topic)
+        return count - sum((one.node_name, one.topic_type) == (SHADOW, self._kind) for one in found)
 
     def close(self) -> None:
         """Leave the topic; idempotent."""

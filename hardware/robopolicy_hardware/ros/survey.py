@@ -8,7 +8,7 @@ from typing import Any
 from robopolicy.errors import UnknownName
 from robopolicy.topics.messages import stamp_ns
 from robopolicy_hardware.ros.codec import message
-from robopolicy_hardware.ros.dds import Topics
+from robopolicy_hardware.ros.dds import Topics, watches
 from robopolicy_hardware.ros.dds_nodes import Announced
 from robopolicy_hardware.ros.dds_types import ros_type
 
@@ -26,6 +26,7 @@ class Endpoint:
     node: str  # full name, or its id if it does not say
     reliable: bool
     transient_local: bool
+    watching: bool = False  # a subscriber that acts on nothing, as a twin in the shadow
 
     @property
     def qos(self) -> str:
@@ -95,7 +96,7 @@ class Survey:
         from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
         from cyclonedds.domain import DomainParticipant
 
-        self._topics = Topics(domain, node="")
+        self._topics = Topics(domain, node="", watching=True)
         self.domain = self._topics.domain
         self._participant = DomainParticipant(self.domain)
         self._announced = Announced(self._participant, NODE)
@@ -157,6 +158,7 @@ class Survey:
                     one.topic_name[2:], ros_type(one.type_name), node,
                     isinstance(reliability, Policy.Reliability.Reliable),
                     durability is Policy.Durability.TransientLocal or durability == Policy.Durability.TransientLocal,
+                    watches(one.qos),
                 )
             )  # fmt: skip
         return sorted(found, key=lambda end: (end.topic, end.node))

@@ -11,6 +11,7 @@ from robopolicy.errors import UsageError
 from robopolicy_hardware.ros.codec import decoded, message
 
 TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+SHADOW = "robopolicy_shadow"  # node of a twin that follows: it listens to commands, and acts on none
 UNSEEN = 20  # messages kept for who asks seldom
 
 OnMessage = Callable[[Any, int], None]
@@ -46,7 +47,7 @@ class Publisher(Protocol):
 
     @property
     def subscribers(self) -> int:
-        """How many listen, as far as is known."""
+        """How many listen, as far as is known; who is known only to watch, as a twin in the shadow, does not count."""
         ...
 
     def close(self) -> None:

@@ -65,8 +65,8 @@ class Group:
 class RobotWatch:
     """Listens to a robot by the same file as `RosRobot`, and publishes nothing.
 
-    It listens to the commands too. DDS counts it as somebody who listens there: a policy that asks whether a
-    controller listens is told yes, even if the controller is gone.
+    It listens to the commands too. A transport that says so (`Topics` of `dds`, ``watching``) is not taken for a
+    controller that listens there.
 
     Args:
         config: which topic is which field.

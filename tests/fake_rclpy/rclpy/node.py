@@ -93,6 +93,14 @@ class Node:
             for e in found
         ]
 
+    def get_subscriptions_info_by_topic(self, topic_name):
+        with _LOCK:
+            found = [e for e in _ENDPOINTS if isinstance(e, _Subscription) and e.topic == _full(topic_name)]
+        return [
+            SimpleNamespace(topic_type=e.kind.name, node_name=e.node._name, node_namespace=e.node._namespace)
+            for e in found
+        ]
+
     def destroy_node(self):
         for one in list(self.mine):
             self._remove(one)
