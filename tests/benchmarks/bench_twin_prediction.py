@@ -4,13 +4,17 @@ A hidden MuJoCo world with another friction, mass, centre of mass, servo and del
 quality; the nominal twin beside the identified one. Both worlds are MuJoCo: they differ in numbers, not in the way
 contacts are computed, so what stands here is more than a real robot will give.
 
-python tests/benchmarks/bench_twin_prediction.py [--seeds 50] [--jobs 1] [--plot FILE.png]
+python tests/benchmarks/bench_twin_prediction.py [--seeds 50] [--jobs 1] [--plot FILE.png] [--world N] [--from SEED]
+
+World 0 is the one that the policies and the search were made with; the others are drawn by their number, and nobody has
+looked at them: `--world 1 --from 1000` is the honest row.
 """
 
 import argparse
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -40,18 +44,31 @@ POLICIES = (
 RECORDED = ((0.15, 0.0), (0.4, 0.0), (0.08, 0.01), (0.25, -0.01), (0.5, 0.005), (0.15, 0.015))  # speed, bias
 
 
-def outcomes(physics: Physics, policy: Policy, seeds: int) -> list[float]:
+def drawn(number: int) -> Physics:
+    """Return hidden world ``number``; half to nearly twice of what is nominal, and what a real servo adds."""
+    if number == 0:
+        return HIDDEN
+    rng = np.random.default_rng(number)
+    far = {name: getattr(NOMINAL, name) * rng.uniform(0.5, 1.2) for name in ("table_friction", "pusher_friction", "kv")}
+    return replace(
+        NOMINAL, **far, mass=NOMINAL.mass * rng.uniform(0.7, 1.7), kp=NOMINAL.kp * rng.uniform(0.5, 1.2),
+        com_x=rng.uniform(-0.007, 0.007), com_y=rng.uniform(-0.007, 0.007), delay=rng.uniform(0.01, 0.04),
+        joint_friction=rng.uniform(0.2, 1.5), armature=rng.uniform(0.1, 0.5),
+    )  # fmt: skip
+
+
+def outcomes(physics: Physics, policy: Policy, seeds: range) -> list[float]:
     world = World(physics)
-    return [float(policy.run(world, seed)) for seed in range(seeds)]
+    return [float(policy.run(world, seed)) for seed in seeds]
 
 
-def recordings(rng: np.random.Generator, seconds: float = 12.0) -> list[tuple[np.ndarray, np.ndarray]]:
+def recordings(hidden: Physics, rng: np.random.Generator, seconds: float = 12.0) -> list[tuple[np.ndarray, np.ndarray]]:
     """Ordinary task motion in the hidden world, seen with noise."""
-    world = World(HIDDEN)
+    world = World(hidden)
     return [Policy(speed, bias, noise=0.001).record(world, rng, seconds) for speed, bias in RECORDED]
 
 
-def table(physics: Physics, seeds: int, jobs: int) -> np.ndarray:
+def table(physics: Physics, seeds: range, jobs: int) -> np.ndarray:
     """Return outcomes (policies, seeds)."""
     if jobs == 1:
         return np.array([outcomes(physics, policy, seeds) for policy in POLICIES])
@@ -79,10 +96,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=50, help="paired starts of each policy")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--world", type=int, default=0, help="number of the hidden world")
+    parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first start")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     args = parser.parse_args()
     started, cpu = time.monotonic(), time.process_time()
-    identified, fits = identify(recordings(rng := np.random.default_rng(1)), rng)
+    hidden, seeds = drawn(args.world), range(args.first, args.first + args.seeds)
+    identified, fits = identify(recordings(hidden, rng := np.random.default_rng(1 + args.world)), rng)
     print(f"identified from 6 x 12 s of task motion in {time.monotonic() - started:.0f} s", end="")
     print(f" ({time.process_time() - cpu:.0f} s of CPU)")
     for fit, what in zip(fits, ("the servo, where nothing touches", "the T, where it is pushed"), strict=True):
@@ -91,11 +111,11 @@ def main() -> None:
         )
         for e in fit.estimates:
             error = "" if e.std_err is None else f"+- {e.std_err:.2g}"
-            true = getattr(HIDDEN, e.name, float("nan"))
+            true = getattr(hidden, e.name, float("nan"))
             line = f"  {e.name:16} nominal {e.nominal:7.3g}  hidden {true:7.3g}  found {e.value:7.3g} "
             print(f"{line}{error:10} {e.status}{': ' + e.note if e.note else ''}")
     started = time.monotonic()
-    real, nominal, found = (table(physics, args.seeds, args.jobs) for physics in (HIDDEN, NOMINAL, identified))
+    real, nominal, found = (table(physics, seeds, args.jobs) for physics in (hidden, NOMINAL, identified))
     print(f"{3 * real.size} episodes in {time.monotonic() - started:.0f} s; success of each policy:")
     for policy, *rates in zip(POLICIES, *(t.mean(axis=1) for t in (real, nominal, found)), strict=True):
         told = ", ".join(f"{name} {value:g}" for name, value in vars(policy).items() if value)
