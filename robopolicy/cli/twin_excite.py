@@ -1,10 +1,14 @@
 """`robopolicy twin excite`: safe motions that show an arm's parameters, recorded for `robopolicy twin identify`."""
 
 import argparse
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.signals import ended_once
+from robopolicy.cli.watched import add_limits, read_limits, watched
 from robopolicy.errors import UsageError
 from robopolicy.types import EpisodeMeta
 
@@ -23,6 +27,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the first motion (default 0)")
     parser.add_argument("--rate", type=positive, metavar="HZ", help="commands a second; default: the robot's own")
     parser.add_argument("--domain", type=at_least(0), help="ros: default: ROS_DOMAIN_ID, or 0")
+    add_limits(parser)
     parser.set_defaults(run=run)
 
 
@@ -31,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import bar, say
     from robopolicy.cli.record import accept
     from robopolicy.cli.worlds import make_clock, make_robot, make_safety
+    from robopolicy.clock import SimClock
     from robopolicy.loop import run_episode
     from robopolicy.spec import PolicySpec
     from robopolicy_data.recorder import Recorder
@@ -39,21 +45,30 @@ def run(args: argparse.Namespace) -> None:
     if args.robot.partition(":")[0] not in ("twin", "ros"):
         raise UsageError(f"--robot {args.robot}: there is nothing to identify in it; want twin:TASK or ros:FILE.yaml")
     clock = make_clock(args.robot, realtime=False)
-    robot = make_robot(args.robot, clock, PolicySpec(), cameras=(), rate_hz=args.rate, domain=args.domain)
-    try:
+    with ended_once(), ExitStack() as stack:  # a signal stops the robot
+        bare = make_robot(args.robot, clock, PolicySpec(), cameras=(), rate_hz=args.rate, domain=args.domain)
+        stack.callback(bare.close)
+        allowed, watchdogs = read_limits(args.limits, bare.spec)
+        simulated = isinstance(clock, SimClock)
+        robot = bare if simulated else watched(bare, watchdogs, stack, partial(_topics, args.domain))
         exciter = Exciter(robot.spec, robot.stop, duration_s=args.seconds, size=args.size)
         accept(args.data, robot.spec, recover=True)
-        reset = getattr(robot, "reset", lambda seed: None)
-        with Recorder(args.data) as recorder, bar("excite", args.episodes, "motions") as progress:
-            for seed in range(args.seed, args.seed + args.episodes):
-                reset(seed)
-                robot.read()
-                meta = EpisodeMeta("excitation", args.robot, seed=seed, operator="excite")
-                run_episode(
-                    robot, exciter, clock, make_safety(robot.spec), meta,
-                    max_steps=round(args.seconds * robot.spec.rate_hz), watchers=[recorder], done=exciter.done,
-                )  # fmt: skip
-                progress.advance()
-    finally:
-        robot.close()
+        reset = getattr(bare, "reset", lambda seed: None)
+        recorder = stack.enter_context(Recorder(args.data))
+        progress = stack.enter_context(bar("excite", args.episodes, "motions"))
+        for seed in range(args.seed, args.seed + args.episodes):
+            reset(seed)
+            robot.read()
+            meta = EpisodeMeta("excitation", args.robot, seed=seed, operator="excite")
+            run_episode(
+                robot, exciter, clock, make_safety(robot.spec, allowed), meta,
+                max_steps=round(args.seconds * robot.spec.rate_hz), watchers=[recorder], done=exciter.done,
+            )  # fmt: skip
+            progress.advance()
     say(f"{args.episodes} motions in {args.data}. Next: ", (f"robopolicy twin identify {args.data}", "bold"))
+
+
+def _topics(domain: int | None) -> Any:
+    from robopolicy_hardware.ros.dds import Topics
+
+    return Topics(domain, node="robopolicy_watchdogs")
