@@ -77,11 +77,24 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def ended(blind, path, number):
+AGAIN = """
+    if len(steps) == 30:
+        from sim_envs.twin import Twin as robot
+        stop = robot.stop
+        def interrupted(self, reason=""):
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), 2)
+            print("stopped:", reason, flush=True)
+            return stop(self, reason)
+        robot.stop = interrupted
+        os.kill"""
+
+
+def ended(blind, path, number, program=KILLED):
     """Deploy until step 30, where the signal comes; return the process."""
     words = ["deploy", "--robot", "twin:lift", "--checkpoint", blind, "--record", path, "--max-steps", "60", number]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], capture_output=True, env=environment)
+    return subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, env=environment)
 
 
 def test_what_a_kill_left_is_said_by_the_next_deployment_and_an_episode(blind, tmp_path, capsys):
@@ -109,3 +122,15 @@ def test_a_robot_of_your_own_may_have_a_state_too():
     ticker.on_step(recordings.make_steps(0, 1)[0])
     assert notes == ["policy"]
     assert ticker.told(recordings.META) is recordings.META
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_follow_do_not_interrupt_the_stop(blind, tmp_path, number):
+    program = KILLED.replace("\n    if len(steps) == 30:\n        os.kill", AGAIN)
+    assert program != KILLED
+    done = ended(blind, tmp_path / "d.zarr", number.value, program)
+    assert b"stopped: ended by" in done.stdout
+    assert done.returncode == 128 + number
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    assert episode.length >= 29
+    assert "ended by" in episode.meta.notes
