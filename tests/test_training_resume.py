@@ -117,6 +117,16 @@ def test_the_state_holds_all_that_the_next_step_depends_on(tmp_path):
     assert all(torch.equal(weights[name], kept[f"ema.{name}"]) for name in names)
 
 
+def test_a_state_whose_numbers_changed_on_the_disk_is_not_gone_on_with(tmp_path):
+    go("numbers", tmp_path, tmp_path / "run", resume=False, config=replace(CONFIG, steps=2))
+    path = tmp_path / "run" / "resume.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 0x40  # of a tensor: still a whole file
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"resume\.safetensors is damaged: its numbers are not those"):
+        go("numbers", tmp_path, tmp_path / "run", resume=True, config=replace(CONFIG, steps=4))
+
+
 def test_scores_survive_a_resume(tmp_path):
     spec, policy = KINDS["numbers"]
     short = replace(CONFIG, steps=4)

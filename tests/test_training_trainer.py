@@ -305,6 +305,22 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_pa
     assert [path.name for path in dataset.iterdir()] == ["zarr.json"]
 
 
+def test_two_trainings_do_not_write_to_one_folder(tmp_path):
+    refused: list[str] = []
+
+    def meanwhile(now: Progress) -> None:
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(CheckpointError, match=r"another training writes to .*: wait .* or name another folder") as e:
+            train(make(), sampler(), tmp_path, replace(CONFIG, seed=7))
+        refused.append(str(e.value))
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    train(make(), sampler(), tmp_path, CONFIG, on_progress=meanwhile)
+    assert refused
+    assert read_train(tmp_path)["train"]["seed"] == CONFIG.seed
+    train(make(), sampler(), tmp_path, replace(CONFIG, steps=14), resume=True)  # nobody holds it any more
+
+
 def test_windows_that_do_not_fit_the_policy_are_refused(tmp_path):
     with pytest.raises(ContractError, match=r"windows have .* \(2, 0, 4, 2\), the policy has \(2, 0, 8, 2\)"):
         train(make(replace(SPEC, horizon=8)), sampler(), tmp_path, CONFIG)

@@ -46,7 +46,7 @@ def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mappi
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
     replace_file(folder / SPEC, _json(spec))
     replace_file(folder / STATS, _json(policy.stats()))
-    replace_file(folder / WEIGHTS, save(weights, {DIGEST: _digest(weights)}))
+    replace_file(folder / WEIGHTS, save(weights, {DIGEST: tensor_digest(weights)}))
     replace_file(folder / TRAIN, _json(train))
     write_card(folder, policy, train)
 
@@ -167,12 +167,12 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
             want = (file.metadata() or {}).get(DIGEST)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"checkpoint {folder}: {WEIGHTS} is damaged: {error}") from error
-    if want not in (None, _digest(weights)):  # None: written before there were digests
+    if want not in (None, tensor_digest(weights)):  # None: written before there were digests
         raise CheckpointError(f"checkpoint {folder}: {WEIGHTS} is damaged: its numbers are not those that were saved")
     return weights
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+def tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return the sha256, in hex, of names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

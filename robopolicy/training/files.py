@@ -1,7 +1,10 @@
 """Writing files so that a crash leaves the old one or the new one, and knowing beforehand that they can be written."""
 
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from robopolicy.errors import CheckpointError, DiskFull
@@ -31,7 +34,7 @@ def claim_folder(folder: Path) -> None:
     """Make ``folder`` if it is not there and write to it once, so that a training does not fail at its first save.
 
     Raises:
-        CheckpointError: if it is no folder, holds a dataset, or cannot be written.
+        CheckpointError: if it is no folder, holds a dataset, cannot be written, or another training writes to it.
         DiskFull: if there is no room.
     """
     try:
@@ -40,10 +43,35 @@ def claim_folder(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise CheckpointError(f"{folder} is a file; name a folder for the checkpoint")
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / ".probe", b"probe")
-        (folder / ".probe").unlink()
+        with held(folder):
+            replace_file(folder / ".probe", b"probe")
+            (folder / ".probe").unlink()
     except DiskFull:
         raise
     except OSError as error:
         reason = f"cannot write to {folder}: {error.strerror}; name a folder for the checkpoint that can be written"
         raise CheckpointError(reason) from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of ``folder`` while the block lasts; the lock goes with the process, however it ends.
+
+    Where a file system knows no locks, nobody is kept out.
+
+    Raises:
+        CheckpointError: if another training holds it.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another training writes to {folder}: wait until it has ended, or name another folder"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(lock)

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from robopolicy.errors import CheckpointError
 from robopolicy.training.average import Average
-from robopolicy.training.checkpoint import load_policy, read_train, require_keys, require_not_newer
+from robopolicy.training.checkpoint import (
+    DIGEST,
+    load_policy,
+    read_train,
+    require_keys,
+    require_not_newer,
+    tensor_digest,
+)
 from robopolicy.training.config import TrainConfig
 from robopolicy.training.files import replace_file
 from robopolicy.training.trainable import Trainable
@@ -44,7 +51,8 @@ def save_state(
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     header = {**cursor, "ema_steps": average.steps}
-    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"cursor": json.dumps(header)})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(tensors, {"cursor": json.dumps(header), DIGEST: tensor_digest(tensors)})
     replace_file(folder / RESUME, content)
 
 
@@ -205,9 +213,13 @@ def _read(folder: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dic
     try:
         with safe_open(path, framework="pt") as file:
             keys = file.keys() if tensors else ()  # safe_open is no mapping: it cannot be iterated over
-            return {key: file.get_tensor(key) for key in keys}, json.loads(file.metadata()["cursor"])
+            found, told = {key: file.get_tensor(key) for key in keys}, file.metadata()
+            cursor = json.loads(told["cursor"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+    if found and told.get(DIGEST) not in (None, tensor_digest(found)):  # None: written before there were digests
+        raise CheckpointError(f"{path} is damaged: its numbers are not those that were saved; train anew")
+    return found, cursor
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from robopolicy.errors import ContractError
 from robopolicy.training.checkpoint import TRAIN, read_train, save_checkpoint
 from robopolicy.training.config import Progress, TrainConfig
 from robopolicy.training.evaluations import Evaluate, Evaluations
-from robopolicy.training.files import claim_folder
+from robopolicy.training.files import claim_folder, held
 from robopolicy.training.interrupt import interruptible
 from robopolicy.training.logs import Log, Silent, TensorBoard
 from robopolicy.training.ranks import Ranks
@@ -70,8 +71,8 @@ def train(
             of a policy that is no `DiffusionPolicy` its own.
 
     Raises:
-        CheckpointError: if ``out`` cannot be written, there is nothing to resume, or it is of another policy, other
-            data or settings.
+        CheckpointError: if ``out`` cannot be written, another training writes to it, there is nothing to resume, or
+            it is of another policy, other data or settings.
         ContractError: if the windows do not fit the policy, or the loss stops being a number; the last checkpoint
             stays.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is saved.
@@ -82,10 +83,15 @@ def train(
     ranks.begin(device)
     threads = torch.get_num_threads()
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), interruptible(patient=ranks.world > 1) as interrupted:
+    with (
+        torch.random.fork_rng(cuda),
+        interruptible(patient=ranks.world > 1) as interrupted,
+        ExitStack() as stack,
+    ):
         try:
             if ranks.first:
                 claim_folder(Path(out))
+                stack.enter_context(held(Path(out)))
             torch.set_num_threads(config.num_threads or threads)
             run = _Run(
                 policy, sampler, Path(out), config, ranks, device, on_progress, dict(about or {}), evaluate, save
