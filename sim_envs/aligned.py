@@ -77,6 +77,16 @@ class AlignedTwin:
         self._told_ns: int | None = None  # when the newest command was due
         self._sent: np.ndarray | None = None
         self._arm_ns: int | None = None  # stamp of the newest encoders
+        self._met: set[str] = set()  # objects that were measured since `begin`
+
+    @property
+    def finds(self) -> bool:
+        """Whether anything but the robot's own streams sees objects."""
+        return bool(self._finders)
+
+    def unseen(self) -> list[str]:
+        """Return the objects that were not measured since the start."""
+        return [one.name for one in self.objects if one.name not in self._met]
 
     @property
     def now_ns(self) -> int:
@@ -101,6 +111,7 @@ class AlignedTwin:
         self.observer.note(self.now_ns)
         self.begun, self._told_ns = True, None if set_point is None else now_ns
         self._sent, self._arm_ns = set_point, now_ns
+        self._met = {one.name for one in self.objects if all(name in known for name in one.states)}
 
     def meet(self, state: Mapping[str, np.ndarray], now_ns: int) -> None:
         """Put the twin's arm where ``state`` says, at rest, the grip as it was; what is believed of objects stays."""
@@ -174,10 +185,10 @@ class AlignedTwin:
         for one in self.objects:
             found = measured(one, seen.state, seen.stamp_ns)
             if found is not None:
-                self.observer.see(found)
+                self.see(found)
         for finder in self._finders:
             for found in finder(seen):
-                self.observer.see(found)
+                self.see(found)
 
     def heard(self, stamp_ns: int) -> None:
         """Note that the arm told of itself at ``stamp_ns``, though the twin does not follow it."""
@@ -185,7 +196,10 @@ class AlignedTwin:
 
     def see(self, found: PoseMeasurement) -> str:
         """Correct an object by one measurement; as `Observer.see`."""
-        return self.observer.see(found)
+        outcome = self.observer.see(found)
+        if outcome in ("accepted", "restarted"):
+            self._met.add(found.name)
+        return outcome
 
     def read(self) -> Observation:
         """Return what the twin shows at the present, with the pictures of its cameras."""

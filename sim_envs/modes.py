@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import SpecMismatch, UnknownName, UnsafeCommand
+from robopolicy.errors import SpecMismatch, StaleFrame, UnknownName, UnsafeCommand
 from robopolicy.interfaces import Clock, Robot, Task
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import PolicySpec
@@ -66,7 +66,8 @@ class TwinFirst:
         apart: rad that a joint of the real arm may be from the twin's at the same time.
 
     Raises:
-        SpecMismatch: if the real robot does not tell its joints or takes no such commands.
+        SpecMismatch: if the real robot does not tell its joints or takes no such commands, or nothing tells where an
+            object is: the policy would act on one that is only in the twin.
     """
 
     def __init__(
@@ -76,6 +77,12 @@ class TwinFirst:
         action = real.spec.action
         if action.kind not in ("joint", "tool_pose") or (action.kind == "joint" and action.dim not in (7, 8)):
             raise SpecMismatch(f"the real robot takes {action.kind} ({action.dim}); want joint (7 or 8) or tool_pose")
+        for one in () if aligned.finds else aligned.objects:
+            if f"{one.name} pose" not in real.spec.state and not all(n in real.spec.state for n in one.states):
+                raise SpecMismatch(
+                    f"nothing tells where {one.name} is: the real robot has no state {', '.join(one.states)}; it has "
+                    f"{', '.join(real.spec.state)}"
+                )
         self.aligned, self._real, self._clock = aligned, real, clock
         self._lead_s, self._apart = lead_s, apart
         self.spec: PolicySpec = aligned.twin.spec
@@ -86,13 +93,15 @@ class TwinFirst:
         """Bring the twin to the present, correct its objects by what the real robot sees, and return the twin's view.
 
         Raises:
-            StaleFrame: as the real robot raises it.
+            StaleFrame: as the real robot raises it; and while an object was not measured yet.
             UnsafeCommand: if the real arm is too far from the twin it should track; both are stopped by whoever runs.
         """
         seen = self._real.read()
         self.aligned.advance(self._clock.now_ns())
         self.aligned.observe(seen, arm=False)
         self.aligned.heard(seen.stamp_ns)
+        for name in self.aligned.unseen():
+            raise StaleFrame(f"{name} was not measured yet: where the twin has it is nowhere")
         self._compare(seen)
         return self.aligned.read()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robopolicy.clock import SimClock
-from robopolicy.errors import ContractError, SpecMismatch, UnknownName, UnsafeCommand, UsageError
+from robopolicy.errors import ContractError, SpecMismatch, StaleFrame, UnknownName, UnsafeCommand, UsageError
 from robopolicy.interfaces import Environment, Robot
 from robopolicy.loop import run_episode
 from robopolicy.spec import PolicySpec, StateSpec
@@ -18,7 +18,7 @@ from sim_envs.aligned import AlignedTwin
 from sim_envs.experts import make_expert
 from sim_envs.modes import OfflineTwin, Shadow, TwinFirst
 from sim_envs.tasks import make_task
-from sim_envs.tracked import Tracked, measured, place_objects, tracked_of
+from sim_envs.tracked import PoseMeasurement, Tracked, measured, place_objects, tracked_of
 from sim_envs.twin import Twin
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -263,6 +263,35 @@ def test_a_robot_with_other_commands_cannot_track():
     real.spec = replace(real.spec, action=replace(real.spec.action, kind="vector"))
     with pytest.raises(SpecMismatch, match=r"takes vector \(10\); want joint \(7 or 8\) or tool_pose"):
         TwinFirst(AlignedTwin(make_task("lift")), real, clock)
+
+
+class Partly(Twin):
+    """A robot that does not tell where the cube is."""
+
+    def __init__(self, clock):
+        super().__init__(make_task("lift"), clock, cameras=(), rate_hz=50.0, action="joint")
+        self.spec = replace(self.spec, state={k: v for k, v in self.spec.state.items() if "cube" not in k})
+
+    def read(self):
+        seen = super().read()
+        return replace(seen, state={name: seen.state[name] for name in self.spec.state})
+
+
+def test_no_policy_acts_on_an_object_that_is_only_in_the_twin():
+    clock = SimClock()
+    with pytest.raises(SpecMismatch, match="nothing tells where cube is: the real robot has no state cube_pos, cube_q"):
+        TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), Partly(clock), clock)
+    told = []
+    aligned = AlignedTwin(make_task("lift"), rate_hz=50.0, finders=[lambda seen: told])
+    first = TwinFirst(aligned, Partly(clock), clock)
+    with pytest.raises(StaleFrame, match="cube was not measured yet"):
+        first.read()
+    clock.sleep_until(20_000_000)
+    told.append(PoseMeasurement("cube", 20_000_000, np.array([0.5, 0.1, 0.02]), np.array([1.0, 0, 0, 0])))
+    np.testing.assert_allclose(first.read().state["cube_pos"], [0.5, 0.1, 0.02], atol=2e-3)
+    told.clear()  # covered by the hand: physics carries it
+    clock.sleep_until(10_000_000_000)  # and after a pause it is still what was seen
+    np.testing.assert_allclose(first.read().state["cube_pos"], [0.5, 0.1, 0.02], atol=2e-3)
 
 
 def test_recorded_starts_by_number_and_other_numbers_are_refused():
