@@ -216,6 +216,8 @@ class AlignedTwin:
                 else f"the arm was not measured for {age_s:.1f} s"
             )
             all_of = replace(all_of, confidence=0.0, diverged="; ".join(filter(None, (why, all_of.diverged))))
+        if self._follower is not None:
+            all_of = replace(all_of, recoveries=all_of.recoveries + self._follower.recoveries)
         return {**each, "twin": all_of}
 
     def close(self) -> None:

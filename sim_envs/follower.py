@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 
 from sim_envs.observer_history import turn_between
+from sim_envs.stability import blew_up, forget_warnings, rest
 from sim_envs.tracked import Tracked
 
 BANDWIDTH_HZ = 3.0  # below 1 / (4 latency) at 64 ms: what the estimate cannot know yet is not chased
@@ -28,6 +29,7 @@ class Follower:
 
     Attributes:
         target: an observer's to correct; stepped by `step` with the same commands.
+        recoveries: how often the drawn state blew up, and was put where the target is.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Follower:
             for o in objects
         ]
         self._acceleration, self._force = np.zeros(model.nv), np.zeros(model.nv)
+        self.recoveries = 0
         self.begin()
 
     def begin(self) -> None:
@@ -50,6 +53,7 @@ class Follower:
             target[:] = source
         self.target.ctrl[:], self.target.time = self._data.ctrl, self._data.time
         self._data.qfrc_applied[:] = 0
+        forget_warnings(self._data)
         mujoco.mj_forward(self._model, self.target)
 
     def pull(self) -> None:
@@ -74,11 +78,20 @@ class Follower:
 
     def step(self) -> None:
         """Step the target to the time of the drawn state, with the commands that are in force there."""
+        if blew_up(self._data):
+            self._recover()
         self.target.ctrl[:] = self._data.ctrl
         steps = round((self._data.time - self.target.time) / self._model.opt.timestep)
         if steps > 0:
             mujoco.mj_step(self._model, self.target, steps)
         mujoco.mj_kinematics(self._model, self.target)
+
+    def _recover(self) -> None:
+        """Put the drawn state, which blew up, where the target was before this step, at rest."""
+        data, target = self._data, self.target
+        data.qpos[:], data.ctrl[:], data.time = target.qpos, target.ctrl, target.time
+        rest(self._model, data)
+        self.recoveries += 1
 
 
 def _held(model: mujoco.MjModel, one: Tracked) -> tuple[float, float]:

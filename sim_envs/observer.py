@@ -12,15 +12,13 @@ from robopolicy.errors import ContractError
 from sim_envs.observer_filter import Belief, Noise
 from sim_envs.observer_health import Health, Tally
 from sim_envs.observer_history import History, multiply, quat_of, turn_between
+from sim_envs.stability import blew_up, forget_warnings, rest
 from sim_envs.tracked import PoseMeasurement, Tracked, find_tracked
 
 Outcome = Literal["accepted", "rejected", "restarted", "late", "invalid", "repeated"]
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-BAD = [w.value for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL,
-                         mujoco.mjtWarning.mjWARN_BADQACC)]  # fmt: skip
 POSITION = Noise(measured=0.0015, drift=0.0005, share=0.10)  # m
 TURN = Noise(measured=math.radians(1.5), drift=math.radians(0.5), share=0.10)  # rad
-FASTEST = 1e3  # m/s or rad/s: physics that is no physics any more
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,8 @@ class Observer:
         self._tallies = [Tally(settings.rate_hz, settings.silence_s) for _ in self.objects]
         self._rejected: list[list[PoseMeasurement]] = [[] for _ in self.objects]
         self._seen_ns = [-1] * len(self.objects)
-        self._warned, self._jumps = self._warnings(), 0
+        self._jumps = 0
+        forget_warnings(self._data)
         self._now_ns: int | None = None
         self.recoveries = 0
         mujoco.mj_getState(self._model, self._data, self._good, STATE)
@@ -145,7 +144,7 @@ class Observer:
         first, _ = self._history.span_ns
         present = np.stack([self._data.qpos[self._qpos], self._data.qvel[self._dofs]])
         self._history.put_joints(first, present)
-        self._warned = self._warnings()
+        forget_warnings(self._data)
 
     def see(self, seen: PoseMeasurement) -> Outcome:
         """Correct an object by where it was measured; return what became of the measurement.
@@ -256,23 +255,15 @@ class Observer:
                 found.append((contact, 1.0 if bodies[1] == body else -1.0))
         return found
 
-    def _warnings(self) -> int:
-        return sum(int(self._data.warning[kind].number) for kind in BAD)
-
     def _recover(self) -> None:
         """Put a state that blew up back to the last good one, at rest; the next measurements are taken as they are."""
         data = self._data
-        good = np.isfinite(data.qpos).all() and np.isfinite(data.qvel).all() and np.abs(data.qvel).max() < FASTEST
-        if good and self._warnings() <= self._warned:
+        if not blew_up(data):
             mujoco.mj_getState(self._model, data, self._good, STATE)
             return
         self.recoveries += 1
         mujoco.mj_setState(self._model, data, self._good, STATE)
-        data.qvel[:] = 0
-        data.qacc_warmstart[:] = 0
-        data.xfrc_applied[:] = 0
-        mujoco.mj_forward(self._model, data)
-        self._warned = self._warnings()
+        rest(self._model, data)
         for position, turn in self._beliefs:
             position.forget()
             turn.forget()

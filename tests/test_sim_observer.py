@@ -10,11 +10,15 @@ import mujoco
 import numpy as np
 import pytest
 
+from robopolicy.clock import SimClock
 from robopolicy.errors import ContractError, UnknownName
+from sim_envs.aligned import AlignedTwin
 from sim_envs.observer import Observer, ObserverSettings
 from sim_envs.observer_filter import Belief, Noise
 from sim_envs.observer_history import ROOM, History, multiply, quat_of, turn_between
+from sim_envs.tasks import make_task
 from sim_envs.tracked import PoseMeasurement, Tracked
+from sim_envs.twin import Twin
 
 sys.path.insert(0, str(Path(__file__).parent))
 from aligning import Camera, follow, rms
@@ -321,6 +325,24 @@ def test_a_state_that_blew_up_is_put_back_to_the_last_good_one(bad, tmp_path, mo
     assert world.see(0.13) == "accepted", "the next measurement is taken as it is"
     assert world.box[0] == pytest.approx(0.13, abs=1e-3)
     assert world.health.recoveries == 1
+
+
+@pytest.mark.parametrize("mode", ["observer", "follower"])
+def test_every_blow_up_is_noticed_and_nothing_jumps_to_where_mujoco_resets_it(mode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clock, aligned = SimClock(), AlignedTwin(make_task("lift"), mode=mode)
+    real = Twin(make_task("lift"), clock, cameras=())
+    for k in range(150):
+        clock.sleep_until(k * 10 * MS)
+        aligned.advance(clock.now_ns())
+        aligned.observe(real.read())
+        if k in (40, 80, 120):
+            aligned.twin.data.qpos[0] = np.nan
+        shown = aligned.read().state
+        if k not in (40, 80, 120):
+            for name in ("q", "cube_pos"):
+                np.testing.assert_allclose(shown[name], real.observed_state()[name], atol=5e-3, err_msg=f"tick {k}")
+    assert aligned.health()["twin"].recoveries == 3
 
 
 def test_joints_are_where_their_encoders_were_not_where_they_are_told_late():
