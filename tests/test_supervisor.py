@@ -253,6 +253,77 @@ def test_a_read_that_hangs_delays_the_stop_of_a_simulation_only(alone):
         robot.close()
 
 
+class Slow(Remembers):
+    """A mock whose commands, or motions, hang until it is told, and whose stops can fail."""
+
+    def __init__(self, *args, **options):
+        self.hung, self.going, self.broken = threading.Event(), threading.Event(), 0
+        super().__init__(*args, **options)
+
+    def command(self, action, due_ns):
+        self.hung.set()
+        self.going.wait(60)
+        return super().command(action, due_ns)
+
+    def follow(self, chunk, velocities):
+        self.command(GOAL, 0)
+
+    def stop(self, reason=""):
+        held = super().stop(reason)
+        if self.broken:
+            self.broken -= 1
+            raise OSError("the network is down")
+        return held
+
+
+@pytest.mark.parametrize("way", ["command", "follow"])
+def test_a_fault_stays_although_a_command_was_on_its_way(way):
+    inner, ended = Slow(JOINTS, WallClock()), []
+    robot = Supervised(inner)
+    robot.read()
+
+    def command():
+        with pytest.raises(UnsafeCommand, match="fault: it smells; put it right"):
+            getattr(robot, way)(GOAL, 0)
+        ended.append(1)
+
+    thread = threading.Thread(target=command)
+    thread.start()
+    try:
+        assert inner.hung.wait(60)
+        robot.fault("it smells")
+        inner.going.set()
+        thread.join()
+        assert ended
+        assert (robot.state, robot.reason) == ("fault", "it smells")
+        assert len(inner.stops) == 2, "after the command too"
+    finally:
+        inner.going.set()
+        robot.close()
+
+
+def test_a_stop_that_fails_is_tried_again_and_does_not_end_the_watching():
+    inner = Slow(JOINTS, WallClock())
+    inner.going.set()
+    robot = Supervised(inner, Watchdogs(silent_s=0.05))
+    try:
+        robot.read()
+        inner.broken = 3
+        robot.command(GOAL, 0)
+        until(lambda: len(inner.stops) == 4 and robot.reason == inner.stops[0][0])
+        assert {thread for _, thread in inner.stops} == {"watchdogs"}
+        assert (robot.state, len(robot.trips)) == ("hold", 1)
+        inner.broken = 10**9
+        robot.command(GOAL, 0)
+        until(lambda: robot.reason.endswith("the loop is late; the robot could not be stopped: the network is down"))
+        robot.command(GOAL, 0)
+        inner.broken = 0
+        until(lambda: robot.state == "hold" and "could not" not in robot.reason)
+    finally:
+        inner.broken = 0
+        robot.close()
+
+
 def test_every_reason_for_which_it_stopped_itself_is_remembered(watched):
     word = [(False, 0.0)]
     robot, _ = watched(Watchdogs(silent_s=0.05, estop_s=5.0), estop=lambda: word[0])

@@ -107,6 +107,7 @@ class Supervised:
         self._lock = threading.RLock()
         self._sent: np.ndarray | None = None
         self._sent_s = 0.0
+        self._unheld: str | None = None  # the reason for a stop that did not reach the robot: it is tried again
         self._open = True
         self._thread = threading.Thread(target=self._watch, name="watchdogs", daemon=True)
         self._thread.start()
@@ -135,7 +136,9 @@ class Supervised:
         with self._lock:
             self._require_free()
             sent = self._robot.command(action, due_ns)
+            self._require_no_fault()
             self._sent, self._sent_s, self.state, self.reason = sent.copy(), time.monotonic(), "running", ""
+            self._unheld = None
         return sent
 
     def told(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -148,6 +151,7 @@ class Supervised:
         with self._lock:
             self._require_free()
             self._robot.follow(chunk, velocities)  # type: ignore[attr-defined]
+            self._require_no_fault()
 
     def stop(self, reason: str = "") -> np.ndarray:
         """Hold; return the set-point that holds (A,)."""
@@ -173,10 +177,20 @@ class Supervised:
     def _require_free(self) -> None:
         """Refuse a command if there is a reason to."""
         if self.state == "fault":
-            raise UnsafeCommand(f"fault: {self.reason}; put it right, then reset")
+            raise UnsafeCommand(self._latched)
         if (why := self._why_not()) is not None:
             self._trip(*why)
             raise UnsafeCommand(why[1])
+
+    def _require_no_fault(self) -> None:
+        """Stop once more if a fault came while a command was on its way: which of them came last nobody knows."""
+        if self.state == "fault":
+            self._trip("fault", self.reason)
+            raise UnsafeCommand(self._latched)
+
+    @property
+    def _latched(self) -> str:
+        return f"fault: {self.reason}; put it right, then reset"
 
     def _trip(self, state: State, reason: str) -> None:
         """Stop for a reason of its own, and remember it."""
@@ -198,10 +212,18 @@ class Supervised:
 
     def _hold(self, state: State, reason: str) -> np.ndarray:
         """The one way to stop."""
+        if self._unheld is not None:
+            self.reason, self._unheld = self._unheld, None
         if self.state != "fault":
             self.state, self.reason = state, reason
-        self._sent = None
-        return self._robot.stop(reason)
+        self._sent, why = None, self.reason
+        try:
+            return self._robot.stop(reason)
+        except StaleFrame:  # it tells nothing, and was told nothing: it holds by itself
+            raise
+        except Exception as error:
+            self._unheld, self.reason = why, f"{why}; the robot could not be stopped: {error}"
+            raise
 
     def _why_not(self) -> tuple[State, str] | None:
         """Return why nothing may be commanded now, and the state that it leads to."""
@@ -235,12 +257,18 @@ class Supervised:
     def _watch(self) -> None:
         while self._open:
             time.sleep(POLL_S)
-            if self._wrong() is None:
+            if self._wrong() is None and self._unheld is None:
                 continue
             owned = self._lock.acquire(timeout=LOCK_S)
             try:
-                if (owned or not self._alone) and (why := self._wrong()) is not None:
+                if not owned and self._alone:
+                    continue
+                if (why := self._wrong()) is not None:
                     self._trip(*why)
+                elif self._unheld is not None:
+                    self._hold(self.state, self._unheld)
+            except Exception:  # whatever it is, the watching goes on and tries again; `reason` tells of it
+                continue
             finally:
                 if owned:
                     self._lock.release()
