@@ -122,6 +122,39 @@ def test_nothing_is_activated_or_started_beside_another_who_commands(made):
     assert one.node.start() == "running"
 
 
+def test_a_stop_that_comes_while_a_start_is_served_wins(made):
+    one = made()
+    one.node.configure()
+    one.node.activate()
+    alone = one.rig.require_alone
+    one.rig.require_alone = lambda: one.node.stop("wait!") and alone()
+    with pytest.raises(UsageError, match="a stop was asked for meanwhile; start again"):
+        one.node.start()
+    assert (one.node.running, one.rig.robot.state) == (False, "hold")
+    one.rig.require_alone = alone
+    with pytest.raises(UsageError, match="a stop was asked for meanwhile"):
+        one.node.start(stops=0)  # asked before the stop, served after it
+    assert one.node.start() == "running"
+
+
+def test_a_start_that_waits_behind_another_button_is_not_served_after_a_stop(made):
+    one = made()
+    said, waits = [], threading.Event()
+    buttons = NodeButtons(one.node, one.transport, "/robopolicy", said.append)
+    press = {word: one.far.publisher(f"/robopolicy/{word}", "std_msgs/msg/Bool") for word in ("start", "stop", "reset")}
+    true = message("std_msgs/msg/Bool")(True)
+    one.node.configure()
+    one.node.activate()
+    one.rig.robot.reset = lambda: waits.wait(60)
+    for word in ("reset", "start", "stop"):
+        press[word].send(true)
+    waits.set()
+    until(lambda: len(said) == 3)
+    buttons.close()
+    assert said[-1] == "start refused: a stop was asked for meanwhile; start again"
+    assert not one.node.running
+
+
 def test_a_stop_before_anything_is_no_error(made):
     assert made().node.stop("panic") == "nothing to stop: not configured"
 

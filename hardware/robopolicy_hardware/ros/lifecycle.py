@@ -113,11 +113,12 @@ class PolicyNode(LifecycleNode):
 
     def begin(self) -> None:
         """Configure, activate and start an episode, as the parameter ``autostart`` asks for."""
+        stops = self.driven.stops
         for step in (self.trigger_configure, self.trigger_activate):
             if step() != TransitionCallbackReturn.SUCCESS:
                 return
         try:
-            self._log(f"start: {self.driven.start()}")
+            self._log(f"start: {self.driven.start(stops)}")
         except RobopolicyError as error:
             self.get_logger().error(f"start refused: {error}")
 

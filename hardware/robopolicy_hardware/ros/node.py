@@ -61,9 +61,14 @@ class RobotNode:
         self._make = make
         self._rig: Rig | None = None
         self._lock = threading.RLock()
-        self._stopping = threading.Event()
+        self._stopping, self._stops = threading.Event(), 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="episode")
         self._episode: Future[None] | None = None
+
+    @property
+    def stops(self) -> int:
+        """How many stops were asked for so far."""
+        return self._stops
 
     @property
     def running(self) -> bool:
@@ -84,13 +89,17 @@ class RobotNode:
             self._opened().require_alone()
             self.phase = "active"
 
-    def start(self) -> str:
+    def start(self, stops: int | None = None) -> str:
         """Start an episode in a thread of its own; return that it runs.
 
+        Args:
+            stops: `stops` when this was asked for, if it waited to be served; None is now.
+
         Raises:
-            UsageError: if the node is not active, an episode runs already, the robot is in a fault, or somebody else
-                commands it too.
+            UsageError: if the node is not active, an episode runs already, the robot is in a fault, somebody else
+                commands it too, or a stop was asked for meanwhile.
         """
+        stops = self._stops if stops is None else stops
         with self._lock:
             self._require("start", "active")
             rig = self._opened()
@@ -100,14 +109,17 @@ class RobotNode:
                 raise UsageError(f"the robot is in a fault: {rig.robot.reason}; put it right, then reset")
             rig.require_alone()
             self._stopping.clear()
+            if self._stops != stops:  # counted before it is set: whichever way they meet, the stop wins
+                raise UsageError("a stop was asked for meanwhile; start again")
             self.ended = ""
             self._episode = self._worker.submit(self._run, rig)
             return "running"
 
     def stop(self, reason: str) -> str:
         """Hold at once, end the episode, and return in one line how that went."""
-        rig, episode = self._rig, self._episode
+        self._stops += 1
         self._stopping.set()
+        rig, episode = self._rig, self._episode
         if rig is None:
             return "nothing to stop: not configured"
         held = _held(rig, reason)

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from robopolicy.errors import RobopolicyError
 from robopolicy_hardware.ros.node import RobotNode
@@ -28,7 +29,7 @@ class NodeButtons:
         self._thread = threading.Thread(target=self._serve, name="buttons", daemon=True)
         self._thread.start()
         self._buttons = [
-            Button(transport, f"{name}/start", lambda: self._asked.put(("start", node.start))),
+            Button(transport, f"{name}/start", lambda: self._asked.put(("start", partial(node.start, node.stops)))),
             Button(transport, f"{name}/stop", lambda: self._do("stop", lambda: node.stop(f"asked on {name}/stop"))),
             Button(transport, f"{name}/reset", lambda: self._asked.put(("reset", node.reset))),
         ]
