@@ -54,7 +54,7 @@ class Calibration:
     """A camera that stands still, in OpenCV's convention.
 
     Raises:
-        ContractError: if the matrices have other shapes.
+        ContractError: if the matrices have other shapes, or T_base_cam is no rotation and place.
     """
 
     K: np.ndarray  # (3, 3) pixels, the centre of the first pixel at (0, 0)
@@ -66,6 +66,14 @@ class Calibration:
             raise ContractError(
                 f"want K 3x3 and T_base_cam 4x4; they are {np.shape(self.K)}, {np.shape(self.T_base_cam)}"
             )
+        turn = self.T_base_cam[:3, :3]
+        stiff = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
+        if not (stiff and np.isfinite(self.T_base_cam).all() and np.array_equal(self.T_base_cam[3], [0, 0, 0, 1])):
+            raise ContractError(
+                "T_base_cam is no rotation and place: want [R t; 0 0 0 1], the camera's pose in the base"
+            )
+        if not np.isfinite(self.distortion).all():
+            raise ContractError(f"distortion is {self.distortion}; want finite numbers")
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class MarkerFinder:
             if name not in seen.images:
                 continue
             stamp_ns = seen.image_stamps_ns.get(name, seen.stamp_ns)
-            if self._seen_ns.get(name) != stamp_ns:
+            if self._seen_ns.get(name) != stamp_ns and seen.images[name].ndim == 3:  # depth shows no tags
                 self._seen_ns[name] = stamp_ns
                 yield from self.find(seen.images[name], camera, stamp_ns)
 

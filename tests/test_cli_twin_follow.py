@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,8 +161,8 @@ def test_pictures_have_their_own_stamp_and_markers_look_at_every_camera():
     from sim_envs.tasks import make_task
 
     config, wire = load_config(LIFT), Wire()
-    groups, extra = _groups(config, make_task("lift").tracked, ["cube=/elsewhere"], True)
-    assert groups["front"] == ["camera front"]
+    groups, extra = _groups(config, make_task("lift").tracked, ["cube=/elsewhere"], ["front", "wrist"])
+    assert groups["camera front"] == ["camera front"]
     assert groups["cube"] == ["state cube pose"]
     watch = RobotWatch(config, LocalTopics(wire), groups, extra)
     camera = LocalTopics(wire).publisher("/front/image_raw", IMAGE)
@@ -170,13 +172,13 @@ def test_pictures_have_their_own_stamp_and_markers_look_at_every_camera():
         wall_ns = time.time_ns()
         camera.send(of_picture(IMAGE, picture, wall_ns))
         elsewhere.send(pose(of_picture(IMAGE, picture, wall_ns).header, (0.4, 0.2, 0.1)))
-        seen, told = (watch.groups[name].newest(time.monotonic_ns()) for name in ("front", "cube"))
+        seen, told = (watch.groups[name].newest(time.monotonic_ns()) for name in ("camera front", "cube"))
     np.testing.assert_array_equal(seen.images["front"], picture)
     expected_ns = wall_ns + time.monotonic_ns() - time.time_ns()
     assert abs(seen.image_stamps_ns["front"] - expected_ns) < 50_000_000
     assert seen.stamp_ns == seen.image_stamps_ns["front"]
     np.testing.assert_allclose(told.state["cube pose"], [0.4, 0.2, 0.1, 1, 0, 0, 0])
-    assert watch.groups["wrist"].newest(time.monotonic_ns()) is None
+    assert watch.groups["camera wrist"].newest(time.monotonic_ns()) is None
     watch.close()
 
 
@@ -204,6 +206,49 @@ def test_twin_first_by_name():
         assert robot.read().state["q"].shape == (7,)
     finally:
         robot.close()
+
+
+def test_a_damaged_picture_is_said_and_ends_nothing():
+    from robopolicy_hardware.ros.saying import of_picture
+
+    kind = "sensor_msgs/msg/CompressedImage"
+    config, wire = load_config(LIFT), Wire()
+    camera = replace(config.cameras["front"], topic="/front/image_raw/compressed", type=kind)
+    watch = RobotWatch(replace(config, cameras={"front": camera}), LocalTopics(wire), {"front": ["camera front"]})
+    shown = LocalTopics(wire).publisher(camera.topic, kind)
+    whole = of_picture(kind, np.full((48, 48, 3), 200, np.uint8), time.time_ns())
+    for data in (whole.data, whole.data, whole.data[:9], np.zeros(0, np.uint8), whole.data):
+        shown.send(replace(of_picture(kind, np.zeros((48, 48, 3), np.uint8), time.time_ns()), data=data))
+        seen, trouble = watch.groups["front"].newest(time.monotonic_ns()), watch.groups["front"].trouble
+        if len(data) < 10:
+            assert seen is None
+            assert "a compressed image cannot be decoded" in trouble
+    assert seen is not None
+    assert seen.images["front"].mean() == pytest.approx(200, abs=2)
+    assert trouble == ""
+    watch.close()
+
+
+TAGS = """
+markers: [{id: 7, object: OBJECT, size: 0.03}]
+cameras: {CAMERA: {K: [[600, 0, 320], [0, 600, 240], [0, 0, 1]],
+          T_base_cam: [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0.6], [0, 0, 0, 1]]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("thing", "camera", "says"),
+    [
+        ("cbue", "front", "no tracked object 'cbue'; valid: cube"),
+        ("cube", "above", "no camera of .*tags.yaml 'above'; valid: front, wrist"),
+    ],
+)
+def test_tags_that_no_object_or_camera_fits_are_refused_before_they_are_seen(thing, camera, says, tmp_path, capsys):
+    path = tmp_path / "tags.yaml"
+    path.write_text(TAGS.replace("OBJECT", thing).replace("CAMERA", camera))
+    words = ["--robot", f"ros:{LIFT}", "--task", "lift", "--markers", str(path)]
+    assert main(["twin", "follow", "--domain", str(DOMAIN), *words]) == 1
+    assert re.search(says, capsys.readouterr().err)
 
 
 def test_commands_are_heard():

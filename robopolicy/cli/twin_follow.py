@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least, positive
 from robopolicy.cli.signals import ended_by_signals
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import SpecMismatch, UnknownCamera, UsageError
 from robopolicy.types import EpisodeMeta, Step
 
 WAIT_S = 5.0
@@ -79,7 +80,9 @@ class Following:
         if kind != "ros" or not file:
             raise UsageError(f"--robot {args.robot}: a twin follows a robot on topics, as in ros:arm.yaml")
         config, task = load_config(file), make_task(args.task)
-        groups, extra = _groups(config, tracked_of(task), args.pose, bool(args.markers))
+        objects = tracked_of(task)
+        finders, seen_by = _finders(args.markers, config, objects)
+        groups, extra = _groups(config, objects, args.pose, seen_by)
         self._clock, self._rate_hz = WallClock(), args.rate
         self._topics = Topics(args.domain, node=SHADOW, watching=True)
         stack.callback(self._topics.close)
@@ -88,7 +91,7 @@ class Following:
         self._watch.groups["arm"].wait(WAIT_S)
         self.aligned = AlignedTwin(
             task, self._clock.now_ns(), action=config.action.kind, mode=args.mode, cameras=tuple(args.cameras),
-            finders=_finders(args.markers), settings=_settings(args.noise, args.pose_hz), rate_hz=config.rate_hz,
+            finders=finders, settings=_settings(args.noise, args.pose_hz), rate_hz=config.rate_hz,
             **_prepared(args.parameters),
         )  # fmt: skip
         stack.callback(self.aligned.close)
@@ -122,7 +125,7 @@ class Following:
             self._troubled += bool(health.diverged)
             self._least = min(self._least, health.confidence)
             shown = self._steps % max(1, round(self._rate_hz / SHOWN_HZ)) == 0
-            self._note = _line(health, self._watch.groups["arm"].trouble) if shown else self._note
+            self._note = _line(health, self._watch.groups) if shown else self._note
             tick(self._note)
             k = max(k + 1, (self._clock.now_ns() - start_ns) // period_ns)
 
@@ -175,13 +178,16 @@ class Following:
         self._recorder.on_step(Step(self.aligned.read(), self.aligned.set_point(), now_ns, "policy"))
 
 
-def _line(health: Any, trouble: str) -> str:
+def _line(health: Any, groups: Mapping[str, Any]) -> str:
+    """Return how the twin stands, and every stream that is in trouble."""
     parts = [f"confidence {health.confidence:.2f}", f"{health.rejected} rejected"]
-    parts += [part for part in (health.diverged, trouble and f"arm: {trouble}") if part]
-    return "; ".join(parts)
+    parts += [health.diverged, *(f"{name}: {group.trouble}" for name, group in groups.items() if group.trouble)]
+    return "; ".join(filter(None, parts))
 
 
-def _groups(config: Any, objects: Any, poses: list[str], markers: bool) -> tuple[dict[str, list[str]], dict[str, Any]]:
+def _groups(
+    config: Any, objects: Any, poses: list[str], cameras: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Return which streams are read together, and those that the file does not have."""
     from robopolicy.topics.config import NumbersTopic
     from sim_envs.tracked import find_tracked
@@ -200,8 +206,7 @@ def _groups(config: Any, objects: Any, poses: list[str], markers: bool) -> tuple
     for one in objects:
         if one.name not in groups and all(name in config.state for name in one.states):
             groups[one.name] = [f"state {name}" for name in one.states]
-    if markers:
-        groups |= {name: [f"camera {name}"] for name in config.cameras}
+    groups |= {f"camera {name}": [f"camera {name}"] for name in cameras}
     return groups, extra
 
 
@@ -225,12 +230,20 @@ def _settings(noise: tuple[float, float], rate_hz: float) -> Any:
     return ObserverSettings(position, turn, rate_hz=rate_hz)
 
 
-def _finders(path: Path | None) -> tuple[Any, ...]:
+def _finders(path: Path | None, config: Any, objects: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Return what finds the tags, and in which cameras; raises UnknownName if the files do not fit together."""
     if path is None:
-        return ()
+        return (), ()
     from sim_envs.markers import MarkerFinder, load_markers
+    from sim_envs.tracked import find_tracked
 
-    return (MarkerFinder(load_markers(path)),)
+    settings = load_markers(path)
+    for marker in settings.markers:
+        find_tracked(objects, marker.object)
+    for name in settings.cameras:
+        if name not in config.cameras:
+            raise UnknownCamera(f"camera of {path}", name, config.cameras)
+    return (MarkerFinder(settings),), tuple(settings.cameras)
 
 
 def _recorder(path: Path | None, spec: Any, stack: ExitStack) -> Any:

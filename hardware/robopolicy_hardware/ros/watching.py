@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import StaleFrame
+from robopolicy.errors import ContractError, StaleFrame
 from robopolicy.topics.config import CameraTopic, NumbersTopic, TopicConfig
 from robopolicy.topics.messages import decoded, picture
 from robopolicy.types import Observation
@@ -34,26 +34,22 @@ class Group:
         self._here, self.trouble = True, ""
 
     def newest(self, now_ns: int) -> Observation | None:
-        """Return the newest samples at their own instant, None if there is none; `trouble` says why.
-
-        Raises:
-            ContractError: if a stream does not hold what the file says.
-        """
+        """Return the newest samples at their own instant, None if there is none of use; `trouble` says why."""
         try:
             if not self._here:
                 self.wait(0.0)
             found = self._streams.at(None, now_ns)
-        except StaleFrame as error:
+            state, images, stamps = {}, {}, {}
+            for what, value in found.values.items():
+                kind, _, name = what.partition(" ")
+                if kind == "state":
+                    state[name] = np.array(value, np.float64)
+                else:
+                    images[name], stamps[name] = _pixels(value, what), found.stamps_ns[what]
+        except (StaleFrame, ContractError) as error:
             self.trouble = str(error)
             return None
         self.trouble = ""
-        state, images, stamps = {}, {}, {}
-        for what, value in found.values.items():
-            kind, _, name = what.partition(" ")
-            if kind == "state":
-                state[name] = np.array(value, np.float64)
-            else:
-                images[name], stamps[name] = _pixels(value, what), found.stamps_ns[what]
         stamp_ns = found.reference_ns if state else max(stamps.values())
         return Observation(stamp_ns, state, images, stamps)
 
