@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,8 +162,19 @@ def test_a_file_that_does_otherwise_is_refused(tmp_path, monkeypatch):
     policy, _ = make("mlp")
     run = exporting.run_exported
     monkeypatch.setattr(exporting, "run_exported", lambda *args: run(*args) + 0.5)
+    (tmp_path / "p.pt2").write_text("that of yesterday, which does")
     with pytest.raises(ContractError, match=r"p\.pt2 differs from plan by 0\.0"):
         export(policy, tmp_path / "p.pt2", "torch")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"p.pt2": "that of yesterday, which does"}
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "folder.pt2").mkdir()
+    for path, message in ((tmp_path / "no" / "p.pt2", "no is no folder"), (tmp_path / "folder.pt2", "is a folder")):
+        with pytest.raises(ContractError, match=message):
+            export(make("mlp")[0], path, "torch")
+    with pytest.raises(OSError, match="/proc"):
+        export(make("mlp")[0], Path("/proc/p.pt2"), "torch")
 
 
 def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch):

@@ -310,7 +310,9 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path):
 
     def meanwhile(now: Progress) -> None:
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(CheckpointError, match=r"another training writes to .*: wait .* or name another folder") as e:
+        with pytest.raises(
+            CheckpointError, match=r"another training writes to .*: wait .* or name another folder"
+        ) as e:
             train(make(), sampler(), tmp_path, replace(CONFIG, seed=7))
         refused.append(str(e.value))
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

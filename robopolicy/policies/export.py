@@ -7,6 +7,7 @@ nothing by itself and gives what `DiffusionPolicy.plan` gives for the same noise
 import copy
 import json
 import logging
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -88,7 +89,9 @@ def inputs_of(
 
 
 def export(policy: DiffusionPolicy, path: Path, to: Literal["onnx", "torch"], n: int = 1, **about: Any) -> float:
-    """Write the sampler to ``path`` and what it takes and gives to ``path``.json; check it against ``plan``.
+    """Write the sampler to ``path`` and what it takes and gives to ``path``.json, once it does as ``plan`` does.
+
+    What was there before stays until then.
 
     Args:
         policy: fitted.
@@ -101,11 +104,14 @@ def export(policy: DiffusionPolicy, path: Path, to: Literal["onnx", "torch"], n:
         The largest difference from ``plan`` on random observations, as a share of the largest command.
 
     Raises:
-        ContractError: if the policy was never fitted, or the file does not do as the policy does.
+        ContractError: if the policy was never fitted, there is no folder for the file, or it does not do as the policy.
         MissingExtra: if ONNX is asked for and not installed.
     """
     if not policy.action.fitted:
         raise ContractError("export: the policy's normaliser was never fitted; train it or load a checkpoint")
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = f"{path} is a folder" if path.is_dir() else f"{path.parent} is no folder"
+        raise ContractError(f"export: {wrong}; name a file in a folder that is there")
     sampler = Sampler(policy, n).eval()
     window, goal, noise = _example(sampler.policy, n)
     inputs = inputs_of(sampler.policy, window, noise, goal)
@@ -113,14 +119,19 @@ def export(policy: DiffusionPolicy, path: Path, to: Literal["onnx", "torch"], n:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporters speak of their own insides
         made = torch.export.export(sampler, values, strict=False)
-        if to == "torch":
-            torch.export.save(made, path)
-        else:
-            _write_onnx(made, values, path, tuple(inputs))
-    sidecar(path).write_text(json.dumps({**describe(policy, to, n), **about}, indent=1) + "\n")
-    off = _difference(sampler.policy, run_exported(path, to, inputs), window, goal, n)
-    if not off <= TOLERANCE:
-        raise ContractError(f"export: {path} differs from plan by {off:.2g} of the largest command; want {TOLERANCE:g}")
+    fresh = path.with_name(f".wip.{path.name}")
+    try:
+        fresh.write_bytes(b"")  # the exporters' own words for a folder that cannot be written help nobody
+        _write(made, values, fresh, to, tuple(inputs))
+        off = _difference(sampler.policy, run_exported(fresh, to, inputs), window, goal, n)
+        if not off <= TOLERANCE:
+            raise ContractError(
+                f"export: {path} differs from plan by {off:.2g} of the largest command; want {TOLERANCE:g}"
+            )
+        sidecar(path).write_text(json.dumps({**describe(policy, to, n), **about}, indent=1) + "\n")
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
     return off
 
 
@@ -179,6 +190,15 @@ def _streams(given: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
         kind: {name.removeprefix(start): value for name, value in given.items() if name.startswith(start)}
         for kind, start in kinds.items()
     }
+
+
+def _write(made: Any, values: tuple[Tensor, ...], path: Path, to: str, names: tuple[str, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if to == "torch":
+            torch.export.save(made, path)
+        else:
+            _write_onnx(made, values, path, names)
 
 
 def _write_onnx(made: Any, values: tuple[Tensor, ...], path: Path, names: tuple[str, ...]) -> None:
