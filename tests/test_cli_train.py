@@ -169,4 +169,12 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(data, 
         train(DataChoice((data / "a.zarr", tmp_path / "c.zarr")), tmp_path / "p", settings=SETTINGS)
     with pytest.raises(ContractError, match="every is 0"):
         train(DataChoice((data / "a.zarr",), every=0), tmp_path / "p", settings=SETTINGS)
+    for asked, message in (
+        ({"settings": {**SETTINGS, "eval_every_steps": 5}}, "--eval-every-steps says nothing .*--eval-env"),
+        ({"settings": {**SETTINGS, "keep": 2}}, "--keep says nothing"),
+        ({"encoder": tmp_path, "image_weights": tmp_path / "w.pth"}, "--image-weights says nothing to an --encoder"),
+        ({"encoder": tmp_path, "policy": {"vision.width": 8}}, "--vision.width says nothing to an --encoder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train(data / "a.zarr", tmp_path / "p", **{"settings": SETTINGS, **asked})
     assert not (tmp_path / "p").exists()

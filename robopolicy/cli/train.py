@@ -111,6 +111,7 @@ def train(
     from robopolicy.training.files import claim_folder
     from robopolicy.training.resume import read_cursor
 
+    _require_use(settings or {}, policy or {}, eval_env, encoder, image_weights)
     if (out / "weights.safetensors").exists() and not resume:
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
     before = read_cursor(out) if resume else {}
@@ -153,6 +154,27 @@ def _fit(
                 progress.at(now.step, now.steps, note=progress_note(now))
 
         fit(policy, windows, out, config, resume=resume, about=about, evaluate=evaluate, on_progress=show)
+
+
+def _require_use(
+    settings: Mapping[str, Any], policy: Mapping[str, Any], eval_env: str | None, encoder: Any, image_weights: Any
+) -> None:
+    """Refuse what would say nothing: when to score without a world, how to see beside an encoder that sees already.
+
+    Raises:
+        UsageError: naming the first such option.
+    """
+    idle = [name for name in ("eval_every_steps", "eval_every_minutes", "keep") if settings.get(name)]
+    if idle and eval_env is None:
+        raise UsageError(
+            f"--{idle[0].replace('_', '-')} says nothing where nothing is scored; name a world: --eval-env"
+        )
+    if encoder is None:
+        return
+    seeing = [f"--{name}".replace("_", "-") for name in policy if name.startswith("vision.")]
+    seeing += [] if image_weights is None else ["--image-weights"]
+    if seeing:
+        raise UsageError(f"{seeing[0]} says nothing to an --encoder, which sees as it was trained to")
 
 
 def _is_first() -> bool:
