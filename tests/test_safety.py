@@ -159,6 +159,9 @@ def test_from_nowhere_nothing_is_sent():
     at = {"q": np.float32([0.1, np.nan]), "gripper": np.zeros(1, np.float32)}
     with pytest.raises(UnsafeCommand, match="what is measured is not finite"):
         layer.limit(np.zeros(3, np.float32), Observation(0, at), 0)
+    turned = replace(seen(), state={**seen().state, "tool_quat": np.full(4, np.nan, np.float32)})
+    with pytest.raises(UnsafeCommand, match="what is measured is not finite"):
+        SafetyLayer(limits_for(ARM), ARM).limit(pose([0.4, 0, 0.3]), turned, 0)
     lost = replace(seen(), state={**seen().state, "tool_pos": np.float32([np.inf, 0, 0])})
     with pytest.raises(UnsafeCommand, match="what is measured is not finite"):
         SafetyLayer(limits_for(ARM), ARM).limit(pose([0.4, 0, 0.3]), lost, 0)

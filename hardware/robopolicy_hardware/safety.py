@@ -102,7 +102,8 @@ class SafetyLayer:
         """
         wanted = self._accept(action, observation, now_ns)
         start, elapsed_s = self._start(observation, now_ns)
-        if start is not None and not np.isfinite(start[:3] if self._pose else start).all():
+        turned = "tool_quat" in observation.state  # else the first rotation is taken as it comes
+        if start is not None and not np.isfinite(start[:3] if self._pose and not turned else start).all():
             self._refuse("what is measured is not finite: there is nothing to start from")
         boxed = self._box(wanted)
         sent = boxed if start is None else self._toward(start, boxed, elapsed_s)
