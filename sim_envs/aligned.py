@@ -235,8 +235,10 @@ class AlignedTwin:
         self.observer.note(self.now_ns)
 
     def _encoders(self, seen: Observation) -> None:
-        self._arm_ns = seen.stamp_ns
         q, dq = seen.state["q"], seen.state.get("dq")
+        if not all(np.isfinite(seen.state[name]).all() for name in ("q", "dq", "gripper") if name in seen.state):
+            return  # the arm tells nothing: it goes by the commands, and is called unmeasured before long
+        self._arm_ns = seen.stamp_ns
         slack = self._slack
         if "gripper" in seen.state:
             opening = float(seen.state["gripper"][0])

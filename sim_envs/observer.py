@@ -19,6 +19,7 @@ Outcome = Literal["accepted", "rejected", "restarted", "late", "invalid", "repea
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 POSITION = Noise(measured=0.0015, drift=0.0005, share=0.10)  # m
 TURN = Noise(measured=math.radians(1.5), drift=math.radians(0.5), share=0.10)  # rad
+AHEAD_NS = 200_000_000  # beyond the present, by which a measurement's stamp is no stamp
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,9 @@ class Observer:
         """
         i = self.objects.index(find_tracked(self.objects, seen.name))
         first, last = self._history.span_ns
-        if not np.isfinite([*seen.position, *seen.quat]).all() or abs(np.linalg.norm(seen.quat) - 1) > 0.1:
+        ahead = self._now_ns is not None and seen.stamp_ns - last > AHEAD_NS
+        bad = not np.isfinite([*seen.position, *seen.quat]).all() or abs(np.linalg.norm(seen.quat) - 1) > 0.1
+        if bad or ahead:  # a stamp of the far future would make all that come after it old
             self._tallies[i].invalid += 1
             return "invalid"
         if seen.stamp_ns <= self._seen_ns[i]:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from robopolicy.cli.twin_offline import make_offline, offline, read_starts
 from robopolicy.cli.twin_render import TOOL, camera_of
 from robopolicy.clock import SimClock
 from robopolicy.errors import NoGLBackend, SpecMismatch
+from robopolicy.interfaces import Environment
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
+from sim_envs.arm import JOINTS
+from sim_envs.parameters import read_model, save
 from sim_envs.rendering import probe
 from sim_envs.views import Eye
 
@@ -48,6 +52,24 @@ def test_starts_are_the_recorded_states(lifted):
         seen = world.read().state
         for name in ("q", "gripper", "tool_pos", "cube_pos", "cube_quat"):
             np.testing.assert_allclose(seen[name], episode.state(name)[0], atol=1e-5)
+
+
+def test_the_identified_delay_is_that_of_the_offline_twin_too(lifted, tmp_path):
+    starts, _ = read_starts(str(lifted), "lift")
+    moved = {}
+    for delay_s in (0.0, 0.2):
+        clock, path = SimClock(), tmp_path / "p.json"
+        world = make_offline("lift", starts, clock)
+        save(replace(read_model(world.model, JOINTS), delay_s=delay_s), path)
+        world = make_offline("lift", starts, clock, parameters=path)
+        world.reset(0)
+        goal = world.stop()
+        goal[0] += 0.05
+        world.command(goal, clock.now_ns())
+        clock.sleep_until(clock.now_ns() + 150_000_000)
+        moved[delay_s] = float(goal[0] - world.read().state["tool_pos"][0])
+        assert isinstance(world, Environment)
+    assert moved[0.0] < 0.04 < 0.049 < moved[0.2], "metres still to go"
 
 
 def test_a_start_in_mid_episode_goes_on_as_it_went(lifted):

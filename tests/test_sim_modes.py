@@ -114,6 +114,23 @@ def test_an_arm_that_tells_nothing_is_said_and_confidence_is_gone():
     assert shadow.health()["twin"].confidence == 0.0
 
 
+@pytest.mark.parametrize("action", ["joint", "tool_pose"])
+@pytest.mark.parametrize("name", ["q", "dq", "gripper"])
+def test_encoders_that_tell_no_numbers_are_none(action, name):
+    clock = SimClock()
+    real, aligned = twin(clock, action=action), AlignedTwin(make_task("lift"), action=action)
+    for tick in range(200):
+        clock.sleep_until(tick * 10_000_000)
+        aligned.advance(clock.now_ns())
+        seen = real.read()
+        if tick > 50:
+            seen = replace(seen, state={**seen.state, name: np.full_like(seen.state[name], np.nan)})
+        aligned.observe(seen)
+    assert all(np.isfinite(values).all() for values in aligned.read().state.values())
+    assert "the arm was not measured for 1." in aligned.health()["twin"].diverged
+    assert aligned.health()["twin"].confidence == 0.0
+
+
 def test_a_pause_of_an_hour_is_not_made_up_for():
     aligned = AlignedTwin(make_task("lift"))
     aligned.begin(START, 0)

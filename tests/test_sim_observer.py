@@ -266,6 +266,16 @@ def test_measurements_from_before_the_history_or_seen_already_are_not_taken():
     assert fresh.see(0.1, age_s=0.5) == "late"
 
 
+def test_a_stamp_of_the_future_is_not_taken_and_makes_no_later_one_old():
+    world = World()
+    world.run(0.1)
+    assert world.see(0.0, age_s=-0.1) == "accepted", "a twin that is stepped after its measurements"
+    world.run(0.2)
+    assert world.see(0.0, age_s=-3600) == "invalid"
+    world.run(0.1)
+    assert world.see(0.0) == "accepted"
+
+
 def test_an_object_that_is_not_tracked_is_named():
     with pytest.raises(UnknownName, match="no tracked object 'ball'; valid: box"):
         World().observer.see(PoseMeasurement("ball", 0, np.zeros(3), ONE))

@@ -137,11 +137,17 @@ def make_offline(
     from sim_envs.tasks import make_task
 
     world = OfflineTwin(make_task(task), clock, starts, cameras=cameras)
-    if parameters is not None:
-        from sim_envs.parameters import apply, load
+    if parameters is None:
+        return world
+    import numpy as np
 
-        apply(load(parameters), world.model)
-    return world
+    from sim_envs.imperfections import Imperfect, Imperfections
+    from sim_envs.parameters import apply, load
+
+    identified = load(parameters)
+    apply(identified, world.model)
+    late = Imperfections(command_latency_s=identified.delay_s)
+    return Imperfect(world, late, clock, np.random.default_rng(0))  # nothing of it is random
 
 
 def _cameras(checkpoint: Path) -> tuple[str, ...]:
