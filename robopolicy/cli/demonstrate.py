@@ -10,7 +10,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.running import Choice, Running
-from robopolicy.cli.signals import ended_by_signals
+from robopolicy.cli.signals import ended_once
 from robopolicy.clock import WallClock
 from robopolicy.errors import UsageError
 from robopolicy.interfaces import Agent, Clock, Environment, Robot, Scene, Watcher
@@ -36,7 +36,7 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
     running = None if args.checkpoint is None else Choice.of(args).resolve(args.checkpoint)
     clock = WallClock()
     with ExitStack() as stack:
-        stack.enter_context(ended_by_signals())
+        stack.enter_context(ended_once())
         robot = _robot(args, clock)
         stack.callback(robot.close)
         if args.auto_success and not isinstance(robot, Environment):

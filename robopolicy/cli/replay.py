@@ -8,7 +8,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
-from robopolicy.cli.signals import ended_by_signals
+from robopolicy.cli.signals import ended_once
 from robopolicy.errors import ContractError, UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         for line in describe(recording, spec):
             say(line)
         return
-    with ended_by_signals():
+    with ended_once():
         outcome = replay(recording, spec, meta, name, realtime=args.realtime, video=args.video)
     for state, (rms, largest) in outcome.difference.items():
         unit = "" if state not in spec.state else f" {'/'.join(dict.fromkeys(spec.state[state].units))}"
