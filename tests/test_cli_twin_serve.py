@@ -101,6 +101,13 @@ def test_a_size_that_cannot_be_drawn_is_refused(word, capsys):
     assert LARGEST == OFFSCREEN
 
 
+@pytest.mark.parametrize("option", ["--rate", "--camera-hz"])
+def test_a_rate_that_no_process_keeps_is_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["twin", "serve", "lift", option, "1e10"])
+    assert "want 1000 Hz at most" in capsys.readouterr().err
+
+
 def test_options_become_imperfections_in_si_units():
     words = [word for option in IMPERFECT for word in (option, "0.5")]
     asked = imperfections_of(build_parser().parse_args(["twin", "serve", "lift", *words]))

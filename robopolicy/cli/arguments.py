@@ -4,6 +4,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+FASTEST_HZ = 1000.0
+
 
 def at_least(low: int) -> Callable[[str], int]:
     """Return an argparse type: whole numbers from ``low`` up to what a seed or a count can be."""
@@ -28,4 +30,12 @@ def positive(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text} is out of range; want a finite number greater than 0")
+    return value
+
+
+def rate(text: str) -> float:
+    """Read times a second, above 0, of something that a process can do: 1000 at most."""
+    value = positive(text)
+    if value > FASTEST_HZ:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; want {FASTEST_HZ:g} Hz at most")
     return value

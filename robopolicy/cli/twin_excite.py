@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.arguments import at_least, positive, rate
 from robopolicy.cli.signals import ended_once
 from robopolicy.cli.watched import add_limits, read_limits, watched
 from robopolicy.errors import UsageError
@@ -25,7 +25,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
         help="1 is 0.3 rad at 0.6 rad/s, or 6 cm at 0.2 m/s, about where the arm is; default 0.5",
     )  # fmt: skip
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the first motion (default 0)")
-    parser.add_argument("--rate", type=positive, metavar="HZ", help="commands a second; default: the robot's own")
+    parser.add_argument("--rate", type=rate, metavar="HZ", help="commands a second; default: the robot's own")
     parser.add_argument("--domain", type=at_least(0), help="ros: default: ROS_DOMAIN_ID, or 0")
     add_limits(parser)
     parser.set_defaults(run=run)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
-from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.arguments import at_least, positive, rate
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.errors import SpecMismatch, UnknownCamera, UsageError
 from robopolicy.types import EpisodeMeta, Step
@@ -25,7 +25,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", required=True, metavar="ros:FILE.yaml", help="the robot's topics, as for deploy")
     parser.add_argument("--task", required=True, metavar="NAME", help="what is on the table: lift, pusht")
     parser.add_argument("--domain", type=at_least(0), help="of ROS 2 (default: ROS_DOMAIN_ID, or 0)")
-    parser.add_argument("--rate", type=positive, default=100.0, metavar="HZ", help="of corrections (default 100)")
+    parser.add_argument("--rate", type=rate, default=100.0, metavar="HZ", help="of corrections (default 100)")
     parser.add_argument(
         "--pose", nargs="+", default=[], metavar="OBJECT=TOPIC", help="objects' poses on PoseStamped topics"
     )
@@ -34,7 +34,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
         "--noise", nargs=2, type=positive, default=(1.5, 1.5), metavar=("MM", "DEG"),
         help="standard deviation of objects' poses, each axis (default 1.5 1.5)",
     )  # fmt: skip
-    parser.add_argument("--pose-hz", type=positive, default=30.0, metavar="HZ", help="of objects' poses (default 30)")
+    parser.add_argument("--pose-hz", type=rate, default=30.0, metavar="HZ", help="of objects' poses (default 30)")
     parser.add_argument("--parameters", type=Path, metavar="FILE.json", help="as `twin identify` wrote them")
     parser.add_argument(
         "--mode", choices=("observer", "follower"), default="observer",
@@ -107,7 +107,8 @@ class Following:
         self._steps = self._troubled = 0
         self._note = ""
         self._least, self._recorded = 1.0, 0
-        how = ", ".join(f"{name} by {' and '.join(what)}" for name, what in groups.items() if name != "arm")
+        told = [f"{name} by {' and '.join(groups[name])}" for name in groups if name not in ("arm", *_tags(seen_by))]
+        how = ", ".join([*told, *(f"tags in {name}" for name in seen_by)])
         self.about = (
             f"twin:{args.task} follows {args.robot} in domain {self._topics.domain}: {how or 'its joints only'}; "
             "Ctrl-C ends it"
@@ -123,7 +124,7 @@ class Following:
             health = self.aligned.health()["twin"]
             self._steps += 1
             self._troubled += bool(health.diverged)
-            self._least = min(self._least, health.confidence)
+            self._least = min(self._least, health.confidence) if health.accepted else self._least
             shown = self._steps % max(1, round(self._rate_hz / SHOWN_HZ)) == 0
             self._note = _line(health, self._watch.groups) if shown else self._note
             tick(self._note)
@@ -163,7 +164,8 @@ class Following:
         return (
             f"followed {took_s:.1f} s at {self._steps / took_s:.1f} Hz: {health.accepted} poses taken, "
             f"{health.rejected} rejected, {health.restarts} restarts, {health.recoveries} recoveries; confidence "
-            f"{health.confidence:.2f}, least {self._least:.2f}, diverged {share:.0f} % of the time{told}"
+            f"{health.confidence:.2f}, least {min(self._least, health.confidence):.2f}, "
+            f"diverged {share:.0f} % of the time{told}"
         )
 
     def _record(self, now_ns: int) -> None:
@@ -206,8 +208,13 @@ def _groups(
     for one in objects:
         if one.name not in groups and all(name in config.state for name in one.states):
             groups[one.name] = [f"state {name}" for name in one.states]
-    groups |= {f"camera {name}": [f"camera {name}"] for name in cameras}
+    groups |= {name: [name] for name in _tags(cameras)}
     return groups, extra
+
+
+def _tags(cameras: Sequence[str]) -> list[str]:
+    """Return the groups, and streams, of the cameras that see tags."""
+    return [f"camera {name}" for name in cameras]
 
 
 def _prepared(path: Path | None) -> dict[str, Any]:
