@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from robopolicy.errors import UnknownName
+from robopolicy.errors import ContractError, UnknownName
 from robopolicy.policies.config import DiffusionConfig, RealTimeConfig
 from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
@@ -139,3 +139,61 @@ def test_a_policy_keeps_the_rows_that_are_executed_meanwhile(setting):
     free = policy.plan(window, n=3, generator=np.random.default_rng(4))
     np.testing.assert_allclose(plan.chunks[:, :2], np.broadcast_to(previous[:2], (3, 2, A)), atol=1e-5)
     assert np.abs(plan.chunks[:, 2:] - free.chunks[:, 2:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("config", PROCESSES, ids=lambda c: c.kind)
+@pytest.mark.parametrize("past", [0, 2])
+def test_training_gives_up_to_max_delay_rows_clean_and_asks_for_the_others(config, past, monkeypatch):
+    policy = prefix_policy(past, process=config)
+    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def loss(net, cond, x0, eps, t, weight, generator):
+        asked.append((t, weight))
+        return x0.sum()
+
+    monkeypatch.setattr(policy.process, "loss", loss)
+    batch = {"state": {"x": torch.randn(400, past + 1, 3)}, "action": torch.randn(400, past + H, A)}
+    policy.loss(batch, torch.Generator().manual_seed(0))
+    levels, weight = asked[0]
+    given = levels == policy.process.clean_level  # (400, past + H)
+    counts = given.sum(1)
+    assert set(counts.tolist()) == {0, *(past + delay for delay in (1, 2, 3))}
+    assert torch.equal(given, torch.arange(past + H) < counts[:, None])  # the first ones, the past's with them
+    assert torch.equal(weight, (~given).float())
+    free = [row[~known].unique() for row, known in zip(levels, given, strict=True)]
+    assert all(len(level) == 1 for level in free)
+
+
+@pytest.mark.parametrize("past", [0, 2])
+def test_a_policy_that_was_given_rows_keeps_those_that_are_executed_meanwhile(past):
+    policy = prefix_policy(past)
+    rng = np.random.default_rng(2)
+    previous = rng.uniform(-1, 1, (H, A)).astype(np.float32)
+    executed = rng.uniform(-1, 1, (past, A)).astype(np.float32) if past else None
+    window = [random_observation(policy.spec, rng) for _ in range(past + 1)]
+    for delay in (1, 3):
+        plan = policy.plan(
+            window, n=2, previous=previous, delay_steps=delay, executed=executed, generator=np.random.default_rng(4)
+        )
+        kept = np.broadcast_to(previous[:delay], (2, delay, A))
+        np.testing.assert_allclose(plan.chunks[:, :delay], kept, atol=1e-5)
+        assert np.abs(plan.chunks[:, delay] - previous[delay]).min() > 1e-3
+    with pytest.raises(ContractError, match="a delay of 4 steps; the policy was trained for at most 3"):
+        policy.plan(window, previous=previous, delay_steps=4)
+
+
+def prefix_policy(past: int, process=None) -> DiffusionPolicy:
+    """A policy of given rows, up to 3 of them, that was never trained."""
+    spec = PolicySpec(
+        state={"x": StateSpec(3, ("m",))}, action=ActionSpec("vector", ("a", "b"), ("m",)), horizon=H, n_execute=4,
+        n_obs=past + 1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    net, solver = MlpConfig(width=32, depth=1), SolverConfig("euler", 5)
+    policy = DiffusionPolicy(
+        spec, DiffusionConfig(net, process=process or FlowConfig(), solver=solver, past=past, max_delay=3)
+    )
+    rng = np.random.default_rng(0)
+    state, action = rng.normal(size=(50, 3)).astype(np.float32), rng.normal(size=(50, 2)).astype(np.float32)
+    policy.fit_normaliser(SimpleNamespace(state={"x": state}, action=action))
+    return policy
