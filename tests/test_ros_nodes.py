@@ -141,3 +141,25 @@ def test_bytes_that_are_no_name_do_no_harm(domain):
     ours._announced._hear(b"\0\1\0\0" + bytes(range(9)))  # CycloneDDS would not send them
     assert (ours.nodes(), ours._announced.unread) == (["/robopolicy"], 1)
     ours.close()
+
+
+LOOKING = """
+import sys, threading, time
+from robopolicy_hardware.ros.dds import Topics
+topics = Topics(int(sys.argv[1]), node="crowd")
+kept = [topics.publisher(f"/t{k}", "std_msgs/msg/Float64") for k in range(4)]
+over = time.monotonic() + 3.0
+def look():
+    while time.monotonic() < over:
+        assert topics.publishers("/t1") == ["std_msgs/msg/Float64"]
+        assert topics.publishing_nodes("/t1") == ["/crowd"]
+threads = [threading.Thread(target=look) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_many_threads_look_at_once_and_the_process_lives(domain):
+    """Every subscription looks for itself when nothing comes: cyclonedds's own QoS are not made for that."""
+    done = subprocess.run([sys.executable, "-c", LOOKING, str(domain)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,7 @@ from typing import Any
 
 from robopolicy.errors import MissingExtra, UsageError
 from robopolicy_hardware.ros.codec import encoded, hashed, typestore
+from robopolicy_hardware.ros.dds_discovery import everybody, look, matched
 from robopolicy_hardware.ros.dds_nodes import Announced, participant_data
 from robopolicy_hardware.ros.dds_types import ros_type, struct_of, wire_type
 from robopolicy_hardware.ros.transport import Inbox, OnMessage, require_topic
@@ -15,7 +16,6 @@ LAST_DOMAIN = 232  # the ports of those beyond do not exist
 QUEUE = 5  # samples kept for a slow reader
 POLL_NS = 100_000_000  # how long the reading thread waits at a time
 WATCHING = b"robopolicy=watching;"  # in the user data of a reader that acts on nothing; others ignore it
-EVERYBODY = 10_000  # publishers of all topics that are looked through, at most
 
 
 class Topics:
@@ -50,7 +50,7 @@ class Topics:
             self._participant = DomainParticipant(self.domain, qos=participant_data())
         except DDSException as error:
             raise UsageError(f"DDS does not start in domain {wanted}: {error.msg}; look at CYCLONEDDS_URI") from error
-        self._everybody, self._alive = _everybody(self._participant)
+        self._publications: Any = everybody(self._participant, "Publication")
         self._announced = Announced(self._participant, node) if node else None
         self._opened: list[Any] = []
         self._watching = watching
@@ -71,11 +71,11 @@ class Topics:
 
         One that was killed is seen for another ten seconds.
         """
-        return [ros_type(found.type_name) for found in _published(self._everybody, self._alive, topic)]
+        return [ros_type(found.type_name) for found in _published(self._publications, topic)]
 
     def publishing_nodes(self, topic: str) -> list[str]:
         """Return who publishes a topic, one name each: the full name of its node, or its DDS guid if it tells none."""
-        found = [one.key for one in _published(self._everybody, self._alive, topic)]
+        found = [one.key for one in _published(self._publications, topic)]
         names = {} if self._announced is None else self._announced.nodes()
         return [names.get(guid.bytes, f"guid {guid}") for guid in found]
 
@@ -96,7 +96,7 @@ class Topics:
         self._opened = []
         if self._announced is not None:
             self._announced.close()
-        self._announced = self._everybody = self._alive = self._participant = None
+        self._announced = self._publications = self._participant = None
 
 
 class DdsSubscription(Inbox):
@@ -115,7 +115,7 @@ class DdsSubscription(Inbox):
         self._reader = DataReader(participant, _topic(participant, topic, kind), qos=qos)
         self._waiting = WaitSet(participant)
         self._waiting.attach(ReadCondition(self._reader, SampleState.Any | ViewState.Any | InstanceState.Any))
-        self._everybody, self._alive = _everybody(participant)
+        self._publications: Any = everybody(participant, "Publication")
         self._thread = threading.Thread(target=self._receive, name=f"dds {topic}", daemon=True)
         self._thread.start()
 
@@ -134,7 +134,7 @@ class DdsSubscription(Inbox):
         super().close()
         self._thread.join()
         # CycloneDDS ends what nobody refers to: at once, not when the garbage of a cycle is collected.
-        self._on_message = self._waiting = self._reader = self._everybody = self._alive = None
+        self._on_message = self._waiting = self._reader = self._publications = None
 
     def _receive(self) -> None:
         while self._listening:
@@ -146,7 +146,7 @@ class DdsSubscription(Inbox):
 
     def _look_for_others(self) -> None:
         """DDS joins a reader to writers of its own type only: of all others not even a message would be seen."""
-        published = {found.type_name for found in _published(self._everybody, self._alive, self._topic)}
+        published = {found.type_name for found in _published(self._publications, self._topic)}
         others = ", ".join(sorted(ros_type(name) for name in published))
         alone = published and wire_type(self._kind) not in published
         self._others = f"{self._topic} carries {others}, not {self._kind}" if alone else ""
@@ -201,22 +201,13 @@ def watches(qos: Any) -> bool:
 
 def _acts(writer: Any, reader: int) -> bool:
     """Return whether a matched reader does not say that it only watches; one that has left again does not act."""
-    found = writer.get_matched_subscription_data(reader)
+    found = matched(writer, reader)
     return found is not None and not watches(found.qos)
 
 
-def _everybody(participant: Any) -> tuple[Any, Any]:
-    """Return what tells of every publisher there is, and the condition that it is alive."""
-    from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
-    from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState
-
-    reader = BuiltinDataReader(participant, BuiltinTopicDcpsPublication)
-    return reader, ReadCondition(reader, SampleState.Any | ViewState.Any | InstanceState.Alive)
-
-
-def _published(everybody: Any, alive: Any, topic: str) -> list[Any]:
+def _published(publications: tuple[Any, Any], topic: str) -> list[Any]:
     wire = f"rt/{topic.lstrip('/')}"
-    return [found for found in everybody.read(N=EVERYBODY, condition=alive) if found.topic_name == wire]
+    return [found for found in look(*publications) if found.topic_name == wire]
 
 
 def _topic(participant: Any, topic: str, kind: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from robopolicy.errors import UsageError
 from robopolicy_hardware.ros.codec import decoded, encoded, message
+from robopolicy_hardware.ros.dds_discovery import everybody, look
 from robopolicy_hardware.ros.dds_types import struct_of
 
 TOPIC = "ros_discovery_info"  # without the rt/ of topics
@@ -56,7 +57,7 @@ class Announced:
         self._writer: Any = DataWriter(participant, topic, qos=Qos(*lasting, Policy.History.KeepLast(1)))
         # Without a key all participants share the one history of a reader: the last word of each must fit in.
         self._reader: Any = DataReader(participant, topic, qos=Qos(*lasting, Policy.History.KeepAll))
-        self._participants = _participants(participant)
+        self._participants: Any = everybody(participant, "Participant")
         self.tell(())
 
     def tell(self, opened: Sequence[Any]) -> None:
@@ -99,8 +100,7 @@ class Announced:
             for sample in self._reader.take(N=KEPT):
                 if hasattr(sample, "cdr"):
                     self._hear(sample.cdr)
-            reader, alive = self._participants
-            here = {found.key.bytes for found in reader.read(N=KEPT, condition=alive)}
+            here = {found.key.bytes for found in look(*self._participants)}
             self._heard = {guid: info for guid, info in self._heard.items() if guid in here}
             return list(self._heard.values())
 
@@ -122,12 +122,3 @@ def participant_data() -> Any:
 
 def _full(node: Any) -> str:
     return f"{node.node_namespace.rstrip('/')}/{node.node_name}"
-
-
-def _participants(participant: Any) -> tuple[Any, Any]:
-    """Return what tells of every participant there is, and the condition that it is alive."""
-    from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
-    from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState
-
-    reader = BuiltinDataReader(participant, BuiltinTopicDcpsParticipant)
-    return reader, ReadCondition(reader, SampleState.Any | ViewState.Any | InstanceState.Alive)

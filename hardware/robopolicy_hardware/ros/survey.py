@@ -9,10 +9,10 @@ from robopolicy.errors import UnknownName
 from robopolicy.topics.messages import stamp_ns
 from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.dds import Topics, watches
+from robopolicy_hardware.ros.dds_discovery import everybody, look
 from robopolicy_hardware.ros.dds_nodes import Announced
 from robopolicy_hardware.ros.dds_types import ros_type
 
-EVERYBODY = 10_000  # endpoints that are looked through, at most
 HEARD = 60  # topics that are listened to, at most
 NODE = "robopolicy_doctor"
 
@@ -93,15 +93,14 @@ class Survey:
     """
 
     def __init__(self, domain: int | None = None, unheard: tuple[str, ...] = ()) -> None:
-        from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
         from cyclonedds.domain import DomainParticipant
 
         self._topics = Topics(domain, node="", watching=True)
         self.domain = self._topics.domain
         self._participant = DomainParticipant(self.domain)
         self._announced = Announced(self._participant, NODE)
-        self._publications = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
-        self._subscriptions = BuiltinDataReader(self._participant, BuiltinTopicDcpsSubscription)
+        self._publications: Any = everybody(self._participant, "Publication")
+        self._subscriptions: Any = everybody(self._participant, "Subscription")
         self._unheard = {_full(topic) for topic in unheard}
         self.heard: dict[str, Heard] = {}
 
@@ -142,13 +141,11 @@ class Survey:
         except UnknownName:
             heard.trouble = "a type that is not read here"
 
-    def _endpoints(self, reader: Any) -> list[Endpoint]:
-        from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState
+    def _endpoints(self, ends: tuple[Any, Any]) -> list[Endpoint]:
         from cyclonedds.qos import Policy
 
-        alive = ReadCondition(reader, SampleState.Any | ViewState.Any | InstanceState.Alive)
         names, found = self._announced.nodes(), []
-        for one in reader.read(N=EVERYBODY, condition=alive):
+        for one in look(*ends):
             if not one.topic_name.startswith("rt/"):
                 continue
             reliability, durability = one.qos[Policy.Reliability], one.qos[Policy.Durability]
