@@ -300,7 +300,7 @@ def test_how_long_a_plan_may_take_is_until_the_next_is_asked_for(monkeypatch, ca
         "robopolicy.policies.latency.measure_latency", lambda policy, n, **_: Latency(took[0], took[0], 5, n, "cpu", 1)
     )
     monkeypatch.setattr("robopolicy.policies.latency.remedies", lambda policy, latency: ["a smaller network: 5 ms"])
-    policy = SimpleNamespace(spec=MOCK)
+    policy = SimpleNamespace(spec=MOCK, config=SimpleNamespace(max_delay=0))
     with pytest.raises(TooSlow):
         check_pace(policy, 1, waits=False, allow_slow=False)
     check_pace(policy, 1, waits=False, allow_slow=False, beside=True)

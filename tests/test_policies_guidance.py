@@ -182,6 +182,18 @@ def test_a_policy_that_was_given_rows_keeps_those_that_are_executed_meanwhile(pa
         policy.plan(window, previous=previous, delay_steps=4)
 
 
+def test_guidance_does_not_bend_what_a_plan_says_of_the_past():
+    policy = prefix_policy(2)
+    policy.config = replace(policy.config, max_delay=0, real_time=RealTimeConfig())
+    rng = np.random.default_rng(2)
+    previous, executed = (rng.uniform(-1, 1, (rows, A)).astype(np.float32) for rows in (H, 2))
+    window = [random_observation(policy.spec, rng) for _ in range(3)]
+    told = {"executed": executed, "generator": np.random.default_rng(4)}
+    plan = policy.plan(window, previous=previous, delay_steps=3, **told)
+    np.testing.assert_allclose(plan.chunks[0, :3], previous[:3], atol=1e-5)
+    assert plan.aux["past_error"] > 1e-3  # else a selector by the past would find all candidates alike
+
+
 def prefix_policy(past: int, process=None) -> DiffusionPolicy:
     """A policy of given rows, up to 3 of them, that was never trained."""
     spec = PolicySpec(

@@ -111,6 +111,24 @@ def test_a_policy_of_one_step_is_told_of_smaller_networks_and_fewer_candidates()
     assert not any(line.startswith("--solver.steps") for line in told)
 
 
+def test_beside_the_loop_it_is_measured_as_it_will_be_asked(monkeypatch):
+    policy = make(config=replace(CONFIG, max_delay=3))
+    told: list[int] = []
+    plan = policy.plan
+
+    def spied(window, **options):
+        told.append(options["delay_steps"])
+        return plan(window, **options)
+
+    monkeypatch.setattr(policy, "plan", spied)
+    check_pace(policy, 1, waits=False, allow_slow=True, beside=True)
+    assert told[0] == 0, "no chunk is running yet"
+    assert set(told[1:]) == {3}
+    told.clear()
+    check_pace(policy, 1, waits=False, allow_slow=True)
+    assert set(told) == {0}
+
+
 def test_simulated_time_waits_and_a_robot_does_not(capsys):
     policy = make(spec=replace(SPEC, rate_hz=100.0))
     policy.net = Sleepy(policy.net, 0.005)  # 40 ms against 10

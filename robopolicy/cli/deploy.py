@@ -233,7 +233,9 @@ def check_pace(policy: Any, n: int, *, waits: bool, allow_slow: bool, beside: bo
     from robopolicy.cli.progress import say
     from robopolicy.policies.latency import judge, keeps_up, measure_latency, milliseconds, remedies
 
-    latency = measure_latency(policy, n)
+    spec = policy.spec
+    delay = min(policy.config.max_delay, spec.horizon - spec.n_execute) if beside else 0
+    latency = measure_latency(policy, n, delay_steps=delay)
     told, fits = judge(latency, policy.spec), keeps_up(latency, policy.spec)
     if beside:
         allowed_s = may_last_s(policy.spec)

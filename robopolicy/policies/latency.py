@@ -35,6 +35,7 @@ class Latency:
     n: int  # candidates drawn a plan
     device: str  # in words
     threads: int  # of the CPU
+    delay_steps: int = 0  # rows that a plan was told it comes late, as beside the loop
 
     def __str__(self) -> str:
         drawn = "a plan" if self.n == 1 else f"a plan of {self.n} candidates"
@@ -43,7 +44,13 @@ class Latency:
 
 
 def measure_latency(
-    policy: DiffusionPolicy, n: int = 1, repetitions: int = 100, *, enough_s: float = 1.0, threads: int | None = None
+    policy: DiffusionPolicy,
+    n: int = 1,
+    repetitions: int = 100,
+    *,
+    enough_s: float = 1.0,
+    threads: int | None = None,
+    delay_steps: int = 0,
 ) -> Latency:
     """Plan again and again, as a robot would ask: new observations, a chunk that is running.
 
@@ -53,8 +60,10 @@ def measure_latency(
         repetitions: plans to measure.
         enough_s: of measuring: a slow policy is measured fewer times, but once at least.
         threads: of the CPU; None is what torch has now.
+        delay_steps: rows of the running chunk that each plan is told will be executed meanwhile: a policy that is given
+            them clean takes another way through its network, and longer.
     """
-    asker = _Asker(policy, n)
+    asker = _Asker(policy, n, delay_steps)
     before = torch.get_num_threads()
     took: list[float] = []
     try:
@@ -68,7 +77,7 @@ def measure_latency(
         torch.set_num_threads(before)
         policy.reset()
     p50, p99 = (float(np.percentile(took, share)) for share in (50, 99))
-    return Latency(p50, p99, len(took), n, device_name(policy.action.center.device), threads or before)
+    return Latency(p50, p99, len(took), n, device_name(policy.action.center.device), threads or before, delay_steps)
 
 
 def keeps_up(latency: Latency, spec: PolicySpec) -> bool:
@@ -99,8 +108,9 @@ def remedies(policy: DiffusionPolicy, latency: Latency) -> list[str]:
     told = []
     for change in (*_without_training(policy, latency), *_with_training(policy)):
         made = measure_latency(
-            change.make(), change.n or latency.n, repetitions=10, enough_s=0.3, threads=change.threads
-        )
+            change.make(), change.n or latency.n, repetitions=10, enough_s=0.3, threads=change.threads,
+            delay_steps=latency.delay_steps,
+        )  # fmt: skip
         if made.p50_s < 0.8 * latency.p50_s:
             told.append(f"{change.words}: {milliseconds(made.p50_s)}")
             if keeps_up(made, policy.spec):
@@ -173,8 +183,8 @@ def _size(policy: DiffusionPolicy) -> int:
 class _Asker:
     """Asks for plans as the loop does: ``n_execute`` new observations each time, and what is left of the last chunk."""
 
-    def __init__(self, policy: DiffusionPolicy, n: int) -> None:
-        self._policy, self._n = policy, n
+    def __init__(self, policy: DiffusionPolicy, n: int, delay_steps: int) -> None:
+        self._policy, self._n, self._delay = policy, n, delay_steps
         self._rng = np.random.default_rng(0)
         self._window = deque((self._observe(k) for k in range(policy.spec.n_obs)), maxlen=policy.spec.n_obs)
         self._plans = 0
@@ -188,9 +198,11 @@ class _Asker:
         past = max(self._policy.spec.n_obs - 1, 1)
         executed = None if self._chunk is None else self._chunk[:past]
         begin_s = time.perf_counter()
+        # it ends with the chunk on the host: nothing is left running on a GPU
         plan = self._policy.plan(
-            list(self._window), n=self._n, previous=self._chunk, executed=executed, generator=self._rng
-        )  # ends with the chunk on the host: nothing is left running on a GPU
+            list(self._window), n=self._n, previous=self._chunk, executed=executed, generator=self._rng,
+            delay_steps=0 if self._chunk is None else self._delay,
+        )  # fmt: skip
         took_s = time.perf_counter() - begin_s
         self._chunk = plan.chunks[0]
         return took_s
