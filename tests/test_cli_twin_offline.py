@@ -124,6 +124,27 @@ def test_a_policy_is_judged_from_recorded_starts(lifted, tmp_path):
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def test_a_policy_of_another_rate_is_judged_at_its_own_and_for_as_long(lifted):
+    starts, _ = read_starts(str(lifted), "lift", step=3)
+    assert starts[1][1].shape == (10,), "recorded were tool poses"
+    usual, other = (make_offline("lift", starts, SimClock(), **more) for more in ({}, {"rate_hz": 50.0}))
+    joint = make_offline("lift", starts, SimClock(), action="joint")
+    joint.reset(1)
+    assert (other.spec.rate_hz, other.max_steps * 20) == (50.0, usual.max_steps * 50)
+    assert (joint.spec.action.kind, joint.stop().shape) == ("joint", (8,))
+
+
+@pytest.mark.slow
+def test_a_policy_of_10_hz_is_judged(tmp_path):
+    from robopolicy.cli.train import train
+
+    record("twin:lift", tmp_path / "d.zarr", 2, cameras=(), rate_hz=10.0)
+    settings = {"steps": 1, "batch_size": 4, "device": "cpu", "num_threads": 1}
+    train(tmp_path / "d.zarr", tmp_path / "policy", settings=settings)
+    headline, _ = offline(str(tmp_path / "d.zarr"), tmp_path / "policy", tmp_path / "out", jobs=1, videos=0)
+    assert headline.startswith("success 0/2")
+
+
 def test_recordings_are_seen_from_any_camera(lifted, gl, tmp_path):
     assert main(["twin", "render", str(lifted), "--camera", "wrist", "--episode", "1", "--size", "48x64",
                  "--out", str(tmp_path / "v.webm")]) == 0  # fmt: skip

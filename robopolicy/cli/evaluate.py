@@ -167,13 +167,16 @@ class Subject:
     @classmethod
     def of(
         cls, checkpoint: Path, env: str, monitor: Path | None = None, candidates: int | None = None,
-        device: str = "cpu", choice: Choice = AS_SAVED,
+        device: str = "cpu", choice: Choice = AS_SAVED, make_world: partial | None = None,
     ) -> "Subject":  # fmt: skip
-        """Check that everything fits together and return it; raises what `check_fit` and `Choice.resolve` raise."""
+        """Check that everything fits together and return it; raises what `check_fit` and `Choice.resolve` raise.
+
+        ``make_world`` makes a world of one's own, which then is only called ``env``.
+        """
         from robopolicy.cli.worlds import check_device, make_agent, world_factory
         from robopolicy.evaluation.report import versions
 
-        spec = check_fit(checkpoint, env)
+        spec = check_fit(checkpoint, env, make_world)
         running = choice.resolve(checkpoint)
         described, guard = None, ""
         if monitor is not None:
@@ -187,7 +190,7 @@ class Subject:
         )
         where = "" if device == "cpu" else f"|{device}"  # other hardware rounds otherwise, and draws other episodes
         return cls(
-            world_factory(env, tuple(spec.cameras)), agent, running.sha,
+            make_world or world_factory(env, tuple(spec.cameras)), agent, running.sha,
             f"{running.sha}|{env}|{guard}|{candidates or ''}|{software}{where}",
             {"policy_sha": running.sha, "env": env, "software": software, **running.about}, described, running.about,
         )  # fmt: skip
@@ -232,8 +235,8 @@ def _film(
         )  # fmt: skip
 
 
-def check_fit(checkpoint: Path, env: str) -> Any:
-    """Return the checkpoint's spec once it is sure that ``env`` offers what it needs.
+def check_fit(checkpoint: Path, env: str, make: partial | None = None) -> Any:
+    """Return the checkpoint's spec once it is sure that ``env``, or what ``make`` makes, offers what it needs.
 
     Raises:
         SpecMismatch: both sides printed.
@@ -244,7 +247,7 @@ def check_fit(checkpoint: Path, env: str) -> Any:
     from robopolicy.training.checkpoint import read_spec
 
     spec = read_spec(checkpoint)
-    world = make_world(env, SimClock(), cameras=tuple(spec.cameras))
+    world = make_world(env, SimClock(), cameras=tuple(spec.cameras)) if make is None else make(SimClock())
     try:
         spec.require_from(world.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {env}")
     finally:

@@ -11,6 +11,8 @@ from robopolicy.cli.arguments import at_least
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.errors import SpecMismatch, UsageError
 
+NUMBERS = {"tool_pose": 10, "joint": 8}  # of the twin's commands, the gripper's among them
+
 
 def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     """Add the action's arguments."""
@@ -71,13 +73,18 @@ def offline(
     """
     from robopolicy.cli.evaluate import Subject, roll_and_report
     from robopolicy.evaluation.rollouts import Options
+    from robopolicy.training.checkpoint import read_spec
 
     starts, successes = read_starts(data, task, episodes, step)
-    subject = Subject.of(checkpoint, f"twin:{task}", device=device, choice=choice)
-    world = partial(make_offline, task, starts, parameters=parameters)
+    spec = read_spec(checkpoint)
+    action = "joint" if spec.action.kind == "joint" else "tool_pose"
+    world = partial(
+        make_offline, task, starts, cameras=tuple(spec.cameras), parameters=parameters, action=action,
+        rate_hz=spec.rate_hz,
+    )  # fmt: skip
+    subject = Subject.of(checkpoint, f"twin:{task}", device=device, choice=choice, make_world=world)
     where = f"{data}|{step}|{parameters and parameters.read_text()}"
-    subject = replace(subject, make_world=partial(world, cameras=_cameras(checkpoint)),
-                      identity=f"{subject.identity}|{where}")  # fmt: skip
+    subject = replace(subject, identity=f"{subject.identity}|{where}")
     known = [one for one in successes.values() if one is not None]
     facts = {"checkpoint": str(checkpoint), "task": task, "starts": f"{data}, step {step}"}
     headline = roll_and_report(
@@ -125,22 +132,38 @@ def _start(episode: Any, spec: Any, needs: list[str], step: int) -> tuple[Mappin
     names = [*needs, *(name for name in ("dq",) if name in spec.state)]
     state = {name: episode.state(name)[step] for name in names}
     # At a later step something may be in the gripper: it is held by the command that was in force.
-    in_force = episode.action()[step - 1] if step and spec.action.kind == "tool_pose" else None
+    fits = NUMBERS.get(spec.action.kind) == spec.action.dim
+    in_force = episode.action()[step - 1] if step and fits else None
     return state, in_force
 
 
 def make_offline(
-    task: str, starts: Mapping[int, Any], clock: Any, *, cameras: tuple[str, ...] = (), parameters: Path | None = None
+    task: str,
+    starts: Mapping[int, Any],
+    clock: Any,
+    *,
+    cameras: tuple[str, ...] = (),
+    parameters: Path | None = None,
+    action: str = "tool_pose",
+    rate_hz: float = 20.0,
 ) -> Any:
-    """Return the twin whose seeds are recorded starts; picklable under `functools.partial`."""
+    """Return the twin whose seeds are recorded starts; picklable under `functools.partial`.
+
+    ``action`` and ``rate_hz`` are the policy's; an episode lasts as many seconds at any rate. Recorded set-points of
+    another kind of command are left out.
+    """
+    import numpy as np
+
     from sim_envs.modes import OfflineTwin
     from sim_envs.tasks import make_task
 
-    world = OfflineTwin(make_task(task), clock, starts, cameras=cameras)
+    fitting = {
+        n: (state, told if np.shape(told) == (NUMBERS[action],) else None) for n, (state, told) in starts.items()
+    }
+    world = OfflineTwin(make_task(task), clock, fitting, cameras=cameras, action=action, rate_hz=rate_hz)
+    world.max_steps = round(world.max_steps * rate_hz / 20.0)  # tasks count at 20 Hz
     if parameters is None:
         return world
-    import numpy as np
-
     from sim_envs.imperfections import Imperfect, Imperfections
     from sim_envs.parameters import apply, load
 
@@ -148,9 +171,3 @@ def make_offline(
     apply(identified, world.model)
     late = Imperfections(command_latency_s=identified.delay_s)
     return Imperfect(world, late, clock, np.random.default_rng(0))  # nothing of it is random
-
-
-def _cameras(checkpoint: Path) -> tuple[str, ...]:
-    from robopolicy.training.checkpoint import read_spec
-
-    return tuple(read_spec(checkpoint).cameras)
