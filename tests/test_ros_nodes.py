@@ -146,20 +146,24 @@ def test_bytes_that_are_no_name_do_no_harm(domain):
 LOOKING = """
 import sys, threading, time
 from robopolicy_hardware.ros.dds import Topics
+from robopolicy_hardware.ros.dds_discovery import everybody, look
 topics = Topics(int(sys.argv[1]), node="crowd")
-kept = [topics.publisher(f"/t{k}", "std_msgs/msg/Float64") for k in range(4)]
-over = time.monotonic() + 3.0
-def look():
+kinds = ("std_msgs/msg/Float64", "std_msgs/msg/Bool", "std_msgs/msg/String", "sensor_msgs/msg/JointState")
+kept = [topics.publisher(f"/t{k}", kind, latched=k % 2 == 0) for k, kind in enumerate(kinds)]
+def seen(ends):
+    return sorted((one.topic_name, str(one.qos)) for one in look(*ends))
+ends = [everybody(topics._participant, "Publication") for _ in range(6)]
+alone, over = seen(ends[0]), time.monotonic() + 2.0
+def together(mine):
     while time.monotonic() < over:
-        assert topics.publishers("/t1") == ["std_msgs/msg/Float64"]
-        assert topics.publishing_nodes("/t1") == ["/crowd"]
-threads = [threading.Thread(target=look) for _ in range(6)]
+        assert seen(mine) == alone
+threads = [threading.Thread(target=together, args=(mine,)) for mine in ends]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
 
 
-def test_many_threads_look_at_once_and_the_process_lives(domain):
-    """Every subscription looks for itself when nothing comes: cyclonedds's own QoS are not made for that."""
+def test_many_threads_look_at_once_and_see_what_one_sees(domain):
+    """Every subscription looks for itself when nothing comes: cyclonedds reads QoS through buffers of a class."""
     done = subprocess.run([sys.executable, "-c", LOOKING, str(domain)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
