@@ -321,6 +321,9 @@ def test_the_note_beside_the_bar():
     assert progress_note(now) == "loss 0.1250  3,512 samples/s  data 10%  score 0.857"
     failed = replace(now, scores={"step": 100, "minutes": 1.0, "error": "UsageError: no world"})
     assert progress_note(failed).endswith("data 10%  evaluation failed: UsageError: no world")
+    before = replace(now, step=now.steps, scores={"step": now.steps - 1, "score": 0.5})
+    assert progress_note(before, scores=True) == "loss 0.1250  scoring the last checkpoint"
+    assert progress_note(replace(before, scores={"step": now.steps, "score": 0.5}), scores=True).endswith("score 0.5")
 
 
 def test_the_help_fits_a_hundred_columns_and_tells_the_commands_own_defaults(capsys, monkeypatch):

@@ -151,7 +151,7 @@ def _fit(
 
         def show(now: Any) -> None:
             if progress is not None:
-                progress.at(now.step, now.steps, note=progress_note(now))
+                progress.at(now.step, now.steps, note=progress_note(now, scores=evaluate is not None))
 
         fit(policy, windows, out, config, resume=resume, about=about, evaluate=evaluate, on_progress=show)
 
@@ -182,12 +182,14 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def progress_note(now: Any) -> str:
-    """Return what is worth knowing beside the bar, of a `Progress`."""
-    scores = "".join(f"  {key} {value:.3g}" for key, value in now.scores.items() if key in SCORES)
+def progress_note(now: Any, *, scores: bool = False) -> str:
+    """Return what is worth knowing beside the bar, of a `Progress`; ``scores``: whether checkpoints get any."""
+    if scores and now.step >= now.steps and now.scores.get("step") != now.step:
+        return f"loss {now.loss:.4f}  scoring the last checkpoint"  # which may take minutes
+    found = "".join(f"  {key} {value:.3g}" for key, value in now.scores.items() if key in SCORES)
     if "error" in now.scores:
-        scores = f"  evaluation failed: {now.scores['error']}"
-    return f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_share:.0%}{scores}"
+        found = f"  evaluation failed: {now.scores['error']}"
+    return f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_share:.0%}{found}"
 
 
 def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
