@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
 
     if not args.out.parent.is_dir():
         raise UsageError(f"--out {args.out}: there is no folder {args.out.parent}")
+    if args.out.suffix != ".json" or args.out.is_dir():
+        raise UsageError(f"--out {args.out}: want a file FILE.json; the page FILE.html goes beside it")
     task: Any = make_task(args.task)
     model = arm_spec(stick=bool(getattr(task, "stick", False))).compile()
     found = motions(args.data, model, through_drive=args.drive == "twin")
