@@ -155,6 +155,29 @@ def test_a_start_that_waits_behind_another_button_is_not_served_after_a_stop(mad
     assert not one.node.running
 
 
+def test_a_stop_that_fails_is_told_and_tried_again_and_the_button_still_works(made):
+    one, said = made(), []
+    buttons = NodeButtons(one.node, one.transport, "/robopolicy", said.append)
+    one.node.configure()
+    one.node.activate()
+    stop, failed = one.rig.inner.stop, []
+
+    def broken(reason=""):
+        if not failed:
+            failed.append(reason)
+            raise OSError("the network is down")
+        return stop(reason)
+
+    one.rig.inner.stop = broken
+    press = one.far.publisher("/robopolicy/stop", "std_msgs/msg/Bool")
+    press.send(message("std_msgs/msg/Bool")(True))
+    until(lambda: said == ["stop: the robot could not be stopped: the network is down; it is tried again"])
+    until(lambda: one.rig.robot.reason == "asked on /robopolicy/stop")
+    press.send(message("std_msgs/msg/Bool")(True))
+    until(lambda: said[1:] == ["stop: hold: asked on /robopolicy/stop"])
+    buttons.close()
+
+
 def test_a_stop_before_anything_is_no_error(made):
     assert made().node.stop("panic") == "nothing to stop: not configured"
 

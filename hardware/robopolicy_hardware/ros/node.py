@@ -209,4 +209,6 @@ def _held(rig: Rig, reason: str) -> str:
         rig.robot.stop(reason)
     except RobopolicyError as error:
         return f"the robot holds by itself: {error}"
+    except Exception as error:  # of the network or a driver: whoever asks must hear it, and be able to ask again
+        return f"the robot could not be stopped: {error}; it is tried again"
     return f"{rig.robot.state}: {rig.robot.reason}"
