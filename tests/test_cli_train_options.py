@@ -215,6 +215,22 @@ def test_a_run_goes_on_with_the_settings_it_has(data, tmp_path, capsys):
     assert "its horizon was 4, now 2" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_the_threads_it_has(data, tmp_path, monkeypatch):
+    cores = {0, 1, 2, 3}
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: cores)
+    common = ["train", "--data", str(data), "--out", str(tmp_path / "p"), "--batch-size", "4", "--device", "cpu"]
+
+    def threads(*words: str) -> int:
+        assert main([*common, *words]) == 0
+        return read_train(tmp_path / "p")["train"]["num_threads"]
+
+    assert threads("--steps", "2", "--threads", "2") == 2
+    assert threads("--steps", "3", "--resume") == 2  # others would round otherwise
+    assert threads("--steps", "4", "--resume", "--threads", "3") == 3
+    cores = {0}
+    assert threads("--steps", "5", "--resume") == 1  # another machine
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

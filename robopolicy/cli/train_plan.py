@@ -84,9 +84,12 @@ def choose_training(data: OpenData, settings: Mapping[str, Any], before: Mapping
 
     names = [f.name for f in fields(TrainConfig) if f.name in before]
     held = {name: before[name] for name in names if isinstance(before[name], int | float | str | None)}
+    cores, processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    mine = max(cores // processes, 1)  # torchrun's others have theirs
+    if (held.get("num_threads") or 1) > mine:
+        del held["num_threads"]  # another machine; on the same one other threads would round otherwise
     known = held | settings
-    mine = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # beside torchrun's others
-    known.setdefault("num_threads", min(8, max(mine, 1)))  # more only wait for one another
+    known.setdefault("num_threads", min(8, mine))  # more only wait for one another
     if known.get("device", "auto") == "auto":
         known["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     known.setdefault("batch_size", suggest_batch(data.rows, pictures=bool(data.recorded.cameras)))

@@ -193,6 +193,8 @@ class _Run:
             cursor = {
                 **self.tally.cursor(), "eval": self.evaluations.results, **self._identity(),
                 "budget": run_budget(self.config),
+                # what rounds otherwise, and is no other run
+                "num_threads": self.config.num_threads, "compile": self.config.compile,
             }  # fmt: skip
             # first, so that what a train.json tells of can be resumed
             save_state(self.out, self.policy, self.updates.optimizer, self.updates.average, cursor)
