@@ -134,3 +134,24 @@ def test_signals_that_follow_do_not_interrupt_the_stop(blind, tmp_path, number):
     (episode,) = Dataset(tmp_path / "d.zarr")
     assert episode.length >= 29
     assert "ended by" in episode.meta.notes
+
+
+BOTH = """
+import os, signal
+from robopolicy.cli.signals import ended_once
+both = {signal.SIGINT, signal.SIGTERM}
+try:
+    with ended_once():
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
+        for number in both:
+            os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+        print("goes on")
+except BaseException as error:
+    print(type(error).__name__)
+"""
+
+
+def test_two_signals_at_once_end_it_without_a_word_of_python():
+    done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("KeyboardInterrupt\n", "")

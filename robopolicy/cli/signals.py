@@ -32,7 +32,7 @@ def ended_once() -> Iterator[None]:
 
     def end(number: int, frame: Any) -> None:
         for each in ending:
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, lambda *_: None)  # SIG_IGN would make Python complain of one that is on its way
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
