@@ -32,8 +32,9 @@ def checkpoint(tmp_path_factory):
     policy = DiffusionPolicy(SPEC, CONFIG)
     rows = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
     policy.fit_normaliser(SimpleNamespace(state={"pos": rows}, action=rows))
-    save_checkpoint(tmp_path_factory.mktemp("policy"), policy, train={"steps": 0})
-    return tmp_path_factory.getbasetemp() / "policy0"
+    folder = tmp_path_factory.mktemp("policy")
+    save_checkpoint(folder, policy, train={"steps": 0})
+    return folder
 
 
 @pytest.fixture(scope="module")
