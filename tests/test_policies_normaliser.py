@@ -18,7 +18,7 @@ def test_maps_the_range_to_minus_one_and_one_and_back():
     scaled = normaliser(values)
     assert torch.allclose(scaled.amin(0), -torch.ones(3), atol=1e-3)
     assert torch.allclose(scaled.amax(0), torch.ones(3), atol=1e-3)
-    assert torch.allclose(normaliser.inverse(scaled), values, rtol=1e-6, atol=1e-5)
+    assert torch.allclose(normaliser.inverse(scaled), values, rtol=1e-6, atol=1e-4), "float32 of numbers up to 512"
 
 
 def test_constant_dimension_is_only_shifted():
