@@ -136,6 +136,11 @@ class Bystander:
         _, _, _, velocities = self.states(since_ns)
         return len(velocities) > 0 and float(np.abs(velocities).max()) < AT_REST
 
+    def moves(self, since_ns: int) -> bool:
+        """Whether a joint state since then is clearly in motion; not without any."""
+        _, _, _, velocities = self.states(since_ns)
+        return len(velocities) > 0 and float(np.abs(velocities).max()) > 3 * AT_REST
+
     def close(self) -> None:
         self.topics.close()
 

@@ -20,7 +20,7 @@ from robopolicy.cli.main import main
 from robopolicy.cli.running import Running
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, may_last_s
 from robopolicy.cli.watched import following
-from robopolicy.clock import SimClock
+from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import ConfigError, TooSlow, UnsafeCommand, UsageError
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
@@ -358,3 +358,27 @@ def test_a_signal_stops_a_watched_robot_once_and_the_episode_says_so(mock, tmp_p
     (episode,) = Dataset(tmp_path / "d.zarr")
     assert why in episode.meta.notes
     assert episode.meta.success is False
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setscheduler"), reason="the system has no schedulers to choose from")
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_thread_goes_first_while_it_lasts_and_one_that_did_already_stays_as_it_was(chosen):
+    seen = []
+
+    def run():
+        try:
+            os.sched_setscheduler(0, os.SCHED_RR if chosen else os.SCHED_OTHER, os.sched_param(5 if chosen else 0))
+        except PermissionError:
+            return
+        with Timing(50.0).on_time(WallClock()), Timing(50.0).on_time(WallClock()):
+            seen.append((os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, os.sched_getparam(0).sched_priority))
+        seen.append((os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, os.sched_getparam(0).sched_priority))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if chosen and not seen:
+        pytest.skip("this user may not choose a scheduler")
+    let = seen[0][0] == os.SCHED_FIFO
+    first = (os.SCHED_FIFO, 10) if let else (os.SCHED_OTHER, 0)
+    assert seen == ([(os.SCHED_RR, 5)] * 2 if chosen else [first, (os.SCHED_OTHER, 0)])

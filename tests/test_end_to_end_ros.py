@@ -79,7 +79,7 @@ def drives(node, bystander, since_ns=0):
     """Whether a dozen commands came and the arm is moving by them; fails at once if the policy is gone."""
     assert node.process.poll() is None, node.lines
     came = sum(ns >= since_ns for ns, _ in bystander.commands)
-    return came > 12 and not bystander.rests(time.monotonic_ns() - 50_000_000)
+    return came > 12 and bystander.moves(time.monotonic_ns() - 50_000_000)
 
 
 @pytest.mark.parametrize("world", [UNLIKE], indirect=True)

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -143,18 +143,23 @@ IN_THE_LOOP = Timing()
 
 @contextmanager
 def _before_others() -> Iterator[None]:
-    """Let this thread, and none that it begins, go before other programs, if the system lets it."""
-    if not hasattr(os, "sched_setscheduler"):
+    """Let this thread, and none that it begins, go before other programs, if the system lets it.
+
+    A thread that does so already (chrt) stays as it is.
+    """
+    before = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK if hasattr(os, "sched_getscheduler") else None
+    if before is None or before in (os.SCHED_FIFO, os.SCHED_RR):
         yield
         return
-    before = os.sched_getscheduler(0)
-    with suppress(PermissionError):
+    try:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    except PermissionError:
+        yield
+        return
     try:
         yield
-    finally:
-        with suppress(PermissionError):
-            os.sched_setscheduler(0, before, os.sched_param(0))
+    finally:  # only CAP_SYS_NICE could take the mark away, so it stays
+        os.sched_setscheduler(0, before | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
 def may_last_s(spec: PolicySpec) -> float:
