@@ -1,6 +1,7 @@
 """LeRobot's format both ways: what is written, and what comes back."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_round_trip_through_videos(recorded, tmp_path, video):
     assert 28 < front.worst_psnr_db < front.psnr_db < 60
     assert f"PSNR of the {video} videos, dB: front {front.psnr_db:.1f} (worst picture" in outcome(tmp_path / "l")
     assert not [problem for problem in check(tmp_path / "d") if problem.severity == "error"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="the system has no schedulers to choose from")
+def test_an_encoder_does_not_put_this_process_before_all_others(recorded, tmp_path):  # SVT-AV1 would, run by root
+    before = os.sched_getscheduler(0)
+    export_lerobot(recorded, tmp_path / "l", video="libsvtav1")
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize("lossless", [False, True])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -58,7 +59,8 @@ class VideoWriter:
 
     def add(self, picture: np.ndarray) -> None:
         """Append (H, W, 3) uint8 RGB."""
-        self._mux(self._stream.encode(self._make(np.ascontiguousarray(picture), format="rgb24")))
+        with _own_priority():
+            self._mux(self._stream.encode(self._make(np.ascontiguousarray(picture), format="rgb24")))
         self.frames += 1
 
     def close(self) -> None:
@@ -80,6 +82,20 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _own_priority() -> Iterator[None]:
+    """Keep the thread's place among others: SVT-AV1, run by root, puts whoever first calls it before all of them."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != before[0]:
+            os.sched_setscheduler(0, *before)
 
 
 class VideoReader:
