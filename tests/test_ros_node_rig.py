@@ -212,9 +212,10 @@ def test_the_lifecycle_node_opens_a_robot_behind_topics_of_its_own_executor(tmp_
         assert json.dumps(node.logged).count("error") == 0
     finally:
         going[0] = False
-        contexts[-1].try_shutdown()
+        contexts[0].try_shutdown()  # the node's: its rival has one too
         for thread in threads:
             thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
         server.close()
         far.close()
         for name in [n for n in sys.modules if n.split(".")[0] in ROS or n.endswith("ros.lifecycle")]:
