@@ -121,7 +121,8 @@ def deploy(
 
     Raises:
         SpecMismatch: if the checkpoint does not fit the robot, or the recording not its dataset; both sides printed.
-        UsageError: if a disturbance or a video is asked of a robot that is no simulation.
+        UsageError: if a disturbance or a video is asked of a robot that is no simulation, or its emergency stop is
+            pressed or silent.
         TooSlow: if plans take longer than a step on a robot that does not wait, unless ``allow_slow``.
     """
     import torch
@@ -159,11 +160,13 @@ def deploy(
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
         agent = make_agent(running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play)
         stack.callback(getattr(agent, "close", lambda: None))
-        robot = bare if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
+        guarded = None if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
         safety = make_safety(bare.spec, allowed)
-        robot = following(robot, bare, agent, safety)
+        robot = following(guarded or bare, bare, agent, safety)
         stack.enter_context(timing.on_time(clock))
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
+        if guarded is not None and (why := guarded.refusal()) is not None:
+            raise UsageError(f"robot {robot_name}: {why}")
         if world is not None:
             world.reset(seed)
         every = max(2, round(2 * each)) if video else None

@@ -10,6 +10,8 @@ from robopolicy.errors import UsageError
 from robopolicy.interfaces import Environment, Robot
 from robopolicy.spec import PolicySpec
 
+FIRST_WORD_S = 2.0  # of an emergency stop: until the network has found it, and it says how it is
+
 
 def add_limits(parser: Any) -> None:
     """Add the option to a parser, or to a group of one."""
@@ -53,6 +55,7 @@ def watched(robot: Robot, watchdogs: Any, stack: ExitStack, topics: Callable[[],
             beat = Heartbeat(transport, watchdogs.deadman_topic)
         if watchdogs.estop_topic:
             stop = EmergencyStop(transport, watchdogs.estop_topic)
+            stop.wait(FIRST_WORD_S)  # whoever starts is told if none came
     made = Supervised(
         robot, watchdogs, deadman=None if beat is None else beat.age_s,
         estop=None if stop is None else stop.pressed_and_age, alone=isinstance(robot, Environment),
