@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
         save(parameters, args.out if identified.useful else doubtful)
     if not identified.useful:
         kept = f"they are in {doubtful} all the same" if args.anyway else "they were not written"
-        raise EvaluationError(
-            f"the parameters explain nothing, {kept}; {page} shows why: record larger, longer motions"
+        raise DatasetError(
+            f"{args.data}: the parameters that fit it explain nothing else, {kept}; {page} shows why: move it further"
         )
     say(f"parameters in {args.out}, what they explain in {page}")
 
