@@ -272,6 +272,18 @@ def test_limits_that_make_no_sense_are_refused_before_anything_moves(mock, tmp_p
         deploy("mock", mock, max_steps=3, limits=tmp_path / "l.yaml")
 
 
+def test_limits_are_looked_at_before_a_robot_is_waited_for(mock, tmp_path, monkeypatch):
+    def waits(*args, **options):
+        raise AssertionError("the robot is asked for")
+
+    monkeypatch.setattr("robopolicy.cli.worlds.make_robot", waits)
+    (tmp_path / "l.yaml").write_text("watchdogs: {estop_s: 1}")
+    with pytest.raises(UsageError, match=r"watchdogs\.estop_s: say estop_topic too"):
+        deploy("ros:arm.yaml", mock, limits=tmp_path / "l.yaml")
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file"):
+        deploy("ros:arm.yaml", mock, limits=tmp_path / "none.yaml")
+
+
 def test_a_latency_of_simulated_time_is_refused_where_time_is_real(mock, capsys):
     words = ["deploy", "--robot", "mock", "--checkpoint", str(mock), "--latency-ms", "50"]
     assert main(words) == 1

@@ -15,7 +15,7 @@ from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_once
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
 from robopolicy.cli.twin_seeing import Seeing, add_seeing
-from robopolicy.cli.watched import add_limits, following, read_limits, watched
+from robopolicy.cli.watched import add_limits, following, look_at_limits, read_limits, watched
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
 from robopolicy.interfaces import Watcher
@@ -145,6 +145,7 @@ def deploy(
     clock = make_clock(robot_name, realtime=realtime)
     waits = isinstance(clock, SimClock)
     timing.require(clock, spec)
+    look_at_limits(limits)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
         bare = make_robot(

@@ -8,7 +8,7 @@ from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive, rate
 from robopolicy.cli.signals import ended_once
-from robopolicy.cli.watched import add_limits, read_limits, watched
+from robopolicy.cli.watched import add_limits, look_at_limits, read_limits, watched
 from robopolicy.errors import UsageError
 from robopolicy.types import EpisodeMeta
 
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.robot.partition(":")[0] not in ("twin", "ros"):
         raise UsageError(f"--robot {args.robot}: there is nothing to identify in it; want twin:TASK or ros:FILE.yaml")
+    look_at_limits(args.limits)
     clock = make_clock(args.robot, realtime=False)
     with ended_once(), ExitStack() as stack:  # a signal stops the robot
         bare = make_robot(args.robot, clock, PolicySpec(), cameras=(), rate_hz=args.rate, domain=args.domain)

@@ -29,6 +29,19 @@ def read_limits(path: Path | str | None, spec: PolicySpec) -> tuple[Any, Any]:
     return (limits_for(spec), Watchdogs()) if not path else load_limits(path, spec)
 
 
+def look_at_limits(path: Path | str | None) -> None:
+    """Refuse a file of limits that no robot could have, before one is waited for.
+
+    Raises:
+        ConfigError: naming the file and what is wrong.
+        UsageError: if an age is watched and no topic tells it.
+    """
+    if path:
+        from robopolicy_hardware.safety_limits import look_at_limits as look
+
+        _require_topics(look(path))
+
+
 def watched(robot: Robot, watchdogs: Any, stack: ExitStack, topics: Callable[[], Any]) -> Any:
     """Return the robot with its watchdogs about it, which live until the stack is closed. It closes the robot.
 
@@ -45,9 +58,7 @@ def watched(robot: Robot, watchdogs: Any, stack: ExitStack, topics: Callable[[],
     from robopolicy_hardware.supervisor import Supervised
 
     beat = stop = None
-    for name in ("deadman", "estop"):
-        if getattr(watchdogs, f"{name}_s") is not None and not getattr(watchdogs, f"{name}_topic"):
-            raise UsageError(f"watchdogs.{name}_s: say {name}_topic too, on which std_msgs/Bool tells of it")
+    _require_topics(watchdogs)
     if watchdogs.deadman_topic or watchdogs.estop_topic:
         transport = topics()
         stack.callback(transport.close)
@@ -62,6 +73,12 @@ def watched(robot: Robot, watchdogs: Any, stack: ExitStack, topics: Callable[[],
     )  # fmt: skip
     stack.callback(made.close)
     return made
+
+
+def _require_topics(watchdogs: Any) -> None:
+    for name in ("deadman", "estop"):
+        if getattr(watchdogs, f"{name}_s") is not None and not getattr(watchdogs, f"{name}_topic"):
+            raise UsageError(f"watchdogs.{name}_s: say {name}_topic too, on which std_msgs/Bool tells of it")
 
 
 def following(robot: Robot, bare: Robot, agent: Any, safety: Any) -> Robot:
