@@ -38,10 +38,9 @@ class NodeRig:
         for topic in self._commanded:
             others = len(self._transport.publishers(topic)) - 1
             if others > 0:
-                named = getattr(self._transport, "publishing_nodes", lambda topic: [])(topic)
-                who = f" ({', '.join(named)})" if named else ""
+                who = ", ".join(self._transport.publishing_nodes(topic))
                 raise UsageError(
-                    f"{others + 1} publish on {topic}{who}; two would fight over the robot: stop the other"
+                    f"{others + 1} publish on {topic} ({who}); two would fight over the robot: stop the other"
                 )
 
     def run(self, agent: Callable[[Agent], Agent], done: Callable[[Observation], bool]) -> EpisodeMeta:
@@ -124,6 +123,11 @@ class Lent:
     def publishers(self, topic: str) -> list[str]:
         """Return the type that each publisher of a topic has."""
         found: list[str] = self._transport.publishers(topic)
+        return found
+
+    def publishing_nodes(self, topic: str) -> list[str]:
+        """Return the name of the node of each publisher of a topic, as `Transport` says."""
+        found: list[str] = self._transport.publishing_nodes(topic)
         return found
 
     def close(self) -> None:
