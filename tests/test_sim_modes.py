@@ -192,6 +192,25 @@ def test_a_command_that_nobody_repeats_gives_way_to_the_encoders():
     np.testing.assert_allclose(aligned.joints()[0], real.read().state["q"], atol=2e-4)
 
 
+def test_a_command_moves_the_following_twin_as_late_as_it_moves_the_arm():
+    moved = {}
+    for delay_s in (0.0, 0.2):
+        aligned = AlignedTwin(make_task("lift"), rate_hz=50.0, delay_s=delay_s)
+        aligned.begin(START, 0)
+        before = aligned.read().state["tool_pos"]
+        goal = aligned.set_point()
+        goal[2] += 0.05
+        aligned.command(goal, 0)
+        aligned.advance(150_000_000)
+        early = aligned.read().state["tool_pos"][2] - before[2]
+        aligned.advance(500_000_000)
+        moved[delay_s] = early, aligned.read().state["tool_pos"][2] - before[2]
+        aligned.close()
+    assert moved[0.0][0] > 5e-3
+    assert abs(moved[0.2][0]) < 1e-3
+    assert moved[0.2][1] > 0.02
+
+
 def test_follower_never_jumps():
     first = follow("pusht", 1, Camera(), max_s=6.0)
     second = follow("pusht", 1, Camera(), max_s=6.0, mode="follower")
