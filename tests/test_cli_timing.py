@@ -224,7 +224,7 @@ def test_nothing_begins_while_the_emergency_stop_is_pressed_or_silent(mock, tmp_
     from robopolicy_hardware.ros.local import LocalTopics, Wire
 
     wire, data = Wire(), tmp_path / "d.zarr"
-    monkeypatch.setattr(deploying, "_topics", lambda domain: LocalTopics(wire))
+    monkeypatch.setattr(deploying, "topics_of", lambda domain: LocalTopics(wire))
     monkeypatch.setattr(watched, "FIRST_WORD_S", 0.1)
     path = tmp_path / "l.yaml"
     path.write_text("watchdogs: {estop_s: 60, estop_topic: /estop}\n")
@@ -243,7 +243,7 @@ def test_limits_of_a_file_act_and_without_the_deadman_nothing_moves(mock, tmp_pa
     from robopolicy_hardware.ros.local import LocalTopics, Wire
 
     wire = Wire()
-    monkeypatch.setattr(deploying, "_topics", lambda domain: LocalTopics(wire))
+    monkeypatch.setattr(deploying, "topics_of", lambda domain: LocalTopics(wire))
     path = tmp_path / "l.yaml"
     path.write_text("max_rate: [0.01, 0.01, 0.01]\nwatchdogs: {deadman_s: 60, deadman_topic: /held}\n")
     with pytest.raises(UnsafeCommand, match="nobody holds the deadman's switch"):

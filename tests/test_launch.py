@@ -90,10 +90,12 @@ def test_record_and_twin_pass_every_argument_on(start):
     assert (args.command, args.robot, args.teleop, args.episodes) == ("record", "twin:lift", "browser", 20)
     told = {
         "arm": "ur5e", "robot": "", "data": "d.zarr", "teleop": "ros", "topic": "/t", "message": "JointState",
-        "episodes": "3", "operator": "ann", "task": "tidy up", "checkpoint": "c", "monitor": "m", "domain": "7",
+        "episodes": "3", "operator": "ann", "task": "tidy up", "checkpoint": "c", "monitor": "m", "limits": "",
+        "domain": "7",
     }  # fmt: skip
     args = parsed(start("record", **told))
     assert (args.robot, args.topic, args.message) == (f"ros:{CONFIG / 'ur5e.yaml'}", "/t", "JointState")
+    assert args.limits == CONFIG / "ur5e_limits.yaml"
     assert (args.operator, args.task, args.domain, str(args.monitor)) == ("ann", "tidy up", 7, "m")
     assert set(runpy.run_path(str(LAUNCH / "record.launch.py"))["ARGUMENTS"]) == set(told)
     args = parsed(start("twin"))

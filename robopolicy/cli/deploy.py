@@ -15,7 +15,7 @@ from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_once
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
 from robopolicy.cli.twin_seeing import Seeing, add_seeing
-from robopolicy.cli.watched import add_limits, following, look_at_limits, read_limits, watched
+from robopolicy.cli.watched import add_limits, following, look_at_limits, read_limits, topics_of, watched
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
 from robopolicy.interfaces import Watcher
@@ -167,7 +167,7 @@ def deploy(
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
         agent = make_agent(running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play)
         stack.callback(getattr(agent, "close", lambda: None))
-        guarded = None if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
+        guarded = None if waits else watched(bare, watchdogs, stack, partial(topics_of, domain))
         safety = make_safety(bare.spec, allowed)
         robot = following(guarded or bare, bare, agent, safety)
         stack.enter_context(timing.on_time(clock))
@@ -193,12 +193,6 @@ def deploy(
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
     return replace(outcome, video=None if video is None else str(video))
-
-
-def _topics(domain: int | None) -> Any:
-    from robopolicy_hardware.ros.dds import Topics
-
-    return Topics(domain, node="robopolicy_watchdogs")  # the robot's own topics belong to /robopolicy
 
 
 def _require(robot_name: str, world: Any, steps: int, disturb_at: int | None, video: Path | None) -> None:

@@ -42,6 +42,39 @@ def look_at_limits(path: Path | str | None) -> None:
         _require_topics(look(path))
 
 
+def topics_of(domain: int | None) -> Any:
+    """Return what carries the topics of the watchdogs, in a ROS 2 domain: the robot's own belong to ``/robopolicy``."""
+    from robopolicy_hardware.ros.dds import Topics
+
+    return Topics(domain, node="robopolicy_watchdogs")
+
+
+def by_hand(robot: Robot, limits: Path | None, stack: ExitStack, domain: int | None) -> tuple[Robot, Any]:
+    """Return a robot that a person or a recording drives, and its safety layer; watched if a file of limits is given.
+
+    Args:
+        robot: a simulated world is limited and not watched.
+        limits: the file, or None.
+        stack: closes what this opens.
+        domain: of ROS 2, where an emergency stop is.
+
+    Raises:
+        UsageError: if the file asks for a deadman's switch: a person who drives has the device's own.
+    """
+    from robopolicy.cli.worlds import make_safety
+
+    allowed, watchdogs = read_limits(limits, robot.spec)
+    if watchdogs.deadman_topic:
+        raise UsageError(f"{limits}: watchdogs.deadman_topic is of deploy and the node; here leave it out")
+    safety = make_safety(robot.spec, allowed)
+    if limits is None or isinstance(robot, Environment):
+        return robot, safety
+    made = watched(robot, watchdogs, stack, partial(topics_of, domain))
+    if (why := made.refusal()) is not None:
+        raise UsageError(why)
+    return made, safety
+
+
 def watched(robot: Robot, watchdogs: Any, stack: ExitStack, topics: Callable[[], Any]) -> Any:
     """Return the robot with its watchdogs about it, which live until the stack is closed. It closes the robot.
 
