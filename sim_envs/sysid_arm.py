@@ -18,6 +18,7 @@ SETTLE_S = 0.3  # from the start of a motion: not compared, what moved the arm b
 BLOCK_S = 0.5  # residuals this close hang together
 MAX_DELAY_S = 0.15
 USEFUL = 1.1  # by how much the held-out error has to fall at least
+FINEST = 1e-6  # rad: an error smaller than this is none, as of a twin that recorded itself
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Identified:
 
     @property
     def useful(self) -> bool:
-        """Whether it explains what it was not fitted to."""
-        return self.ratio >= USEFUL
+        """Whether it explains what it was not fitted to, and there was something to explain."""
+        return self.ratio >= USEFUL and float(np.sqrt(np.mean(self.before**2))) > FINEST
 
 
 def arm_spec(*, stick: bool = False) -> mujoco.MjSpec:
