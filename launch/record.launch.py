@@ -21,6 +21,7 @@ ARGUMENTS = {
     "task": ("", "in words; stored with every episode"),
     "checkpoint": ("", "a policy drives, the person takes over"),
     "monitor": ("", "its failure monitor: an alarm holds the robot"),
+    "limits": ("", "YAML file of safety limits and watchdogs; with arm:= those of config/"),
     "domain": ("", "of ROS 2; empty: ROS_DOMAIN_ID, or 0"),
 }
 
@@ -31,6 +32,8 @@ def recorder(context):
     arm = told.pop("arm")
     if arm and arm not in ARMS:
         raise RuntimeError(f"arm:={arm}: want one of {', '.join(ARMS)}, or robot:=ros:FILE.yaml")
+    if arm:
+        told["limits"] = told["limits"] or f"{CONFIG / arm}_limits.yaml"
     told["robot"] = told["robot"] or (f"ros:{CONFIG / arm}.yaml" if arm else "twin:lift")
     command = ["robopolicy", "record"]
     for name, value in told.items():

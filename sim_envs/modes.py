@@ -1,7 +1,8 @@
 """The aligned twin in the loop: shadow of a real robot, in front of it, or alone from recorded starts."""
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +17,21 @@ from sim_envs.observer_health import Health
 from sim_envs.twin import Twin
 
 APART = 0.35  # rad between a joint of the real arm and of the twin it tracks, at the same time: something is wrong
+DIVERGED_S = 0.5  # that a twin may be called diverged while a policy acts on it: contradictions may resolve themselves
+
+
+class Source(Protocol):
+    """What sees objects beside the real robot, at its own pace, as `robopolicy_hardware.ros.watching.Group`."""
+
+    trouble: str  # why nothing can be read now, or nothing
+
+    def newest(self, now_ns: int) -> Observation | None:
+        """Return the newest it saw, at its own instant; None if there is none of use."""
+        ...
+
+    def close(self) -> None:
+        """Look no more; idempotent."""
+        ...
 
 
 class Shadow:
@@ -56,14 +72,16 @@ class TwinFirst:
 
     The real arm's encoders do not move the twin's arm; its objects and pictures correct the twin's objects. After a
     stop the twin starts again from where the real arm is, so nothing jumps. The real robot wants a safety layer and a
-    watchdog of its own: this passes on what the twin does and checks that the arm is near it.
+    watchdog of its own: this passes on what the twin does, checks that the arm is near it, and ends when the twin has
+    been diverged for longer than `DIVERGED_S`.
 
     Args:
         aligned: the twin.
         real: commanded with joint positions, with or without a gripper as the last element, or with tool poses.
         clock: shared by all.
-        lead_s: of the velocity feed-forward: about the real servo's lag, kv / kp plus its delay.
+        lead_s: of the velocity feed-forward, of each joint (7,) or of all: about the real servo's lag plus its delay.
         apart: rad that a joint of the real arm may be from the twin's at the same time.
+        sources: {object, or camera: what sees it} beside the real robot; one that is silent holds up nobody.
 
     Raises:
         SpecMismatch: if the real robot does not tell its joints or takes no such commands, or nothing tells where an
@@ -71,20 +89,30 @@ class TwinFirst:
     """
 
     def __init__(
-        self, aligned: AlignedTwin, real: Robot, clock: Clock, *, lead_s: float = 0.0, apart: float = APART
+        self,
+        aligned: AlignedTwin,
+        real: Robot,
+        clock: Clock,
+        *,
+        lead_s: float | np.ndarray = 0.0,
+        apart: float = APART,
+        sources: Mapping[str, Source] = MappingProxyType({}),
     ) -> None:
         require_followable(real.spec)
         action = real.spec.action
         if action.kind not in ("joint", "tool_pose") or (action.kind == "joint" and action.dim not in (7, 8)):
             raise SpecMismatch(f"the real robot takes {action.kind} ({action.dim}); want joint (7 or 8) or tool_pose")
         for one in () if aligned.finds else aligned.objects:
+            if one.name in sources:
+                continue
             if f"{one.name} pose" not in real.spec.state and not all(n in real.spec.state for n in one.states):
                 raise SpecMismatch(
                     f"nothing tells where {one.name} is: the real robot has no state {', '.join(one.states)}; it has "
                     f"{', '.join(real.spec.state)}"
                 )
         self.aligned, self._real, self._clock = aligned, real, clock
-        self._lead_s, self._apart = lead_s, apart
+        self._lead_s, self._apart, self._sources = lead_s, apart, dict(sources)
+        self._diverged_ns: int | None = None  # since when
         self.spec: PolicySpec = aligned.twin.spec
         self._stopped = False
         self.apart = 0.0  # rad, the largest distance of a joint at the last read
@@ -94,15 +122,21 @@ class TwinFirst:
 
         Raises:
             StaleFrame: as the real robot raises it; and while an object was not measured yet.
-            UnsafeCommand: if the real arm is too far from the twin it should track; both are stopped by whoever runs.
+            UnsafeCommand: if the real arm is too far from the twin it should track, or the twin is not to be believed;
+                both are stopped by whoever runs.
         """
-        seen = self._real.read()
-        self.aligned.advance(self._clock.now_ns())
+        seen, now_ns = self._real.read(), self._clock.now_ns()
+        self.aligned.advance(now_ns)
         self.aligned.observe(seen, arm=False)
         self.aligned.heard(seen.stamp_ns)
+        for source in self._sources.values():
+            if (found := source.newest(now_ns)) is not None:
+                self.aligned.observe(found, arm=False)
         for name in self.aligned.unseen():
-            raise StaleFrame(f"{name} was not measured yet: where the twin has it is nowhere")
+            why = "; ".join(f"{name}: {one.trouble}" for name, one in self._sources.items() if one.trouble)
+            raise StaleFrame(f"{name} was not measured yet: where the twin has it is nowhere{why and f' ({why})'}")
         self._compare(seen)
+        self._require_believed(now_ns)
         return self.aligned.read()
 
     def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
@@ -121,8 +155,10 @@ class TwinFirst:
         return self.aligned.stop()
 
     def close(self) -> None:
-        """Close both; idempotent."""
+        """Close both, and what sees beside them; idempotent."""
         self._real.close()
+        for source in self._sources.values():
+            source.close()
         self.aligned.close()
 
     def health(self) -> Mapping[str, Health]:
@@ -138,6 +174,15 @@ class TwinFirst:
                 f"the real arm's {joint} is {self.apart:.2f} rad from the twin's; at most {self._apart:g} is allowed: "
                 "does it follow its commands?"
             )
+
+    def _require_believed(self, now_ns: int) -> None:
+        why = self.health()["twin"].diverged
+        if not why:
+            self._diverged_ns = None
+            return
+        self._diverged_ns = now_ns if self._diverged_ns is None else self._diverged_ns
+        if now_ns - self._diverged_ns > DIVERGED_S * 1e9:
+            raise UnsafeCommand(f"the twin is not to be believed for {DIVERGED_S:g} s now: {why}")
 
     def _tracked(self, sent: np.ndarray) -> np.ndarray:
         """What sends the real arm to where the twin's is now."""

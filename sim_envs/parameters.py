@@ -29,6 +29,8 @@ class JointParameters:
             value = getattr(self, key)
             if not (isinstance(value, int | float) and np.isfinite(value) and value >= 0):
                 raise ContractError(f"{key} is {value!r}; want a finite number from 0")
+        if self.kp == 0:
+            raise ContractError("kp is 0; want it above 0: a servo without it holds nothing")
 
 
 @dataclass(frozen=True)

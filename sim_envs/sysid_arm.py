@@ -1,7 +1,7 @@
 """Identification of an arm's joints: friction, damping, armature, gains and delay from commands and measured angles."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from sim_envs.sysid import Fit, Unknown, fit
 SETTLE_S = 0.3  # from the start of a motion: not compared, what moved the arm before is not known
 BLOCK_S = 0.5  # residuals this close hang together
 MAX_DELAY_S = 0.15
+USEFUL = 1.1  # by how much the held-out error has to fall at least
+FINEST = 1e-6  # rad: an error smaller than this is none, as of a twin that recorded itself
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Identified:
         """By how much the held-out error fell."""
         return float(np.sqrt(np.mean(self.before**2)) / np.sqrt(np.mean(self.after**2)))
 
+    @property
+    def useful(self) -> bool:
+        """Whether it explains what it was not fitted to, and there was something to explain."""
+        return self.ratio >= USEFUL and float(np.sqrt(np.mean(self.before**2))) > FINEST
+
 
 def arm_spec(*, stick: bool = False) -> mujoco.MjSpec:
     """Return the twin's arm alone, as the twin steps it: nothing to touch."""
@@ -94,6 +101,7 @@ def identify(
     joints: Sequence[str] = JOINTS,
     max_iters: int = 40,
     threads: int = 1,
+    tick: Callable[[int, float], None] = lambda simulated, rms: None,
 ) -> Identified:
     """Identify the parameters of ``joints`` from ``motions`` and judge them on ``held_out`` ones.
 
@@ -107,6 +115,7 @@ def identify(
         joints: their names in the model.
         max_iters: of each of the two optimisations.
         threads: that simulate.
+        tick: told how many arms were simulated, and the RMS error (rad) of the first of them, again and again.
 
     Raises:
         ContractError: if there is nothing to learn from or to judge on, or a motion has another number of joints.
@@ -118,12 +127,13 @@ def identify(
     nominal = read_model(model, joints)
     unknowns = arm_unknowns(nominal, model)
     rollouts = Rollouts(model, motions, joints, threads=threads)
-    found = fit(
-        unknowns,
-        lambda points: rollouts.residuals([_parameters(nominal, column) for column in points.T]),
-        blocks=rollouts.blocks,
-        max_iters=max_iters,
-    )
+
+    def residuals(points: np.ndarray) -> np.ndarray:
+        gaps = rollouts.residuals([_parameters(nominal, column) for column in points.T])
+        tick(points.shape[1], float(np.sqrt(np.mean(gaps[:, 0] ** 2))))
+        return gaps
+
+    found = fit(unknowns, residuals, blocks=rollouts.blocks, max_iters=max_iters)
     parameters = _parameters(nominal, found.values)
     judged = Rollouts(model, held_out, joints, threads=threads)
     before, after = judged.errors([nominal, parameters])

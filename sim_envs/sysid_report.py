@@ -64,6 +64,6 @@ def lines(identified: Identified) -> list[str]:
     if by_status["at a bound"]:
         said.append(f"at a bound, so not to be believed: {', '.join(by_status['at a bound'])}")
     said += [f"{e.name} kept nominal: {e.note}" for e in fit.estimates if e.status == "kept nominal"]
-    if identified.ratio < 1.1:
+    if not identified.useful:
         said.append("identification explains nothing that it was not fitted to: do not use these parameters")
     return said

@@ -62,10 +62,10 @@ class Sways:
 class MockRig:
     """A `Rig` around a mock robot and a scripted agent, with the real loop, limits, watchdogs and topics."""
 
-    def __init__(self, transport, name="/robopolicy", agent=None, watchdogs=None, max_steps=10**6):
+    def __init__(self, transport, name="/robopolicy", agent=None, watchdogs=None, max_steps=10**6, estop=None):
         self.clock, self.rival = WallClock(), ""
         self.inner = MockRobot(JOINTS, self.clock)
-        self.robot = Supervised(self.inner, watchdogs or Watchdogs(silent_s=5.0))
+        self.robot = Supervised(self.inner, watchdogs or Watchdogs(silent_s=5.0), estop=estop)
         self.agent, self.max_steps, self.closed = agent or Sways(), max_steps, 0
         # Old observations are allowed: it is the node that must not command after a stop.
         self.safety = SafetyLayer(replace(limits_for(JOINTS), max_age_s=60.0), JOINTS)

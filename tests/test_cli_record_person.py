@@ -93,6 +93,22 @@ def test_a_session_at_the_mock_from_the_first_key_to_the_next_command(at, tmp_pa
     assert sound(tmp_path / "d.zarr") == []
 
 
+def test_limits_of_a_file_hold_where_a_person_drives(at, tmp_path):
+    (tmp_path / "l.yaml").write_text("max_speed_m_s: 0.05")
+    terminal = at("--episodes", 1, "--rate", 25, "--limits", tmp_path / "l.yaml")
+    terminal.wait_for("ep 0/1 ○")
+    terminal.press(" ")
+    terminal.wait_for("●")
+    terminal.press("W")
+    terminal.wait_for(r"● 00:(0[1-9]|[0-5][1-9]).* Hz cam")
+    terminal.press("\r")
+    terminal.wait_for("holds 1 episode. Next: robopolicy train")
+    assert terminal.ends() == 0
+    (episode,) = Dataset(tmp_path / "d.zarr")
+    steps = np.linalg.norm(np.diff(episode.action()[:, :3], axis=0), axis=1)
+    assert 0 < steps.max() <= 0.05 / 25 * 1.01
+
+
 @pytest.mark.slow
 def test_who_quits_at_once_is_not_sent_to_train_on_nothing(at, tmp_path):
     terminal = at("--episodes", 2)

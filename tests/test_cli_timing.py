@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from robopolicy.cli import deploy as deploying
+from robopolicy.cli import watched
 from robopolicy.cli.deploy import check_pace, deploy
 from robopolicy.cli.main import main
 from robopolicy.cli.running import Running
@@ -197,31 +199,58 @@ def test_a_loop_that_hangs_is_stopped_meanwhile_goes_on_and_both_are_recorded(mo
     assert f"watchdog: {plans.held}" in [mark["name"] for mark in episode.attributes["marks"]]
 
 
-def test_limits_of_a_file_act_and_without_the_deadman_nothing_moves(mock, tmp_path, monkeypatch):
+@contextmanager
+def saying(wire, topic, word):
+    """Somebody who says the same word on a topic, again and again."""
     from robopolicy_hardware.ros.codec import message
+    from robopolicy_hardware.ros.local import LocalTopics
+
+    publisher, over = LocalTopics(wire).publisher(topic, "std_msgs/msg/Bool"), threading.Event()
+
+    def say():
+        while not over.wait(0.01):
+            publisher.send(message("std_msgs/msg/Bool")(word))
+
+    thread = threading.Thread(target=say)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_nothing_begins_while_the_emergency_stop_is_pressed_or_silent(mock, tmp_path, monkeypatch):
+    from robopolicy_hardware.ros.local import LocalTopics, Wire
+
+    wire, data = Wire(), tmp_path / "d.zarr"
+    monkeypatch.setattr(deploying, "topics_of", lambda domain: LocalTopics(wire))
+    monkeypatch.setattr(watched, "FIRST_WORD_S", 0.1)
+    path = tmp_path / "l.yaml"
+    path.write_text("watchdogs: {estop_s: 60, estop_topic: /estop}\n")
+    with pytest.raises(UsageError, match="robot mock: nothing is heard of the emergency stop for ever"):
+        deploy("mock", mock, max_steps=3, limits=path, record=data)
+    monkeypatch.setattr(watched, "FIRST_WORD_S", 60.0)
+    with saying(wire, "/estop", True), pytest.raises(UsageError, match="the emergency stop is pressed"):
+        deploy("mock", mock, max_steps=3, limits=path, record=data)
+    assert not data.exists(), "no episode began"
+    with saying(wire, "/estop", False):
+        deploy("mock", mock, max_steps=3, limits=path, record=data)
+    assert [episode.length for episode in Dataset(data)] == [3]
+
+
+def test_limits_of_a_file_act_and_without_the_deadman_nothing_moves(mock, tmp_path, monkeypatch):
     from robopolicy_hardware.ros.local import LocalTopics, Wire
 
     wire = Wire()
-    monkeypatch.setattr(deploying, "_topics", lambda domain: LocalTopics(wire))
+    monkeypatch.setattr(deploying, "topics_of", lambda domain: LocalTopics(wire))
     path = tmp_path / "l.yaml"
     path.write_text("max_rate: [0.01, 0.01, 0.01]\nwatchdogs: {deadman_s: 60, deadman_topic: /held}\n")
     with pytest.raises(UnsafeCommand, match="nobody holds the deadman's switch"):
         deploy("mock", mock, max_steps=30, timing=Timing(50.0), limits=path)
-    topics, going = LocalTopics(wire), threading.Event()
-    publisher = topics.publisher("/held", "std_msgs/msg/Bool")
-
-    def hold():
-        while not going.wait(0.01):
-            publisher.send(message("std_msgs/msg/Bool")(True))
-
-    holding = threading.Thread(target=hold)
-    holding.start()
-    try:
+    with saying(wire, "/held", True):
         seen = []
         deploy("mock", mock, max_steps=60, timing=Timing(50.0), limits=path, watch=watching(seen))
-    finally:
-        going.set()
-        holding.join()
     (plans,) = seen
     moved = np.array([sent for sent, by in zip(plans.sent, plans.sources, strict=True) if by == "policy"])
     assert np.abs(np.diff(moved, axis=0)).max() <= 0.01 / 50 * 1.01
@@ -241,6 +270,18 @@ def test_limits_that_make_no_sense_are_refused_before_anything_moves(mock, tmp_p
     (tmp_path / "l.yaml").write_text(text)
     with pytest.raises(error, match=says):
         deploy("mock", mock, max_steps=3, limits=tmp_path / "l.yaml")
+
+
+def test_limits_are_looked_at_before_a_robot_is_waited_for(mock, tmp_path, monkeypatch):
+    def waits(*args, **options):
+        raise AssertionError("the robot is asked for")
+
+    monkeypatch.setattr("robopolicy.cli.worlds.make_robot", waits)
+    (tmp_path / "l.yaml").write_text("watchdogs: {estop_s: 1}")
+    with pytest.raises(UsageError, match=r"watchdogs\.estop_s: say estop_topic too"):
+        deploy("ros:arm.yaml", mock, limits=tmp_path / "l.yaml")
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file"):
+        deploy("ros:arm.yaml", mock, limits=tmp_path / "none.yaml")
 
 
 def test_a_latency_of_simulated_time_is_refused_where_time_is_real(mock, capsys):

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +21,17 @@ from fake_ros_arm import LOOPBACK
 from served_twin import CONFIGS, Process, policy, serve, until
 
 from robopolicy.cli.main import main
+from robopolicy.cli.twin_seeing import Seeing
 from robopolicy.cli.worlds import make_robot
-from robopolicy.clock import SimClock
-from robopolicy.errors import SpecMismatch, UnknownTask, UsageError
+from robopolicy.clock import SimClock, WallClock
+from robopolicy.errors import RobopolicyError, SpecMismatch, UnknownTask, UsageError
 from robopolicy.spec import TOOL_POSE, PolicySpec, StateSpec
 from robopolicy.topics.config import load_config
 from robopolicy_data.reader import Dataset
 from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.dds import Topics
 from robopolicy_hardware.ros.local import LocalTopics, Wire
+from robopolicy_hardware.ros.set_points import of_gripper
 from robopolicy_hardware.ros.twin_topics import TwinTopics
 from robopolicy_hardware.ros.watching import RobotWatch
 
@@ -156,12 +159,12 @@ def test_streams_are_read_each_at_its_own_newest_and_one_that_is_silent_holds_up
 
 
 def test_pictures_have_their_own_stamp_and_markers_look_at_every_camera():
-    from robopolicy.cli.twin_follow import _groups
+    from robopolicy.cli.twin_seeing import groups_of
     from robopolicy_hardware.ros.saying import IMAGE, of_picture
     from sim_envs.tasks import make_task
 
     config, wire = load_config(LIFT), Wire()
-    groups, extra = _groups(config, make_task("lift").tracked, ["cube=/elsewhere"], ["front", "wrist"])
+    groups, extra = groups_of(config, make_task("lift").tracked, ["cube=/elsewhere"], ["front", "wrist"])
     assert groups["camera front"] == ["camera front"]
     assert groups["cube"] == ["state cube pose"]
     watch = RobotWatch(config, LocalTopics(wire), groups, extra)
@@ -206,6 +209,91 @@ def test_twin_first_by_name():
         assert robot.read().state["q"].shape == (7,)
     finally:
         robot.close()
+
+
+def test_twin_first_knows_the_arm_from_a_file(tmp_path):
+    from sim_envs.arm import JOINTS
+    from sim_envs.parameters import Parameters, read_model, save
+    from sim_envs.sysid_arm import arm_spec
+
+    nominal = read_model(arm_spec().compile(), JOINTS)
+    heavy = {name: replace(joint, armature=joint.armature + 0.5) for name, joint in nominal.joints.items()}
+    save(Parameters(heavy, 0.05), tmp_path / "arm.json")
+    seeing = Seeing(parameters=tmp_path / "arm.json")
+    clock, spec = SimClock(), PolicySpec(action=TOOL_POSE)
+    first = make_robot("twin-first:lift:twin:lift", clock, spec, rate_hz=50.0, seeing=seeing)
+    try:
+        assert read_model(first.aligned.twin.model, JOINTS).joints["joint1"].armature == heavy["joint1"].armature
+        before = first.read().state["tool_pos"]
+        goal = first.stop()
+        goal[2] += 0.05
+        for _ in range(3):
+            first.command(goal, clock.now_ns())
+            clock.sleep_until(clock.now_ns() + 20_000_000)
+        moved = first.read().state["tool_pos"] - before
+        assert moved[2] > 2e-3, "the twin is not late: the arm is, and is sent ahead"
+    finally:
+        first.close()
+
+
+@pytest.mark.parametrize(
+    ("robot", "seeing", "says"),
+    [
+        ("twin:lift", Seeing(pose=("cube=/c",)), "are of a twin before a robot, twin-first:TASK:ROBOT; --robot twin:l"),
+        ("twin-first:lift:twin:lift", Seeing(pose=("cube=/c",)), "--pose cube=/c: twin:lift is not behind topics"),
+        ("twin-first:lift:twin:lift", Seeing(parameters=LIFT), "twin_lift.yaml is no JSON"),
+        (f"twin-first:lift:ros:{LIFT}", Seeing(pose=("ball=/b",)), "no tracked object 'ball'; valid: cube"),
+        (f"twin-first:lift:ros:{LIFT}", Seeing(pose=("cube",)), "--pose 'cube': want OBJECT=TOPIC"),
+    ],
+)
+def test_what_shows_no_twin_anything_is_refused(robot, seeing, says):
+    with pytest.raises(RobopolicyError, match=says):
+        make_robot(robot, WallClock(), PolicySpec(action=TOOL_POSE), domain=DOMAIN, seeing=seeing)
+
+
+def test_an_object_of_a_robot_before_which_a_twin_stands_is_told_of_beside_it(monkeypatch):
+    """The arm comes with its own topics, the cube on another one, and the arm goes on when the cube is hidden."""
+    from robopolicy_hardware.ros import dds
+
+    wire = Wire()
+    monkeypatch.setattr(dds, "Topics", lambda domain: LocalTopics(wire))
+    config, over, cube = load_config(LIFT), threading.Event(), [(0.5, 0.1, 0.02)]
+    elsewhere = LocalTopics(wire).publisher("/elsewhere", POSE)
+    LocalTopics(wire).subscribe(config.action.topic, POSE)
+    grip = config.action.gripper
+    LocalTopics(wire).subscribe(grip.topic, of_gripper(grip)[0])
+
+    def tell():
+        from robopolicy_hardware.ros.set_points import header
+
+        fingers = LocalTopics(wire).publisher("/joint_states", "sensor_msgs/msg/JointState")
+        tool = LocalTopics(wire).publisher("/tool_pose", POSE)
+        names = [*(f"joint{i}" for i in range(1, 8)), "finger"]
+        q = np.array([0, 0, 0, -2.2, 0, 2.2, 0.8, 0.04])
+        while not over.wait(0.01):
+            stamp = header(time.time_ns())
+            fingers.send(message("sensor_msgs/msg/JointState")(stamp, names, q, np.zeros(8), np.zeros(8)))
+            tool.send(pose(stamp, (0.5, 0.0, 0.3), (0.0, 1.0, 0.0, 0.0)))
+            if cube[0] is not None:
+                elsewhere.send(pose(stamp, cube[0]))
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    first = None
+    try:
+        seeing = Seeing(pose=("cube=/elsewhere",))
+        first = make_robot(f"twin-first:lift:ros:{LIFT}", WallClock(), PolicySpec(action=TOOL_POSE), rate_hz=50.0,
+                           seeing=seeing)  # fmt: skip
+        np.testing.assert_allclose(first.read().state["cube_pos"], cube[0], atol=4e-3)
+        cube[0] = None
+        time.sleep(0.4)  # longer than the arm's own streams may be silent
+        np.testing.assert_allclose(first.read().state["cube_pos"], [0.5, 0.1, 0.02], atol=4e-3)
+        assert first.health()["cube"].age_s > 0.2
+    finally:
+        over.set()
+        thread.join()
+        if first is not None:
+            first.close()
 
 
 def test_a_damaged_picture_is_said_and_ends_nothing():

@@ -108,6 +108,41 @@ def test_what_identify_refuses(tmp_path, capsys):
     assert "its commands are tool_pose; want joint" in refused(str(tmp_path / "tool.zarr"), "--drive", "none", *out)
 
 
+def once(function):
+    """Return the same function, which works only the first time, and repeats what it found."""
+    found = []
+
+    def work(*args, **options):
+        found or found.append(function(*args, **options))
+        return found[0]
+
+    return work
+
+
+def test_parameters_that_explain_nothing_are_not_written(tmp_path, capsys, monkeypatch):
+    from sim_envs import sysid_arm
+
+    excite(tmp_path / "d.zarr", 2, 3.0)
+    monkeypatch.setattr(sysid_arm, "USEFUL", 1e9)
+    monkeypatch.setattr(sysid_arm, "identify", once(sysid_arm.identify))
+    out, doubtful = tmp_path / "arm.json", tmp_path / "arm-doubtful.json"
+    out.write_text("of yesterday")
+    words = ["twin", "identify", str(tmp_path / "d.zarr"), "--out", str(out), "--max-iters", "1"]
+    assert main(words) == 1
+    told = capsys.readouterr()
+    assert "do not use these parameters" in told.out
+    assert "d.zarr: the parameters that fit it explain nothing else, they were not written; " in told.err
+    assert "error " in told.err, "the bar tells how the fit goes"
+    assert "parameters in" not in told.out
+    assert out.read_text() == "of yesterday"
+    assert not doubtful.exists()
+    assert (tmp_path / "arm.html").exists()
+    assert main([*words, "--anyway"]) == 1
+    assert f"they are in {doubtful} all the same" in capsys.readouterr().err
+    assert out.read_text() == "of yesterday"
+    assert load(doubtful).about["ratio"] < 1e9
+
+
 def test_the_page_shows_every_number(tmp_path):
     estimate = {
         "name": "joint1 kp", "unit": "N m/rad", "nominal": 3000.0, "value": 2468.0, "std_err": 3.5,

@@ -73,6 +73,10 @@ def test_a_file_and_back(tmp_path):
         ({"delay_s": None}, "delay_s is None"),
         ({"joints": {"joint1": {"kp": 1.0}}}, "missing 4 required"),
         ({"joints": {"joint1": {**vars(JOINT), "kp": float("nan")}}}, "kp is nan; want a finite number from 0"),
+        (
+            {"joints": {"joint1": {**vars(JOINT), "kp": 0}}},
+            "kp is 0; want it above 0: a servo without it holds nothing",
+        ),
         ({"joints": {"joint1": {**vars(JOINT), "kd": 1.0}}}, "unexpected keyword argument 'kd'"),
         ({"joints": [1]}, "no attribute 'items'"),
     ],

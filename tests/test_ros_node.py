@@ -20,6 +20,7 @@ from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.local import LocalTopics, Wire
 from robopolicy_hardware.ros.node import RobotNode
 from robopolicy_hardware.ros.node_buttons import NodeButtons
+from robopolicy_hardware.supervisor import Watchdogs
 
 
 class Made:
@@ -214,6 +215,26 @@ def test_a_fault_ends_the_episode_latches_and_is_reset_by_a_person(made):
     assert one.node.reset() == "idle"
     assert one.node.start() == "running"
     assert one.node.ended == ""
+
+
+def test_an_emergency_stop_pressed_while_nothing_runs_refuses_the_next_start(made):
+    word = [(False, 0.0)]
+    one = made(watchdogs=Watchdogs(silent_s=5.0, estop_s=5.0), estop=lambda: word[0])
+    one.node.configure()
+    one.node.activate()
+    word[0] = (True, 0.0)
+    until(lambda: one.ears.now["state"] == "fault")
+    with pytest.raises(UsageError, match="nothing is reset: the emergency stop is pressed; release it"):
+        one.node.reset()
+    word[0] = (False, 0.0)
+    with pytest.raises(UsageError, match="a fault: the emergency stop is pressed; put it right, then reset"):
+        one.node.start()
+    assert one.node.reset() == "idle"
+    word[0] = (False, 9.0)
+    with pytest.raises(UsageError, match=r"nothing is heard of the emergency stop for 9\.00 s"):
+        one.node.start()
+    word[0] = (False, 0.0)
+    assert one.node.start() == "running"
 
 
 def test_diagnostics_tell_rates_latencies_limits_and_the_monitor(made):

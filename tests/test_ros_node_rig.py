@@ -122,7 +122,15 @@ def test_a_node_over_dds_drives_stops_by_a_button_and_holds_at_its_end(tmp_path,
         assert "/left/robopolicy" in topics.nodes()
         before = len(arm.commands("/joint_commands"))
         press["start"].send(message(BOOL)(True))
-        until(lambda: ears.now["state"] == "running" and len(arm.commands("/joint_commands")) > before + 10, 60)
+
+        def drives(before):
+            """It does; on a busy machine an observation may be too old, which ends an episode: then once more."""
+            if ears.now["ended"] and not ears.now["running"]:
+                press["start"].send(message(BOOL)(True))
+                time.sleep(0.5)
+            return ears.now["state"] == "running" and len(arm.commands("/joint_commands")) > before + 10
+
+        until(lambda: drives(before), 60)
         press["stop"].send(message(BOOL)(True))
         until(lambda: ears.now["state"] == "hold" and ears.now["running"] is False, 60)
         assert ears.now["reason"] == "asked on /left/robopolicy/stop"
@@ -131,7 +139,7 @@ def test_a_node_over_dds_drives_stops_by_a_button_and_holds_at_its_end(tmp_path,
         time.sleep(0.5)
         assert len(arm.commands("/joint_commands")) == sent  # it was told once where to hold
         press["start"].send(message(BOOL)(True))
-        until(lambda: ears.now["running"] and len(arm.commands("/joint_commands")) > sent + 10, 60)
+        until(lambda: drives(sent), 60)
         for _ in range(3):
             node.send_signal(signal.SIGTERM)  # a terminal and a launch system both send it
         out, _ = node.communicate(timeout=60)

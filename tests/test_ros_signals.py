@@ -72,6 +72,14 @@ def test_a_short_press_is_one_for_everybody_who_asks_within_a_second(say, monkey
     assert [stop.pressed_and_age()[0] for _ in range(3)] == [True] * 3
 
 
+def test_the_first_word_of_an_emergency_stop_can_be_waited_for(say):
+    tell, topics = say
+    stop = EmergencyStop(topics, "/word")
+    assert not stop.wait(0.0)
+    tell(False)
+    assert stop.wait(60.0)
+
+
 def test_silence_of_an_emergency_stop_ages_on_after_it_is_closed(say):
     tell, topics = say
     stop = EmergencyStop(topics, "/word")

@@ -393,3 +393,44 @@ def test_a_joint_state_is_published_by_the_controllers_names(tmp_path):
     )
     _, make = of_action(load_config(tmp_path / "a.yaml").action, 0.05)
     assert make(np.array([1.0, 2.0]), 0).name == ["j1", "j2"]
+
+
+def test_a_state_that_stalls_is_said_to_have_stalled(rig):
+    robot = rig.make(JOINTS, SAID)
+    robot.read()
+    for _ in range(3):
+        rig.clock.ns += 45 * MS
+        rig.say(**{**FRONT, "/grip": array(0.02)})
+    stalled = (
+        r"^state q: the newest message on /joint_states is of 0\.14 s ago, the observation of 0\.00 s ago; at most "
+        r"0\.1 s between them is allowed \(max_age_s\): did it stall\?$"
+    )
+    with pytest.raises(StaleFrame, match=stalled):
+        robot.read()
+
+
+def test_a_stream_that_stalls_is_named_and_not_a_slower_one_that_it_keeps_waiting(rig):
+    q, gripper = (line for line in JOINTS.splitlines() if line.startswith(("  q:", "  gripper: {topic: /grip,")))
+    slow = gripper.replace("align: before", "align: before, max_age_s: 0.01")
+    robot = rig.make(JOINTS.replace("primary: front\n", "").replace(f"{q}\n{gripper}", f"{slow}\n{q}"), SAID)
+    robot.read()
+    for _ in range(3):
+        rig.clock.ns += 45 * MS
+        rig.say(**{**FRONT, "/grip": array(0.02)})
+    rig.clock.ns += 20 * MS
+    with pytest.raises(StaleFrame, match=r"^state q: the newest message on /joint_states is of 0\.1"):
+        robot.read()
+
+
+def test_a_stream_that_comes_too_seldom_is_told_how_that_is_allowed(rig):
+    robot = rig.make(JOINTS, SAID)
+    robot.read()
+    rig.clock.ns += 60 * MS
+    rig.say(**FRONT)
+    rig.clock.ns += 140 * MS
+    rig.wire.say("/joint_states", joints([9.0, -0.2, 0.1]), rig.clock.ns)
+    rig.wire.say("/grip", array(0.02), rig.clock.ns)
+    with pytest.raises(
+        StaleFrame, match=r"state q: nothing on /joint_states within 0\.1 s of the instant 0\.14 s ago; r"
+    ):
+        robot.read()

@@ -143,6 +143,8 @@ def test_who_publishes_is_known_and_who_left_is_not(make):
     assert transport.publishers("/cmd") == []
     mine, theirs = transport.publisher("/cmd", ARRAY), other.publisher("/cmd", STATE)
     until(lambda: transport.publishers("/cmd") == [ARRAY, STATE] or transport.publishers("/cmd") == [STATE, ARRAY])
+    until(lambda: len(transport.publishing_nodes("/cmd")) == 2 and all(transport.publishing_nodes("/cmd")))
+    assert transport.publishing_nodes("/other") == []
     theirs.close()
     theirs.close()
     until(lambda: transport.publishers("/cmd") == [ARRAY])

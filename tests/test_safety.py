@@ -11,7 +11,7 @@ from robopolicy.testing import SafetyContract
 from robopolicy.types import Observation
 from robopolicy_hardware.mock import ARM, MockRobot
 from robopolicy_hardware.safety import SafetyLayer, SafetyLimits, limits_for
-from robopolicy_hardware.safety_limits import load_limits
+from robopolicy_hardware.safety_limits import load_limits, look_at_limits
 from robopolicy_hardware.supervisor import Watchdogs
 
 ROTATION = matrix_to_rot6d(np.eye(3))
@@ -420,6 +420,39 @@ def test_limits_of_a_file(tmp_path):
     assert load_limits(path, ARM)[0] == limits_for(ARM)
 
 
+def test_null_is_no_limit_and_does_not_watch(tmp_path):
+    path = tmp_path / "limits.yaml"
+    path.write_text("max_accel: null\nmjcf:\nwatchdogs: {silent_s: null, estop_topic: null}")
+    limits, watchdogs = load_limits(path, JOINTS)
+    assert limits_for(JOINTS).max_accel is not None
+    assert limits == replace(limits_for(JOINTS), max_accel=None)
+    assert watchdogs == Watchdogs(silent_s=None)
+    layer = SafetyLayer(limits, JOINTS)
+    seen = Observation(0, {"q": np.zeros(2, np.float32), "gripper": np.ones(1, np.float32)})
+    sent = layer.limit(np.float32([1.0, 0.0, 1.0]), seen, 0)
+    assert sent[0] == pytest.approx(1.5 * JOINTS.period_ns / 1e9, rel=1e-3), "its full speed at once"
+    path.write_text("low: null\nhigh: null\nmax_accel_m_s2: null\nwatchdogs:")
+    assert load_limits(path, ARM)[0] == replace(limits_for(ARM), low=None, high=None, max_accel_m_s2=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("max_rat: 1", "no key in the file 'max_rat'; valid: high, links, low, "),
+        ("max_accel: -1", r"safety limit max_accel is \(-1.0,\); it must be positive"),
+        ("low: [1, 1]\nhigh: [0, 0]", "safety box: low"),
+        ("watchdogs: {estop_topic: /e}", "estop_topic: say estop_s too"),
+    ],
+)
+def test_what_no_robot_could_have_is_seen_before_one_is_there(tmp_path, text, says):
+    path = tmp_path / "limits.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        look_at_limits(path)
+    path.write_text("low: [0, 0, 0]\nmax_rate: [1, 2]\nwatchdogs: {estop_s: 1, estop_topic: /e}")
+    assert look_at_limits(path).estop_s == 1.0, "half a box, and how long a list is to be, the robot knows"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -432,6 +465,8 @@ def test_limits_of_a_file(tmp_path):
         ("watchdogs: {silent_s: -1}", "watchdog silent_s is -1.0; want finite and above 0"),
         ("- 1", "the file is list"),
         ("a: [", "is no YAML"),
+        ("max_age_s: null", "max_age_s is null, and cannot be switched off; leave it out for its default"),
+        ("high: null\nlow: [0, 0, 0]", "give both low and high, or neither"),
     ],
 )
 def test_a_file_of_limits_that_makes_no_sense_is_one_clear_line(tmp_path, text, says):

@@ -16,6 +16,7 @@ from robopolicy.testing import EnvironmentContract, RobotContract
 from robopolicy.types import Command, EpisodeMeta, Observation, Step
 from sim_envs.aligned import AlignedTwin
 from sim_envs.experts import make_expert
+from sim_envs.imperfections import Imperfect, Imperfections
 from sim_envs.modes import OfflineTwin, Shadow, TwinFirst
 from sim_envs.tasks import make_task
 from sim_envs.tracked import PoseMeasurement, Tracked, measured, place_objects, tracked_of
@@ -191,6 +192,25 @@ def test_a_command_that_nobody_repeats_gives_way_to_the_encoders():
     np.testing.assert_allclose(aligned.joints()[0], real.read().state["q"], atol=2e-4)
 
 
+def test_a_command_moves_the_following_twin_as_late_as_it_moves_the_arm():
+    moved = {}
+    for delay_s in (0.0, 0.2):
+        aligned = AlignedTwin(make_task("lift"), rate_hz=50.0, delay_s=delay_s)
+        aligned.begin(START, 0)
+        before = aligned.read().state["tool_pos"]
+        goal = aligned.set_point()
+        goal[2] += 0.05
+        aligned.command(goal, 0)
+        aligned.advance(150_000_000)
+        early = aligned.read().state["tool_pos"][2] - before[2]
+        aligned.advance(500_000_000)
+        moved[delay_s] = early, aligned.read().state["tool_pos"][2] - before[2]
+        aligned.close()
+    assert moved[0.0][0] > 5e-3
+    assert abs(moved[0.2][0]) < 1e-3
+    assert moved[0.2][1] > 0.02
+
+
 def test_follower_never_jumps():
     first = follow("pusht", 1, Camera(), max_s=6.0)
     second = follow("pusht", 1, Camera(), max_s=6.0, mode="follower")
@@ -309,6 +329,88 @@ def test_no_policy_acts_on_an_object_that_is_only_in_the_twin():
     told.clear()  # covered by the hand: physics carries it
     clock.sleep_until(10_000_000_000)  # and after a pause it is still what was seen
     np.testing.assert_allclose(first.read().state["cube_pos"], [0.5, 0.1, 0.02], atol=2e-3)
+
+
+class Eye:
+    """A source that sees the cube where it is told, or nothing."""
+
+    def __init__(self, cube=None):
+        self.cube, self.trouble, self.closed = cube, "nothing comes on /cube_pose", 0
+
+    def newest(self, now_ns):
+        return None if self.cube is None else Observation(now_ns, {"cube pose": np.array([*self.cube, 1.0, 0, 0, 0])})
+
+    def close(self):
+        self.closed += 1
+
+
+def test_what_sees_an_object_beside_the_robot_holds_up_nobody():
+    clock, eye = SimClock(), Eye()
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), Partly(clock), clock, sources={"cube": eye})
+    with pytest.raises(StaleFrame, match=r"cube was not measured yet: .* \(cube: nothing comes on /cube_pose\)"):
+        first.read()
+    clock.sleep_until(20_000_000)
+    eye.cube = (0.5, 0.1, 0.02)
+    np.testing.assert_allclose(first.read().state["cube_pos"], eye.cube, atol=2e-3)
+    eye.cube = None
+    clock.sleep_until(500_000_000)
+    np.testing.assert_allclose(first.read().state["cube_pos"], [0.5, 0.1, 0.02], atol=2e-3)
+    first.close()
+    assert eye.closed == 1
+
+
+def test_a_policy_does_not_act_on_a_twin_that_is_not_to_be_believed():
+    """A cube that is seen elsewhere each time: every pose contradicts the twin, and none the others' history."""
+    clock, eye = SimClock(), Eye((0.5, 0.1, 0.02))
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), Partly(clock), clock, sources={"cube": eye})
+    places, rng = [], np.random.default_rng(0)
+
+    def go_on(steps):
+        for _ in range(steps):
+            clock.sleep_until(clock.now_ns() + 20_000_000)
+            places.append(first.read().state["cube_pos"])
+
+    go_on(50)
+    assert first.health()["twin"].diverged == ""
+    eye.cube = None  # unseen for two seconds: diverged after one, and half a second later that is the end
+    begun_ns = clock.now_ns()
+    with pytest.raises(
+        UnsafeCommand, match=r"the twin is not to be believed for 0\.5 s now: cube: not measured for 1\.5"
+    ):
+        go_on(100)
+    assert 1.4e9 < clock.now_ns() - begun_ns < 1.7e9
+    with pytest.raises(UnsafeCommand, match="not to be believed"):
+        go_on(1)
+    eye.cube = (0.5, 0.1, 0.02)
+    go_on(10)  # seen again
+
+    def contradicted():
+        for _ in range(100):
+            eye.cube = (*rng.uniform([0.3, -0.2], [0.7, 0.2]), 0.02)
+            go_on(1)
+
+    with pytest.raises(UnsafeCommand, match=r"not to be believed for .*(contradict the twin|standard deviations off)"):
+        contradicted()
+
+
+def test_an_arm_whose_lag_is_known_is_sent_ahead_and_is_nearer():
+    apart = []
+    for lead_s in (0.0, np.full(7, 0.11)):  # 60 ms on the way, about 50 ms in the servos
+        clock = SimClock()
+        late = Imperfections(command_latency_s=0.06)
+        real = Imperfect(twin(clock, action="joint"), late, clock, np.random.default_rng(0))
+        real.reset(0)
+        first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock, lead_s=lead_s)
+        first.read()
+        goal, seen = first.stop(), []
+        for k in range(60):
+            goal[1] += 0.006 * np.cos(k / 10)
+            first.command(goal, clock.now_ns())
+            clock.sleep_until(clock.now_ns() + 20_000_000)
+            first.read()
+            seen.append(first.apart)
+        apart.append(np.mean(seen))
+    assert apart[1] < 0.5 * apart[0]
 
 
 def test_recorded_starts_by_number_and_other_numbers_are_refused():

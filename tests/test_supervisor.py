@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robopolicy.clock import WallClock
-from robopolicy.errors import ContractError, StaleFrame, UnsafeCommand
+from robopolicy.errors import ContractError, StaleFrame, UnsafeCommand, UsageError
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.testing import RobotContract
 from robopolicy_hardware.mock import MockRobot
@@ -171,6 +171,44 @@ def test_the_emergency_stop_is_latched_and_so_is_its_silence(watched):
         word[0] = (False, 0.0)
         with pytest.raises(UnsafeCommand, match="fault: "):
             robot.command(GOAL, 0)
+
+
+@pytest.mark.parametrize("before", ["idle", "ready", "hold"])
+def test_a_press_while_nothing_runs_is_latched_and_asks_nothing_of_the_robot(watched, before):
+    word = [(False, 0.0)]
+    robot, inner = watched(Watchdogs(silent_s=None, estop_s=5.0), estop=lambda: word[0])
+    if before != "idle":
+        robot.read()
+    if before == "hold":
+        robot.stop("lunch")
+    assert (robot.state, robot.refusal()) == (before, None)
+    stops = len(inner.stops)
+    word[0] = (True, 0.0)
+    until(lambda: robot.state == "fault")
+    with pytest.raises(UsageError, match="nothing is reset: the emergency stop is pressed"):
+        robot.reset()
+    word[0] = (False, 0.0)
+    assert robot.refusal() == "the robot is in a fault: the emergency stop is pressed; put it right, then reset"
+    assert robot.trips == ["the emergency stop is pressed"]
+    assert len(inner.stops) == stops, "it does not move, or somebody else moves it"
+    with pytest.raises(UnsafeCommand, match="fault: the emergency stop is pressed; put it right, then reset"):
+        robot.command(GOAL, 0)
+    robot.reset()
+    assert (robot.state, robot.refusal()) == ("idle", None)
+
+
+def test_an_emergency_stop_of_which_nothing_is_heard_refuses_a_start_and_a_reset(watched):
+    word = [(False, None)]
+    robot, _ = watched(Watchdogs(silent_s=None, estop_s=0.2), estop=lambda: word[0])
+    assert robot.refusal() == "nothing is heard of the emergency stop for ever"
+    word[0] = (False, 0.0)
+    assert robot.refusal() is None
+    assert robot.state == "idle", "nothing ran: it is a fault of those who would begin now"
+    robot.fault("it smells")
+    word[0] = (False, 0.9)
+    with pytest.raises(UsageError, match=r"nothing is reset: nothing is heard of the emergency stop for 0\.90 s$"):
+        robot.reset()
+    assert robot.state == "fault"
 
 
 def test_stops_and_commands_from_many_threads_end_in_a_hold(watched):

@@ -133,6 +133,11 @@ def test_any_arm_with_position_servos():
         assert joint.kp == pytest.approx(true.kp, rel=0.1)
         assert by_name[f"{name} damping"].status == "kept nominal", "a servo's damping and a joint's are one number"
         assert joint.kv + joint.damping == pytest.approx(true.kv + true.damping, rel=0.1)
+    assert found.useful
+    assert not replace(found, after=found.before / 1.05).useful, "it explains nothing that it was not fitted to"
+    tiny = replace(found, before=np.full(2, 4e-8), after=np.full(2, 3e-8))
+    assert not tiny.useful, "a twin that recorded itself: there is nothing to explain"
+    assert any("do not use these parameters" in line for line in reported(tiny, {})[1]["lines"])
     parameters, report = reported(found, {"dataset": "d.zarr"})
     assert parameters.about["ratio"] == found.ratio
     assert any(line.startswith("elbow damping kept nominal: it cannot be told apart") for line in report["lines"])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from robopolicy.errors import ContractError
 from robopolicy.settings import keys, mapping, read_settings
 from robopolicy.spec import PolicySpec
 from robopolicy_hardware.supervisor import Watchdogs
+
+WHAT = "the YAML file with the limits of the robot"
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ def limits_for(spec: PolicySpec) -> SafetyLimits:
 def load_limits(path: Path | str, spec: PolicySpec) -> tuple[SafetyLimits, Watchdogs]:
     """Read the limits and watchdogs of a robot from a YAML file; keys are the fields of `SafetyLimits` and `Watchdogs`.
 
-    What the file does not say is as `limits_for` has it; ``null`` too. The path ``mjcf`` is seen from the file's
-    folder; the caller reads it (`sim_envs.chains.read_chain` of it and `arm_joints`) and gives `SafetyLayer` the chain.
+    What the file does not say is as `limits_for` has it; ``null`` is no such limit, and does not watch. The path
+    ``mjcf`` is seen from the file's folder; the caller reads it (`sim_envs.chains.read_chain` of it and `arm_joints`)
+    and gives `SafetyLayer` the chain.
 
     Raises:
         ConfigError: naming the file and the key that is unknown, makes no sense or does not fit the robot.
@@ -110,16 +113,49 @@ def load_limits(path: Path | str, spec: PolicySpec) -> tuple[SafetyLimits, Watch
     """
 
     def make(data: Any) -> tuple[SafetyLimits, Watchdogs]:
-        values = mapping(data, "the file")
-        limited = {key: value for key, value in values.items() if key != "watchdogs"}
-        told = keys(limited, SafetyLimits, "the file", prefix="")
-        if "mjcf" in told:
+        told, watchdogs = _said(data)
+        if told.get("mjcf") is not None:
             told["mjcf"] = str(Path(path).parent / told["mjcf"])
         limits = replace(limits_for(spec), **told)
         require_fit(limits, spec)
-        return limits, Watchdogs(**keys(values.get("watchdogs"), Watchdogs, "watchdogs"))
+        return limits, watchdogs
 
-    return read_settings(path, make, "the YAML file with the limits of the robot")
+    return read_settings(path, make, WHAT)
+
+
+def look_at_limits(path: Path | str) -> Watchdogs:
+    """Check all of a file of limits that can be checked before its robot is there, and return its watchdogs.
+
+    Raises:
+        ConfigError, MissingExtra: as `load_limits`.
+    """
+
+    def make(data: Any) -> Watchdogs:
+        told, watchdogs = _said(data)
+        half = {"low", "high"} - told.keys()  # of a box whose other half the robot may have
+        SafetyLimits(**{name: value for name, value in told.items() if not half or name not in ("low", "high")})
+        return watchdogs
+
+    return read_settings(path, make, WHAT)
+
+
+def _said(data: Any) -> tuple[dict[str, Any], Watchdogs]:
+    """Return the limits that a file gives, and its watchdogs."""
+    values = mapping(data, "the file")
+    limited = {key: value for key, value in values.items() if key != "watchdogs"}
+    told = _with_nulls(limited, SafetyLimits, "the file", "")
+    return told, Watchdogs(**_with_nulls(values.get("watchdogs"), Watchdogs, "watchdogs", "watchdogs."))
+
+
+def _with_nulls(data: Any, kind: Any, where: str, prefix: str) -> dict[str, Any]:
+    """Return what `keys` does, and None where null was said and means something."""
+    told, hints = keys(data, kind, where, prefix=prefix), get_type_hints(kind)
+    for name in (key for key, value in mapping(data, where).items() if value is None):
+        if type(None) in get_args(hints[name]):
+            told[name] = None
+        elif hints[name] is not str:
+            raise ContractError(f"{prefix}{name} is null, and cannot be switched off; leave it out for its default")
+    return told
 
 
 def require_fit(limits: SafetyLimits, spec: PolicySpec) -> None:

@@ -8,13 +8,14 @@ from typing import Literal
 
 import numpy as np
 
-from robopolicy.errors import ContractError, RobopolicyError, StaleFrame, UnsafeCommand
+from robopolicy.errors import ContractError, RobopolicyError, StaleFrame, UnsafeCommand, UsageError
 from robopolicy.interfaces import Robot
 from robopolicy.types import ActionChunk, Observation
 
 State = Literal["idle", "ready", "running", "hold", "fault"]
 POLL_S = 0.01  # how often the watchdogs look
 CLOSE_S = 5.0  # for the watching thread to end
+PRESSED = "the emergency stop is pressed"
 LOCK_S = 0.05  # a stop that cannot have the robot to itself by then goes ahead: better two words than none
 
 
@@ -61,6 +62,8 @@ class Supervised:
     hold     the robot holds: a stop, a late loop, no deadman     a command
     fault    the robot holds, and takes no command                `reset`, by a person
     ======== ==================================================== ==============================
+
+    The emergency stop is a fault in every state; a robot that nothing moves is not told to hold for it.
 
     A thread of its own watches on the monotonic clock, so that a loop that hangs, in a policy, a camera or the network,
     does not leave the robot at its last velocity.
@@ -161,11 +164,24 @@ class Supervised:
         """Hold, and take no command until `reset`."""
         return self._halt("fault", reason)
 
+    def refusal(self) -> str | None:
+        """Return why nothing is to begin now, None if it may: a fault, or what the emergency stop says."""
+        if self.state == "fault":
+            return f"the robot is in a {self._latched}"
+        return self._emergency()
+
     def reset(self) -> None:
-        """End a fault: a person has put right what it was about."""
+        """End a fault: a person has put right what it was about.
+
+        Raises:
+            UsageError: while the emergency stop is pressed, was so a moment ago, or is silent.
+        """
         with self._lock:
-            if self.state == "fault":
-                self.state, self.reason, self._sent = "idle", "", None
+            if self.state != "fault":
+                return
+            if (why := self._emergency()) is not None:
+                raise UsageError(f"nothing is reset: {why}{'; release it, then reset' if why == PRESSED else ''}")
+            self.state, self.reason, self._sent = "idle", "", None
 
     def close(self) -> None:
         """Stop watching and release the robot; idempotent."""
@@ -201,6 +217,14 @@ class Supervised:
         except StaleFrame as error:  # it tells nothing any more: it holds by itself
             self.reason = f"{reason}; {error}"
 
+    def _trip_or_latch(self, state: State, reason: str, *, owned: bool) -> None:
+        """As `_trip`; but a robot that nothing moves is not told to hold: it may be somebody else's to move."""
+        if self.state == "running" or self._unheld is not None or not owned:
+            self._trip(state, reason)
+            return
+        self.trips.append(reason)
+        self.state, self.reason = state, reason
+
     def _halt(self, state: State, reason: str) -> np.ndarray:
         """Stop because somebody says so: from any thread, any number of times."""
         owned = self._lock.acquire(timeout=-1 if self._alone else LOCK_S)
@@ -227,16 +251,23 @@ class Supervised:
 
     def _why_not(self) -> tuple[State, str] | None:
         """Return why nothing may be commanded now, and the state that it leads to."""
-        if self._estop is not None and self._dogs.estop_s is not None:
-            pressed, age_s = self._estop()
-            if pressed:
-                return "fault", "the emergency stop is pressed"
-            if age_s is None or age_s > self._dogs.estop_s:
-                return "fault", f"nothing is heard of the emergency stop for {_seconds(age_s)}"
+        if (emergency := self._emergency()) is not None:
+            return "fault", emergency
         if self._deadman is not None and self._dogs.deadman_s is not None:
             age_s = self._deadman()
             if age_s is None or age_s > self._dogs.deadman_s:
                 return "hold", f"nobody holds the deadman's switch: its last word is {_seconds(age_s)} old"
+        return None
+
+    def _emergency(self) -> str | None:
+        """Return what is wrong with the emergency stop: it is pressed, or nothing is heard of it."""
+        if self._estop is None or self._dogs.estop_s is None:
+            return None
+        pressed, age_s = self._estop()
+        if pressed:
+            return PRESSED
+        if age_s is None or age_s > self._dogs.estop_s:
+            return f"nothing is heard of the emergency stop for {_seconds(age_s)}"
         return None
 
     def _require_tracking(self, observation: Observation) -> None:
@@ -264,7 +295,7 @@ class Supervised:
                 if not owned and self._alone:
                     continue
                 if (why := self._wrong()) is not None:
-                    self._trip(*why)
+                    self._trip_or_latch(*why, owned=owned)
                 elif self._unheld is not None:
                     self._hold(self.state, self._unheld)
             except Exception:  # whatever it is, the watching goes on and tries again; `reason` tells of it
@@ -274,9 +305,11 @@ class Supervised:
                     self._lock.release()
 
     def _wrong(self) -> tuple[State, str] | None:
-        """Return why a running robot is to be stopped, and the state that it leads to."""
-        if self.state != "running":
+        """Return why the robot is to be stopped, and the state that it leads to; at rest only a press counts."""
+        if self.state == "fault":
             return None
+        if self.state != "running":
+            return ("fault", PRESSED) if self._emergency() == PRESSED else None
         silent_s = time.monotonic() - self._sent_s
         if (why := self._why_not()) is not None:
             return why

@@ -29,16 +29,18 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         ContractError, UnknownName, DatasetError: if the policy cannot be solved so, or there is no such goal.
     """
     from robopolicy.cli.record import accept, recorded
-    from robopolicy.cli.worlds import make_safety
+    from robopolicy.cli.watched import by_hand, look_at_limits
     from robopolicy_data.recorder import Recorder
     from robopolicy_hardware.teleop.devices import DeviceOptions, make_teleop
 
     running = None if args.checkpoint is None else Choice.of(args).resolve(args.checkpoint)
     clock = WallClock()
+    look_at_limits(args.limits)
     with ExitStack() as stack:
         stack.enter_context(ended_once())
         robot = _robot(args, clock)
         stack.callback(robot.close)
+        driven, safety = by_hand(robot, args.limits, stack, args.domain)
         if args.auto_success and not isinstance(robot, Environment):
             raise UsageError(f"--auto-success needs a simulated world; {args.robot!r} is none")
         robot.read()  # what cannot be drawn fails here, before there is a dataset
@@ -68,7 +70,7 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         watchers = [device] if isinstance(device, Watcher) else []  # the browser shows a policy at work too
         if args.compare_with is not None:
             watchers.append(_comparison(args.compare_with, robot.spec))
-        return run_session(robot, shared, teleop, clock, make_safety(robot.spec), recorder, wishes, watchers=watchers)
+        return run_session(driven, shared, teleop, clock, safety, recorder, wishes, watchers=watchers)
 
 
 def undo(path: Path, recorder: Any) -> int | None:

@@ -14,7 +14,8 @@ from robopolicy.cli.arguments import at_least
 from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_once
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
-from robopolicy.cli.watched import add_limits, following, read_limits, watched
+from robopolicy.cli.twin_seeing import Seeing, add_seeing
+from robopolicy.cli.watched import add_limits, following, look_at_limits, read_limits, topics_of, watched
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
 from robopolicy.interfaces import Watcher
@@ -74,6 +75,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     add_timing(parser)
     add_limits(parser)
     add_running(parser)
+    first = parser.add_argument_group("a twin before the robot", "of --robot twin-first:TASK:ROBOT")
+    add_seeing(first, unseen_s=Seeing.unseen)
     parser.set_defaults(run=run)
 
 
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
             max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
             allow_slow=args.allow_slow, domain=args.domain, choice=Choice.of(args), timing=Timing.of(args),
-            limits=args.limits,
+            limits=args.limits, seeing=None if Seeing.of(args) == Seeing() else Seeing.of(args),
         )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -112,21 +115,25 @@ def deploy(
     choice: Choice = AS_SAVED,
     timing: Timing = IN_THE_LOOP,
     limits: Path | None = None,
+    seeing: Seeing | None = None,
     watch: Callable[[Any, Any], Sequence[Watcher]] = lambda robot, agent: (),
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
 
     Where time is real the robot is watched (`robopolicy_hardware.supervisor`): whatever ends or stops the loop ends in
-    one stop. ``watch`` is told the robot and the agent that are driven, and returns more watchers.
+    one stop. ``watch`` is told the robot and the agent that are driven, and returns more watchers; ``seeing`` is of a
+    twin before a robot.
 
     Raises:
         SpecMismatch: if the checkpoint does not fit the robot, or the recording not its dataset; both sides printed.
-        UsageError: if a disturbance or a video is asked of a robot that is no simulation.
+        UsageError: if a disturbance or a video is asked of a robot that is no simulation, or its emergency stop is
+            pressed or silent.
         TooSlow: if plans take longer than a step on a robot that does not wait, unless ``allow_slow``.
     """
     import torch
 
-    from robopolicy.cli.progress import bar
+    from robopolicy.cli.progress import bar, say
+    from robopolicy.cli.twin_first import TwinHealth
     from robopolicy.cli.worlds import check_device, make_agent, make_clock, make_robot, make_safety
     from robopolicy.evaluation.rollouts import Options, Witness
     from robopolicy.interfaces import Environment
@@ -138,10 +145,11 @@ def deploy(
     clock = make_clock(robot_name, realtime=realtime)
     waits = isinstance(clock, SimClock)
     timing.require(clock, spec)
+    look_at_limits(limits)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
         bare = make_robot(
-            robot_name, clock, spec, cameras=shown, rate_hz=timing.control_rate_hz, domain=domain
+            robot_name, clock, spec, cameras=shown, rate_hz=timing.control_rate_hz, domain=domain, seeing=seeing
         )  # fmt: skip
         stack.callback(bare.close)
         world = bare if isinstance(bare, Environment) else None
@@ -159,33 +167,32 @@ def deploy(
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
         agent = make_agent(running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play)
         stack.callback(getattr(agent, "close", lambda: None))
-        robot = bare if waits else watched(bare, watchdogs, stack, partial(_topics, domain))
+        guarded = None if waits else watched(bare, watchdogs, stack, partial(topics_of, domain))
         safety = make_safety(bare.spec, allowed)
-        robot = following(robot, bare, agent, safety)
+        robot = following(guarded or bare, bare, agent, safety)
         stack.enter_context(timing.on_time(clock))
         agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
+        if guarded is not None and (why := guarded.refusal()) is not None:
+            raise UsageError(f"robot {robot_name}: {why}")
         if world is not None:
             world.reset(seed)
         every = max(2, round(2 * each)) if video else None
         witness = Witness(bare, agent, seed, Options(disturb_at=disturb_at, video_every=every), video)
         stack.callback(witness.close)
         recording = [*map(stack.enter_context, recorders)]
-        ticker = Ticker(stack.enter_context(bar("deploy", steps, "steps")).advance, robot, recording)
+        first = [TwinHealth(bare)] if robot_name.startswith("twin-first:") else []
+        stack.callback(lambda: [say(one.summary()) for one in first])
+        told = first[0].line if first else lambda: ""
+        ticker = Ticker(stack.enter_context(bar("deploy", steps, "steps")).advance, robot, recording, told)
         meta = run_episode(
             robot, agent, clock, safety,
             _describe(bare, robot_name, seed, running, timing),
-            max_steps=steps, watchers=[witness, ticker, *watch(robot, agent), *recording],
+            max_steps=steps, watchers=[witness, *first, ticker, *watch(robot, agent), *recording],
             done=witness.done if world else lambda _: False,
             finish=lambda meta: ticker.told(replace(meta, success=world.success() if world else None)),
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
     return replace(outcome, video=None if video is None else str(video))
-
-
-def _topics(domain: int | None) -> Any:
-    from robopolicy_hardware.ros.dds import Topics
-
-    return Topics(domain, node="robopolicy_watchdogs")  # the robot's own topics belong to /robopolicy
 
 
 def _require(robot_name: str, world: Any, steps: int, disturb_at: int | None, video: Path | None) -> None:
@@ -275,10 +282,13 @@ def require_cameras(path: Path, spec: PolicySpec) -> None:
 class Ticker:
     """A watcher that moves a progress bar, says in which state a watched robot is, and marks why it was stopped."""
 
-    def __init__(self, advance: Callable[..., None], robot: Any = None, recorders: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, advance: Callable[..., None], robot: Any = None, recorders: Sequence[Any] = (),
+        also: Callable[[], str] = lambda: "",
+    ) -> None:  # fmt: skip
         from robopolicy_hardware.supervisor import Supervised
 
-        self._advance, self._recorders = advance, recorders
+        self._advance, self._recorders, self._also = advance, recorders, also
         self._robot = robot if isinstance(robot, Supervised) else None  # a robot of your own may have a `state` too
         self._trips: list[str] = [] if self._robot is None else self._robot.trips
         self._seen = 0
@@ -289,7 +299,8 @@ class Ticker:
     def on_step(self, step: Step) -> None:
         """One step on; who drives, or the state and its reason, beside it."""
         state, reason = getattr(self._robot, "state", ""), getattr(self._robot, "reason", "")
-        self._advance(note=": ".join(part for part in (state or step.source, reason) if part))
+        doing = ": ".join(part for part in (state or step.source, reason) if part)
+        self._advance(note="; ".join(part for part in (doing, self._also()) if part))
         for why in self._trips[self._seen :]:
             self._seen += 1
             for recorder in self._recorders:

@@ -38,10 +38,9 @@ class NodeRig:
         for topic in self._commanded:
             others = len(self._transport.publishers(topic)) - 1
             if others > 0:
-                named = getattr(self._transport, "publishing_nodes", lambda topic: [])(topic)
-                who = f" ({', '.join(named)})" if named else ""
+                who = ", ".join(self._transport.publishing_nodes(topic))
                 raise UsageError(
-                    f"{others + 1} publish on {topic}{who}; two would fight over the robot: stop the other"
+                    f"{others + 1} publish on {topic} ({who}); two would fight over the robot: stop the other"
                 )
 
     def run(self, agent: Callable[[Agent], Agent], done: Callable[[Observation], bool]) -> EpisodeMeta:
@@ -67,7 +66,7 @@ class NodeRig:
 
     def _open(self, stack: ExitStack, transport: Any, name: str) -> None:
         from robopolicy.cli.timing import Timing
-        from robopolicy.cli.watched import following, read_limits, watched
+        from robopolicy.cli.watched import following, look_at_limits, read_limits, watched
         from robopolicy.cli.worlds import make_clock, make_safety
         from robopolicy.training.checkpoint import read_spec
         from robopolicy_hardware.ros.node_overrides import said_otherwise
@@ -77,6 +76,9 @@ class NodeRig:
         self._timing = timing = Timing(parameters.control_rate or None, parameters.seams or None)
         self._clock = make_clock(parameters.robot, realtime=True)
         spec = read_spec(parameters.checkpoint)
+        limited = partial(said_otherwise, parameters.limits or None, parameters.safety, "the limits of the robot")
+        with limited() as told:
+            look_at_limits(told)
         bare, self._commanded = _robot(parameters, self._clock, spec, transport, name)
         self._inner = bare
         stack.callback(bare.close)
@@ -84,7 +86,7 @@ class NodeRig:
         self._world = bare if isinstance(bare, Environment) else None
         offers = f"robot {parameters.robot}"
         timing.fits(spec, bare.spec).require_from(bare.spec, needs=f"checkpoint {parameters.checkpoint}", offers=offers)
-        with said_otherwise(parameters.limits or None, parameters.safety, "the limits of the robot") as told:
+        with limited() as told:
             limits, watchdogs = read_limits(told, bare.spec)
         self._safety = make_safety(bare.spec, limits)
         self._agent = _agent(parameters, timing.agent(self._clock, watchdogs), timing.beside)
@@ -121,6 +123,11 @@ class Lent:
     def publishers(self, topic: str) -> list[str]:
         """Return the type that each publisher of a topic has."""
         found: list[str] = self._transport.publishers(topic)
+        return found
+
+    def publishing_nodes(self, topic: str) -> list[str]:
+        """Return the name of the node of each publisher of a topic, as `Transport` says."""
+        found: list[str] = self._transport.publishing_nodes(topic)
         return found
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least, positive
 from robopolicy.cli.running import add_running
+from robopolicy.cli.watched import add_limits, read_limits
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
@@ -30,6 +31,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=positive, metavar="HZ", help="steps a second; default: the robot's own")
     parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the first episode")
     parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: all of the robot's")
+    add_limits(parser)
     parser.add_argument("--keep-failures", action="store_true", help="of the expert: keep what did not succeed")
     about = parser.add_argument_group("stored with every episode")
     about.add_argument("--operator", default="", metavar="NAME")
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         cameras = None if args.cameras is None else tuple(args.cameras)
         count = record(
             args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras, keep_failures=args.keep_failures,
-            operator=args.operator, rate_hz=args.rate, task=args.task, notes=args.notes,
+            operator=args.operator, rate_hz=args.rate, task=args.task, notes=args.notes, limits=args.limits,
         )  # fmt: skip
     else:
         from robopolicy.cli.demonstrate import demonstrate
@@ -141,6 +143,7 @@ def record(
     rate_hz: float | None = None,
     task: str = "",
     notes: str = "",
+    limits: Path | None = None,
 ) -> int:
     """Record until the dataset holds ``episodes`` episodes; return how many it holds.
 
@@ -164,6 +167,7 @@ def record(
     world = make_world(robot_name, clock, cameras=cameras, rate_hz=rate_hz)
     world.read()  # what cannot be drawn fails here, before there is a dataset
     accept(path, world.spec, recover=False)
+    allowed, _ = read_limits(limits, world.spec)
     name = robot_name.partition(":")[2]
     expert = make_expert(name, world.spec)
     held, newest = recorded(path)
@@ -181,8 +185,8 @@ def record(
                 software=f"robopolicy {__version__}", cameras={k: calibration[k] for k in world.spec.cameras},
             )  # fmt: skip
             meta = run_episode(
-                world, expert, clock, make_safety(world.spec), meta, max_steps=world.max_steps, watchers=[recorder],
-                done=lambda _: world.success(),
+                world, expert, clock, make_safety(world.spec, allowed), meta,
+                max_steps=world.max_steps, watchers=[recorder], done=lambda _: world.success(),
                 finish=lambda meta: replace(meta, success=world.success(), extra={"score": world.score()}),
             )  # fmt: skip
             failures = 0 if meta.success else failures + 1

@@ -9,6 +9,7 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.signals import ended_once
+from robopolicy.cli.watched import add_limits, by_hand, look_at_limits
 from robopolicy.errors import ContractError, UsageError
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
@@ -24,6 +25,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", metavar="NAME", help="default: the one it was recorded on")
     parser.add_argument("--realtime", action="store_true", help="run a simulated world at the pace of the wall clock")
     parser.add_argument("--video", type=Path, metavar="V.webm", help="film it")
+    add_limits(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent: range, speeds; move nothing")
     parser.set_defaults(run=run)
 
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
             say(line)
         return
     with ended_once():
-        outcome = replay(recording, spec, meta, name, realtime=args.realtime, video=args.video)
+        outcome = replay(recording, spec, meta, name, realtime=args.realtime, video=args.video, limits=args.limits)
     for state, (rms, largest) in outcome.difference.items():
         unit = "" if state not in spec.state else f" {'/'.join(dict.fromkeys(spec.state[state].units))}"
         say(f"{state:<16} differs by {rms:.4g}{unit} (root mean square), {largest:.4g} at most")
@@ -101,21 +103,23 @@ def replay(
     *,
     realtime: bool = False,
     video: Path | None = None,
+    limits: Path | None = None,
 ) -> Replayed:
     """Send the commands through safety; a simulated world starts from the recorded seed.
 
     Raises:
         SpecMismatch: if the robot takes other commands than were recorded.
-        UsageError: if a film is asked of a robot that is no simulation.
+        UsageError: if a film is asked of a robot that is no simulation, or its emergency stop is pressed or silent.
         ContractError: if the robot does not come to the recording's start.
     """
     from robopolicy.cli.progress import bar
-    from robopolicy.cli.worlds import make_clock, make_robot, make_safety
+    from robopolicy.cli.worlds import make_clock, make_robot
     from robopolicy.interfaces import Environment
     from robopolicy.loop import run_episode
     from robopolicy.replay import Replay
 
     clock = make_clock(robot_name, realtime=realtime)
+    look_at_limits(limits)
     with ExitStack() as stack:
         rate_hz = spec.rate_hz if robot_name.startswith("twin:") else None
         robot = make_robot(robot_name, clock, spec, cameras=(), rate_hz=rate_hz)
@@ -128,7 +132,8 @@ def replay(
             raise UsageError(f"--video needs a simulated world; {robot_name!r} is none")
         if world is not None:
             world.reset(meta.seed or 0)
-        agent, safety = Replay(recording, robot.spec), make_safety(robot.spec)
+        agent = Replay(recording, robot.spec)
+        driven, safety = by_hand(robot, limits, stack, None)
         film = _Film(world, video) if video is not None else None
         if film is not None:
             stack.callback(film.close)
@@ -143,7 +148,7 @@ def replay(
             return agent.done(observation)
 
         run_episode(
-            robot, agent, clock, safety,
+            driven, agent, clock, safety,
             replace(meta, robot=robot_name, software=f"robopolicy {__version__}"),
             max_steps=steps, watchers=[agent, ticker, *([film] if film else [])], done=done,
         )  # fmt: skip

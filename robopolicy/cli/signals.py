@@ -1,9 +1,13 @@
 """Signals that end a program end it in order: the robot is stopped, what was recorded is kept."""
 
+import ctypes
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_WRAPPED = re.compile(r"argument \d+: (?:SystemExit: (\d+)|(KeyboardInterrupt))")  # what ctypes makes of an exception
 
 
 @contextmanager
@@ -15,7 +19,8 @@ def ended_by_signals() -> Iterator[None]:
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
     try:
-        yield
+        with _unwrapped():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -39,7 +44,20 @@ def ended_once() -> Iterator[None]:
 
     before = {number: signal.signal(number, end) for number in ending}
     try:
-        yield
+        with _unwrapped():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise a signal's exception as itself, that came while ctypes, which DDS goes through, converted an argument."""
+    try:
+        yield
+    except ctypes.ArgumentError as error:
+        found = _WRAPPED.match(str(error))
+        if found is None:
+            raise
+        raise (KeyboardInterrupt() if found[2] else SystemExit(int(found[1]))) from error

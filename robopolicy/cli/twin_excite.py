@@ -8,7 +8,7 @@ from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive, rate
 from robopolicy.cli.signals import ended_once
-from robopolicy.cli.watched import add_limits, read_limits, watched
+from robopolicy.cli.watched import add_limits, look_at_limits, read_limits, topics_of, watched
 from robopolicy.errors import UsageError
 from robopolicy.types import EpisodeMeta
 
@@ -44,13 +44,14 @@ def run(args: argparse.Namespace) -> None:
 
     if args.robot.partition(":")[0] not in ("twin", "ros"):
         raise UsageError(f"--robot {args.robot}: there is nothing to identify in it; want twin:TASK or ros:FILE.yaml")
+    look_at_limits(args.limits)
     clock = make_clock(args.robot, realtime=False)
     with ended_once(), ExitStack() as stack:  # a signal stops the robot
         bare = make_robot(args.robot, clock, PolicySpec(), cameras=(), rate_hz=args.rate, domain=args.domain)
         stack.callback(bare.close)
         allowed, watchdogs = read_limits(args.limits, bare.spec)
         simulated = isinstance(clock, SimClock)
-        robot = bare if simulated else watched(bare, watchdogs, stack, partial(_topics, args.domain))
+        robot = bare if simulated else watched(bare, watchdogs, stack, partial(topics_of, args.domain))
         exciter = Exciter(robot.spec, robot.stop, duration_s=args.seconds, size=args.size)
         accept(args.data, robot.spec, recover=True)
         reset = getattr(bare, "reset", lambda seed: None)
@@ -66,9 +67,3 @@ def run(args: argparse.Namespace) -> None:
             )  # fmt: skip
             progress.advance()
     say(f"{args.episodes} motions in {args.data}. Next: ", (f"robopolicy twin identify {args.data}", "bold"))
-
-
-def _topics(domain: int | None) -> Any:
-    from robopolicy_hardware.ros.dds import Topics
-
-    return Topics(domain, node="robopolicy_watchdogs")

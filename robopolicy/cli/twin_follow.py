@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least, positive, rate
 from robopolicy.cli.signals import ended_by_signals
-from robopolicy.errors import SpecMismatch, UnknownCamera, UsageError
+from robopolicy.cli.twin_seeing import Seeing, add_seeing, finders_of, groups_of, prepared, settings_of, tags
+from robopolicy.errors import UsageError
 from robopolicy.types import EpisodeMeta, Step
 
 WAIT_S = 5.0
@@ -26,16 +27,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, metavar="NAME", help="what is on the table: lift, pusht")
     parser.add_argument("--domain", type=at_least(0), help="of ROS 2 (default: ROS_DOMAIN_ID, or 0)")
     parser.add_argument("--rate", type=rate, default=100.0, metavar="HZ", help="of corrections (default 100)")
-    parser.add_argument(
-        "--pose", nargs="+", default=[], metavar="OBJECT=TOPIC", help="objects' poses on PoseStamped topics"
-    )
-    parser.add_argument("--markers", type=Path, metavar="FILE.yaml", help="tags on the objects, seen by the cameras")
-    parser.add_argument(
-        "--noise", nargs=2, type=positive, default=(1.5, 1.5), metavar=("MM", "DEG"),
-        help="standard deviation of objects' poses, each axis (default 1.5 1.5)",
-    )  # fmt: skip
-    parser.add_argument("--pose-hz", type=rate, default=30.0, metavar="HZ", help="of objects' poses (default 30)")
-    parser.add_argument("--parameters", type=Path, metavar="FILE.json", help="as `twin identify` wrote them")
+    add_seeing(parser, unseen_s=1.0)
     parser.add_argument(
         "--mode", choices=("observer", "follower"), default="observer",
         help="observer: objects are put where they are believed to be; follower: drawn there by forces, no jumps",
@@ -81,8 +73,9 @@ class Following:
             raise UsageError(f"--robot {args.robot}: a twin follows a robot on topics, as in ros:arm.yaml")
         config, task = load_config(file), make_task(args.task)
         objects = tracked_of(task)
-        finders, seen_by = _finders(args.markers, config, objects)
-        groups, extra = _groups(config, objects, args.pose, seen_by)
+        seeing = Seeing.of(args)
+        finders, seen_by = finders_of(seeing.markers, config.cameras, objects)
+        groups, extra = groups_of(config, objects, seeing.pose, seen_by)
         self._clock, self._rate_hz = WallClock(), args.rate
         self._topics = Topics(args.domain, node=SHADOW, watching=True)
         stack.callback(self._topics.close)
@@ -91,8 +84,8 @@ class Following:
         self._watch.groups["arm"].wait(WAIT_S)
         self.aligned = AlignedTwin(
             task, self._clock.now_ns(), action=config.action.kind, mode=args.mode, cameras=tuple(args.cameras),
-            finders=finders, settings=_settings(args.noise, args.pose_hz), rate_hz=config.rate_hz,
-            **_prepared(args.parameters),
+            finders=finders, settings=settings_of(seeing), rate_hz=config.rate_hz,
+            **prepared(seeing.parameters),
         )  # fmt: skip
         stack.callback(self.aligned.close)
         self._told = None
@@ -107,7 +100,7 @@ class Following:
         self._steps = self._troubled = 0
         self._note = ""
         self._least, self._recorded = 1.0, 0
-        told = [f"{name} by {' and '.join(groups[name])}" for name in groups if name not in ("arm", *_tags(seen_by))]
+        told = [f"{name} by {' and '.join(groups[name])}" for name in groups if name not in ("arm", *tags(seen_by))]
         how = ", ".join([*told, *(f"tags in {name}" for name in seen_by)])
         self.about = (
             f"twin:{args.task} follows {args.robot} in domain {self._topics.domain}: {how or 'its joints only'}; "
@@ -185,72 +178,6 @@ def _line(health: Any, groups: Mapping[str, Any]) -> str:
     parts = [f"confidence {health.confidence:.2f}", f"{health.rejected} rejected"]
     parts += [health.diverged, *(f"{name}: {group.trouble}" for name, group in groups.items() if group.trouble)]
     return "; ".join(filter(None, parts))
-
-
-def _groups(
-    config: Any, objects: Any, poses: list[str], cameras: Sequence[str]
-) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """Return which streams are read together, and those that the file does not have."""
-    from robopolicy.topics.config import NumbersTopic
-    from sim_envs.tracked import find_tracked
-
-    if "q" not in config.state:
-        raise SpecMismatch(f"a twin follows joints: the file wants a state q; it has {', '.join(config.state)}")
-    groups = {"arm": [f"state {name}" for name in ("q", "dq", "gripper") if name in config.state]}
-    extra = {}
-    for text in poses:
-        name, _, topic = text.partition("=")
-        find_tracked(objects, name)
-        if not topic:
-            raise UsageError(f"--pose {text!r}: want OBJECT=TOPIC, as in cube=/cube_pose")
-        extra[f"state {name} pose"] = NumbersTopic(topic, "geometry_msgs/msg/PoseStamped", "pose")
-        groups[name] = [f"state {name} pose"]
-    for one in objects:
-        if one.name not in groups and all(name in config.state for name in one.states):
-            groups[one.name] = [f"state {name}" for name in one.states]
-    groups |= {name: [name] for name in _tags(cameras)}
-    return groups, extra
-
-
-def _tags(cameras: Sequence[str]) -> list[str]:
-    """Return the groups, and streams, of the cameras that see tags."""
-    return [f"camera {name}" for name in cameras]
-
-
-def _prepared(path: Path | None) -> dict[str, Any]:
-    """Return what makes an `AlignedTwin` have identified parameters."""
-    if path is None:
-        return {}
-    from sim_envs.parameters import apply, load
-
-    parameters = load(path)
-    return {"prepare": lambda model: apply(parameters, model), "delay_s": parameters.delay_s}
-
-
-def _settings(noise: tuple[float, float], rate_hz: float) -> Any:
-    from dataclasses import replace
-    from math import radians
-
-    from sim_envs.observer import POSITION, TURN, ObserverSettings
-
-    position, turn = replace(POSITION, measured=noise[0] / 1e3), replace(TURN, measured=radians(noise[1]))
-    return ObserverSettings(position, turn, rate_hz=rate_hz)
-
-
-def _finders(path: Path | None, config: Any, objects: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """Return what finds the tags, and in which cameras; raises UnknownName if the files do not fit together."""
-    if path is None:
-        return (), ()
-    from sim_envs.markers import MarkerFinder, load_markers
-    from sim_envs.tracked import find_tracked
-
-    settings = load_markers(path)
-    for marker in settings.markers:
-        find_tracked(objects, marker.object)
-    for name in settings.cameras:
-        if name not in config.cameras:
-            raise UnknownCamera(f"camera of {path}", name, config.cameras)
-    return (MarkerFinder(settings),), tuple(settings.cameras)
 
 
 def _recorder(path: Path | None, spec: Any, stack: ExitStack) -> Any:

@@ -25,24 +25,28 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
         "--drive", choices=DRIVEN, default="twin",
         help="twin: commands go through the twin's drive, as when it plays; none: they are the joint servos' own",
     )  # fmt: skip
+    parser.add_argument(
+        "--anyway", action="store_true", help="keep parameters that explain nothing too, as FILE-doubtful.json"
+    )
     parser.add_argument("--max-iters", type=at_least(1), default=30, metavar="N", help="of the optimiser (default 30)")
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="that simulate (default 1)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the command."""
-    from robopolicy.cli.progress import say
+    """Run the command.
+
+    Raises:
+        DatasetError: if the parameters explain nothing that they were not fitted to: they are not written then.
+    """
+    from robopolicy.cli.progress import bar, say
     from robopolicy.evaluation.identification import write_page
     from sim_envs.parameters import save
     from sim_envs.sysid_arm import arm_spec, identify
     from sim_envs.sysid_report import reported
     from sim_envs.tasks import make_task
 
-    if not args.out.parent.is_dir():
-        raise UsageError(f"--out {args.out}: there is no folder {args.out.parent}")
-    if args.out.suffix != ".json" or args.out.is_dir():
-        raise UsageError(f"--out {args.out}: want a file FILE.json; the page FILE.html goes beside it")
+    _require_out(args.out)
     task: Any = make_task(args.task)
     model = arm_spec(stick=bool(getattr(task, "stick", False))).compile()
     found = motions(args.data, model, through_drive=args.drive == "twin")
@@ -51,14 +55,32 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.data} holds {len(found)} episodes; {count} held out leaves none to identify from")
     seconds = sum(motion.duration_s for motion in found[:-count])
     say(f"{len(found) - count} episodes, {seconds:.0f} s of motion; {count} held out")
-    identified = identify(model, found[:-count], found[-count:], max_iters=args.max_iters, threads=args.threads)
+    with bar("identify", None, "arms") as progress:
+        identified = identify(
+            model, found[:-count], found[-count:], max_iters=args.max_iters, threads=args.threads,
+            tick=lambda simulated, rms: progress.advance(simulated, f"error {1e3 * rms:.3f} mrad RMS"),
+        )  # fmt: skip
     facts = {"dataset": str(args.data), "task": args.task, "drive": args.drive}
     parameters, report = reported(identified, facts)
-    save(parameters, args.out)
     page = write_page(args.out.with_suffix(".html"), report)
     for line in report["lines"]:
         say(line)
+    doubtful = args.out.with_name(f"{args.out.stem}-doubtful.json")
+    if identified.useful or args.anyway:
+        save(parameters, args.out if identified.useful else doubtful)
+    if not identified.useful:
+        kept = f"they are in {doubtful} all the same" if args.anyway else "they were not written"
+        raise DatasetError(
+            f"{args.data}: the parameters that fit it explain nothing else, {kept}; {page} shows why: move it further"
+        )
     say(f"parameters in {args.out}, what they explain in {page}")
+
+
+def _require_out(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}")
+    if out.suffix != ".json" or out.is_dir():
+        raise UsageError(f"--out {out}: want a file FILE.json; the page FILE.html goes beside it")
 
 
 def motions(where: str, model: Any, *, through_drive: bool) -> Sequence[Any]:

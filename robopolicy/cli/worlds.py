@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.running import AS_SAVED, Running
+from robopolicy.cli.twin_seeing import Seeing
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
-CAMERA_HZ = 30.0  # at most, of a twin in front of a robot
 WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, or your own as package.module:Class"
 
 
@@ -57,16 +57,27 @@ def make_robot(
     cameras: tuple[str, ...] | None = (),
     rate_hz: float | None = None,
     domain: int | None = None,
+    seeing: Seeing | None = None,
 ) -> Robot:
     """Return the robot called ``name``; ``mock`` takes its shape and rate from ``spec``, ``ros:`` goes by a domain.
 
-    ``twin-first:TASK:ROBOT`` is a twin that the policy acts on, and whose joints the robot of that name tracks.
+    ``twin-first:TASK:ROBOT`` is a twin that the policy acts on, and whose joints the robot of that name tracks;
+    ``seeing`` is its: what shows where the objects are.
 
     Raises:
         UnknownName: naming what is valid.
+        UsageError: if ``seeing`` is given to another robot.
     """
     if name.partition(":")[0] == "twin-first":
-        return _twin_first(name, clock, spec, cameras=cameras, rate_hz=rate_hz, domain=domain)
+        from robopolicy.cli.twin_first import make_twin_first
+
+        real = {"rate_hz": rate_hz, "domain": domain}
+        return make_twin_first(name, clock, spec, seeing or Seeing(), make_robot, cameras=cameras, **real)
+    if seeing is not None:
+        raise UsageError(
+            f"--pose, --markers, --noise, --pose-hz, --unseen and --parameters are of a twin before a robot, "
+            f"twin-first:TASK:ROBOT; --robot {name} is none"
+        )
     if name == "mock":
         from robopolicy_hardware.mock import MockRobot
 
@@ -83,26 +94,6 @@ def make_robot(
         raise (
             UsageError(f"{error}, ros:FILE.yaml, twin-first:TASK:ROBOT, mock") if WORLDS in str(error) else error
         ) from None
-
-
-def _twin_first(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str, ...] | None, **real: Any) -> Robot:
-    from sim_envs.aligned import AlignedTwin
-    from sim_envs.modes import TwinFirst
-    from sim_envs.tasks import make_task
-
-    _, task, behind = [*name.split(":", 2), "", ""][:3]
-    if not (task and behind):
-        raise UsageError(f"--robot {name}: want a task and the robot, as in twin-first:lift:ros:arm.yaml")
-    action = "joint" if spec.action.kind == "joint" else "tool_pose"
-    scene = make_task(task)
-    robot = make_robot(behind, clock, spec, cameras=(), **real)
-    try:
-        rates = {"rate_hz": robot.spec.rate_hz, "camera_hz": min(robot.spec.rate_hz, CAMERA_HZ)}
-        twin = AlignedTwin(scene, clock.now_ns(), cameras=cameras, action=action, **rates)
-        return TwinFirst(twin, robot, clock)
-    except BaseException:
-        robot.close()
-        raise
 
 
 def make_clock(name: str, *, realtime: bool) -> Clock:

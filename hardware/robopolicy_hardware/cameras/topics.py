@@ -45,6 +45,10 @@ class DeviceTopics:
         """Return the type that each publisher of a topic has, as `Transport` says."""
         return self._others.publishers(topic)
 
+    def publishing_nodes(self, topic: str) -> list[str]:
+        """Return the name of the node of each publisher of a topic, as `Transport` says."""
+        return self._others.publishing_nodes(topic)
+
     def close(self) -> None:
         """Leave the network; a device is closed with its subscription."""
         self._others.close()

@@ -17,10 +17,15 @@ class Wire:
 
 
 class LocalTopics:
-    """A `Transport` between those that were given the same wire; a message arrives before ``send`` returns."""
+    """A `Transport` between those that were given the same wire; a message arrives before ``send`` returns.
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    Args:
+        wire: shared.
+        node: full name of the one who speaks here.
+    """
+
+    def __init__(self, wire: Wire, node: str = "/robopolicy") -> None:
+        self._wire, self._node = wire, node
         self._opened: list[Any] = []
 
     def subscribe(self, topic: str, kind: str, on_message: OnMessage | None = None) -> "LocalSubscription":
@@ -32,13 +37,18 @@ class LocalTopics:
     def publisher(self, topic: str, kind: str, *, latched: bool = False) -> "LocalPublisher":
         """Return what publishes on a topic, as `Transport` says; nobody in this process asks for what was latched."""
         require_topic(topic, kind)
-        self._opened.append(LocalPublisher(self._wire, topic, kind))
+        self._opened.append(LocalPublisher(self._wire, topic, kind, self._node))
         return self._opened[-1]
 
     def publishers(self, topic: str) -> list[str]:
         """Return the type that each publisher of a topic has, our own among them."""
         with self._wire.lock:
             return [writer.kind for writer in self._wire.writers if writer.topic == topic.lstrip("/")]
+
+    def publishing_nodes(self, topic: str) -> list[str]:
+        """Return the full name of the node of each publisher of a topic, our own among them."""
+        with self._wire.lock:
+            return [writer.node for writer in self._wire.writers if writer.topic == topic.lstrip("/")]
 
     def close(self) -> None:
         """Leave all topics; idempotent."""
@@ -76,8 +86,8 @@ class LocalSubscription(Inbox):
 class LocalPublisher:
     """Sends messages on one topic."""
 
-    def __init__(self, wire: Wire, topic: str, kind: str) -> None:
-        self._wire, self.topic, self.kind = wire, topic.lstrip("/"), kind
+    def __init__(self, wire: Wire, topic: str, kind: str, node: str) -> None:
+        self._wire, self.topic, self.kind, self.node = wire, topic.lstrip("/"), kind, node
         with wire.lock:
             wire.writers.append(self)
 

@@ -96,8 +96,8 @@ class RobotNode:
             stops: `stops` when this was asked for, if it waited to be served; None is now.
 
         Raises:
-            UsageError: if the node is not active, an episode runs already, the robot is in a fault, somebody else
-                commands it too, or a stop was asked for meanwhile.
+            UsageError: if the node is not active, an episode runs already, the robot is in a fault, its emergency stop
+                is pressed or silent, somebody else commands it too, or a stop was asked for meanwhile.
         """
         stops = self._stops if stops is None else stops
         with self._lock:
@@ -105,8 +105,8 @@ class RobotNode:
             rig = self._opened()
             if self.running:
                 raise UsageError("an episode runs already; stop it first")
-            if rig.robot.state == "fault":
-                raise UsageError(f"the robot is in a fault: {rig.robot.reason}; put it right, then reset")
+            if (why := rig.robot.refusal()) is not None:
+                raise UsageError(why)
             rig.require_alone()
             self._stopping.clear()
             if self._stops != stops:  # counted before it is set: whichever way they meet, the stop wins
@@ -132,7 +132,7 @@ class RobotNode:
         return _held(rig, reason)  # the loop may have given one more command, and has stopped with its own reason
 
     def reset(self) -> str:
-        """End a fault that a person has put right; return the robot's state."""
+        """End a fault that a person has put right; return the robot's state. UsageError: as `Supervised.reset`."""
         with self._lock:
             rig = self._opened()
             rig.robot.reset()

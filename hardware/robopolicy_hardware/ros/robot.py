@@ -312,9 +312,10 @@ def _require_alone(transport: Transport, topic: str, publisher: Any, deadline_s:
         time.sleep(0.02)
     others = len(transport.publishers(topic)) - 1
     if others > 0:
+        named = ", ".join(transport.publishing_nodes(topic))
         raise UsageError(
-            f"somebody else publishes on {topic} too; two would fight over the robot: stop the other one (one that was "
-            "killed is seen for another ten seconds)"
+            f"somebody else publishes on {topic} too ({named}); two would fight over the robot: stop the other "
+            "one (one that was killed is seen for another ten seconds)"
         )
 
 

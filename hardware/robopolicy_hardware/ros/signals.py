@@ -51,6 +51,7 @@ class EmergencyStop:
         self._lock = threading.Lock()
         self._word: tuple[int, bool] | None = None  # when the newest came, and what it was
         self._pressed_ns: int | None = None  # when the newest came that it is pressed
+        self._heard = threading.Event()
         self._subscription = transport.subscribe(topic, BOOL, self._take)
 
     def pressed_and_age(self) -> tuple[bool, float | None]:
@@ -64,6 +65,10 @@ class EmergencyStop:
         recent = pressed_ns is not None and now_ns - pressed_ns < RECENT_S * 1e9
         return recent or (word is not None and word[1]), None if word is None else (now_ns - word[0]) / 1e9
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its first word; return whether it came."""
+        return self._heard.wait(timeout_s)
+
     def close(self) -> None:
         """Leave the topic; idempotent. Its silence is as it would be of a cut cable."""
         self._subscription.close()
@@ -73,6 +78,7 @@ class EmergencyStop:
             self._word = (came_ns, bool(received.data))
             if received.data:
                 self._pressed_ns = came_ns
+        self._heard.set()
 
 
 class Button:

@@ -114,16 +114,17 @@ class Streams:
         cameras = [newest[what] for what in newest if _is_camera(what)]
         picture = newest[primary] if primary is not None else min([instant, *cameras])
         values, stamps = {}, {}
+        far: dict[str, int] = {}  # streams that have nothing near: how old the newest is
         for what in newest:
             try:
                 found = self._aligners[what].at(picture if _is_camera(what) else instant)
-            except StaleFrame as error:
-                topic, ago_s = self._topics[what], (now_ns - (picture if _is_camera(what) else instant)) / 1e9
-                raise StaleFrame(
-                    f"{what}: nothing on {topic.topic} within {topic.max_age_s:g} s of the instant {ago_s:.2f} s ago; "
-                    f"raise its max_age_s if it comes that seldom{self._because(what)}"
-                ) from error
+            except StaleFrame:
+                far[what] = now_ns - newest[what]
+                continue
             values[what], stamps[what] = found.values[what], found.stamps_ns[what]
+        if far:  # what others miss, the one that stalled has moved the instant away from
+            worst = max(far, key=far.__getitem__)
+            raise StaleFrame(self._far(worst, newest[worst], picture if _is_camera(worst) else instant, now_ns))
         return Aligned(instant, values, stamps)
 
     def close(self) -> None:
@@ -160,6 +161,20 @@ class Streams:
                 "synchronise the clocks, or set its stamp: bag"
             )
         return newest
+
+    def _far(self, what: str, newest_ns: int, instant_ns: int, now_ns: int) -> str:
+        """Why a stream has nothing near an instant: it stalled before it, or comes too seldom."""
+        topic, why = self._topics[what], self._because(what)
+        newest_s, ago_s = (now_ns - newest_ns) / 1e9, (now_ns - instant_ns) / 1e9
+        if newest_ns >= instant_ns:
+            return (
+                f"{what}: nothing on {topic.topic} within {topic.max_age_s:g} s of the instant {ago_s:.2f} s ago; "
+                f"raise its max_age_s if it comes that seldom{why}"
+            )
+        return (
+            f"{what}: the newest message on {topic.topic} is of {newest_s:.2f} s ago, the observation of {ago_s:.2f} s "
+            f"ago; at most {topic.max_age_s:g} s between them is allowed (max_age_s): did it stall?{why}"
+        )
 
     def _why(self, what: str) -> str:
         """Why nothing of a stream can be used, without its name, or nothing."""

@@ -85,6 +85,10 @@ class Transport(Protocol):
         """Return the type that each publisher of a topic has, our own among them."""
         ...
 
+    def publishing_nodes(self, topic: str) -> list[str]:
+        """Return the full name of the node of each publisher of a topic, our own among them, or what tells it apart."""
+        ...
+
     def close(self) -> None:
         """Leave the network; idempotent."""
         ...
