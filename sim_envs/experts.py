@@ -7,6 +7,7 @@ from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
 from sim_envs.lift_expert import LiftExpert
 from sim_envs.pusht_expert import PushTExpert
+from sim_envs.tasks import canonical
 
 EXPERTS: dict[str, Callable[[], Agent]] = {"lift": LiftExpert, "pusht": PushTExpert}
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -22,12 +23,13 @@ def make_expert(task_name: str, spec: PolicySpec) -> Agent:
         UnknownTask: naming the tasks that have an expert.
         SpecMismatch: if the robot does not show what the expert looks at, or does not take tool poses.
     """
-    if task_name not in EXPERTS:
+    task = canonical(task_name)
+    if task not in EXPERTS:
         raise UnknownTask("expert for task", task_name, EXPERTS)
-    missing = [name for name in NEEDS[task_name] if name not in spec.state]
+    missing = [name for name in NEEDS[task] if name not in spec.state]
     if missing or spec.action != TOOL_POSE:
         raise SpecMismatch(
-            f"expert {task_name} needs state {', '.join(NEEDS[task_name])} and action tool_pose; "
+            f"expert {task_name} needs state {', '.join(NEEDS[task])} and action tool_pose; "
             f"the robot has {', '.join(spec.state)} and {spec.action.kind}"
         )
-    return EXPERTS[task_name]()
+    return EXPERTS[task]()

@@ -6,15 +6,21 @@ from sim_envs.lift import Lift
 from sim_envs.pusht import PushT
 
 TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT}
+ALIASES = {"push_t": "pusht"}
 
 
 def make_task(name: str) -> Task:
-    """Return a new task.
+    """Return a new task, by its name in `TASKS` or another it goes by.
 
     Raises:
         UnknownTask: naming the tasks there are.
     """
-    if name not in TASKS:
+    if canonical(name) not in TASKS:
         raise UnknownTask("task", name, TASKS)
-    task: Task = TASKS[name]()
+    task: Task = TASKS[canonical(name)]()
     return task
+
+
+def canonical(name: str) -> str:
+    """Return the name that `TASKS` and `EXPERTS` have for ``name``: ``push_t`` is ``pusht``."""
+    return ALIASES.get(name, name)

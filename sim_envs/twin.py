@@ -87,6 +87,7 @@ class Twin:
         self.data = mujoco.MjData(self.model)
         task.bind(self.model, self.data)
         self.instruction, self.max_steps = task.instruction, task.max_steps
+        self.modes: tuple[str, ...] = tuple(getattr(task, "modes", ()))
         self._servo = ToolServo(self.model)
         self._drive: Drive = ToolDrive(self.model, self._servo) if action == "tool_pose" else JointDrive(self.model)
         self._picture_ns = 0 if camera_hz is None else round(1e9 / camera_hz)
@@ -129,7 +130,11 @@ class Twin:
         self._servo.start(np.asarray(state["q"], np.float64))
         self._place_joints(self._servo.q, float(state["gripper"][0]) * FINGER_TRAVEL)
         self.data.qvel[self._dofs] = state.get("dq", 0.0)
-        place_objects(self.data, tracked_of(self._task), state)
+        self._task.reset(np.random.default_rng(0))  # what it kept of an episode before is forgotten
+        if (place := getattr(self._task, "place", None)) is not None:
+            place(state)
+        if place is None or getattr(self._task, "tracked", ()):
+            place_objects(self.data, tracked_of(self._task), state)
         self._begin()
         if set_point is not None:
             self._set_point = self._held = self._drive.checked(set_point)
@@ -199,6 +204,15 @@ class Twin:
         """How far the episode came at its best, 0 to 1."""
         return self._best
 
+    def mode(self) -> str | None:
+        """Which of ``modes`` the episode so far is; None while that is not decided, or if the task has none."""
+        ask = getattr(self._task, "mode", None)
+        return None if ask is None else ask()
+
+    def failure(self) -> str:
+        """What has gone wrong and is so as of the newest read, as a slug; "" when nothing has."""
+        return str(getattr(self._task, "failure", str)())
+
     def disturb(self, rng: np.random.Generator) -> str:
         """Do to the task's objects what no demonstration holds; return what, in words.
 
@@ -253,6 +267,7 @@ class Twin:
             tick_ns += n * SUBSTEP_NS
         mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves the poses of one substep ago
         mujoco.mj_camlight(self.model, self.data)
+        getattr(self._task, "watch", lambda: None)()
         progress = getattr(self._task, "progress", self._task.success)
         self._best = max(self._best, float(progress()))
 
