@@ -272,9 +272,12 @@ class Twin:
         self._best = max(self._best, float(progress()))
 
     def _tick(self, now_ns: int) -> None:
+        braked = getattr(self._task, "braked", bool)()
         while self._waiting and self._waiting[0][0] <= now_ns:
-            self._set_point = self._waiting.pop(0)[1]
-            self._drive.aim(self._set_point)
+            due = self._waiting.pop(0)[1]
+            if not braked:
+                self._set_point = due
+                self._drive.aim(due)
         self.data.ctrl[self._arm_actuators] = self._drive.tick()
         self.data.ctrl[self._finger_actuators] = STICK_RADIUS if self._stick else self._set_point[-1] * FINGER_TRAVEL
 
@@ -304,7 +307,8 @@ class Twin:
 
     def _place_arm(self, rng: np.random.Generator) -> None:
         half_yaw = rng.uniform(-START_YAW, START_YAW) / 2
-        position = HOME_POSITION + rng.uniform(-START_SPREAD, START_SPREAD)
+        spread = np.asarray(getattr(self._task, "home_spread", START_SPREAD))
+        position = np.asarray(getattr(self._task, "home", HOME_POSITION)) + rng.uniform(-spread, spread)
         self._servo.start(self._home_q)
         self._servo.solve(position, np.array([0, np.cos(half_yaw), np.sin(half_yaw), 0]))
         self._place_joints(self._servo.q, STICK_RADIUS if self._stick else FINGER_TRAVEL)
