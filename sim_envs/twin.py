@@ -15,7 +15,7 @@ from robopolicy.types import Observation, Shape
 from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, STICK_RADIUS, TOOL, add_arm
 from sim_envs.calibration import calibrate
 from sim_envs.drives import Drive, JointDrive, ToolDrive
-from sim_envs.rendering import Painter
+from sim_envs.rendering import Decoration, Painter
 from sim_envs.servo import RATE_HZ, ToolServo
 from sim_envs.shapes import make_shapes, poses_of
 from sim_envs.tracked import place_objects, tracked_of
@@ -93,6 +93,7 @@ class Twin:
         self._picture_ns = 0 if camera_hz is None else round(1e9 / camera_hz)
         self._shown: tuple[int, dict[str, np.ndarray]] | None = None  # stamp and pictures
         self._painter: Painter | None = None
+        self.decorations: tuple[Decoration, ...] = ()  # drawn beside the model; nothing touches them
         self._find_parts()
         self.reset(0)
         units: Any = getattr(task, "units", {})
@@ -151,10 +152,15 @@ class Twin:
         self._held: np.ndarray | None = self._set_point
         self._drive.aim(self._set_point)
 
-    def advance(self) -> int:
-        """Let the physics catch up with the clock, draw nothing; return the time it has come to."""
-        self._advance()
+    def advance(self, until_ns: int | None = None) -> int:
+        """Let the physics catch up with ``until_ns``, None is the clock's now; return the time it has come to."""
+        self._advance(until_ns)
         return self._time_ns
+
+    def retexture(self) -> None:
+        """Draw from now on with the textures that ``model.tex_data`` holds now."""
+        if self._painter is not None:
+            self._painter.retexture()
 
     def read(self) -> Observation:
         """Let the physics catch up with the clock and return what the arm and the cameras see now."""
@@ -252,8 +258,8 @@ class Twin:
     def _parts(self) -> tuple[list[Shape], np.ndarray]:
         return make_shapes(self.model)
 
-    def _advance(self) -> None:
-        left = (self._clock.now_ns() - self._time_ns) // SUBSTEP_NS
+    def _advance(self, until_ns: int | None = None) -> None:
+        left = ((self._clock.now_ns() if until_ns is None else until_ns) - self._time_ns) // SUBSTEP_NS
         self._time_ns += left * SUBSTEP_NS
         tick_ns = self._time_ns - left * SUBSTEP_NS
         while left > 0:
@@ -331,4 +337,4 @@ class Twin:
     def _draw(self, camera: str, height: int, width: int, *, shadows: bool = False) -> np.ndarray:
         if self._painter is None:
             self._painter = Painter(self.model)
-        return self._painter.draw(self.data, camera, height, width, shadows=shadows)
+        return self._painter.draw(self.data, camera, height, width, shadows=shadows, decorations=self.decorations)
