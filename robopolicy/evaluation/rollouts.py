@@ -3,40 +3,29 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import ContractError, LateCommand
-from robopolicy.evaluation.outcomes import Mark, Outcome, OutcomeLog, load_about, load_outcomes
+from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_about, load_outcomes
+from robopolicy.evaluation.witness import Options, Witness
 from robopolicy.evaluation.workers import run_in_workers
 from robopolicy.interfaces import Agent, Safety
 from robopolicy.loop import run_episode
 from robopolicy.monitor.decisions import save_decisions
 from robopolicy.spec import PolicySpec
-from robopolicy.types import Decision, EpisodeMeta, Observation, Step
+from robopolicy.types import EpisodeMeta
 
 __all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_about", "load_outcomes"]
 
 MakeWorld = Callable[[SimClock | WallClock], Any]  # a Robot that is an Environment too
 MakeAgent = Callable[[], Agent]
 MakeSafety = Callable[[PolicySpec], Safety]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What an evaluation may do beside running episodes."""
-
-    max_steps: int | None = None  # None: the world's own
-    disturb_at: int | None = None  # step before which the world is disturbed
-    decisions: bool = False  # keep every decision in out/decisions/IDENTITY/SEED.npz
-    video_every: int | None = None  # film every so many steps into out/IDENTITY/SEED.webm; `film` does
-    realtime: bool = False  # at the pace of the wall clock, which does not wait for plans
+PLAIN, FILMED = Options(), Options(video_every=2)
 
 
 class Rollout:
@@ -57,7 +46,7 @@ class Rollout:
         make_world: MakeWorld,
         make_agent: MakeAgent,
         make_safety: MakeSafety,
-        options: Options = Options(),
+        options: Options = PLAIN,
         out: Path | None = None,
         identity: str = "",
     ) -> None:
@@ -97,8 +86,9 @@ class Rollout:
             stopped = str(error)
         finally:
             witness.close()
-        outcome = witness.outcome(bool(meta.success), float(self._world.score()), time.perf_counter() - start_s)
-        outcome = replace(outcome, skipped_ticks=int(meta.extra.get("skipped_ticks", 0)), stopped=stopped)
+        score, wall_s = float(self._world.score()), time.perf_counter() - start_s
+        outcome = witness.outcome(bool(meta.success), score, wall_s, stopped=stopped)
+        outcome = replace(outcome, skipped_ticks=int(meta.extra.get("skipped_ticks", 0)))
         if self._options.decisions and self._out is not None and witness.decisions:
             folder = self._out / "decisions" / self._identity
             path = save_decisions(folder / f"{seed:06d}.npz", witness.decisions)
@@ -117,75 +107,6 @@ class Rollout:
         return self._out / self._identity / f"{seed:06d}.webm"
 
 
-class Witness:
-    """Watches one episode: counts, keeps verdicts and decisions, disturbs and films when asked to."""
-
-    def __init__(self, world: Any, agent: Agent, seed: int, options: Options, film_path: Path | None) -> None:
-        self.decisions: list[Decision] = []
-        self._world, self._agent, self._seed, self._options = world, agent, seed, options
-        self._marks: list[Mark] = []
-        self._steps = 0
-        self._alarm: tuple[int, str] | None = None
-        self._disturbance: tuple[int, str] | None = None
-        self._film = None
-        self._film_path = film_path
-        if film_path is not None:
-            from robopolicy.evaluation.video import VideoWriter
-
-            rate_hz = world.spec.rate_hz / (options.video_every or 1)
-            self._film = VideoWriter(film_path, rate_hz=rate_hz)
-
-    def done(self, observation: Observation) -> bool:
-        """Whether the task is done; disturbs the world first if it is time to."""
-        if self._steps == self._options.disturb_at and self._disturbance is None:
-            what = self._world.disturb(np.random.default_rng((self._seed, 1)))
-            self._disturbance = (self._steps, what)
-        return bool(self._world.success())
-
-    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
-        """Nothing is known yet."""
-
-    def on_step(self, step: Step) -> None:
-        """Keep what this step tells."""
-        if self._options.decisions and self._agent.decision is not None:
-            self.decisions.append(self._agent.decision)
-        if (verdict := step.verdict) is not None:
-            p, threshold = float(verdict.p_value), float(verdict.threshold)
-            self._marks.append(Mark(self._steps, float(verdict.statistic), threshold, p, verdict.state))
-            if verdict.state == "alarm" and self._alarm is None:
-                self._alarm = (self._steps, verdict.reason)
-        if self._film is not None and self._steps % (self._options.video_every or 1) == 0:
-            self._film.add(self._world.picture(), alarm=self._alarm is not None)
-        self._steps += 1
-
-    def on_end(self, meta: EpisodeMeta) -> None:
-        """Film the last moment."""
-        if self._film is not None:
-            self._film.add(self._world.picture(), alarm=self._alarm is not None)
-
-    def close(self) -> None:
-        """Finish the video."""
-        if self._film is not None:
-            self._film.close()
-
-    def outcome(self, success: bool, score: float, wall_s: float) -> Outcome:
-        """Return the episode in numbers."""
-        alarm, disturbance = self._alarm or (None, ""), self._disturbance or (None, "")
-        return Outcome(
-            seed=self._seed,
-            success=success,
-            score=score,
-            steps=self._steps,
-            alarm_step=alarm[0],
-            alarm_reason=alarm[1],
-            disturb_step=disturbance[0],
-            disturbance=disturbance[1],
-            marks=tuple(self._marks),
-            video=self._film_path.name if self._film_path is not None else None,
-            wall_s=round(wall_s, 3),
-        )
-
-
 def evaluate(
     make_world: MakeWorld,
     make_agent: MakeAgent,
@@ -196,7 +117,7 @@ def evaluate(
     out: str | Path | None = None,
     identity: str = "",
     about: Mapping[str, str] = MappingProxyType({}),
-    options: Options = Options(),
+    options: Options = PLAIN,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Run one episode a seed and return the outcomes in the order of ``seeds``.
@@ -231,7 +152,8 @@ def evaluate(
     name = _identity(identity, options)
     log = OutcomeLog(folder, name) if folder is not None else None
     if log is not None:
-        log.begin(about)
+        said = options.words()
+        log.begin({**about, **({"options": said} if said else {})})
     found = log.finished() if log is not None else {}
     outcomes = {seed: found[seed] for seed in seeds if seed in found and _has_files(found[seed], folder)}
     for outcome in outcomes.values():
@@ -254,7 +176,7 @@ def film(
     make_safety: MakeSafety,
     identity: str,
     jobs: int = 2,
-    options: Options = Options(video_every=2),
+    options: Options = FILMED,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[int, Outcome]:
     """Run ``seeds`` once more with the camera on: a video each, made only once; return the outcomes by seed.
