@@ -2,10 +2,11 @@
 
 from robopolicy.errors import UnknownTask
 from robopolicy.interfaces import Task
+from sim_envs.avoid import Avoid
 from sim_envs.lift import Lift
 from sim_envs.pusht import PushT
 
-TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT}
+TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT, "avoid": Avoid}
 ALIASES = {"push_t": "pusht"}
 
 
