@@ -1,6 +1,6 @@
 """The twin: a MuJoCo arm and a task's world as one `Robot` and `Environment`, driven by any clock."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -146,16 +146,24 @@ class Twin:
         self._time_ns = self._clock.now_ns()  # of the physics, on the robot's clock
         self._substeps = 0
         self._waiting: list[tuple[int, np.ndarray]] = []
+        self._agenda: list[tuple[int, Callable[[int], None]]] = []
         self._best = 0.0
         self._shown = None
         self._set_point = self._drive.present(self.data, self._opening())
         self._held: np.ndarray | None = self._set_point
         self._drive.aim(self._set_point)
 
-    def advance(self, until_ns: int | None = None) -> int:
-        """Let the physics catch up with ``until_ns``, None is the clock's now; return the time it has come to."""
-        self._advance(until_ns)
+    def advance(self) -> int:
+        """Let the physics catch up with the clock, draw nothing; return the time it has come to."""
+        self._advance()
         return self._time_ns
+
+    def call_at(self, stamp_ns: int, call: Callable[[int], None]) -> None:
+        """Have ``call`` called, with the time, when the physics comes to the first tick of 10 ms from ``stamp_ns`` on.
+
+        It may change model and data, and ask to be called again. A reset forgets it.
+        """
+        self._agenda.append((stamp_ns, call))
 
     def retexture(self) -> None:
         """Draw from now on with the textures that ``model.tex_data`` holds now."""
@@ -258,8 +266,8 @@ class Twin:
     def _parts(self) -> tuple[list[Shape], np.ndarray]:
         return make_shapes(self.model)
 
-    def _advance(self, until_ns: int | None = None) -> None:
-        left = ((self._clock.now_ns() if until_ns is None else until_ns) - self._time_ns) // SUBSTEP_NS
+    def _advance(self) -> None:
+        left = (self._clock.now_ns() - self._time_ns) // SUBSTEP_NS
         self._time_ns += left * SUBSTEP_NS
         tick_ns = self._time_ns - left * SUBSTEP_NS
         while left > 0:
@@ -278,6 +286,11 @@ class Twin:
         self._best = max(self._best, float(progress()))
 
     def _tick(self, now_ns: int) -> None:
+        if self._agenda:
+            due = [call for stamp_ns, call in self._agenda if stamp_ns <= now_ns]
+            self._agenda = [item for item in self._agenda if item[0] > now_ns]
+            for call in due:
+                call(now_ns)
         braked = getattr(self._task, "braked", bool)()
         while self._waiting and self._waiting[0][0] <= now_ns:
             due = self._waiting.pop(0)[1]
