@@ -7,14 +7,21 @@ from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
 from sim_envs.avoid_expert import AvoidExpert
 from sim_envs.lift_expert import LiftExpert
+from sim_envs.memory_expert import MemoryExpert
 from sim_envs.pusht_expert import PushTExpert
 from sim_envs.tasks import canonical
 
-EXPERTS: dict[str, Callable[[], Agent]] = {"lift": LiftExpert, "pusht": PushTExpert, "avoid": AvoidExpert}
+EXPERTS: dict[str, Callable[[], Agent]] = {
+    "lift": LiftExpert,
+    "pusht": PushTExpert,
+    "avoid": AvoidExpert,
+    "memory": MemoryExpert,
+}
 NEEDS: dict[str, tuple[str, ...]] = {
     "lift": ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat"),
     "pusht": ("tool_pos", "block"),
     "avoid": ("tool_pos",),
+    "memory": ("tool_pos", "cue", "go"),
 }
 
 

@@ -4,9 +4,10 @@ from robopolicy.errors import UnknownTask
 from robopolicy.interfaces import Task
 from sim_envs.avoid import Avoid
 from sim_envs.lift import Lift
+from sim_envs.memory import Memory
 from sim_envs.pusht import PushT
 
-TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT, "avoid": Avoid}
+TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT, "avoid": Avoid, "memory": Memory}
 ALIASES = {"push_t": "pusht"}
 
 

@@ -14,8 +14,9 @@ from sim_envs.tasks import TASKS, make_task
 from sim_envs.worlds import make_world
 
 # What stands still in an expert's episode, and why.
-STILL = {"pusht": {"gripper"}, "avoid": {"gripper"}}  # the fingers hold a stick
-SEEDS = {"lift": 6, "pusht": 2, "avoid": 4}
+STILL = {"pusht": {"gripper"}, "avoid": {"gripper"}, "memory": {"gripper"}}  # the fingers hold a stick
+ALIKE = {"memory": {"cue", "go"}}  # may be the same at two starts
+SEEDS = {"lift": 6, "pusht": 2, "avoid": 4, "memory": 4}
 
 
 class Watch:
@@ -83,7 +84,7 @@ def test_same_seed_same_episode_to_the_bit(name):
         for key, value in first[0].observation.state.items()
         if np.array_equal(value, other[0].observation.state[key])
     ]
-    assert set(same) <= {"gripper", "dq"}
+    assert set(same) <= {"gripper", "dq"} | ALIKE.get(name, set())
 
 
 @pytest.mark.parametrize("name", TASKS)
