@@ -1,0 +1,106 @@
+"""A suite becomes episodes that can be run: every name is checked before the first of them is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import CheckpointError, UnknownName
+from robopolicy.evaluation.rollouts import Options
+from robopolicy.evaluation.suite import Cell, Entrant, Item, Suite, identity_of, items_of, parsed
+from robopolicy.evaluation.sweep import Facts, Recipe, git_sha
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite, ready to run."""
+
+    suite: Suite
+    items: list[Item]
+    recipes: dict[Cell, Recipe]
+    facts: Facts
+
+
+def plan(suite: Suite, device: str = "cpu") -> Plan:
+    """Check that all that a suite names exists and fits together; return what to run.
+
+    Raises:
+        CheckpointError: if a checkpoint is none; lists those beside it.
+        UnknownName: if a world or an axis of perturbation does not exist; lists those that do.
+        SpecMismatch: if a checkpoint does not fit a world; both sides printed.
+        UsageError: if the world cannot be disturbed in this way.
+    """
+    from robopolicy.cli.worlds import make_safety
+    from robopolicy.evaluation.report import versions
+
+    options = Options(max_steps=suite.max_steps, disturb_at=suite.disturb_at)
+    subjects = {(name, world): _subject(entrant, world, device) for name, entrant in suite.checkpoints.items()
+                for world in suite.worlds}  # fmt: skip
+    for world in suite.worlds:
+        check_axes(world, suite.perturbations)
+    policies = {names: subject.identity for names, subject in subjects.items()}
+    items = items_of(suite, policies, repr(options))
+    recipes = {
+        cell: Recipe(
+            partial(make_perturbed, subjects[cell.checkpoint, cell.world].make_world, cell.perturbations),
+            subjects[cell.checkpoint, cell.world].make_agent,
+            make_safety,
+            options,
+            _draws(suite.checkpoints[cell.checkpoint]),
+            identity_of(policies[cell.checkpoint, cell.world], cell.world, cell.perturbations, -1, repr(options))[:16],
+        )
+        for cell in suite.cells()
+    }
+    shas = {name: (entrant.folder, subjects[name, suite.worlds[0]].sha) for name, entrant in suite.checkpoints.items()}
+    return Plan(suite, items, recipes, Facts(shas, versions(("robopolicy", "torch", "mujoco", "numpy")), git_sha()))
+
+
+def make_perturbed(make_world: Any, perturbations: Sequence[str], clock: Any) -> Any:
+    """Return a world that lives by ``clock``, perturbed; picklable under `functools.partial`."""
+    world = make_world(clock)
+    if not perturbations:
+        return world
+    from sim_envs.perturbations import Perturbation, perturb
+
+    return perturb(world, [Perturbation(*parsed(perturbation)) for perturbation in perturbations])
+
+
+def check_axes(world: str, conditions: Sequence[Sequence[str]]) -> None:
+    """Raise UnknownName if a world lacks an axis of perturbation; it lists those that it has."""
+    wanted = {parsed(perturbation)[0] for condition in conditions for perturbation in condition}
+    if not wanted:
+        return
+    from sim_envs.perturbations import axes_of
+
+    from robopolicy.cli.worlds import make_world
+    from robopolicy.clock import SimClock
+
+    made = make_world(world, SimClock())
+    try:
+        axes = axes_of(made)
+    finally:
+        made.close()
+    for axis in sorted(wanted - set(axes)):
+        raise UnknownName(f"perturbation of {world}", axis, axes)
+
+
+def _subject(entrant: Entrant, world: str, device: str) -> Any:
+    from robopolicy.cli.evaluate import Subject
+    from robopolicy.cli.running import Choice
+
+    folder = Path(entrant.folder)
+    if not folder.is_dir():
+        beside = folder.parent if folder.parent.is_dir() else Path()
+        known = sorted(path.parent.name for path in beside.glob("*/spec.json"))
+        raise CheckpointError(f"no checkpoint {folder}; in {beside}/ there are: {', '.join(known) or '(none)'}")
+    monitor = None if entrant.monitor is None else Path(entrant.monitor)
+    return Subject.of(
+        folder, world, monitor, entrant.candidates, device, Choice(entrant.solver, entrant.solver_steps)
+    )  # fmt: skip
+
+
+def _draws(entrant: Entrant) -> bool:
+    from robopolicy.training.checkpoint import read_spec
+
+    return bool(read_spec(entrant.folder).cameras)
