@@ -6,19 +6,26 @@ from robopolicy.errors import SpecMismatch, UnknownTask
 from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
 from sim_envs.avoid_expert import AvoidExpert
+from sim_envs.drawer_expert import DrawerExpert
 from sim_envs.lift_expert import LiftExpert
 from sim_envs.memory_expert import MemoryExpert
 from sim_envs.pusht_expert import PushTExpert
+from sim_envs.stack_expert import StackExpert
 from sim_envs.tasks import canonical
 
 EXPERTS: dict[str, Callable[[], Agent]] = {
     "lift": LiftExpert,
+    "stack": StackExpert,
+    "drawer": DrawerExpert,
     "pusht": PushTExpert,
     "avoid": AvoidExpert,
     "memory": MemoryExpert,
 }
+HAND = ("tool_pos", "tool_quat", "gripper")
 NEEDS: dict[str, tuple[str, ...]] = {
-    "lift": ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat"),
+    "lift": (*HAND, "cube_pos", "cube_quat"),
+    "stack": (*HAND, "red_pos", "red_quat", "blue_pos", "blue_quat"),
+    "drawer": (*HAND, "chest", "left_handle", "right_handle"),
     "pusht": ("tool_pos", "block"),
     "avoid": ("tool_pos",),
     "memory": ("tool_pos", "cue", "go"),

@@ -3,11 +3,20 @@
 from robopolicy.errors import UnknownTask
 from robopolicy.interfaces import Task
 from sim_envs.avoid import Avoid
+from sim_envs.drawer import Drawer
 from sim_envs.lift import Lift
 from sim_envs.memory import Memory
 from sim_envs.pusht import PushT
+from sim_envs.stack import Stack
 
-TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT, "avoid": Avoid, "memory": Memory}
+TASKS: dict[str, type] = {
+    "lift": Lift,
+    "stack": Stack,
+    "drawer": Drawer,
+    "pusht": PushT,
+    "avoid": Avoid,
+    "memory": Memory,
+}
 ALIASES = {"push_t": "pusht"}
 
 
