@@ -126,7 +126,9 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (slash and index.strip().isdecimal() and of.strip().isdecimal() and int(of) > 0):
         raise UsageError(f"--shard {text!r}: want I/N, such as 0/8 for the first of eight")
     if int(index) >= int(of):
-        raise UsageError(f"--shard {text}: the shards of {int(of)} are 0 to {int(of) - 1} (sbatch --array=0-{int(of) - 1})")
+        raise UsageError(
+            f"--shard {text}: the shards of {int(of)} are 0 to {int(of) - 1} (sbatch --array=0-{int(of) - 1})"
+        )
     return int(index), int(of)
 
 
@@ -169,9 +171,7 @@ def make_suite(data: Any, beside: Path = Path()) -> Suite:
     if len(set(worlds)) < len(worlds):
         raise ContractError("worlds names one twice")
     seeds = parse_seeds(file["seeds"])
-    return Suite(
-        checkpoints, worlds, tuple(seeds), _conditions(file), file.get("max_steps"), file.get("disturb_at")
-    )
+    return Suite(checkpoints, worlds, tuple(seeds), _conditions(file), file.get("max_steps"), file.get("disturb_at"))
 
 
 def _listed(value: Any) -> list[Any]:
