@@ -1,4 +1,4 @@
-"""A real Ray cluster of raylets on this machine, as a program: prints its address and the raylets' pids, ends with stdin."""
+"""A real Ray cluster of raylets on this machine, as a program: prints its address and their pids, ends with stdin."""
 
 import json
 import os

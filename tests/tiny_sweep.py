@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes
 import tiny_worlds as tiny
 
 from robopolicy.evaluation.rollouts import Options
-from robopolicy.evaluation.suite import Cell, Suite, identity_of, items_of, shard_of
+from robopolicy.evaluation.suite import Suite, identity_of, items_of, shard_of
 from robopolicy.evaluation.sweep import Facts, Processes, Recipe, sweep
 from robopolicy.evaluation.sweep_table import VARYING
 from robopolicy.evaluation.workers import Patience
@@ -60,8 +60,14 @@ class Slowly:
         return world
 
 
-def make_world(kind, perturbations, clock):
-    return kind(clock)
+class RaisingBench:
+    """A runner that can run nothing."""
+
+    def prepare(self, item):
+        raise ValueError("no")
+
+    def close(self):
+        pass
 
 
 def suite(n, perturbations=((), ("camera:0.5",))):
@@ -117,5 +123,3 @@ def main():
 
 if __name__ == "__main__":
     main()
-
-__all__ = ["Cell", "main"]
