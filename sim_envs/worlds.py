@@ -37,8 +37,9 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = Non
         return GymnasiumEnv(which, clock, cameras=cameras, rate_hz=rate_hz)
     if kind == "planar" and which:
         from sim_envs.planar_push import PlanarPushT
+        from sim_envs.tasks import canonical
 
-        if which != "pusht":
+        if canonical(which) != "pusht":
             raise UnknownTask("planar task", which, ["pusht"])
         return PlanarPushT(clock, cameras=cameras, rate_hz=rate_hz)
     raise UnknownName("world", name, KINDS)
