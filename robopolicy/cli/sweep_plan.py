@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robopolicy.errors import CheckpointError, UnknownName
+from robopolicy.errors import CheckpointError, UsageError
 from robopolicy.evaluation.rollouts import Options
-from robopolicy.evaluation.suite import Cell, Entrant, Item, Suite, identity_of, items_of, parsed
+from robopolicy.evaluation.suite import Cell, Entrant, Item, Suite, identity_of, items_of
 from robopolicy.evaluation.sweep import Facts, Recipe, git_sha
 
 
@@ -27,9 +27,9 @@ def plan(suite: Suite, device: str = "cpu") -> Plan:
 
     Raises:
         CheckpointError: if a checkpoint is none; lists those beside it.
-        UnknownName: if a world or an axis of perturbation does not exist; lists those that do.
+        UnknownName: if a world does not exist; lists those that do.
         SpecMismatch: if a checkpoint does not fit a world; both sides printed.
-        UsageError: if the world cannot be disturbed in this way.
+        UsageError: if there is no such perturbation, or a world cannot have it; lists those there are.
     """
     from robopolicy.cli.worlds import make_safety
     from robopolicy.evaluation.report import versions
@@ -38,7 +38,7 @@ def plan(suite: Suite, device: str = "cpu") -> Plan:
     subjects = {(name, world): _subject(entrant, world, device) for name, entrant in suite.checkpoints.items()
                 for world in suite.worlds}  # fmt: skip
     for world in suite.worlds:
-        check_axes(world, suite.perturbations)
+        check_perturbations(world, suite.perturbations)
     policies = {names: subject.identity for names, subject in subjects.items()}
     items = items_of(suite, policies, repr(options))
     recipes = {
@@ -61,28 +61,30 @@ def make_perturbed(make_world: Any, perturbations: Sequence[str], clock: Any) ->
     world = make_world(clock)
     if not perturbations:
         return world
-    from sim_envs.perturbations import Perturbation, perturb
+    from sim_envs.perturbations import perturb
 
-    return perturb(world, [Perturbation(*parsed(perturbation)) for perturbation in perturbations])
+    return perturb(world, perturbations)
 
 
-def check_axes(world: str, conditions: Sequence[Sequence[str]]) -> None:
-    """Raise UnknownName if a world lacks an axis of perturbation; it lists those that it has."""
-    wanted = {parsed(perturbation)[0] for condition in conditions for perturbation in condition}
-    if not wanted:
-        return
-    from sim_envs.perturbations import axes_of
-
+def check_perturbations(world: str, conditions: Sequence[Sequence[str]]) -> None:
+    """Raise UsageError if there is no such perturbation, or ``world`` cannot have it; it lists those there are."""
     from robopolicy.cli.worlds import make_world
     from robopolicy.clock import SimClock
+    from sim_envs.perturbations import Perturbation, perturb
 
+    if not any(conditions):
+        return
+    for condition in conditions:
+        for perturbation in condition:
+            Perturbation.parse(perturbation)
     made = make_world(world, SimClock())
     try:
-        axes = axes_of(made)
+        for condition in conditions:
+            perturb(made, condition)
+    except UsageError as error:
+        raise UsageError(f"{world}: {error}") from error
     finally:
         made.close()
-    for axis in sorted(wanted - set(axes)):
-        raise UnknownName(f"perturbation of {world}", axis, axes)
 
 
 def _subject(entrant: Entrant, world: str, device: str) -> Any:

@@ -64,17 +64,21 @@ def write_report(
         page.promise(monitor),
         page.again(facts),
     ]
+    path = out / "report.html"
+    path.write_text(document(title, sections))
+    return path
+
+
+def document(title: str, sections: Sequence[str]) -> str:
+    """Return a page of its own: the sections that are not empty, in this report's style."""
     css = Path(__file__).with_name("report.css").read_text()
-    html = (
+    return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><main>"
         + "\n".join(section for section in sections if section)
         + "</main></body></html>\n"
     )
-    path = out / "report.html"
-    path.write_text(html)
-    return path
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> str:
