@@ -53,8 +53,9 @@ class Perturbation:
         except UnknownName as error:
             raise UsageError(str(error)) from error
         except ValueError as error:
-            why = str(error) if isinstance(error, ContractError) else f"{text!r}"
-            raise UsageError(f"perturbation {why}; want AXIS:SEVERITY, such as camera:0.5") from error
+            if isinstance(error, ContractError):
+                raise UsageError(f"perturbation {error}") from error
+            raise UsageError(f"perturbation {text!r}: want AXIS:SEVERITY, such as camera:0.5") from error
 
     def __str__(self) -> str:
         return f"{self.axis}:{self.severity:g}"
@@ -78,7 +79,7 @@ def canonical(perturbations: Iterable[Perturbation]) -> tuple[Perturbation, ...]
     perturbations = tuple(perturbations)
     names = [one.axis for one in perturbations]
     if twice := [name for name in AXES if names.count(name) > 1]:
-        raise UsageError(f"perturbation {twice[0]} comes twice; give it one severity")
+        raise UsageError(f"perturbation {twice[0]} comes twice: give it one severity")
     order = list(AXES)
     return tuple(sorted((one for one in perturbations if one.severity > 0), key=lambda one: order.index(one.axis)))
 

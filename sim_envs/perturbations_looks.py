@@ -115,7 +115,7 @@ def _direction(rng: np.random.Generator) -> np.ndarray:
 
 
 def _lacks_cameras(world: Any) -> str:
-    return "" if is_twin(world) else "no scene of ours to change"
+    return "" if is_twin(world) else "no scene that can be changed"
 
 
 AXES = {

@@ -11,14 +11,21 @@ from typing import Any
 from robopolicy.cli.running import AS_SAVED, Running
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import UnknownName, UsageError
-from robopolicy.interfaces import Agent, Clock, Robot, Safety
+from robopolicy.interfaces import Agent, Clock, Environment, Robot, Safety
 from robopolicy.spec import PolicySpec
 
 CAMERA_HZ = 30.0  # at most, of a twin in front of a robot
 WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, or your own as package.module:Class"
 
 
-def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (), rate_hz: float | None = None) -> Any:
+def make_world(
+    name: str,
+    clock: Clock,
+    *,
+    cameras: tuple[str, ...] | None = (),
+    rate_hz: float | None = None,
+    perturbations: Sequence[str] = (),
+) -> Any:
     """Return the simulated robot called ``name``; picklable under `functools.partial`, for worker processes.
 
     Args:
@@ -26,11 +33,14 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (),
         clock: the world lives by it.
         cameras: what it renders into observations; None is all of them.
         rate_hz: steps a second of a simulated world; None is its own rate.
+        perturbations: in force from its next reset on, each as AXIS:SEVERITY.
 
     Raises:
         UnknownName: naming what is valid.
-        UsageError: if a robot of your own has another rate.
+        UsageError: if a robot of your own has another rate, or a world cannot be perturbed so.
     """
+    if perturbations:
+        return _perturbed(make_world(name, clock, cameras=cameras, rate_hz=rate_hz), name, perturbations)
     if name.partition(":")[0] in ("twin", "gymnasium", "planar"):
         from sim_envs.worlds import make_world as make_simulated
 
@@ -83,6 +93,18 @@ def make_robot(
         raise (
             UsageError(f"{error}, ros:FILE.yaml, twin-first:TASK:ROBOT, mock") if WORLDS in str(error) else error
         ) from None
+
+
+def _perturbed(world: Any, name: str, perturbations: Sequence[str]) -> Any:
+    from sim_envs.perturbations import perturb
+
+    try:
+        if not isinstance(world, Environment):
+            raise UsageError(f"robot {name} is no simulation: nothing can be perturbed ({', '.join(perturbations)})")
+        return perturb(world, perturbations)
+    except BaseException:
+        world.close()
+        raise
 
 
 def _twin_first(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str, ...] | None, **real: Any) -> Robot:
@@ -138,6 +160,7 @@ def make_agent(
     device: str = "cpu",
     check: Callable[[Any, int], None] | None = None,
     play: Callable[..., Agent] | None = None,
+    share: Callable[..., Any] | None = None,
 ) -> Agent:
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
@@ -149,17 +172,19 @@ def make_agent(
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
         check: told the policy and its candidates before anything else is done with them; may raise.
         play: makes an agent of (policy, candidates, generator), as `Timing.agent` does; None is `Chunked`.
+        share: gives the policy where several environments of a process use one (`robopolicy.evaluation.batched`).
     """
     import torch
 
     from robopolicy.agents import Chunked, Guarded
 
     running = checkpoint if isinstance(checkpoint, Running) else AS_SAVED.resolve(checkpoint)
-    policy = running.load(device)
     watch = None
     if monitor is not None:
         watch = running.load_monitor(monitor)
         candidates = candidates or watch.candidates
+    load = partial(running.load, device)
+    policy = load() if share is None else share((running.sha, device), load, candidates or 1)
 
     def generator(seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed)
@@ -188,9 +213,9 @@ def check_device(name: str) -> str:
     return name
 
 
-def world_factory(name: str, cameras: Sequence[str] = ()) -> partial:
+def world_factory(name: str, cameras: Sequence[str] = (), perturbations: Sequence[str] = ()) -> partial:
     """Return ``make_world`` for one name, to be called with a clock in another process."""
-    return partial(make_world, name, cameras=tuple(cameras))
+    return partial(make_world, name, cameras=tuple(cameras), perturbations=tuple(perturbations))
 
 
 def _import_robot(name: str) -> Any:

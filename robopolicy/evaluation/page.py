@@ -21,7 +21,8 @@ def failures_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def header(title: str, facts: Mapping[str, str], summary: Summary, outcomes: Sequence[Outcome]) -> str:
     """Return the title and the headline numbers."""
-    where = " · ".join(escape(str(facts[k])) for k in ("env", "seeds", "solver", "goal", "pace") if k in facts)
+    shown = ("env", "perturbations", "seeds", "solver", "goal", "pace")
+    where = " · ".join(escape(str(facts[k])) for k in shown if k in facts)
     steps = sorted(outcome.steps for outcome in outcomes if outcome.success)
     tiles = [
         _rate_tile("Success", summary.success, "episodes"),
