@@ -5,6 +5,7 @@ import numpy as np
 from robopolicy.rotations import matrix_to_rot6d
 from robopolicy.types import Command, Decision, Observation
 from sim_envs.avoid import FINISH_Y, POSTS, ROWS, Avoid
+from sim_envs.balanced import balanced
 from sim_envs.lift_expert import DOWN, shorten
 
 LEAD = 0.010  # m, how far ahead of the tool the command runs: 0.17 m/s
@@ -30,7 +31,7 @@ class AvoidExpert:
     def reset(self, seed: int = 0) -> None:
         """Start a new episode."""
         self._rng = np.random.default_rng(seed)
-        self.mode = drawn(seed)
+        self.mode = balanced(seed, Avoid.modes)
         gaps = [int(gap) for gap in self.mode.split("-")]
         self._lines = [middle(row, gap) + self._rng.uniform(-ASIDE, ASIDE) for row, gap in enumerate(gaps)]
         self._pace = self._rng.uniform(0.85, 1.0)
@@ -55,12 +56,6 @@ class AvoidExpert:
         if beside < FUNNEL or tool[1] > ROWS[row] - BEFORE / 2:
             return np.array([line if tool[1] < ROWS[row] else tool[0], ROWS[row] + BEFORE + 0.02])
         return np.array([line, max(ROWS[row] - BEFORE, tool[1])])
-
-
-def drawn(seed: int) -> str:
-    """Return the mode of a seed, of which 24 in a row, from a multiple of 24, draw each mode once."""
-    block, place = divmod(seed, len(Avoid.modes))
-    return Avoid.modes[int(np.random.default_rng((block, len(Avoid.modes))).permutation(len(Avoid.modes))[place])]
 
 
 def middle(row: int, gap: int) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from robopolicy.errors import SpecMismatch, UnknownTask
 from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
+from sim_envs.align_expert import AlignExpert
 from sim_envs.avoid_expert import AvoidExpert
 from sim_envs.drawer_expert import DrawerExpert
 from sim_envs.lift_expert import LiftExpert
@@ -19,6 +20,7 @@ EXPERTS: dict[str, Callable[[], Agent]] = {
     "drawer": DrawerExpert,
     "pusht": PushTExpert,
     "avoid": AvoidExpert,
+    "align": AlignExpert,
     "memory": MemoryExpert,
 }
 HAND = ("tool_pos", "tool_quat", "gripper")
@@ -28,6 +30,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "drawer": (*HAND, "chest", "left_handle", "right_handle"),
     "pusht": ("tool_pos", "block"),
     "avoid": ("tool_pos",),
+    "align": ("tool_pos", "frame", "target"),
     "memory": ("tool_pos", "cue", "go"),
 }
 

@@ -2,6 +2,7 @@
 
 from robopolicy.errors import UnknownTask
 from robopolicy.interfaces import Task
+from sim_envs.align import Align
 from sim_envs.avoid import Avoid
 from sim_envs.drawer import Drawer
 from sim_envs.lift import Lift
@@ -15,6 +16,7 @@ TASKS: dict[str, type] = {
     "drawer": Drawer,
     "pusht": PushT,
     "avoid": Avoid,
+    "align": Align,
     "memory": Memory,
 }
 ALIASES = {"push_t": "pusht"}

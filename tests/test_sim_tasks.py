@@ -13,10 +13,10 @@ from sim_envs.experts import make_expert
 from sim_envs.tasks import TASKS, make_task
 from sim_envs.worlds import make_world
 
-# What stands still in an expert's episode, and why.
-STILL = {"pusht": {"gripper"}, "avoid": {"gripper"}, "memory": {"gripper"}}  # the fingers hold a stick
+# What stands still in an expert's episode: fingers that hold a stick, and a goal.
+STILL = {"pusht": {"gripper"}, "avoid": {"gripper"}, "align": {"gripper", "target"}, "memory": {"gripper"}}
 ALIKE = {"memory": {"cue", "go"}}  # may be the same at two starts
-SEEDS = {"lift": 6, "pusht": 2, "avoid": 4, "memory": 4}
+SEEDS = {"lift": 6, "pusht": 2, "avoid": 4, "align": 2, "memory": 4}
 
 
 class Watch:
