@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from robopolicy.evaluation import page
+from robopolicy.evaluation import page, page_measures
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.statistics import Summary
 
@@ -59,6 +59,8 @@ def write_report(
         page.header(title, facts, summary, outcomes),
         page.deployed(deployed),
         page.films(outcomes, films, realtime="pace" in facts),
+        page_measures.failures(summary.causes, len(outcomes)),
+        page_measures.modes(summary.entropy),
         page.scores(outcomes),
         page.table(outcomes),
         page.promise(monitor),
