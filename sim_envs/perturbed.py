@@ -33,11 +33,20 @@ class Perturbed:
 
     def reset(self, seed: int) -> None:
         """Put the world back to nominal, into the start that ``seed`` names, and perturb it."""
-        self._give_back()
+        self.restore()
         self._world.reset(seed)
         for name, (axis, severity) in self._active.items():
             rng = np.random.default_rng((seed, _number(name)))
             self._effects[name] = axis.begin(Start(self._world, severity, rng, self._altered))
+
+    def restore(self) -> None:
+        """Put the world's model back to nominal, bit for bit; what an episode did to its state, a reset undoes."""
+        self._effects = {}
+        if self._altered is None:
+            return
+        if self._altered.give_back():
+            self._world.retexture()
+        self._world.decorations = ()
 
     def describe(self) -> dict[str, str]:
         """Return what was drawn for this episode, in words, by axis."""
@@ -112,14 +121,6 @@ class Perturbed:
         if name.startswith("__") or "_world" not in self.__dict__:  # as copy and pickle ask before there is one
             raise AttributeError(name)
         return getattr(self._world, name)
-
-    def _give_back(self) -> None:
-        self._effects = {}
-        if self._altered is None:
-            return
-        if self._altered.give_back():
-            self._world.retexture()
-        self._world.decorations = ()
 
 
 def _number(name: str) -> int:

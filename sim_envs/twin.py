@@ -246,6 +246,10 @@ class Twin:
         fine = self._draw("view", 2 * height, 2 * width, shadows=True).astype(np.uint16)
         return (fine.reshape(height, 2, width, 2, 3).sum(axis=(1, 3)) // 4).astype(np.uint8)
 
+    def draw(self, camera: str, height: int, width: int) -> np.ndarray:
+        """Return what any camera of the model sees now, (height, width, 3) uint8 RGB."""
+        return self._draw(camera, height, width)
+
     def camera_calibration(self) -> dict[str, dict[str, Any]]:
         """Return ``{camera: {"K": 3x3, "T_base_cam": 4x4}}`` as lists, as the cameras stand now.
 
