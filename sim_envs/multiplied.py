@@ -10,6 +10,7 @@ from robopolicy.types import Command, Decision, Observation
 from sim_envs.segments import Demonstration, Frame, Segment, bridge, cut
 
 SPEED, TURN_SPEED = 0.15, 1.0  # m/s and rad/s between two segments
+ONWARD_S = 1.0
 REACH_M = 0.10  # m, of the tool from the object, within which the demonstrated way there is kept
 WANDER_DECAY = 0.2  # a step, of the noise
 CUBE = 4  # turns after which a cube looks the same
@@ -18,8 +19,9 @@ CUBE = 4  # turns after which a cube looks the same
 class Multiplied:
     """Plays, for each object in turn, what one of the demonstrations did about it, moved to where it is now.
 
-    In between it goes straight there. When it is through it holds the last command. Each episode's seed chooses the
-    demonstrations; a small slow noise is added to the positions.
+    In between it goes straight there. When it is through it goes on for a second as it last went, for a demonstration
+    ends at the very step of its success, which noise may put off. Each episode's seed chooses the demonstrations; a
+    small slow noise is added to the positions.
 
     Args:
         plans: the segments of each demonstration; those about the same objects in the same order may be recombined.
@@ -70,13 +72,22 @@ class Multiplied:
         last = _pose(observation) if self._last is None else self._last
         rows = segment.carried(observation.state, rot6d_to_matrix(last[3:9]))
         between = bridge(last, rows[0], step_m=SPEED / self._rate_hz, step_rad=TURN_SPEED / self._rate_hz)
-        return [*between, *rows]
+        return [*between, *rows] if self._left else [*between, *rows, *_onward(rows, round(ONWARD_S * self._rate_hz))]
 
 
 def _pose(observation: Observation) -> np.ndarray:
     rotation = quat_to_matrix(np.asarray(observation.state["tool_quat"], np.float64))
     grip = 1.0 if observation.state["gripper"][0] > 0.5 else 0.0
     return np.concatenate([observation.state["tool_pos"], matrix_to_rot6d(rotation), [grip]])
+
+
+def _onward(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` more poses that go on as the last few of ``rows`` (K, 10) did; they do not turn."""
+    steps = np.diff(rows[-4:, :3], axis=0)
+    onward = np.repeat(rows[-1:], count, axis=0)
+    if len(steps):
+        onward[:, :3] += np.arange(1, count + 1)[:, None] * steps.mean(axis=0)
+    return onward
 
 
 def _order(plan: Sequence[Segment]) -> tuple[str, ...]:
@@ -105,7 +116,7 @@ def _cut_lift(demonstration: Demonstration) -> list[Segment]:
 
 def _cut_stack(demonstration: Demonstration) -> list[Segment]:
     """Grasp and raise the cube that ends up higher, about itself; put it down, about the other."""
-    top, base = sorted(("red", "blue"), key=lambda name: -demonstration.state[f"{name}_pos"][-1][2])
+    top, base = sorted(("red", "blue"), key=lambda name: -demonstration.rows(f"{name}_pos")[-1][2])
     raised = _raised(demonstration, top, 0.03)
     return cut(demonstration, [_cube(top), _cube(base)], [raised, len(demonstration.commands)], reach_m=REACH_M)
 
@@ -133,7 +144,7 @@ def _raised(demonstration: Demonstration, name: str, height_m: float) -> int:
     Raises:
         ContractError: if it never is.
     """
-    heights = demonstration.state[f"{name}_pos"][:, 2]
+    heights = demonstration.rows(f"{name}_pos")[:, 2]
     low = np.flatnonzero(heights < heights[0] + height_m)
     step = int(low[-1]) + 1
     if step >= len(heights):

@@ -66,6 +66,12 @@ class Demonstration:
             if len(rows) != len(self.commands):
                 raise ContractError(f"{self.name}: {len(rows)} rows of {name} and {len(self.commands)} commands")
 
+    def rows(self, name: str) -> np.ndarray:
+        """Return a stream (T, D); ContractError lists those there are."""
+        if name not in self.state:
+            raise ContractError(f"{self.name} has no state {name}; it has {', '.join(self.state)}")
+        return self.state[name]
+
     def at(self, step: int) -> dict[str, np.ndarray]:
         """Return the state of one step."""
         return {name: rows[step] for name, rows in self.state.items()}
@@ -148,7 +154,7 @@ def cut(demonstration: Demonstration, frames: Sequence[Frame], ends: Sequence[in
     segments = []
     for frame, start, end in zip(frames, bounds, ends, strict=False):
         origins = np.stack([frame.at(demonstration.at(step))[:3, 3] for step in range(start, end)])
-        away = np.linalg.norm(demonstration.state["tool_pos"][start:end] - origins, axis=1) > reach_m
+        away = np.linalg.norm(demonstration.rows("tool_pos")[start:end] - origins, axis=1) > reach_m
         last = int(np.flatnonzero(away)[-1]) + 1 if away.any() else 0
         first = start + min(last, end - start - 1)
         pose = frame.at(demonstration.at(first))

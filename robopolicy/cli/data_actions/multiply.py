@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> None:
     if args.out.resolve() == args.path.resolve():
         raise UsageError(f"{args.out} would be multiplied into itself; name another dataset")
     few = Dataset(args.path)
+    if few.spec.action != TOOL_POSE:
+        raise SpecMismatch(f"{args.path} commands {few.spec.action.kind}; only tool_pose can be moved with an object")
     episodes = _chosen(few, args.source_episodes)
     task = args.task or _task_of(episodes)
     plans = _plans(few, episodes, task)
-    if few.spec.action != TOOL_POSE:
-        raise SpecMismatch(f"{args.path} commands {few.spec.action.kind}; only tool_pose can be moved with an object")
     cameras = tuple(few.spec.cameras) if args.cameras is None else tuple(args.cameras)
     scene = Scene(
         f"twin:{task}", partial(make_multiplied, plans, args.noise), cameras, few.spec.rate_hz,
@@ -97,9 +97,7 @@ def _chosen(few: Any, words: Sequence[str] | None) -> list[Any]:
     require_episodes(numbers, episodes, few.where)
     chosen = [episodes[number] for number in numbers if episodes[number].meta.success is True]
     if not chosen:
-        raise DatasetError(
-            f"{few.where}: none of the {len(numbers)} episodes is marked as a success; only those are multiplied"
-        )
+        raise DatasetError(f"{few.where}: of {len(numbers)} episodes none is marked as a success; only those are used")
     return chosen
 
 
