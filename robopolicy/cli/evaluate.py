@@ -133,8 +133,9 @@ def evaluate(
     options = Options(decisions=decisions, disturb_at=disturb_at, realtime=realtime)
     together = Together.of(checkpoint, envs, exact=exact, realtime=realtime)
     return roll_and_report(
-        subject, parse_seeds(seeds), out, options, jobs=jobs, together=together, videos=videos, label=label, deployed=deployed,
-        title=f"{checkpoint.name} in {env}", facts={"checkpoint": str(checkpoint), "env": env, "seeds": seeds},
+        subject, parse_seeds(seeds), out, options, jobs=jobs, together=together, videos=videos, label=label,
+        deployed=deployed, title=f"{checkpoint.name} in {env}",
+        facts={"checkpoint": str(checkpoint), "env": env, "seeds": seeds},
     )  # fmt: skip
 
 
@@ -156,6 +157,8 @@ def roll_and_report(
     from robopolicy.evaluation.report import write_report
     from robopolicy.evaluation.statistics import pace_words, summarise
 
+    if together.rows is not None:
+        facts = {**facts, "plans": f"in batches of {together.rows}"}
     outcomes = _roll(subject, seeds, out, options, jobs=jobs, together=together, label=label)
     summary, pace = summarise(outcomes), {"pace": pace_words(outcomes)} if options.realtime else {}
     films = _film(

@@ -11,9 +11,10 @@ from typing import Any
 
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import ContractError, LateCommand
+from robopolicy.evaluation.batched import Batched, Share
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_about, load_outcomes
 from robopolicy.evaluation.witness import Options, Witness
-from robopolicy.evaluation.workers import run_in_workers
+from robopolicy.evaluation.workers import Seeds, run_in_workers
 from robopolicy.interfaces import Agent, Safety
 from robopolicy.loop import run_episode
 from robopolicy.monitor.decisions import save_decisions
@@ -23,7 +24,7 @@ from robopolicy.types import EpisodeMeta
 __all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_about", "load_outcomes"]
 
 MakeWorld = Callable[[SimClock | WallClock], Any]  # a Robot that is an Environment too
-MakeAgent = Callable[[], Agent]
+MakeAgent = Callable[..., Agent]  # called without arguments, or with ``share`` where environments share a policy
 MakeSafety = Callable[[PolicySpec], Safety]
 PLAIN, FILMED = Options(), Options(video_every=2)
 
@@ -39,6 +40,7 @@ class Rollout:
         options: see there.
         out: folder of decisions and videos; None keeps none.
         identity: files lie in a subfolder of this name, so that another evaluation does not overwrite them.
+        share: passed on to ``make_agent``: where it takes a policy that others in this process use too.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class Rollout:
         options: Options = PLAIN,
         out: Path | None = None,
         identity: str = "",
+        *,
+        share: Share | None = None,
     ) -> None:
         self._clock = WallClock() if options.realtime else SimClock()
         self._world = make_world(self._clock)
-        self._agent = make_agent()
+        self._agent = make_agent() if share is None else make_agent(share=share)
         self._safety = make_safety(self._world.spec)
         if options.realtime:
             self._world.reset(0)
@@ -118,6 +122,8 @@ def evaluate(
     identity: str = "",
     about: Mapping[str, str] = MappingProxyType({}),
     options: Options = PLAIN,
+    envs: int = 1,
+    rows: int | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Run one episode a seed and return the outcomes in the order of ``seeds``.
@@ -138,18 +144,24 @@ def evaluate(
             for these; needed with ``out``.
         about: what ``load_about`` is to tell of this evaluation, such as the policy's sha.
         options: length, disturbance, what is kept.
+        envs: episodes at once in each worker, which share its policy; ``make_agent`` then takes ``share=``.
+        rows: plans of a batch, see `Batched`; ``envs`` and ``jobs`` change no bit of an episode, this does. None: each
+            plan is made alone, as a robot's.
         on_progress: called with each outcome, at once with those found in ``out``.
 
     Raises:
         EvaluationError: if the world or the agent cannot be built in a worker.
-        ContractError: if a seed comes twice, or ``out`` comes without ``identity``.
+        ContractError: if a seed comes twice, ``out`` comes without ``identity``, or plans are to be made together at
+            the pace of the wall clock.
     """
+    if options.realtime and (envs > 1 or rows is not None):
+        raise ContractError("evaluate: at the pace of the wall clock every policy plans alone; want envs 1, rows None")
     if len(set(seeds)) < len(seeds):
         raise ContractError("evaluate: a seed appears twice")
     if out is not None and not identity:
         raise ContractError("evaluate: out needs an identity, or outcomes of another policy could be taken for these")
     folder = Path(out) if out is not None else None
-    name = _identity(identity, options)
+    name = _identity(identity if rows is None else f"{identity}|plans by {rows}", options)
     log = OutcomeLog(folder, name) if folder is not None else None
     if log is not None:
         said = options.words()
@@ -158,8 +170,12 @@ def evaluate(
     outcomes = {seed: found[seed] for seed in seeds if seed in found and _has_files(found[seed], folder)}
     for outcome in outcomes.values():
         on_progress(outcome)
-    build = partial(Rollout, make_world, make_agent, make_safety, options, folder, name)
-    for outcome in run_in_workers(build, [seed for seed in seeds if seed not in outcomes], jobs=jobs):
+    build: Callable[[], Any] = partial(Rollout, make_world, make_agent, make_safety, options, folder, name)
+    together = envs > 1 or rows is not None
+    if together:
+        build = partial(Batched, partial(Seeds, build), envs, rows)
+    missing = [seed for seed in seeds if seed not in outcomes]
+    for outcome in run_in_workers(build, missing, jobs=jobs, envs=envs if together else None):
         outcomes[outcome.seed] = outcome
         if log is not None:
             log.append(outcome)
@@ -177,6 +193,8 @@ def film(
     identity: str,
     jobs: int = 2,
     options: Options = FILMED,
+    envs: int = 1,
+    rows: int | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[int, Outcome]:
     """Run ``seeds`` once more with the camera on: a video each, made only once; return the outcomes by seed.
@@ -195,6 +213,8 @@ def film(
         out=folder,
         identity=identity,
         options=replace(options, video_every=options.video_every or 2, realtime=False),
+        envs=envs,
+        rows=rows,
         on_progress=on_progress,
     )
     return {o.seed: replace(o, video=str(folder / o.video)) if o.video else o for o in outcomes}

@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,6 +20,7 @@ from robopolicy.evaluation.outcomes import Outcome
 
 # Read once, when numpy, torch or llvmpipe is loaded: two threads each in two workers on two cores spin, not work.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
+ENOUGH = "enough"  # in place of an item: there are no more
 
 
 class Runner(Protocol):
@@ -85,29 +86,51 @@ class Raised:
 
 
 @dataclass
+class _Held:
+    """An item that a worker has."""
+
+    item: Any
+    attempt: int
+    alone: bool  # to be run beside no other: the worker that had it died or hung, and had others too
+    deadline_s: float | None
+    building: bool = True
+
+
+@dataclass
 class _Worker:
     """The parent's side of one process."""
 
     process: Any
     pipe: Connection
-    item: Any = None  # what it is running
-    attempt: int = 0  # of that; 0: it runs nothing
-    building: bool = True
-    deadline_s: float | None = None
+    held: dict[int, _Held] = field(default_factory=dict)  # by ticket
+    tickets: int = 0
+    ended: bool = False  # by itself
+
+    @property
+    def deadline_s(self) -> float | None:
+        return min((held.deadline_s for held in self.held.values() if held.deadline_s is not None), default=None)
+
+    def has_room(self, alone: bool, envs: int) -> bool:
+        """Whether it may take one more item."""
+        return not self.held if alone or any(held.alone for held in self.held.values()) else len(self.held) < envs
 
 
-def run_in_workers(build: Callable[[], Runner], seeds: Sequence[int], *, jobs: int) -> Iterator[Outcome]:
+def run_in_workers(
+    build: Callable[[], Any], seeds: Sequence[int], *, jobs: int, envs: int | None = None
+) -> Iterator[Outcome]:
     """Yield one outcome a seed, in the order they finish.
 
     Args:
-        build: picklable; called once in each worker.
+        build: picklable; called once in each worker: makes a `Runner`, or where ``envs`` are given a `Batched` of
+            `Seeds`.
         seeds: one episode each.
         jobs: processes at a time.
+        envs: episodes at a time in each.
 
     Raises:
         EvaluationError: if ``build`` raises or its process dies.
     """
-    for result in run_items(partial(_Seeds, build), seeds, jobs=jobs):
+    for result in run_items(build if envs else partial(Seeds, build), seeds, jobs=jobs, envs=envs or 1):
         if isinstance(result.value, Lost):
             yield Outcome(result.item, error=f"the worker process died during this episode ({result.value.how})")
         elif isinstance(result.value, Raised):
@@ -116,11 +139,11 @@ def run_in_workers(build: Callable[[], Runner], seeds: Sequence[int], *, jobs: i
             yield result.value
 
 
-class _Seeds:
-    """A `Runner` as an `ItemRunner`."""
+class Seeds:
+    """A `Runner` as an `ItemRunner`; ``shared`` is passed on to what builds it."""
 
-    def __init__(self, build: Callable[[], Runner]) -> None:
-        self._runner = build()
+    def __init__(self, build: Callable[..., Runner], **shared: Any) -> None:
+        self._runner = build(**shared)
         self.run, self.close = self._runner.run, self._runner.close
 
     def prepare(self, item: Any) -> None:
@@ -128,56 +151,71 @@ class _Seeds:
 
 
 def run_items(
-    build: Callable[[], ItemRunner], items: Sequence[Any], *, jobs: int, patience: Patience = Patience()
+    build: Callable[[], Any],
+    items: Sequence[Any],
+    *,
+    jobs: int,
+    patience: Patience = Patience(),
+    envs: int = 1,
 ) -> Iterator[Result]:
     """Yield one result an item, in the order they finish; they are begun in the order given.
 
     An item whose worker dies is run again, first of all that wait, at most ``patience.retries`` times. One that hangs
-    is not: its time was given it. What it raises is its result.
+    is not: its time was given it. What it raises is its result. Where the worker had several items, nobody knows which
+    of them it was: each is run again by itself, and only then judged.
 
     Args:
-        build: picklable; called once in each worker.
+        build: picklable; called once in each worker: makes an `ItemRunner`, or a `Batched` of several.
         items: picklable.
         jobs: processes at a time.
         patience: see there.
+        envs: items at a time in each.
 
     Raises:
         EvaluationError: if ``build`` raises, or its process dies more often in a row than is had patience for.
     """
-    waiting = deque((item, 1) for item in items)
-    workers = [_start(build) for _ in range(min(max(jobs, 1), len(waiting)))]
+    waiting = deque((item, 1, False) for item in items)
+    jobs = min(max(jobs, 1), len(waiting))
+    envs = min(envs, -(-len(waiting) // max(jobs, 1)))  # so that every worker gets its share
+    workers = [_start(build) for _ in range(jobs)]
     stillborn = 0
     try:
         while workers:
             for worker in _stirring(workers):
                 told = _hear(worker)
                 if told is not None and told[0] == "began":
-                    worker.building, worker.deadline_s = False, _deadline(patience.episode_s)
+                    held = worker.held[told[1]]
+                    held.building, held.deadline_s = False, _deadline(patience.episode_s, held, envs)
                     continue
                 if told is not None and told[0] == "unbuildable":
                     raise EvaluationError(told[1])
                 if told is None:
                     workers.remove(worker)
                     lost = _bury(worker, patience)
-                    if worker.attempt == 0:
+                    if not worker.held:
                         stillborn += 1
                         if stillborn > patience.retries:
                             raise EvaluationError(
                                 f"a worker process died while it built the world and the agent ({lost.how})"
                             )
-                    elif worker.attempt <= patience.retries and not lost.hung:
-                        waiting.appendleft((worker.item, worker.attempt + 1))
-                    else:
-                        yield Result(worker.item, lost, worker.attempt)
+                    several = len(worker.held) > 1
+                    for held in reversed(worker.held.values()):
+                        if several:
+                            waiting.appendleft((held.item, held.attempt, True))
+                        elif held.attempt <= patience.retries and not lost.hung:
+                            waiting.appendleft((held.item, held.attempt + 1, held.alone))
+                        else:
+                            yield Result(held.item, lost, held.attempt)
                     if waiting:
                         workers.append(_start(build))
                     continue
                 stillborn = 0
                 if told[0] == "result":
-                    yield Result(worker.item, told[1], worker.attempt)
-                if waiting:
-                    _give(worker, *waiting.popleft(), patience)
-                else:
+                    held = worker.held.pop(told[1])
+                    yield Result(held.item, told[2], held.attempt)
+                while waiting and worker.has_room(waiting[0][2], envs):
+                    _give(worker, *waiting.popleft(), patience, envs)
+                if not worker.held:
                     workers.remove(worker)
                     _dismiss(worker)
     finally:
@@ -208,22 +246,24 @@ def _start(build: Callable[[], ItemRunner]) -> _Worker:
     return _Worker(process, pipe)
 
 
-def _give(worker: _Worker, item: Any, attempt: int, patience: Patience) -> None:
-    worker.item, worker.attempt, worker.building = item, attempt, True
-    worker.deadline_s = _deadline(patience.build_s)
+def _give(worker: _Worker, item: Any, attempt: int, alone: bool, patience: Patience, envs: int) -> None:
+    worker.tickets += 1
+    held = worker.held[worker.tickets] = _Held(item, attempt, alone, None)
+    held.deadline_s = _deadline(patience.build_s, held, envs)
     with suppress(OSError):  # it has just died: the next wait sees its end of file
-        worker.pipe.send(item)
+        worker.pipe.send((worker.tickets, item))
 
 
 def _dismiss(worker: _Worker) -> None:
     with suppress(OSError):
-        worker.pipe.send(_Enough())
+        worker.pipe.send(None)
     worker.process.join(timeout=10)
     worker.process.terminate()  # a world that does not close must not keep its process
 
 
-def _deadline(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
+def _deadline(seconds: float | None, held: _Held, envs: int) -> float | None:
+    """Return until when; one that shares its process with others goes on only when it is its turn."""
+    return None if seconds is None else time.monotonic() + seconds * (1 if held.alone else envs)
 
 
 def _stirring(workers: Sequence[_Worker]) -> list[_Worker]:
@@ -239,27 +279,28 @@ def _stirring(workers: Sequence[_Worker]) -> list[_Worker]:
     ]
 
 
-def _hear(worker: _Worker) -> tuple[str, Any] | None:
+def _hear(worker: _Worker) -> tuple[Any, ...] | None:
     """Return what a worker says; None if it is dead, or over its time without a word."""
     try:
         return worker.pipe.recv() if worker.pipe.poll() else None
     except (EOFError, OSError):
-        worker.deadline_s = None  # it did not hang
+        worker.ended = True
         return None
 
 
 def _bury(worker: _Worker, patience: Patience) -> Lost:
     """End what is left of a worker and say how it went."""
     worker.pipe.close()
-    if worker.deadline_s is not None:
+    building = all(held.building for held in worker.held.values())
+    if not worker.ended:
         worker.process.kill()
         worker.process.join()
-        limit, what = (patience.build_s, "was built") if worker.building else (patience.episode_s, "ran")
-        return Lost(f"{what} for more than {limit:g} s", hung=True, building=worker.building)
+        limit, what = (patience.build_s, "was built") if building else (patience.episode_s, "ran")
+        return Lost(f"{what} for more than {limit:g} s", hung=True, building=building)
     worker.process.join()
     code = worker.process.exitcode
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    return Lost(how, building=worker.building)
+    return Lost(how, building=building)
 
 
 @contextmanager
@@ -276,12 +317,7 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-@dataclass(frozen=True)
-class _Enough:
-    """Told to a worker in place of an item: there are no more."""
-
-
-def _work(build: Callable[[], ItemRunner], pipe: Connection) -> None:
+def _work(build: Callable[[], Any], pipe: Connection) -> None:
     """The child's side: build once, then a result for each item until there is none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -291,16 +327,21 @@ def _work(build: Callable[[], ItemRunner], pipe: Connection) -> None:
         except Exception as error:  # told to the parent, which raises
             pipe.send(("unbuildable", describe_error(error)))
             return
-        pipe.send(("ready", None))
-        while not isinstance(item := _next(pipe), _Enough):
-            pipe.send(("result", _run(runner, item, pipe)))
+        pipe.send(("ready",))
+        take, tell = partial(_take, pipe), partial(_tell, pipe)
+        if hasattr(runner, "serve"):
+            runner.serve(take, tell)
+        else:
+            while (order := take(True)) is not ENOUGH:
+                ticket, item = order
+                tell(ticket, "result", _run(runner, item, partial(tell, ticket, "began", None)))
         runner.close()
 
 
-def _run(runner: ItemRunner, item: Any, pipe: Connection) -> Any:
+def _run(runner: ItemRunner, item: Any, began: Callable[[], None]) -> Any:
     try:
         runner.prepare(item)
-        pipe.send(("began", None))
+        began()
         return runner.run(item)
     except Exception as error:  # one episode's error is one episode's outcome
         return Raised(describe_error(error))
@@ -314,9 +355,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _next(pipe: Any) -> Any:
-    """The next item; `_Enough` when there is no more, or nobody to ask."""
+def _take(pipe: Any, wait: bool) -> Any:
+    """Return (ticket, item); `ENOUGH` when there are no more, or nobody to ask; None if not one to ``wait`` for."""
+    if not wait and not pipe.poll():
+        return None
     try:
-        return pipe.recv()
+        return pipe.recv() or ENOUGH
     except EOFError:  # the parent was killed
-        return _Enough()
+        return ENOUGH
+
+
+def _tell(pipe: Any, ticket: int, what: str, content: Any) -> None:
+    pipe.send((what, ticket, content))

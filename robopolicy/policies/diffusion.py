@@ -1,5 +1,6 @@
 """A diffusion policy: chunks of actions denoised under the newest observations (Chi et al., 2023)."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -285,6 +286,12 @@ class DiffusionPolicy(nn.Module):
             return self.sample(cond, noise, running, delay)
         place = next(self.net.parameters()).data_ptr(), self.action.center.data_ptr()
         return self._graphs.run(self.sample, cond, noise, (self.config, place))
+
+    def beside(self) -> "DiffusionPolicy":
+        """Return this policy once more, weights and all shared but what it remembers of an episode."""
+        other = copy.copy(self)
+        other._seen, other._goal_seen = FrameMemory(), FrameMemory()
+        return other
 
     def stats(self) -> dict[str, Any]:
         """Return the statistics of every normaliser, for people to read."""
