@@ -11,7 +11,9 @@ from sim_envs.rendering import Decoration
 
 CAMERA_M, CAMERA_ON_HAND_M, CAMERA_RAD = 0.08, 0.02, np.radians(8)
 FOR_PEOPLE = "view"  # the camera of videos; it stays
-LIGHT, TINT, TURN_RAD = 2.5, 0.3, np.radians(90)  # factor of brightness, of each colour +-, lights about the vertical
+# Divisor of brightness; part of a colour that is missing; lights about the vertical. Only darker: the table is lit so
+# that more light would show nowhere.
+LIGHT, TINT, TURN_RAD = 2.5, 0.3, np.radians(90)
 DISTRACTORS = 8
 NEAR, FAR = (0.26, 0.18), (0.74, 0.36)  # m, x and |y| on the table between which distractors stand: beside the work
 KINDS = ("box", "cylinder", "sphere")
@@ -37,10 +39,10 @@ def move_cameras(start: Start) -> Effect:
 
 
 def relight(start: Start) -> Effect:
-    """Make the light brighter or darker, tint it, and let it come from another side."""
+    """Make the light darker, tint it, and let it come from another side."""
     model, severity = start.model, start.severity
-    factor = LIGHT ** (start.sign() * severity)
-    tint = 1 + TINT * severity * start.rng.uniform(-1, 1, 3)
+    factor = LIGHT**-severity
+    tint = 1 - TINT * severity * start.rng.permutation([0.0, 0.5, 1.0])
     turn = start.sign() * TURN_RAD * severity
     for name in ("light_diffuse", "light_ambient", "light_specular"):
         start.take(name)[:] *= (factor * tint).astype(np.float32)
@@ -70,13 +72,15 @@ def retexture(start: Start) -> Effect:
 
 def add_distractors(start: Start) -> Effect:
     """Let things stand about that are only drawn: nothing touches them, no state tells of them."""
-    drawn = [_distractor(start.rng) for _ in range(DISTRACTORS)]
+    places = start.rng.permutation(DISTRACTORS)
+    drawn = [_distractor(start.rng, int(place)) for place in places]
     count = int(np.ceil(DISTRACTORS * start.severity))
     start.world.decorations = tuple(drawn[:count])
     return Effect(f"{count} things beside the work, drawn only")
 
 
-def _distractor(rng: np.random.Generator) -> Decoration:
+def _distractor(rng: np.random.Generator, place: int) -> Decoration:
+    """Draw a thing in one of the fields, four on either side of the work."""
     kind = str(rng.choice(KINDS))
     radius, height = rng.uniform(0.015, 0.035), rng.uniform(0.015, 0.06)
     half = {
@@ -84,8 +88,9 @@ def _distractor(rng: np.random.Generator) -> Decoration:
         "cylinder": (radius, radius, height),
         "sphere": (radius, radius, radius),
     }[kind]
-    x, y = rng.uniform(NEAR, FAR)
-    side = rng.choice([-1.0, 1.0])
+    (near_x, near_y), (far_x, far_y), side = NEAR, FAR, 1.0 if place % 2 else -1.0
+    x = near_x + (far_x - near_x) * (place // 2 + rng.uniform(0.25, 0.75)) / (DISTRACTORS // 2)
+    y = rng.uniform(near_y, far_y)
     red, green, blue = rng.uniform(0.05, 0.95, 3)
     return Decoration(
         kind, (float(x), float(side * y), half[2]), half, (float(red), float(green), float(blue)),
@@ -121,7 +126,7 @@ def _lacks_cameras(world: Any) -> str:
 AXES = {
     "camera": Axis("each camera stands 8 cm away (on the hand 2 cm), turned by 8 deg", _lacks_cameras, move_cameras),
     "lighting": Axis(
-        "light 2.5 times as bright or as dark, each colour within 30 %, from 90 deg aside", _lacks_cameras, relight
+        "40 % of the light, one colour a further 15 % and one 30 % less, from 90 deg aside", _lacks_cameras, relight
     ),
     "texture": Axis("table, floor and sky have other textures altogether", _lacks_cameras, retexture),
     "distractors": Axis("8 things stand beside the work; nothing touches them", _lacks_cameras, add_distractors),

@@ -12,7 +12,8 @@ SIZE = 0.3  # of the object's size
 MASS, FRICTION = 5.0, 4.0  # factors
 GOAL_M, GOAL_RAD = 0.08, np.radians(30)
 REACH_M = (0.28, 0.76)  # from the arm's foot: an object is not put out of this
-TRIES = 16  # directions drawn for an object that would hit another
+TRIES = 16  # directions drawn, of which the first is taken in which nothing is hit and the task not done at once
+DEEP_M = 0.001  # geoms that lie so deep in each other have hit
 
 
 def shift_objects(start: Start) -> Effect:
@@ -61,12 +62,21 @@ def grease(start: Start) -> Effect:
 
 def shift_goal(start: Start) -> Effect:
     """Put the task's goal elsewhere."""
-    way = start.rng.uniform(-np.pi, np.pi)
-    turn = start.sign() * GOAL_RAD * start.severity
-    size = GOAL_M * start.severity
-    start.world._task.move_goal(np.array([size * np.cos(way), size * np.sin(way), turn]))
+    ways = start.rng.uniform(-np.pi, np.pi, TRIES)
+    turns = start.rng.choice([-1.0, 1.0], TRIES) * GOAL_RAD * start.severity
+    size, move = GOAL_M * start.severity, start.world._task.move_goal
+    for name in ("body_pos", "body_quat"):
+        start.take(name)  # a goal may be a fixed body
+    told, depth = "goal has no room to move and stays", _depth(start)
+    for way, turn in zip(ways, turns, strict=True):
+        gap = np.array([size * np.cos(way), size * np.sin(way), turn])
+        move(gap)
+        if _depth(start) < max(depth, DEEP_M) and not start.world.success():
+            told = f"goal {_told(size, way, turn)}"
+            break
+        move(-gap)
     mujoco.mj_forward(start.model, start.data)
-    return Effect(f"goal {_told(size, way, turn)}")
+    return Effect(told)
 
 
 def _placeable(model: mujoco.MjModel) -> list[int]:
@@ -87,7 +97,7 @@ def _shift(start: Start, body: int, ways: np.ndarray, turns: np.ndarray) -> str:
         place[:2] = before[0][:2] + size * np.array([np.cos(way), np.sin(way)])
         mujoco.mju_mulQuat(quat, np.array([np.cos(turn / 2), 0, 0, np.sin(turn / 2)]), before[1])
         reached = REACH_M[0] < np.hypot(*place[:2]) < REACH_M[1]
-        if reached and _touching(model, data, body) <= obstacles:
+        if reached and _touching(model, data, body) <= obstacles and not start.world.success():
             return f"{name} {_told(size, way, turn)}"
     place[:], quat[:] = before
     return f"{name} has no room to move and stays"
@@ -115,6 +125,12 @@ def _touching(model: mujoco.MjModel, data: mujoco.MjData, body: int) -> set[int]
     ours = mine[:, 0] != mine[:, 1]
     others = np.where(mine[ours, 0], pairs[ours, 1], pairs[ours, 0])
     return {int(other) for other in others if other != 0}
+
+
+def _depth(start: Start) -> float:
+    """Return how deep (m) any two geoms lie in each other as all stands now."""
+    mujoco.mj_fwdPosition(start.model, start.data)
+    return float(max(-start.data.contact.dist.min(initial=0.0), 0.0))
 
 
 def _scale(start: Start, body: int, factor: float) -> None:

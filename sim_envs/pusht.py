@@ -28,6 +28,7 @@ class PushT:
     instruction = "push the T onto its mark"
     max_steps = 400
     stick = True
+    resizable = ("block",)  # the score goes by its pose
     modes = TURNS
     units: Mapping[str, tuple[str, ...]] = {"block": ("m", "m", "rad_wrapped")}
     tracked = (Tracked("block", ("block",), HALF_HEIGHT),)
