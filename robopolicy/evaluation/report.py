@@ -71,9 +71,9 @@ def write_report(
     return path
 
 
-def document(title: str, sections: Sequence[str]) -> str:
-    """Return a page of its own: the sections that are not empty, in this report's style."""
-    css = Path(__file__).with_name("report.css").read_text()
+def document(title: str, sections: Sequence[str], style: str = "") -> str:
+    """Return a page of its own: the sections that are not empty, in this report's style and what is added to it."""
+    css = Path(__file__).with_name("report.css").read_text() + style
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
