@@ -1,18 +1,22 @@
 """Which of several policies is better, in words: paired seeds, a verdict one may ask for at any time, an interval."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import exp, log
+from typing import Literal
 
 import numpy as np
 
-from robopolicy.errors import EvaluationError
+from robopolicy.errors import ContractError, EvaluationError
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.paired import Difference, difference, mcnemar
 from robopolicy.evaluation.sequential import InSeedOrder, Sequential, anytime_difference, pairs_needed
 
 __all__ = ["Comparison", "InSeedOrder", "Sequential", "compare", "compare_all", "decide", "e_bh", "holm"]
+
+Of = Literal["success", "score"]
 
 WORTH_SEEING = 0.1  # difference of success that a verdict of "not decided" speaks of
 
@@ -29,14 +33,15 @@ class Comparison:
     b_only: int
     neither: int
     log_e: tuple[float, ...]  # natural logarithm of `Sequential`'s E after each pair
-    lead: tuple[int, ...]  # pairs that only A solved minus those that only B did, after each pair
+    lead: tuple[float, ...]  # sum of A's outcomes minus B's after each pair
     p_value: float  # McNemar's, exact, two-sided
     exact: Difference  # of success, for a number of pairs fixed beforehand
     anytime: Difference  # of success, however their number was chosen
-    score: Difference  # of the mean scores, the same
+    score: Difference  # of the mean scores, the same, 0 to 1
     alpha: float = 0.05  # chance of one false verdict or more among all comparisons of the family
     family: int = 1  # comparisons that were made at once
     left_out: int = 0  # seeds that only one of the two has, or whose episode broke
+    of: Of = "success"  # what the verdict is of
     fixed: bool = False  # whether the verdict is McNemar's
     threshold: float = 20.0  # what E had to reach; of p, if the number of pairs was fixed, what it had to stay under
     decided_after: int | None = None  # pairs
@@ -54,22 +59,33 @@ class Comparison:
 
     @property
     def interval(self) -> Difference:
-        """The difference of success with the interval that goes with the verdict."""
+        """The difference with the interval that goes with the verdict."""
+        if self.of == "score":
+            return self.score
         return self.exact if self.fixed else self.anytime
 
     def verdict(self) -> str:
-        """Return what may be said of the two, in one sentence or two."""
-        seen = f"{self.a_only} against {self.b_only} discordant of {self.pairs} seeds"
-        if self.better:
-            other = self.b if self.better == self.a else self.a
-            if self.better == self.b:
-                seen = f"{self.b_only} against {self.a_only} discordant of {self.pairs} seeds"
-            return f"{self.better} is better than {other}: {seen}, {self._evidence()}; difference {self.interval}"
-        if not self.a_only + self.b_only:
+        """Return what may be said of the two, in one sentence."""
+        alike = not self.a_only + self.b_only if self.of == "success" else self.score.value == 0.0 == max(self.log_e)
+        if alike:
             told = f"{self.a} and {self.b} came out alike on every seed"
         else:
-            told = f"{seen}, {self._evidence()}"
-        return f"not decided after {self.pairs} pairs: {told}; difference {self.interval}; {self._outlook()}"
+            told = f"{self._seen()}, {self._evidence()}"
+        if self.better:
+            other = self.b if self.better == self.a else self.a
+            what = "" if self.of == "success" else " in score"
+            return f"{self.better} is better than {other}{what}: {told}; difference {self._difference()}"
+        return f"not decided after {self.pairs} pairs: {told}; difference {self._difference()}{self._outlook()}"
+
+    def _seen(self) -> str:
+        if self.of == "score":
+            return f"scores of {self.pairs} seeds"
+        counts = (self.b_only, self.a_only) if self.better == self.b else (self.a_only, self.b_only)
+        return f"{counts[0]} against {counts[1]} discordant of {self.pairs} seeds"
+
+    def _difference(self) -> str:
+        d = self.interval
+        return str(d) if self.of == "success" else f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
     def _evidence(self) -> str:
         among = f" (Holm, {self.family} comparisons)" if self.family > 1 else ""
@@ -79,17 +95,33 @@ class Comparison:
         return f"e = {self.largest_e:.3g} {'>=' if self.better else '<'} {self.threshold:.3g}{among}{after}"
 
     def _outlook(self) -> str:
+        if self.of == "score":
+            return ""
         rate = (self.a_only + self.b_only + 1) / (self.pairs + 2)
         more = pairs_needed(WORTH_SEEING, rate, alpha=self.alpha / self.family) - self.pairs
         if more <= 0:
-            return f"a difference of {WORTH_SEEING:.0%} would by now have been seen, four times in five"
-        return f"to see a difference of {WORTH_SEEING:.0%} four times in five, about {more} more pairs are needed"
+            return f"; a difference of {WORTH_SEEING:.0%} would by now have been seen, four times in five"
+        return f"; to see a difference of {WORTH_SEEING:.0%} four times in five, about {more} more pairs are needed"
 
 
 def compare(
-    a: str, a_outcomes: Sequence[Outcome], b: str, b_outcomes: Sequence[Outcome], *, alpha: float = 0.05
+    a: str,
+    a_outcomes: Sequence[Outcome],
+    b: str,
+    b_outcomes: Sequence[Outcome],
+    *,
+    alpha: float = 0.05,
+    of: Of = "success",
 ) -> Comparison:
     """Compare two policies over the seeds for which both have an outcome, in the order of the seeds.
+
+    Args:
+        a: the first one's name.
+        a_outcomes: its episodes; those that broke do not count.
+        b: the second one's name.
+        b_outcomes: its episodes.
+        alpha: chance of a verdict where there is no difference; the intervals are of confidence 1 - alpha.
+        of: what the verdict is of; the score tells more where success is rare.
 
     Raises:
         EvaluationError: if there is no such seed; with both sides' seeds.
@@ -102,35 +134,41 @@ def compare(
             "compared on the same starts"
         )
     pairs = [(mine[seed], theirs[seed]) for seed in seeds]
+    kinds = Counter((first.success, second.success) for first, second in pairs)
+    a_only, b_only = kinds[True, False], kinds[False, True]
+    solved = [float(first.success) - float(second.success) for first, second in pairs]
+    scored = [_score(first) - _score(second) for first, second in pairs]
     test = Sequential(alpha)
     for first, second in pairs:
-        test.add(first.success, second.success)
-    only = test.a_better, test.b_better
-    both = sum(first.success and second.success for first, second in pairs)
-    confidence = 1 - alpha
+        test.add(*((first.success, second.success) if of == "success" else (_score(first), _score(second))))
     compared = Comparison(
-        a, b, tuple(seeds), both, *only, len(pairs) - both - sum(only), tuple(test.log_e),
-        tuple(int(lead) for lead in np.cumsum(test.differences)), mcnemar(*only),
-        difference(*only, len(pairs), confidence=confidence),
-        anytime_difference(test.differences, confidence=confidence),
-        anytime_difference([_score(x) - _score(y) for x, y in pairs], confidence=confidence),
-        alpha, left_out=len({o.seed for o in (*a_outcomes, *b_outcomes)}) - len(seeds),
+        a, b, tuple(seeds), kinds[True, True], a_only, b_only, kinds[False, False], tuple(test.log_e),
+        tuple(np.cumsum(test.differences).tolist()), mcnemar(a_only, b_only),
+        difference(a_only, b_only, len(pairs), confidence=1 - alpha),
+        anytime_difference(solved, confidence=1 - alpha), anytime_difference(scored, confidence=1 - alpha), alpha,
+        left_out=len({o.seed for o in (*a_outcomes, *b_outcomes)}) - len(seeds), of=of,
     )  # fmt: skip
     return decide([compared])[0]
 
 
-def compare_all(runs: Mapping[str, Sequence[Outcome]], *, alpha: float = 0.05, fixed: bool = False) -> list[Comparison]:
+def compare_all(
+    runs: Mapping[str, Sequence[Outcome]], *, alpha: float = 0.05, of: Of = "success", fixed: bool = False
+) -> list[Comparison]:
     """Compare every two of several policies; among all their verdicts one or more is false with chance alpha at most.
+
+    The intervals are each of confidence 1 - alpha by itself.
 
     Args:
         runs: outcomes by the policies' names.
         alpha: see above.
+        of: what the verdicts are of.
         fixed: the number of seeds was fixed before anybody looked: exact McNemar decides, which sees more.
 
     Raises:
         EvaluationError: as `compare`.
+        ContractError: for scores of a fixed number of seeds.
     """
-    found = [compare(a, runs[a], b, runs[b], alpha=alpha) for a, b in combinations(runs, 2)]
+    found = [compare(a, runs[a], b, runs[b], alpha=alpha, of=of) for a, b in combinations(runs, 2)]
     return decide(found, fixed=fixed)
 
 
@@ -143,9 +181,14 @@ def decide(comparisons: Sequence[Comparison], *, fixed: bool = False) -> list[Co
     Args:
         comparisons: of one family.
         fixed: decide by McNemar's p-values, for numbers of pairs fixed beforehand.
+
+    Raises:
+        ContractError: for scores of a fixed number of seeds.
     """
     if not comparisons:
         return []
+    if fixed and any(c.of == "score" for c in comparisons):
+        raise ContractError("McNemar's test is of success; scores are compared by the sequential test")
     alpha, m = comparisons[0].alpha, len(comparisons)
     p_values = [c.p_value if fixed else 1 / c.largest_e for c in comparisons]
     rank = {i: place for place, i in enumerate(np.argsort(p_values, kind="stable").tolist())}
