@@ -1,6 +1,8 @@
 """`robopolicy sweep`: checkpoints x worlds x perturbations x seeds into one table that survives, and a report."""
 
 import argparse
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
         if shard is not None:
             say(f"shard {args.shard} is done; for the report: robopolicy sweep {args.suite} --out {out}")
             return
-        path = _report(args, planned, rows, out)
-    say("report: ", (str(path), "bold"))
+        _report(args, planned, items, rows, out)
+    say("report: ", (str(out / "report.html"), "bold"))
 
 
 def _foretell(args: argparse.Namespace, items: Sequence[Any], out: Path) -> None:
@@ -82,15 +84,20 @@ def _foretell(args: argparse.Namespace, items: Sequence[Any], out: Path) -> None
 
 
 def _executor(args: argparse.Namespace) -> Any:
-    from robopolicy.evaluation.sweep import BUILD_S, Processes
-    from robopolicy.evaluation.workers import Patience
+    from robopolicy.evaluation.sweep import Processes
 
-    patience = Patience(args.episode_timeout, max(BUILD_S, args.episode_timeout), args.retries)
     if args.ray is None:
-        return Processes(args.jobs or 2, patience)
+        return Processes(args.jobs or 2, _patience(args))
     from robopolicy.evaluation.sweep_ray import RayActors
 
-    return RayActors(args.ray, args.jobs, patience)
+    return RayActors(args.ray, args.jobs, _patience(args))
+
+
+def _patience(args: argparse.Namespace) -> Any:
+    from robopolicy.evaluation.sweep import BUILD_S
+    from robopolicy.evaluation.workers import Patience
+
+    return Patience(args.episode_timeout, max(BUILD_S, args.episode_timeout), args.retries)
 
 
 def _run(args: argparse.Namespace, planned: Any, items: Sequence[Any], out: Path) -> list[dict[str, Any]]:
@@ -129,8 +136,35 @@ def _tell(rows: Sequence[dict[str, Any]]) -> None:
         say(f"{cell}: {rate}{errors}")
 
 
-def _report(args: argparse.Namespace, planned: Any, rows: Sequence[dict[str, Any]], out: Path) -> Path:
-    raise NotImplementedError
+def _report(args: argparse.Namespace, planned: Any, items: Sequence[Any], rows: Sequence[Any], out: Path) -> None:
+    """Film failures and write the page; say which checkpoint is better."""
+    from robopolicy.cli.progress import bar, say
+    from robopolicy.evaluation.sweep import Processes
+    from robopolicy.evaluation.sweep_films import chosen, film_failures
+    from robopolicy.evaluation.sweep_report import write_sweep_report
+
+    shown, films = chosen(items, rows, args.videos), {}
+    if shown:
+        with bar("film", len(shown), "videos") as progress:
+            films = film_failures(
+                shown, planned.recipes, out / "videos", Processes(args.jobs or 2, _patience(args)), progress.advance
+            )
+    shas = {f"checkpoint {name}": f"{path}, sha {sha}" for name, (path, sha) in planned.facts.checkpoints.items()}
+    compared = write_sweep_report(
+        out, planned.suite, rows, films, title=args.suite.stem, modes=planned.modes,
+        facts={"command": shlex.join(["robopolicy", *sys.argv[1:]]), "suite": args.suite.read_text(), **shas,
+               "seeds": words_of(planned.suite.seeds)},
+    )  # fmt: skip
+    for one in compared:
+        if not one.perturbations:
+            say(f"{one.world}: {one.comparison.verdict()}")
+
+
+def words_of(seeds: Sequence[int]) -> str:
+    """Return seeds in a few words: ``100000:100050`` where they follow one another."""
+    if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]}:{seeds[-1] + 1}"
+    return ", ".join(map(str, seeds))
 
 
 def gl_renderer() -> str:

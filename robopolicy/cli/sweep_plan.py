@@ -20,6 +20,7 @@ class Plan:
     items: list[Item]
     recipes: dict[Cell, Recipe]
     facts: Facts
+    modes: dict[str, tuple[str, ...]]  # that each world enumerates
 
 
 def plan(suite: Suite, device: str = "cpu") -> Plan:
@@ -37,8 +38,7 @@ def plan(suite: Suite, device: str = "cpu") -> Plan:
     options = Options(max_steps=suite.max_steps, disturb_at=suite.disturb_at)
     subjects = {(name, world): _subject(entrant, world, device) for name, entrant in suite.checkpoints.items()
                 for world in suite.worlds}  # fmt: skip
-    for world in suite.worlds:
-        check_perturbations(world, suite.perturbations)
+    modes = {world: check_world(world, suite.perturbations) for world in suite.worlds}
     policies = {names: subject.identity for names, subject in subjects.items()}
     items = items_of(suite, policies, repr(options))
     recipes = {
@@ -53,7 +53,9 @@ def plan(suite: Suite, device: str = "cpu") -> Plan:
         for cell in suite.cells()
     }
     shas = {name: (entrant.folder, subjects[name, suite.worlds[0]].sha) for name, entrant in suite.checkpoints.items()}
-    return Plan(suite, items, recipes, Facts(shas, versions(("robopolicy", "torch", "mujoco", "numpy")), git_sha()))
+    return Plan(
+        suite, items, recipes, Facts(shas, versions(("robopolicy", "torch", "mujoco", "numpy")), git_sha()), modes
+    )
 
 
 def make_perturbed(make_world: Any, perturbations: Sequence[str], clock: Any) -> Any:
@@ -66,25 +68,29 @@ def make_perturbed(make_world: Any, perturbations: Sequence[str], clock: Any) ->
     return perturb(world, perturbations)
 
 
-def check_perturbations(world: str, conditions: Sequence[Sequence[str]]) -> None:
-    """Raise UsageError if there is no such perturbation, or ``world`` cannot have it; it lists those there are."""
+def check_world(name: str, conditions: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return the modes of a world once it is sure that it can be perturbed in each of the ways given.
+
+    Raises:
+        UsageError: if there is no such perturbation, or the world cannot have it; it lists those there are.
+    """
+    from robopolicy.behaviour import modes_of
     from robopolicy.cli.worlds import make_world
     from robopolicy.clock import SimClock
     from sim_envs.perturbations import Perturbation, perturb
 
-    if not any(conditions):
-        return
     for condition in conditions:
         for perturbation in condition:
             Perturbation.parse(perturbation)
-    made = make_world(world, SimClock())
+    world = make_world(name, SimClock())
     try:
         for condition in conditions:
-            perturb(made, condition)
+            perturb(world, condition)
+        return modes_of(world)
     except UsageError as error:
-        raise UsageError(f"{world}: {error}") from error
+        raise UsageError(f"{name}: {error}") from error
     finally:
-        made.close()
+        world.close()
 
 
 def _subject(entrant: Entrant, world: str, device: str) -> Any:

@@ -72,7 +72,7 @@ def deployed(deployed: Sequence[tuple[str, Outcome]]) -> str:
         lines = "".join(f'<p class="soft small">{escape(note)}</p>' for note in notes)
         cards.append(
             f'<div class="card"><div class="head"><h3>{escape(label)}</h3>{_badge(outcome)}</div>'
-            f"{_video(outcome.video)}{trace_plot(outcome)}{lines}</div>"
+            f"{video(outcome.video)}{trace_plot(outcome)}{lines}</div>"
         )
     return f'<h2>Deployed</h2><div class="cards wide">{"".join(cards)}</div>' if cards else ""
 
@@ -90,7 +90,7 @@ def films(outcomes: Sequence[Outcome], films: Mapping[int, Outcome], *, realtime
             note += f"; the filmed run differs: {'success' if filmed.success else 'failure'} in {filmed.steps} steps"
         cards.append(
             f'<div class="card"><div class="head"><h3>Seed {outcome.seed}</h3>{_badge(outcome)}</div>'
-            f'{_video(filmed.video)}{trace_plot(outcome, width=300)}<p class="soft small">{escape(note)}</p></div>'
+            f'{video(filmed.video)}{trace_plot(outcome, width=300)}<p class="soft small">{escape(note)}</p></div>'
         )
     if not cards:
         return ""
@@ -161,7 +161,8 @@ def _badge(outcome: Outcome) -> str:
     return badge if outcome.alarm_step is None else f'<span>{badge} <span class="badge bad">alarm</span></span>'
 
 
-def _video(path: str | None) -> str:
+def video(path: str | None) -> str:
+    """Return a video that is part of the page, its last picture before it is played; nothing if there is no file."""
     if path is None or not Path(path).exists():
         return ""
     picture = last_picture(path)

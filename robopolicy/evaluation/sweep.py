@@ -207,7 +207,7 @@ def _results(executor: Executor, build: Callable[[], ItemRunner], items: Sequenc
 def row_of(result: Result, facts: Facts) -> dict[str, Any]:
     """Return the row of one result: `Row`'s fields and `Outcome`'s."""
     item: Item = result.item
-    outcome, machine = _outcome(result), Machine(socket.gethostname())
+    outcome, machine = outcome_from(result), Machine(socket.gethostname())
     if isinstance(result.value, Episode):
         machine = result.value.machine
     path, sha = facts.checkpoints[item.cell.checkpoint]
@@ -221,7 +221,8 @@ def row_of(result: Result, facts: Facts) -> dict[str, Any]:
     return {**asdict(row), **outcome.to_json()}
 
 
-def _outcome(result: Result) -> Outcome:
+def outcome_from(result: Result) -> Outcome:
+    """Return what came of an item; a crash, a hang and what was raised are outcomes with an error."""
     item: Item = result.item
     if isinstance(result.value, Episode):
         return result.value.outcome
