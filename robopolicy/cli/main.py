@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from robopolicy import __version__
 from robopolicy.cli import (
     calibrate,
+    compare,
     data,
     demo,
     deploy,
@@ -24,7 +25,7 @@ from robopolicy.cli import (
 )
 from robopolicy.errors import RobopolicyError
 
-COMMANDS = (demo, record, replay, train, calibrate, evaluate, sweep, deploy, node, export, data, twin, doctor)
+COMMANDS = (demo, record, replay, train, calibrate, evaluate, compare, sweep, deploy, node, export, data, twin, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:
