@@ -144,7 +144,8 @@ def _row(run: Run, summary: Summary) -> str:
     interval = f"{rate.successes} of {rate.n}, {rate.low:.1%} to {rate.high:.1%}"
     return (
         f"<tr><td><b>{escape(run.name)}</b></td>"
-        f'<td>{rate.value:.0%}<br><span class="soft small">{interval}</span></td><td class="plot-cell">{rate_plot(rate)}</td><td>{escape(str(summary.score))}</td>'
+        f'<td>{rate.value:.0%}<br><span class="soft small">{interval}</span></td>'
+        f'<td class="plot-cell">{rate_plot(rate)}</td><td>{escape(str(summary.score))}</td>'
         f'<td>{escape(seconds)}</td><td class="soft small">{escape(str(run.folder))}</td></tr>'
     )
 
