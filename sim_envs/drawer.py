@@ -52,13 +52,7 @@ class Drawer:
         _board(chest, "chest_back", (DEPTH / 2 - WALL / 2, 0, HEIGHT / 2), (WALL / 2, inner, HEIGHT / 2 - WALL), WOOD)
         upright = (DEPTH / 2, WALL / 2, HEIGHT / 2 - WALL / 2)
         for name, y in (("left", inner + WALL / 2), ("middle", 0.0), ("right", -inner - WALL / 2)):
-            _board(
-                chest,
-                f"chest_{name}",
-                (0, y, HEIGHT / 2 - WALL / 2),
-                (DEPTH / 2, WALL / 2, HEIGHT / 2 - WALL / 2),
-                WOOD,
-            )
+            _board(chest, f"chest_{name}", (0, y, upright[2]), upright, WOOD)
         for side, sign in SIDES.items():
             _add_drawer(spec, chest, side, sign * (inner + WALL / 2) / 2, sign * APART)
         return spec

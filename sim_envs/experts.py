@@ -10,6 +10,7 @@ from sim_envs.avoid_expert import AvoidExpert
 from sim_envs.drawer_expert import DrawerExpert
 from sim_envs.lift_expert import LiftExpert
 from sim_envs.memory_expert import MemoryExpert
+from sim_envs.peg_expert import PegExpert
 from sim_envs.pusht_expert import PushTExpert
 from sim_envs.stack_expert import StackExpert
 from sim_envs.tasks import canonical
@@ -18,6 +19,7 @@ EXPERTS: dict[str, Callable[[], Agent]] = {
     "lift": LiftExpert,
     "stack": StackExpert,
     "drawer": DrawerExpert,
+    "peg": PegExpert,
     "pusht": PushTExpert,
     "avoid": AvoidExpert,
     "align": AlignExpert,
@@ -28,6 +30,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "lift": (*HAND, "cube_pos", "cube_quat"),
     "stack": (*HAND, "red_pos", "red_quat", "blue_pos", "blue_quat"),
     "drawer": (*HAND, "chest", "left_handle", "right_handle"),
+    "peg": (*HAND, "peg_pos", "peg_quat", "hole"),
     "pusht": ("tool_pos", "block"),
     "avoid": ("tool_pos",),
     "align": ("tool_pos", "frame", "target"),

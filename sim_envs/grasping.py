@@ -9,6 +9,7 @@ from robopolicy.types import Command
 from sim_envs.lift_expert import DOWN, about_z, shorten
 
 TURN_LEAD = 0.06  # rad, how far ahead of the tool's yaw the command runs: 1 rad/s
+TILT_LEAD = 0.08  # rad, the same of its tilt
 WANDER_DECAY = 0.2  # a step: the wander forgets itself within a quarter of a second
 
 
@@ -30,9 +31,16 @@ class Hand:
         self._wander = np.zeros(3)  # m
 
     def towards(
-        self, state: dict[str, np.ndarray], goal: np.ndarray, turn: float, grip: float, *, lead: float = 0.0085
+        self,
+        state: dict[str, np.ndarray],
+        goal: np.ndarray,
+        turn: float,
+        grip: float,
+        *,
+        lead: float = 0.008,
+        tilt: float = 0.0,
     ) -> Command:
-        """Return the command that leads the tool, pointing down, to ``goal``.
+        """Return the command that leads the tool to ``goal``.
 
         Args:
             state: as observed, float64.
@@ -40,13 +48,16 @@ class Hand:
             turn: rad, still to go about the vertical.
             grip: 0 closes, 1 opens.
             lead: m, at most so far ahead of the tool: a speed of about 20 times that a second.
+            tilt: rad from pointing down towards pointing back, that the tool is to have.
         """
         spread = np.sqrt(1 - (1 - WANDER_DECAY) ** 2) * self._wander_m
         self._wander += -WANDER_DECAY * self._wander + spread * self._rng.standard_normal(3)
         reach = lead * self._pace
         move = shorten(goal - state["tool_pos"], reach) + self._wander * min(1.0, reach / 0.006)
         yaw = yaw_of(state["tool_quat"]) + float(np.clip(turn, -TURN_LEAD, TURN_LEAD))
-        action = [*(state["tool_pos"] + move), *matrix_to_rot6d(about_z(yaw) @ DOWN), grip]
+        now = tilt_of(state["tool_quat"])
+        lean = 0.0 if now == tilt == 0.0 else now + float(np.clip(tilt - now, -TILT_LEAD, TILT_LEAD))
+        action = [*(state["tool_pos"] + move), *matrix_to_rot6d(about_z(yaw) @ about_y(lean) @ DOWN), grip]
         return Command(np.array(action, np.float32), "policy")
 
 
@@ -89,9 +100,21 @@ class Grasp:
 
 
 def yaw_of(quat: np.ndarray) -> float:
-    """Return the direction of a body's x axis seen from above, rad, of its quaternion wxyz (4,)."""
+    """Return the tool's yaw, rad, of its quaternion wxyz (4,): by the way its fingers open, level however it tilts."""
     rotation = quat_to_matrix(quat)
-    return float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+    return float(np.arctan2(rotation[0, 1], -rotation[1, 1]))
+
+
+def tilt_of(quat: np.ndarray) -> float:
+    """Return how far the tool leans from pointing down towards pointing back (against its x), rad, of wxyz (4,)."""
+    rotation = quat_to_matrix(quat)
+    return float(np.arctan2(-rotation[2, 0], np.hypot(rotation[0, 0], rotation[1, 0])))
+
+
+def about_y(angle: float) -> np.ndarray:
+    """Return the rotation (3, 3) by ``angle`` rad about y."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
 def nearest_turn(angle: float, period: float) -> float:

@@ -7,6 +7,7 @@ from sim_envs.avoid import Avoid
 from sim_envs.drawer import Drawer
 from sim_envs.lift import Lift
 from sim_envs.memory import Memory
+from sim_envs.peg import Peg
 from sim_envs.pusht import PushT
 from sim_envs.stack import Stack
 
@@ -14,6 +15,7 @@ TASKS: dict[str, type] = {
     "lift": Lift,
     "stack": Stack,
     "drawer": Drawer,
+    "peg": Peg,
     "pusht": PushT,
     "avoid": Avoid,
     "align": Align,
