@@ -194,7 +194,14 @@ def _shape(body: Any, shape: tuple[Any, ...], mass: float, *, solid: bool = Fals
     if kind != "box":
         where = {"fromto": [*first, *second], "size": [radius, 0, 0]}
     body.add_geom(
-        type=_KINDS[kind], material=material, mass=mass, contype=int(solid), conaffinity=int(solid), group=2, **where
+        name=f"{body.name}_{len(body.geoms)}",
+        type=_KINDS[kind],
+        material=material,
+        mass=mass,
+        contype=int(solid),
+        conaffinity=int(solid),
+        group=2,
+        **where,
     )
 
 

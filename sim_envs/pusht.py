@@ -42,12 +42,14 @@ class PushT:
         mark = spec.worldbody.add_body(name="mark", pos=[*GOAL[:2], 0], quat=[np.cos(half), 0, 0, np.sin(half)])
         block = spec.worldbody.add_body(name="block", pos=[*GOAL[:2], HALF_HEIGHT])
         block.add_freejoint(name="block")
-        for centre, width, depth in (((0, 15), 120, 30), ((0, 75), 30, 90)):
+        for part, centre, width, depth in (("bar", (0, 15), 120, 30), ("stem", (0, 75), 30, 90)):
             flat = [centre[0] * PX, (centre[1] - CENTROID) * PX]
             size = [width * PX / 2, depth * PX / 2]
             box = mujoco.mjtGeom.mjGEOM_BOX
-            mark.add_geom(type=box, pos=[*flat, 0], size=[*size, 0.0006], material="mark", contype=0, conaffinity=0)
+            drawn = {"material": "mark", "contype": 0, "conaffinity": 0}
+            mark.add_geom(name=f"mark_{part}", type=box, pos=[*flat, 0], size=[*size, 0.0006], **drawn)
             block.add_geom(
+                name=f"block_{part}",
                 type=box,
                 pos=[*flat, 0],
                 size=[*size, HALF_HEIGHT],
