@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.against import Against, add_against
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
@@ -45,6 +46,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     )
     add_running(parser)
     add_perturbing(parser)
+    add_against(parser)
     parser.add_argument(
         "--videos", type=at_least(0), default=8, metavar="N", help="videos in the report, failures first (default 8)"
     )
@@ -54,6 +56,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
+    from robopolicy.evaluation.statistics import parse_seeds
 
     perturbations = perturbations_of(args)
     out = args.out or args.checkpoint / _folder(args, perturbations)
@@ -61,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
         disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
         perturbations=perturbations, envs=args.envs, exact=args.exact,
+        against=Against.of(args, parse_seeds(args.seeds)),
     )  # fmt: skip
     say(summary)
     say("report: ", (str(out / "report.html"), "bold"))
@@ -100,6 +104,7 @@ def evaluate(
     exact: bool = False,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
+    against: Against | None = None,
 ) -> str:
     """Roll a checkpoint out over ``seeds``, resuming what ``out`` already holds; write results.json and report.html.
 
@@ -122,6 +127,7 @@ def evaluate(
         exact: every plan is made alone, as a robot's; otherwise in batches, which rounds them otherwise.
         label: what the progress bar says.
         deployed: single episodes to show at the top of the report, each with a label.
+        against: another policy's evaluation to compare with.
 
     Returns:
         The headline in words.
@@ -134,7 +140,7 @@ def evaluate(
     together = Together.of(checkpoint, envs, exact=exact, realtime=realtime)
     return roll_and_report(
         subject, parse_seeds(seeds), out, options, jobs=jobs, together=together, videos=videos, label=label,
-        deployed=deployed, title=f"{checkpoint.name} in {env}",
+        deployed=deployed, against=against, title=f"{checkpoint.name} in {env}",
         facts={"checkpoint": str(checkpoint), "env": env, "seeds": seeds},
     )  # fmt: skip
 
@@ -152,6 +158,7 @@ def roll_and_report(
     videos: int = 8,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
+    against: Against | None = None,
 ) -> str:
     """Run what ``out`` does not hold yet, film some of it, write the report; return the headline in words."""
     from robopolicy.evaluation.report import write_report
@@ -159,18 +166,25 @@ def roll_and_report(
 
     if together.rows is not None:
         facts = {**facts, "plans": f"in batches of {together.rows}"}
-    outcomes = _roll(subject, seeds, out, options, jobs=jobs, together=together, label=label)
-    summary, pace = summarise(outcomes), {"pace": pace_words(outcomes)} if options.realtime else {}
+    if against is not None:
+        against.require(subject.about, options)
+    outcomes = _roll(subject, seeds, out, options, jobs=jobs, together=together, label=label, against=against)
+    said = {}
+    if against is not None:
+        outcomes = against.counted(outcomes)
+        said = {"against": against.verdict(outcomes)}
+    summary = summarise(outcomes, modes=subject.modes)
+    pace = {"pace": pace_words(outcomes)} if options.realtime else {}
     films = _film(
         subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, together=together,
         videos=videos,
     )  # fmt: skip
     write_report(
         out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=title,
-        facts={**facts, "sha": subject.sha, **subject.changes, **pace,
+        facts={**facts, "sha": subject.sha, **subject.changes, **pace, **said,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
-    return "; ".join([summary.headline(), *pace.values()])
+    return "; ".join([summary.headline(), *pace.values(), *said.values()])
 
 
 @dataclass(frozen=True)
@@ -184,6 +198,7 @@ class Subject:
     about: dict[str, str]  # the same, to be read
     monitor: dict[str, Any] | None  # its description
     changes: dict[str, str]  # solver, goal and perturbations, where they are not as checkpoint and world have them
+    modes: tuple[str, ...] = ()  # by which an episode can succeed, where the world enumerates them
 
     @classmethod
     def of(
@@ -198,7 +213,7 @@ class Subject:
         from robopolicy.cli.worlds import check_device, make_agent, world_factory
         from robopolicy.evaluation.report import versions
 
-        spec = check_fit(checkpoint, env, make_world, perturbations)
+        spec, modes = _fit(checkpoint, env, make_world, perturbations)
         running = choice.resolve(checkpoint)
         described, guard = None, ""
         if monitor is not None:
@@ -217,12 +232,20 @@ class Subject:
             make_world or world_factory(env, tuple(spec.cameras), perturbations), agent, running.sha,
             f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}",
             {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other}, described,
-            {**running.about, **other},
+            {**running.about, **other}, modes,
         )  # fmt: skip
 
 
 def _roll(
-    subject: Subject, seeds: list[int], out: Path, options: Any, *, jobs: int, together: Together, label: str
+    subject: Subject,
+    seeds: list[int],
+    out: Path,
+    options: Any,
+    *,
+    jobs: int,
+    together: Together,
+    label: str,
+    against: Against | None,
 ) -> list[Any]:
     """Run what is not run yet, with a bar; return the outcomes in the order of the seeds."""
     from robopolicy.cli.progress import bar
@@ -240,7 +263,7 @@ def _roll(
         return roll(
             subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=jobs, out=out,
             identity=subject.identity, about=subject.about, options=options, envs=together.envs, rows=together.rows,
-            on_progress=show,
+            on_progress=show, enough=(lambda _: False) if against is None else against.enough,
         )  # fmt: skip
 
 
@@ -272,6 +295,12 @@ def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbat
         UnknownCamera, UnknownTask: naming what is valid.
         UsageError: if the world cannot be perturbed so, and how it can.
     """
+    return _fit(checkpoint, env, make, perturbations)[0]
+
+
+def _fit(checkpoint: Path, env: str, make: partial | None, perturbations: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The checkpoint's spec, and the modes of the world that it fits."""
+    from robopolicy.behaviour import modes_of
     from robopolicy.cli.worlds import make_world
     from robopolicy.clock import SimClock
     from robopolicy.training.checkpoint import read_spec
@@ -286,4 +315,4 @@ def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbat
         spec.require_from(world.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {env}")
     finally:
         world.close()
-    return spec
+    return spec, modes_of(world)

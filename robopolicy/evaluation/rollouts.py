@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -125,6 +126,7 @@ def evaluate(
     envs: int = 1,
     rows: int | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
+    enough: Callable[[Outcome], bool] = lambda outcome: False,
 ) -> list[Outcome]:
     """Run one episode a seed and return the outcomes in the order of ``seeds``.
 
@@ -148,6 +150,8 @@ def evaluate(
         rows: plans of a batch, see `Batched`; ``envs`` and ``jobs`` change no bit of an episode, this does. None: each
             plan is made alone, as a robot's.
         on_progress: called with each outcome, at once with those found in ``out``.
+        enough: called like ``on_progress``; True ends it: episodes under way are given up, and what was not run has
+            no outcome.
 
     Raises:
         EvaluationError: if the world or the agent cannot be built in a worker.
@@ -168,19 +172,24 @@ def evaluate(
         log.begin({**about, **({"options": said} if said else {})})
     found = log.finished() if log is not None else {}
     outcomes = {seed: found[seed] for seed in seeds if seed in found and _has_files(found[seed], folder)}
+    over = False
     for outcome in outcomes.values():
         on_progress(outcome)
+        over = enough(outcome) or over
     build: Callable[[], Any] = partial(Rollout, make_world, make_agent, make_safety, options, folder, name)
     together = envs > 1 or rows is not None
     if together:
         build = partial(Batched, partial(Seeds, build), envs, rows)
-    missing = [seed for seed in seeds if seed not in outcomes]
-    for outcome in run_in_workers(build, missing, jobs=jobs, envs=envs if together else None):
-        outcomes[outcome.seed] = outcome
-        if log is not None:
-            log.append(outcome)
-        on_progress(outcome)
-    return [outcomes[seed] for seed in seeds]
+    missing = [seed for seed in seeds if seed not in outcomes and not over]
+    with closing(run_in_workers(build, missing, jobs=jobs, envs=envs if together else None)) as running:
+        for outcome in running:
+            outcomes[outcome.seed] = outcome
+            if log is not None:
+                log.append(outcome)
+            on_progress(outcome)
+            if enough(outcome):
+                break
+    return [outcomes[seed] for seed in seeds if seed in outcomes]
 
 
 def film(

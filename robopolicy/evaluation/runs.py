@@ -8,7 +8,7 @@ from pathlib import Path
 from robopolicy.errors import UsageError
 from robopolicy.evaluation.outcomes import Outcome, load_about, load_outcomes
 
-ALIKE = ("env", "options")  # what must be the same of two evaluations
+ALIKE = ("env", "perturbations", "options")  # what must be the same of two evaluations
 WORTH_SAYING = ("software",)  # what may differ, but is to be said
 
 
@@ -40,10 +40,17 @@ def read_runs(words: Sequence[str]) -> list[Run]:
                 f"{words[first]} and {words[second]} would both be called {names[first]!r}; name them, as in "
                 f"old={folders[first]} new={folders[second]}"
             )
-    return [
-        Run(name, folder, load_about(folder), tuple(load_outcomes(folder)))
-        for name, folder in zip(names, folders, strict=True)
-    ]
+    return [read_run(folder, name) for name, folder in zip(names, folders, strict=True)]
+
+
+def read_run(folder: str | Path, name: str = "") -> Run:
+    """Read the evaluation in ``folder``, called ``name`` or as the folder is.
+
+    Raises:
+        EvaluationError: if it holds none.
+    """
+    folder = Path(folder)
+    return Run(name or folder.name, folder, load_about(folder), tuple(load_outcomes(folder)))
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
