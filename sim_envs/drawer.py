@@ -87,11 +87,11 @@ class Drawer:
         return float(np.clip(max(self._opening(side) for side in SIDES) / OPEN, 0.0, 1.0))
 
     def queries(self) -> Mapping[str, np.ndarray]:
-        """Return ``chest`` x, y (m), yaw (rad); of each drawer its handle (3,) m and how far it is open (1,) m."""
+        """Return ``chest`` x, y (m), yaw (rad); of each drawer its handle x, y and how far it is open, m."""
         matrix = self._chest.xmat
         found = {"chest": np.array([*self._chest.xpos[:2], np.arctan2(matrix[3], matrix[0])], np.float32)}
         for side in SIDES:
-            found[f"{side}_handle"] = self._bars[side].xpos.astype(np.float32)
+            found[f"{side}_handle"] = self._bars[side].xpos[:2].astype(np.float32)
             found[f"{side}_open"] = np.array([self._opening(side)], np.float32)
         return found
 
@@ -169,4 +169,4 @@ def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: 
 
 def _board(body: Any, name: str, pos: tuple[float, ...], half: tuple[float, ...], material: str, **more: Any) -> None:
     box = mujoco.mjtGeom.mjGEOM_BOX
-    body.add_geom(name=name, type=box, pos=pos, size=half, material=material, **{"mass": 0.0, **more})
+    body.add_geom(name=name, type=box, pos=pos, size=half, material=material, **{"mass": 0.1, **more})

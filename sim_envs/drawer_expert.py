@@ -3,7 +3,8 @@
 import numpy as np
 
 from robopolicy.types import Command, Decision, Observation
-from sim_envs.drawer import SIDES
+from sim_envs.balanced import balanced
+from sim_envs.drawer import HANDLE_Z, Drawer
 from sim_envs.grasping import Grasp, Hand, nearest_turn, plain, yaw_of
 
 HANDLE = Grasp(held=(0.12, 0.26), depth=0.0, hover=0.07, clearance=0.04, funnel=(0.003, 0.014))
@@ -20,15 +21,14 @@ class DrawerExpert:
 
     def reset(self, seed: int = 0) -> None:
         """Start a new episode; whichever drawer is to be opened, it stays so."""
-        rng = np.random.default_rng((seed, 1))  # another stream than the world's, or the start would tell the mode
-        self._side = list(SIDES)[int(rng.integers(2))]
-        self._hand.reset(rng)
+        self._side = balanced(seed, Drawer.modes)
+        self._hand.reset(np.random.default_rng((seed, 1)))  # another stream than the world's start
 
     def act(self, observation: Observation) -> Command:
         """Return the tool pose a little ahead of where the tool is."""
         state = plain(dict(observation.state))
         tool, opening = state["tool_pos"], float(state["gripper"][0])
-        handle, yaw = state[f"{self._side}_handle"], float(state["chest"][2])
+        handle, yaw = np.array([*state[f"{self._side}_handle"], HANDLE_Z]), float(state["chest"][2])
         turn = nearest_turn(yaw - yaw_of(state["tool_quat"]), np.pi)
         if HANDLE.holds(tool, handle, turn, opening):
             out = -np.array([np.cos(yaw), np.sin(yaw), 0.0])

@@ -4,8 +4,9 @@ import numpy as np
 
 from robopolicy.rotations import quat_to_matrix
 from robopolicy.types import Command, Decision, Observation
+from sim_envs.balanced import balanced
 from sim_envs.grasping import Grasp, Hand, nearest_turn, plain, yaw_of
-from sim_envs.stack import HALF, PAIRS
+from sim_envs.stack import HALF, PAIRS, Stack
 
 CUBE = Grasp(held=(0.40, 0.62))
 CARRY = 0.055  # m, of a carried cube's centre over where it will rest
@@ -24,9 +25,9 @@ class StackExpert:
 
     def reset(self, seed: int = 0) -> None:
         """Start a new episode; whichever cube is to be on top, it stays so."""
-        rng = np.random.default_rng((seed, 1))  # another stream than the world's, or the start would tell the mode
-        self._top, self._base = PAIRS[int(rng.integers(2))]
-        self._hand.reset(rng)
+        mode = balanced(seed, Stack.modes)
+        self._top, self._base = PAIRS[Stack.modes.index(mode)]
+        self._hand.reset(np.random.default_rng((seed, 1)))  # another stream than the world's start
 
     def act(self, observation: Observation) -> Command:
         """Return the tool pose a little ahead of where the tool is."""
