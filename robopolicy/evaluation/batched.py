@@ -11,6 +11,7 @@ import numpy as np
 from robopolicy.errors import ContractError
 from robopolicy.evaluation.workers import ENOUGH, ItemRunner, Raised, describe_error
 from robopolicy.interfaces import Policy
+from robopolicy.policies.steady import is_steady
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan, PlanRequest
 
@@ -40,7 +41,7 @@ class Batched:
 
     A policy that has ``plan_many`` is loaded once and plans in batches of always ``rows``, filled up where fewer ask:
     its numbers then do not depend on who else does, so neither on ``envs`` nor on how many processes there are. Where
-    they do all the same (`robopolicy.policies.batch.is_steady` is asked first), or ``rows`` is None, every environment
+    they do all the same (`robopolicy.policies.steady.is_steady` is asked first), or ``rows`` is None, every environment
     plans by itself, to the bit as it does where it is alone.
 
     Args:
@@ -97,8 +98,6 @@ class _Policies:
         if not hasattr(policy, "plan_many"):
             return policy, False
         if self._rows is not None and (key, n) not in self._steady:
-            from robopolicy.policies.batch import is_steady  # torch, which such a policy has loaded anyway
-
             self._steady[key, n] = is_steady(policy, self._rows, n)
         together = self._rows is not None and self._steady[key, n]
         return (policy, True) if together else (policy.beside(), False)

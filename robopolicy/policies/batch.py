@@ -11,8 +11,7 @@ from torch import Tensor
 
 from robopolicy.policies.running import Running
 from robopolicy.policies.selectors import choose
-from robopolicy.spec import PolicySpec
-from robopolicy.types import Observation, Plan, PlanRequest
+from robopolicy.types import Plan, PlanRequest
 
 if TYPE_CHECKING:
     from robopolicy.policies.diffusion import DiffusionPolicy
@@ -31,8 +30,8 @@ def draw_plans(policy: "DiffusionPolicy", requests: Sequence[PlanRequest], rows:
         policy: not training.
         requests: one or more.
         rows: every batch is filled up to so many requests, or cut into such. The shape of a batch decides how its
-            numbers are rounded, so in batches of one shape a plan does not depend on who else asks, where `is_steady`.
-            None: as they come.
+            numbers are rounded, so in batches of one shape a plan does not depend on who else asks, where
+            `robopolicy.policies.steady.is_steady`. None: as they come.
     """
     if rows is not None and len(requests) > rows:
         parts = [requests[at : at + rows] for at in range(0, len(requests), rows)]
@@ -53,36 +52,6 @@ def draw_plans(policy: "DiffusionPolicy", requests: Sequence[PlanRequest], rows:
         for i, plan in _solved(policy, cond, state, filled(group, rows), count, bound, delay):
             plans[i] = plan
     return [plans[i] for i in range(len(requests))]
-
-
-def is_steady(policy: "DiffusionPolicy", rows: int, n: int = 1) -> bool:
-    """Whether, in batches of ``rows``, each plan is the same to the bit whoever else asks and wherever it stands.
-
-    Tried with random observations: libraries choose their kernels by the shape of a batch, and promise nothing of the
-    sums of its single rows. What the policy remembers of pictures is forgotten.
-
-    Args:
-        policy: ready to plan.
-        rows: of a batch.
-        n: candidates a plan.
-    """
-    rng = np.random.default_rng(0)
-    seeds = list(range(rows))
-    windows = [[_made_up(policy.spec, rng, k) for k in range(policy.spec.n_obs)] for _ in seeds]
-
-    def plans(asking: Sequence[int]) -> dict[int, Plan]:
-        policy.reset()
-        requests = [PlanRequest(windows[seed], n, generator=np.random.default_rng(seed)) for seed in asking]
-        return dict(zip(asking, policy.plan_many(requests, rows=rows), strict=True))
-
-    together = plans(seeds)
-    tried = [plans(asking) for asking in (seeds[::-1], seeds[:1], seeds[-1:], seeds[1::2] or seeds)]
-    policy.reset()
-    return all(
-        np.array_equal(plan.chunks, together[seed].chunks) and np.array_equal(plan.features, together[seed].features)
-        for some in tried
-        for seed, plan in some.items()
-    )
 
 
 def filled(some: Sequence[One], rows: int | None) -> list[One]:
@@ -163,12 +132,6 @@ def _normalised(
     whole = values[-1:].repeat(policy.rows, 1)  # each row has its place: it may have statistics of its own
     whole[end - len(values) : end] = values
     return policy.action(policy.codec.encode(whole[None], state))[0, end - len(values) : end]
-
-
-def _made_up(spec: PolicySpec, rng: np.random.Generator, stamp_ns: int) -> Observation:
-    state = {name: rng.random(part.dim, dtype=np.float32) for name, part in spec.state.items()}
-    images = {name: rng.integers(0, 256, camera.shape, dtype=np.uint8) for name, camera in spec.cameras.items()}
-    return Observation(stamp_ns, state, images)
 
 
 def _count(policy: "DiffusionPolicy", one: PlanRequest) -> int:

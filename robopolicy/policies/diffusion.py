@@ -235,7 +235,7 @@ class DiffusionPolicy(nn.Module):
                 runs once for those with the same number of candidates and, where the policy looks at the chunk that is
                 running, the same delay, and once more for those without one.
             rows: every batch has so many requests, filled up if need be: then it is by its shape alone that a plan is
-                rounded, and not by who else asks, where `robopolicy.policies.batch.is_steady`. None: as they come.
+                rounded, and not by who else asks, where `robopolicy.policies.steady.is_steady`. None: as they come.
 
         Raises:
             ContractError: as `plan`.
