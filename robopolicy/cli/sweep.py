@@ -114,8 +114,9 @@ def _run(args: argparse.Namespace, planned: Any, items: Sequence[Any], out: Path
             errors += row.get("error") is not None
             done[item.cell] += 1
             good[item.cell] += bool(row["success"])
-            note = f"{item.cell}: {good[item.cell]}/{done[item.cell]} of {total[item.cell]}"
-            progress.at(done.total(), note=note + f"; {errors} errors" * bool(errors))
+            note = f"{item.cell.checkpoint} {item.cell.condition}: {good[item.cell]}/{done[item.cell]} succeeded"
+            whole = sum(done[cell] == n for cell, n in total.items())
+            progress.at(done.total(), note=f"{whole}/{len(total)} cells; {note}" + f"; {errors} errors" * bool(errors))
 
         return sweep(
             items, planned.recipes, out, facts=planned.facts, executor=_executor(args), gl_renderer=gl_renderer,

@@ -1,9 +1,11 @@
 """The sections of a sweep's page, each a piece of HTML or nothing."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from robopolicy.evaluation import page, page_measures
+from robopolicy.evaluation.failures import Cause, taxonomy
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.statistics import Rate
 from robopolicy.evaluation.suite import Cell, Suite, parsed
@@ -80,57 +82,47 @@ def world(name: str, suite: Suite, results: Sequence[CellResult]) -> str:
 
 
 def measures(results: Sequence[CellResult]) -> str:
-    """Return every cell in numbers: score, time, smoothness, behaviour entropy."""
-    modes = any(result.summary is not None and result.summary.entropy is not None for result in results)
-    head = '<tr><th>Cell</th><th class="n">Mean score</th><th class="n">Time to success, s</th>'
-    head += '<th class="n">Smoothness</th>' + ("<th>Behaviour entropy</th><th>Modes</th>" if modes else "") + "</tr>"
-    rows = ""
-    for result in results:
-        if (summary := result.summary) is None:
-            continue
+    """Return every cell in numbers: score, time, smoothness, behaviour entropy; perturbed ones behind a click."""
+    known = [(result, result.summary) for result in results if result.summary is not None]
+    if not known:
+        return ""
+    modes = any(summary.entropy is not None for _, summary in known)
+    head = (
+        '<th>Cell</th><th class="n">Mean score</th><th class="n">Time to success, s</th><th class="n">Smoothness</th>'
+    )
+    head += "<th>Behaviour entropy</th><th>Modes</th>" if modes else ""
+    rows = []
+    for result, summary in known:
         numbers = (summary.score, summary.success_s, summary.smoothness)
-        cells = "".join(f'<td class="n">{"" if number is None else escape(str(number))}</td>' for number in numbers)
+        cells = [f'<td class="n nobreak">{"" if n is None else escape(str(n))}</td>' for n in numbers]
         if modes:
             entropy = summary.entropy
             told, drawn = ("", "") if entropy is None else (escape(str(entropy)), shares_plot(entropy.counts))
-            cells += f"<td>{told}</td><td>{drawn}</td>"
-        rows += f"<tr><td>{escape(str(result.cell))}</td>{cells}</tr>"
+            cells += [f"<td>{told}</td>", f"<td>{drawn}</td>"]
+        rows.append((result.cell, "".join(cells)))
     return (
-        f'<h2>How episodes went</h2><div class="card scroll"><table>{head}{rows}</table><p class="soft small">Medians '
+        f'<h2>How episodes went</h2><div class="card scroll">{_by_cell(head, rows)}<p class="soft small">Medians '
         "over successes, with 95 % intervals. Smoothness is SPARC of the tool's speed, nearer 0 is smoother. Entropy "
         "of the modes of successes: 0 is always the same way, 1 every way equally often.</p></div>"
-        if rows
-        else ""
     )
 
 
 def failures(results: Sequence[CellResult]) -> str:
     """Return why episodes failed: a row a cell, a column a reason, the most frequent first."""
-    totals: dict[str, int] = {}
+    causes = {result.cell: {cause.failure: cause for cause in taxonomy(result.outcomes)} for result in results}
+    totals: Counter[str] = Counter()
     words: dict[str, str] = {}
-    for result in results:
-        for cause in result.summary.causes if result.summary is not None else ():
-            totals[cause.failure] = totals.get(cause.failure, 0) + len(cause.seeds)
-            words[cause.failure] = cause.words
+    for failure, cause in (pair for of_cell in causes.values() for pair in of_cell.items()):
+        totals[failure] += len(cause.seeds)
+        words[failure] = cause.words
     if not totals:
         return ""
     reasons = sorted(totals, key=lambda reason: (-totals[reason], reason))
-    head = "".join(f'<th class="n" title="{escape(words[r])}">{escape(r.replace("_", " "))}</th>' for r in reasons)
-    rows = ""
-    for result in results:
-        causes = {cause.failure: cause for cause in result.summary.causes} if result.summary is not None else {}
-        cells = ""
-        for reason in reasons:
-            cause = causes.get(reason)
-            onset = (
-                "" if cause is None or cause.onset_step is None else f' <span class="of">@{cause.onset_step:g}</span>'
-            )
-            cells += f'<td class="n">{"" if cause is None else len(cause.seeds)}{onset}</td>'
-        if causes:
-            rows += f"<tr><td>{escape(str(result.cell))}</td>{cells}</tr>"
+    head = "<th>Cell</th>" + "".join(f'<th class="n">{escape(reason.replace("_", " "))}</th>' for reason in reasons)
+    rows = [(cell, "".join(_count(found.get(r)) for r in reasons)) for cell, found in causes.items() if found]
     meanings = "; ".join(f"{r.replace('_', ' ')}: {words[r]}" for r in reasons if words[r] != r.replace("_", " "))
     return (
-        f'<h2>Why episodes failed</h2><div class="card scroll"><table><tr><th>Cell</th>{head}</tr>{rows}</table>'
+        f'<h2>Why episodes failed</h2><div class="card scroll">{_by_cell(head, rows)}'
         '<p class="soft small">By what went wrong first and was not made good again; behind @ the median step at which '
         f"it did. {escape(meanings)}</p></div>"
     )
@@ -210,10 +202,29 @@ def _curve(
     return [(s, result.summary.success) for s, result in found if result is not None and result.summary is not None]
 
 
+def _by_cell(head: str, rows: Sequence[tuple[Cell, str]]) -> str:
+    """A table of cells; those of perturbed worlds behind a click, unless there are only such."""
+    lines = [(cell, f'<tr><td class="nobreak">{escape(str(cell))}</td>{cells}</tr>') for cell, cells in rows]
+    calm = "".join(line for cell, line in lines if not cell.perturbations)
+    rest = [line for cell, line in lines if cell.perturbations]
+    hidden = f"<table><tr>{head}</tr>{''.join(rest)}</table>" if rest else ""
+    if not calm:
+        return hidden
+    shown = f"<table><tr>{head}</tr>{calm}</table>"
+    return shown + (f"<details><summary>{len(rest)} perturbed</summary>{hidden}</details>" if rest else "")
+
+
+def _count(cause: Cause | None) -> str:
+    if cause is None:
+        return '<td class="n"></td>'
+    onset = "" if cause.onset_step is None else f' <span class="of">@{cause.onset_step:g}</span>'
+    return f'<td class="n nobreak">{len(cause.seeds)}{onset}</td>'
+
+
 def _rate(result: CellResult | None, colour: int) -> str:
     if result is None:
         return '<span class="soft small">not run</span>'
-    broken = f'<br><span class="badge bad">{_many(result.errors, "error")}</span>' if result.errors else ""
+    broken = f'<span class="badge bad">{_many(result.errors, "error")}</span>' if result.errors else ""
     if result.summary is None:
         return f'<span class="soft small">no outcome</span>{broken}'
     rate = result.summary.success

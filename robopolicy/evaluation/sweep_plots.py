@@ -6,7 +6,7 @@ from html import escape
 from robopolicy.evaluation.statistics import Rate
 
 COLOURS = 6  # of curves, in sweep.css; more of them repeat these, dashed
-LEFT, RIGHT, TOP, BOTTOM = 40, 366, 12, 172  # of the area that curves are drawn in
+LEFT, RIGHT, TOP, BOTTOM = 34, 262, 12, 152  # of the area that curves are drawn in
 
 
 def curves_plot(curves: Mapping[str, Sequence[tuple[float, Rate]]], axis: str, *, labels: int) -> str:
@@ -19,7 +19,7 @@ def curves_plot(curves: Mapping[str, Sequence[tuple[float, Rate]]], axis: str, *
     """
     severities = sorted({severity for curve in curves.values() for severity, _ in curve})
     most = max(severities[-1], 1e-9)
-    width = RIGHT + 14 + 7 * min(labels, 18)
+    width = RIGHT + 14 + 8 * min(labels, 18)
 
     def x(severity: float) -> float:
         return LEFT + (RIGHT - LEFT) * severity / most
@@ -85,7 +85,7 @@ def _line(name: str, curve: Sequence[tuple[float, Rate]], x: Callable[[float], f
     points = " ".join(f"{x(severity):.1f},{_y(rate.value):.1f}" for severity, rate in curve)
     dash = " dashed" * (i >= COLOURS)
     dots = "".join(
-        f'<circle cx="{x(severity):.1f}" cy="{_y(rate.value):.1f}" r="3.5" class="dot c{i % COLOURS}">'
+        f'<circle cx="{x(severity):.1f}" cy="{_y(rate.value):.1f}" r="4" class="point c{i % COLOURS}">'
         f"<title>{escape(name)}, severity {severity:g}: {rate}</title></circle>"
         for severity, rate in curve
     )
