@@ -117,11 +117,10 @@ def test_nothing_is_left_behind_at_the_next_reset(task):
 
 @pytest.mark.parametrize("task", TWINS)
 def test_an_axis_changes_what_it_says_and_nothing_else(task):
-    world = twin(task)
+    world, bare = twin(task), twin(task)
+    bare.reset(2)
     nominal = copy.copy(world.model)
     for axis in axes_of(world):
-        bare = twin(task)
-        bare.reset(2)
         perturbed = perturb(world, [f"{axis}:1"])
         perturbed.reset(2)
         differs = changed(world.model, nominal)
@@ -397,14 +396,14 @@ def test_noise_of_commands_has_its_size_spares_the_grip_and_is_not_told():
     noisy = perturb(world, ["action_noise:0.5"])
     noisy.reset(0)
     hold = noisy.stop()
-    for _ in range(600):
+    for _ in range(400):
         np.testing.assert_array_equal(noisy.command(hold, 0), hold)
     off = np.array(taken) - hold
-    assert off[:, :3].std(axis=0) == pytest.approx(0.005, rel=0.1)
-    assert off[:, :3].mean(axis=0) == pytest.approx(0, abs=0.001)
+    assert off[:, :3].std(axis=0) == pytest.approx(0.005, rel=0.13)
+    assert off[:, :3].mean(axis=0) == pytest.approx(0, abs=0.0012)
     np.testing.assert_array_equal(off[:, 9], 0)
     turned = np.degrees(np.linalg.norm(off[:, 3:6], axis=1))  # of a column: two of the three axes turn it
-    assert np.sqrt((turned**2).mean()) == pytest.approx(2.5 * np.sqrt(2), rel=0.1)
+    assert np.sqrt((turned**2).mean()) == pytest.approx(2.5 * np.sqrt(2), rel=0.13)
     assert np.linalg.norm(np.array(taken)[:, 3:6], axis=1) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match="not finite"):
         noisy.command(np.full(10, np.nan), 0)
@@ -430,7 +429,7 @@ def test_what_is_lost_repeats_with_its_old_stamp_and_is_never_too_old(gl):
     clock = world._clock
     world.reset(0)
     ages, kept = {"state": [], "front": [], "wrist": []}, {}
-    for _ in range(150):
+    for _ in range(60):
         observation, now_ns = world.read(), clock.now_ns()
         stamps = {"state": observation.stamp_ns, **observation.image_stamps_ns}
         values = {"state": observation.state["q"], **observation.images}
@@ -447,7 +446,7 @@ def test_what_is_lost_repeats_with_its_old_stamp_and_is_never_too_old(gl):
     world.close()
     for name, seen in ages.items():
         assert max(seen) == pytest.approx(0.15), name
-        assert 0.35 < np.mean(np.array(seen) > 0) < 0.8, name  # three of four at most: the fourth always comes
+        assert 0.3 < np.mean(np.array(seen) > 0) < 0.8, name  # three of four at most: the fourth always comes
     assert ages["front"] != ages["wrist"] != ages["state"]
 
 
@@ -456,14 +455,14 @@ def test_as_much_is_lost_as_the_dial_says():
         world = perturb(make_world("planar:pusht", SimClock()), [f"dropout:{severity}"])
         world.reset(0)
         clock, gone = world._clock, 0
-        for _ in range(3000):
+        for _ in range(1500):
             gone += world.read().stamp_ns != clock.now_ns()
             clock.sleep_until(clock.now_ns() + world.spec.period_ns)
-        return gone / 3000
+        return gone / 1500
 
     for severity in (0.25, 0.5, 1.0):
         chance = 0.7 * severity  # at 10 Hz the second in a row would be .2 s old, and always comes
-        assert lost(severity) == pytest.approx(chance / (1 + chance), abs=0.03)
+        assert lost(severity) == pytest.approx(chance / (1 + chance), abs=0.04)
     assert lost(0) == 0
 
 
