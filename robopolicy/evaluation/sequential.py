@@ -53,6 +53,7 @@ class Sequential:
         self.decided_after: int | None = None
         self.better = ""
         self._graded = False  # whether there were other differences than -1, 0 and 1
+        self._capital = np.zeros(STAKES)  # logarithm of what each stake has come to
 
     def add(self, a: float, b: float) -> bool:
         """Take the next pair, both from the same start: success or score, 0 to 1; return whether it is decided.
@@ -67,6 +68,7 @@ class Sequential:
         self.a_better += difference > 0
         self.b_better += difference < 0
         self._graded |= difference not in (-1.0, 0.0, 1.0)
+        self._capital += np.log1p(_legendre()[0] * difference)
         self.log_e.append(self._log_e())
         if self.decided_after is None and self.log_e[-1] >= log(1 / self.alpha):
             self.decided_after = len(self.differences)
@@ -94,10 +96,7 @@ class Sequential:
         return 1.0 / self.largest_e
 
     def _log_e(self) -> float:
-        if not self._graded:
-            return log_e(self.a_better, self.b_better)
-        values, counts = np.unique(self.differences, return_counts=True)
-        return log_wealth(values, counts)
+        return _mean_of(self._capital) if self._graded else log_e(self.a_better, self.b_better)
 
 
 class InSeedOrder:
@@ -186,12 +185,10 @@ def log_wealth(values: np.ndarray, counts: np.ndarray, d: float = 0.0) -> float:
         counts: (K,) how often each came.
         d: above -1, below 1.
     """
-    nodes, weights = _legendre()
+    nodes, _ = _legendre()
     low, high = -1 / (1 - d), 1 / (1 + d)  # stakes that cannot lose more than all
     stakes = low + (high - low) * (nodes + 1) / 2  # (STAKES,)
-    capital = np.log1p(stakes[:, None] * (values - d)) @ counts  # (STAKES,)
-    top = capital.max()
-    return float(top + np.log(np.exp(capital - top) @ weights / 2))
+    return _mean_of(np.log1p(stakes[:, None] * (values - d)) @ counts)
 
 
 def pairs_needed(difference: float, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
@@ -234,6 +231,12 @@ def _log_e(a_only: float, b_only: float) -> float:
         return -inf
     n = a_only + b_only
     return lgamma(a_only + 1) + lgamma(b_only + 1) - lgamma(n + 2) + n * log(2)
+
+
+def _mean_of(capital: np.ndarray) -> float:
+    """The logarithm of the mean of what stakes have come to, from its logarithms (STAKES,)."""
+    top = capital.max()
+    return float(top + np.log(np.exp(capital - top) @ _legendre()[1] / 2))
 
 
 @cache
