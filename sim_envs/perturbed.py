@@ -28,7 +28,9 @@ class Perturbed:
         self.spec, self.instruction, self.max_steps = world.spec, world.instruction, world.max_steps
         self.perturbations = tuple(perturbations)
         self._world, self._active = world, dict(active)
-        self._altered = Altered(world.model) if is_twin(world) else None
+        self._altered: Altered | None = None
+        if is_twin(world):  # one ledger a world, however many wrap it in turn
+            self._altered = world.altered = getattr(world, "altered", None) or Altered(world.model)
         self._effects: dict[str, Effect] = {}
 
     def reset(self, seed: int) -> None:
