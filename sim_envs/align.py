@@ -7,7 +7,6 @@ import numpy as np
 
 from sim_envs.arm import STICK_REACH, TOOL
 from sim_envs.contacts import is_off_table
-from sim_envs.planar import place
 from sim_envs.push_planner import Flat
 from sim_envs.scene import make_scene
 from sim_envs.tracked import Tracked
@@ -101,9 +100,9 @@ class Align:
         pose = self._pose()
         if self._before is not None and self._tool[2] < 2 * HALF_HEIGHT:
             moved = _apart(pose, self._before)
-            tip = place(self._tool[None, :2] - pose[:2], np.array([0, 0, -pose[2]]))[0]
+            inside = np.linalg.norm(self._tool[:2] - pose[:2]) < OUTER  # the stick is too thick for any doubt
             if moved > MOVED:
-                self._pushed["inside" if np.abs(tip).max() < INNER else "outside"] += moved
+                self._pushed["inside" if inside else "outside"] += moved
         self._before = pose
 
     def success(self) -> bool:

@@ -63,7 +63,7 @@ class Avoid:
     def reset(self, rng: np.random.Generator) -> None:
         """Forget the way; the posts stand where they always do."""
         self._before: np.ndarray | None = None  # (3,) m, the tip at the last look
-        self._gaps: list[int] = []
+        self._gaps: list[int] = []  # from 1; 0 is unknown
         self._failure = ""
 
     def place(self, state: Mapping[str, np.ndarray]) -> None:
@@ -72,6 +72,8 @@ class Avoid:
     def watch(self) -> None:
         """Look which rows the tip has crossed, and whether it touched a post on the way."""
         tip = self._tool.copy()
+        if self._before is None:  # put into the middle of a way: how it came there nobody knows
+            self._gaps = [0 for y in ROWS if y <= tip[1]]
         before = tip if self._before is None else self._before
         self._before = tip
         if not self._failure and self._touched(before, tip):
@@ -92,8 +94,9 @@ class Avoid:
         return 0.0 if self._failure else float(np.clip(made, 0.0, 1.0))
 
     def mode(self) -> str | None:
-        """Which gaps were passed; None before the third row."""
-        return "-".join(map(str, self._gaps)) if len(self._gaps) == len(ROWS) else None
+        """Which gaps were passed; None before the third row, or if the episode began behind one."""
+        name = "-".join(map(str, self._gaps))
+        return name if name in self.modes else None
 
     def failure(self) -> str:
         """``"collided"`` with a post, or ``"flew_over"`` a row: neither can be mended."""

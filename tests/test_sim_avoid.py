@@ -131,6 +131,16 @@ def test_over_the_posts_is_no_way(walk):
     assert task.mode() is None
 
 
+def test_a_way_that_begins_in_the_middle_has_no_mode_but_may_succeed(twin, walk):
+    points = way((1, 2, 3))
+    task = walk(*points[3:])
+    assert (task.mode(), task.success()) == (None, True)
+    twin.reset(0)
+    twin.reset_to(twin.read().state)
+    walk(*points)
+    assert task.mode() == "1-2-3"
+
+
 def test_an_arm_that_runs_into_a_post_has_collided(twin):
     clock, seen = twin._clock, []
     twin.reset(3)
