@@ -75,7 +75,7 @@ def behaviour_entropy(
         raise ContractError(f"{n} successes over {size} modes; an entropy needs at least one, and two modes")
     seen, tail = np.fromiter(counts.values(), np.int64, size), (1 - confidence) / 2
     value, even = float(_entropy(seen)), _entropy(rng.multinomial(n, np.full(size, 1 / size), resamples))
-    corrected = min(value + (np.count_nonzero(seen) - 1) / (2 * n * np.log(size)), 1.0)
+    corrected = min(value + (np.count_nonzero(seen) - 1) / (2 * n * float(np.log(size))), 1.0)
     again = _entropy(rng.multinomial(n, seen / n, resamples))
     low, high = np.quantile(again, [tail, 1 - tail]) + corrected - again.mean()
     unseen = seen == 0
