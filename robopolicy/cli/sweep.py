@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.errors import UsageError
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
@@ -53,10 +54,12 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.evaluation.suite import parse_shard, read_suite, shard_of
 
     shard = None if args.shard is None else parse_shard(args.shard)
+    out = args.out or args.suite.with_suffix("")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; name a folder with --out")
     suite = read_suite(args.suite)
     planned = plan(suite, args.device)
     items = planned.items if shard is None else shard_of(planned.items, shard)
-    out = args.out or args.suite.with_suffix("")
     if args.dry_run:
         _foretell(args, items, out)
         return

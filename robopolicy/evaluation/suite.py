@@ -170,6 +170,8 @@ def make_suite(data: Any, beside: Path = Path()) -> Suite:
     worlds = file["worlds"]
     if len(set(worlds)) < len(worlds):
         raise ContractError("worlds names one twice")
+    if file.get("max_steps") == 0:
+        raise ContractError("max_steps is 0; want at least 1, or leave it out for each world's own")
     seeds = parse_seeds(file["seeds"])
     return Suite(checkpoints, worlds, tuple(seeds), _conditions(file), file.get("max_steps"), file.get("disturb_at"))
 
