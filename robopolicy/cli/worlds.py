@@ -15,7 +15,8 @@ from robopolicy.interfaces import Agent, Clock, Environment, Robot, Safety
 from robopolicy.spec import PolicySpec
 
 CAMERA_HZ = 30.0  # at most, of a twin in front of a robot
-WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, or your own as package.module:Class"
+SIMULATED = ("twin", "gymnasium", "planar", "robosuite")  # what runs in simulated time
+WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, robosuite:TASK, or your own as package.module:Class"
 
 
 def make_world(
@@ -41,7 +42,7 @@ def make_world(
     """
     if perturbations:
         return _perturbed(make_world(name, clock, cameras=cameras, rate_hz=rate_hz), name, perturbations)
-    if name.partition(":")[0] in ("twin", "gymnasium", "planar"):
+    if name.partition(":")[0] in SIMULATED:
         from sim_envs.worlds import make_world as make_simulated
 
         return make_simulated(name, clock, cameras=cameras, rate_hz=rate_hz)
@@ -129,7 +130,7 @@ def _twin_first(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str
 
 def make_clock(name: str, *, realtime: bool) -> Clock:
     """Return a simulated clock for simulated worlds unless ``realtime``, and the wall clock for all others."""
-    simulated = name.partition(":")[0] in ("twin", "gymnasium", "planar")
+    simulated = name.partition(":")[0] in SIMULATED
     return SimClock() if simulated and not realtime else WallClock()
 
 
