@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from robopolicy import __version__
+from robopolicy.cli.perturbing import drawn
 from robopolicy.clock import SimClock
 from robopolicy.errors import EvaluationError, UsageError
 from robopolicy.interfaces import Agent
@@ -33,6 +34,7 @@ class Scene:
         keep_failures: keep what did not succeed.
         operator, task, notes: stored with each episode; no task is the world's own.
         patience: failures in a row that end it; None is never.
+        perturbations: of the world, each as AXIS:SEVERITY; what was drawn is stored with each episode.
         who: demonstrates, in messages.
     """
 
@@ -45,6 +47,7 @@ class Scene:
     task: str = ""
     notes: str = ""
     patience: int | None = PATIENCE
+    perturbations: tuple[str, ...] = ()
     who: str = "the expert"
 
 
@@ -91,7 +94,9 @@ class Demonstrator:
         from robopolicy_data.recorder import Recorder
 
         self.scene, self.path, self._clock = scene, path, EpisodeClock()
-        self._world = make_world(scene.robot, self._clock, cameras=scene.cameras, rate_hz=scene.rate_hz)
+        self._world = make_world(
+            scene.robot, self._clock, cameras=scene.cameras, rate_hz=scene.rate_hz, perturbations=scene.perturbations
+        )
         self.spec: PolicySpec = self._world.spec
         self._make_safety, self._agent = make_safety, scene.make_agent(self.spec)
         # Simulated time can wait for the disk: nothing is dropped.
@@ -138,7 +143,8 @@ class Demonstrator:
 
     def _finish(self, meta: EpisodeMeta) -> EpisodeMeta:
         about = getattr(self._agent, "about", dict)()
-        return replace(meta, success=self._world.success(), extra={"score": self._world.score(), **about})
+        extra = {"score": self._world.score(), **drawn(self._world), **about}
+        return replace(meta, success=self._world.success(), extra=extra)
 
 
 def generate(

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robopolicy.errors import UsageError
+
 
 def add_perturbing(parser: Any) -> None:
     """Add the options that perturb a simulated world to a parser, or to a group of one."""
@@ -34,6 +36,26 @@ def perturbations_of(args: argparse.Namespace) -> tuple[str, ...]:
     if args.perturbations is not None:
         asked += read_perturbations(args.perturbations)
     return tuple(map(str, canonical(asked)))
+
+
+def perturbed(world: Any, name: str, perturbations: Sequence[str]) -> Any:
+    """Return ``world``, called ``name``, so that it is perturbed from its next reset on; itself without any.
+
+    Raises:
+        UsageError: if it is no simulation, or cannot have one of them; the world is closed then.
+    """
+    if not perturbations:
+        return world
+    from robopolicy.interfaces import Environment
+    from sim_envs.perturbations import perturb
+
+    try:
+        if not isinstance(world, Environment):
+            raise UsageError(f"robot {name} is no simulation: nothing can be perturbed ({', '.join(perturbations)})")
+        return perturb(world, perturbations)
+    except BaseException:
+        world.close()
+        raise
 
 
 def say_axes(names: Sequence[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.perturbing import add_perturbing, perturbations_of
 from robopolicy.cli.running import add_running
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.spec import PolicySpec
@@ -34,6 +35,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "--jobs", type=at_least(1), metavar="N",
         help="of the expert: processes that demonstrate at a time (default 1); the episodes are the same for any",
     )  # fmt: skip
+    add_perturbing(parser)
     about = parser.add_argument_group("stored with every episode")
     about.add_argument("--operator", default="", metavar="NAME")
     about.add_argument("--task", default="", metavar="TEXT", help="in words; default: a simulated world's own")
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
         count = record(
             args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras, keep_failures=args.keep_failures,
             operator=args.operator, rate_hz=args.rate, task=args.task, notes=args.notes, jobs=args.jobs or 1,
+            perturbations=perturbations_of(args),
         )  # fmt: skip
     else:
         from robopolicy.cli.demonstrate import demonstrate
@@ -147,6 +150,7 @@ def record(
     task: str = "",
     notes: str = "",
     jobs: int = 1,
+    perturbations: tuple[str, ...] = (),
 ) -> int:
     """Record until the dataset holds ``episodes`` episodes; return how many it holds.
 
@@ -167,7 +171,7 @@ def record(
         raise UsageError(f"--teleop expert drives twin:TASK only, not {robot_name!r}")
     scene = Scene(
         robot_name, partial(make_expert, robot_name.partition(":")[2]), cameras, rate_hz, keep_failures,
-        operator or "expert", task, notes,
+        operator or "expert", task, notes, perturbations=perturbations,
     )  # fmt: skip
     with closing(Demonstrator(scene, path)) as demonstrator:
         demonstrator.try_drawing()
