@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.perturbing import perturbed
 from robopolicy.cli.running import AS_SAVED, Running
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import UnknownName, UsageError
-from robopolicy.interfaces import Agent, Clock, Environment, Robot, Safety
+from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
 CAMERA_HZ = 30.0  # at most, of a twin in front of a robot
@@ -41,7 +42,7 @@ def make_world(
         UsageError: if a robot of your own has another rate, or a world cannot be perturbed so.
     """
     if perturbations:
-        return _perturbed(make_world(name, clock, cameras=cameras, rate_hz=rate_hz), name, perturbations)
+        return perturbed(make_world(name, clock, cameras=cameras, rate_hz=rate_hz), name, perturbations)
     if name.partition(":")[0] in SIMULATED:
         from sim_envs.worlds import make_world as make_simulated
 
@@ -94,18 +95,6 @@ def make_robot(
         raise (
             UsageError(f"{error}, ros:FILE.yaml, twin-first:TASK:ROBOT, mock") if WORLDS in str(error) else error
         ) from None
-
-
-def _perturbed(world: Any, name: str, perturbations: Sequence[str]) -> Any:
-    from sim_envs.perturbations import perturb
-
-    try:
-        if not isinstance(world, Environment):
-            raise UsageError(f"robot {name} is no simulation: nothing can be perturbed ({', '.join(perturbations)})")
-        return perturb(world, perturbations)
-    except BaseException:
-        world.close()
-        raise
 
 
 def _twin_first(name: str, clock: Clock, spec: PolicySpec, *, cameras: tuple[str, ...] | None, **real: Any) -> Robot:
