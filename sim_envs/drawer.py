@@ -148,6 +148,7 @@ def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: 
         axis=[-1, 0, 0],
         range=[0, TRAVEL],
         limited=True,
+        solref_limit=[0.006, 1.0],
         damping=[6.0, 0, 0],
         frictionloss=1.0,
         armature=0.05,

@@ -20,7 +20,8 @@ APART = 0.10  # m at least between their middles
 MAX_YAW = 0.5  # rad
 IN = 0.006  # m: so close to the table, and to the middle of the hole, is in
 UPRIGHT = 0.9  # cosine of the most that a standing peg leans
-FORCE = 25.0  # N between peg and block: jammed
+FORCE = 8.0  # N between peg and block, for so long without going down: jammed. The grip slips at about 17
+JAMMED_S, DOWN = 0.4, 0.002  # s, m
 
 
 class Peg:
@@ -59,7 +60,7 @@ class Peg:
         self._joint, self._peg, self._block, self._data = data.joint("peg"), data.body("peg"), data.body("block"), data
         self._mocap = int(model.body_mocapid[model.body("block").id])
         self._contacts = Contacts(model, data)
-        self._carried = self._held = False
+        self._forget()
 
     def reset(self, rng: np.random.Generator) -> None:
         """Stand the peg somewhere and the block 10 cm away from it or farther."""
@@ -70,7 +71,7 @@ class Peg:
         self._joint.qpos = [*places[0], HALF_LENGTH, np.cos(half_yaw), 0, 0, np.sin(half_yaw)]
         self._joint.qvel = 0
         self._put(np.array([*places[1], rng.uniform(-MAX_YAW, MAX_YAW)]))
-        self._carried = self._held = False
+        self._forget()
 
     def place(self, state: Mapping[str, np.ndarray]) -> None:
         """Put the block where an observed ``state`` has it."""
@@ -110,12 +111,15 @@ class Peg:
             self._carried = True
         if self.success():
             self._carried = False
+        bottom, now = self._place()[1], float(self._data.time)
+        if self._contacts.force("peg", "block") < FORCE or bottom < self._pressed[1] - DOWN:
+            self._pressed = now, bottom
 
     def failure(self) -> str:
-        """``off_table``; ``jammed``: pressed hard against the block; ``toppled``: it lies; ``dropped``: was carried."""
+        """``off_table``; ``jammed``: pressed on the block and stuck; ``toppled``: it lies; ``dropped``: was carried."""
         if is_off_table(self._peg.xpos):
             return "off_table"
-        if not self.success() and self._contacts.force("peg", "block") > FORCE:
+        if not self.success() and self._data.time - self._pressed[0] > JAMMED_S:
             return "jammed"
         if self._held or self._place()[0] < PLAY + CHAMFER:
             return ""
@@ -136,6 +140,10 @@ class Peg:
         """Return how far the peg is beside the hole's middle and how high its lower end is, m."""
         beside = float(np.hypot(*(self._peg.xpos - self._block.xpos)[:2]))
         return beside, float(self._peg.xpos[2]) - HALF_LENGTH * self._lean()
+
+    def _forget(self) -> None:
+        self._carried = self._held = False
+        self._pressed = float(self._data.time), RIM + HALF_LENGTH  # since when, and from what height, m
 
     def _lean(self) -> float:
         return float(abs(self._peg.xmat[8]))
