@@ -60,6 +60,11 @@ class Slowly:
         return world
 
 
+def make_agent(n, share=None):
+    """An agent, with a policy of its own: tiny ones know nothing of batches."""
+    return tiny.make_agent(n)
+
+
 class RaisingBench:
     """A runner that can run nothing."""
 
@@ -74,15 +79,16 @@ def suite(n, perturbations=((), ("camera:0.5",))):
     return Suite({"a": None, "b": None}, tuple(WORLDS), tuple(range(20, 20 + n)), perturbations)
 
 
-def parts(suite, worlds=WORLDS, pause_s=0.0, begun=""):
+def parts(suite, worlds=WORLDS, pause_s=0.0, begun="", envs=1):
     """Items and recipes of a suite whose two checkpoints draw one chunk and three."""
     policies = {(name, world): name for name in suite.checkpoints for world in suite.worlds}
     recipes = {
         cell: Recipe(
             partial(Slowly, worlds[cell.world], pause_s, begun),
-            partial(tiny.make_agent, {"a": 1, "b": 3}[cell.checkpoint]), tiny.AnythingGoes,
+            partial(make_agent, {"a": 1, "b": 3}[cell.checkpoint]), tiny.AnythingGoes,
             Options(max_steps=suite.max_steps),
             folder=identity_of(cell.checkpoint, cell.world, cell.perturbations, -1, "")[:16],
+            envs=envs,
         )
         for cell in suite.cells()
     }  # fmt: skip
@@ -103,9 +109,10 @@ def main():
     parser.add_argument("--retries", type=int, default=1)
     parser.add_argument("--shard", type=int, nargs=2)
     parser.add_argument("--begun", default="")
+    parser.add_argument("--envs", type=int, default=1)
     parser.add_argument("--ray")
     args = parser.parse_args()
-    items, recipes = parts(suite(args.seeds), pause_s=args.pause, begun=args.begun)
+    items, recipes = parts(suite(args.seeds), pause_s=args.pause, begun=args.begun, envs=args.envs)
     if args.shard:
         items = shard_of(items, tuple(args.shard))
     patience = Patience(retries=args.retries)

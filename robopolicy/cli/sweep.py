@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.together import add_together
 from robopolicy.errors import UsageError
 
 
@@ -43,6 +44,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--videos", type=at_least(0), default=2, metavar="N", help="failures filmed a cell, for the report (default 2)"
     )
+    add_together(parser)
     parser.set_defaults(run=run)
 
 
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder with --out")
     suite = read_suite(args.suite)
-    planned = plan(suite, args.device)
+    planned = plan(suite, args.device, args.envs, exact=args.exact)
     items = planned.items if shard is None else shard_of(planned.items, shard)
     if args.dry_run:
         _foretell(args, items, out)

@@ -23,8 +23,14 @@ class Plan:
     modes: dict[str, tuple[str, ...]]  # that each world enumerates
 
 
-def plan(suite: Suite, device: str = "cpu") -> Plan:
+def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: bool = False) -> Plan:
     """Check that all that a suite names exists and fits together; return what to run.
+
+    Args:
+        suite: what to run.
+        device: where policies compute.
+        envs: episodes at once in each process; None is as many as plan together.
+        exact: every plan is made alone, as a robot's.
 
     Raises:
         CheckpointError: if a checkpoint is none; lists those beside it.
@@ -32,6 +38,7 @@ def plan(suite: Suite, device: str = "cpu") -> Plan:
         SpecMismatch: if a checkpoint does not fit a world; both sides printed.
         UsageError: if there is no such perturbation, or a world cannot have it; lists those there are.
     """
+    from robopolicy.cli.together import Together
     from robopolicy.cli.worlds import make_safety
     from robopolicy.evaluation.report import versions
 
@@ -39,7 +46,11 @@ def plan(suite: Suite, device: str = "cpu") -> Plan:
     subjects = {(name, world): _subject(entrant, world, device) for name, entrant in suite.checkpoints.items()
                 for world in suite.worlds}  # fmt: skip
     modes = {world: check_world(world, suite.perturbations) for world in suite.worlds}
-    policies = {names: subject.identity for names, subject in subjects.items()}
+    together = {name: Together.of(entrant.folder, envs, exact=exact) for name, entrant in suite.checkpoints.items()}
+    policies = {
+        (name, world): f"{subject.identity}|plans by {together[name].rows}"
+        for (name, world), subject in subjects.items()
+    }
     items = items_of(suite, policies, repr(options))
     recipes = {
         cell: Recipe(
@@ -49,6 +60,8 @@ def plan(suite: Suite, device: str = "cpu") -> Plan:
             options,
             _draws(suite.checkpoints[cell.checkpoint]),
             identity_of(policies[cell.checkpoint, cell.world], cell.world, cell.perturbations, -1, repr(options))[:16],
+            together[cell.checkpoint].envs,
+            together[cell.checkpoint].rows,
         )
         for cell in suite.cells()
     }

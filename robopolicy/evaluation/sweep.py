@@ -2,17 +2,19 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from robopolicy.evaluation.batched import Batched, Share
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.rollouts import MakeAgent, MakeSafety, MakeWorld, Options, Rollout
 from robopolicy.evaluation.suite import Cell, Item
 from robopolicy.evaluation.sweep_table import Journal, Row, read_rows, seal_abandoned
-from robopolicy.evaluation.workers import ItemRunner, Lost, Patience, Raised, Result, run_items
+from robopolicy.evaluation.workers import Lost, Patience, Raised, Result, run_items
 
 BUILD_S = 600.0  # longest that a world and an agent may take to be made where episodes have a limit
 AS_IS = Options()
@@ -29,6 +31,8 @@ class Recipe:
     options: Options = AS_IS
     draws: bool = False  # whether pictures decide how an episode goes
     folder: str = ""  # of its films: another for each cell, and for each policy
+    envs: int = 1  # episodes at once in each process
+    rows: int | None = None  # plans of a batch, see `Batched`; None: every plan is made alone
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Bench:
         gl_renderer: says what draws on this machine; asked once, where pictures matter.
         out: folder of videos, for options that ask for them; None keeps none.
         keep: how many cells are held ready.
+        share: gives agents their policy where several benches of a process use one, see `Batched`.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class Bench:
         gl_renderer: Callable[[], str] = str,
         out: Path | None = None,
         keep: int = 4,
+        share: Share | None = None,
     ) -> None:
         self._recipes, self._gl_renderer, self._out, self._keep = recipes, gl_renderer, out, keep
+        self._share = share
         self._ready: dict[Cell, Rollout] = {}
         self._renderer: str | None = None
 
@@ -76,7 +83,7 @@ class Bench:
         recipe = self._recipes[item.cell]
         if rollout is None:
             made = (recipe.make_world, recipe.make_agent, recipe.make_safety)
-            rollout = Rollout(*made, recipe.options, self._out, recipe.folder)
+            rollout = Rollout(*made, recipe.options, self._out, recipe.folder, share=self._share)
         if recipe.draws and self._renderer is None:
             self._renderer = self._gl_renderer()
         self._ready[item.cell] = rollout
@@ -96,8 +103,14 @@ class Bench:
 class Executor(Protocol):
     """Runs items somewhere: on this machine's cores, on a cluster."""
 
-    def run(self, build: Callable[[], ItemRunner], items: Sequence[Item]) -> Iterator[Result]:
-        """Yield one result an item, in the order they finish."""
+    def run(self, build: Callable[[], Any], items: Sequence[Item], envs: int = 1) -> Iterator[Result]:
+        """Yield one result an item, in the order they finish.
+
+        Args:
+            build: picklable; makes an `ItemRunner`, or what has `Batched`'s ``serve``.
+            items: picklable.
+            envs: items at a time in each process.
+        """
         ...
 
 
@@ -108,9 +121,9 @@ class Processes:
     jobs: int = 2
     patience: Patience = ONCE_MORE
 
-    def run(self, build: Callable[[], ItemRunner], items: Sequence[Item]) -> Iterator[Result]:
+    def run(self, build: Callable[[], Any], items: Sequence[Item], envs: int = 1) -> Iterator[Result]:
         """Yield one result an item, in the order they finish."""
-        return run_items(build, items, jobs=self.jobs, patience=self.patience)
+        return run_items(build, items, jobs=self.jobs, patience=self.patience, envs=envs)
 
 
 @dataclass(frozen=True)
@@ -181,12 +194,9 @@ def sweep(
         if item.identity in tally.rows:
             on_progress(item, tally.rows[item.identity], False)
     if tally.missing:
-        cells = {item.cell for item in tally.missing}
-        keep = max(4, len({cell.checkpoint for cell in cells}))
-        build = partial(Bench, {cell: recipes[cell] for cell in cells}, gl_renderer, None, keep)
         journal = Journal(folder)
         try:
-            for result in _results(executor, build, tally.missing):
+            for result in run_benches(executor, recipes, tally.missing, gl_renderer):
                 row = row_of(result, facts)
                 journal.append(row)
                 tally.rows[row["identity"]] = row
@@ -196,12 +206,33 @@ def sweep(
     return [tally.rows[item.identity] for item in items]
 
 
-def _results(executor: Executor, build: Callable[[], ItemRunner], items: Sequence[Item]) -> Iterable[Result]:
-    results = executor.run(build, items)
-    try:
-        yield from results
-    finally:
-        results.close()  # type: ignore[attr-defined]  # a generator: ends its workers before the journal is sealed
+def run_benches(
+    executor: Executor,
+    recipes: Mapping[Cell, Recipe],
+    items: Sequence[Item],
+    gl_renderer: Callable[[], str] = str,
+    out: Path | None = None,
+) -> Iterator[Result]:
+    """Yield one result an item; episodes that plan in batches of one size run together.
+
+    Args:
+        executor: where to run.
+        recipes: of the items' cells.
+        items: to run.
+        gl_renderer: see `Bench`.
+        out: folder of videos, on this machine.
+    """
+    groups: dict[tuple[int, int | None], list[Item]] = {}
+    for item in items:
+        recipe = recipes[item.cell]
+        groups.setdefault((recipe.envs, recipe.rows), []).append(item)
+    for (envs, rows), group in groups.items():
+        cells = {item.cell for item in group}
+        keep = max(2, len({cell.checkpoint for cell in cells}))
+        bench = partial(Bench, {cell: recipes[cell] for cell in cells}, gl_renderer, out, keep)
+        build = bench if rows is None and envs == 1 else partial(Batched, bench, envs, rows)
+        with closing(executor.run(build, group, envs)) as results:  # its workers end before the journal is sealed
+            yield from results
 
 
 def row_of(result: Result, facts: Facts) -> dict[str, Any]:

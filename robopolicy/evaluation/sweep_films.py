@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog
 from robopolicy.evaluation.suite import Cell, Item
-from robopolicy.evaluation.sweep import Bench, Executor, Recipe, outcome_from
+from robopolicy.evaluation.sweep import Executor, Recipe, outcome_from, run_benches
 
 MOST = 60  # films of one page: some 100 KB each
 
@@ -66,7 +65,7 @@ def film_failures(
         filming = {
             cell: replace(recipe, options=replace(recipe.options, video_every=2)) for cell, recipe in recipes.items()
         }
-        for result in executor.run(partial(Bench, filming, str, folder), wanted):
+        for result in run_benches(executor, filming, wanted, out=folder):
             outcome = outcome_from(result)
             (folder / recipes[result.item.cell].folder).mkdir(parents=True, exist_ok=True)
             logs[result.item.cell].append(outcome)
