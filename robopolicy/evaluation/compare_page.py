@@ -68,22 +68,27 @@ def explained(comparisons: Sequence[Comparison]) -> str:
 
 
 def difference_plot(difference: Difference, a: str, b: str) -> str:
-    """Draw a difference from -1 to 1 as a dot on its interval, 0 marked; width 420."""
+    """Draw a difference as a dot on its interval, 0 in the middle; width 420."""
+    widest = max(abs(difference.low), abs(difference.high))
+    end = next(end for end in (0.1, 0.25, 0.5, 1.0) if widest <= end or end == 1.0)
 
     def x(value: float) -> float:
-        return 210 + 200 * value
+        return 210 + 200 * value / end
 
     kind = "good" if difference.low > 0 else "bad" if difference.high < 0 else "soft-dot"
-    ticks = "".join(f'<text x="{x(t)}" y="44" class="tick" text-anchor="middle">{t:+g}</text>' for t in (-1, 1))
+    ticks = "".join(
+        f'<text x="{x(t)}" y="44" class="tick" text-anchor="{side}">{t:+g}</text>'
+        for t, side in ((-end, "start"), (end, "end"))
+    )
     return (
         f'<svg viewBox="0 0 420 48" class="plot" role="img" aria-label="difference {escape(str(difference))}">'
         '<line x1="10" x2="410" y1="25" y2="25" class="axis"/>'
         '<line x1="210" x2="210" y1="4" y2="30" class="threshold"/>'
-        f'<rect x="{x(difference.low):.1f}" y="9" width="{max(200 * (difference.high - difference.low), 1):.1f}" '
+        f'<rect x="{x(difference.low):.1f}" y="9" width="{max(x(difference.high) - x(difference.low), 1):.1f}" '
         'height="10" rx="5" class="interval"/>'
         f'<circle cx="{x(difference.value):.1f}" cy="14" r="6.5" class="{kind} dot"/>{ticks}'
-        f'<text x="80" y="44" class="tick" text-anchor="middle">{escape(_short(b))} better</text>'
-        f'<text x="340" y="44" class="tick" text-anchor="middle">{escape(_short(a))} better</text></svg>'
+        f'<text x="56" y="44" class="tick">{escape(_short(b))} better</text>'
+        f'<text x="364" y="44" class="tick" text-anchor="end">{escape(_short(a))} better</text></svg>'
     )
 
 
@@ -144,8 +149,8 @@ def _row(run: Run, summary: Summary) -> str:
     interval = f"{rate.successes} of {rate.n}, {rate.low:.1%} to {rate.high:.1%}"
     return (
         f"<tr><td><b>{escape(run.name)}</b></td>"
-        f'<td>{rate.value:.0%}<br><span class="soft small">{interval}</span></td>'
-        f'<td class="plot-cell">{rate_plot(rate)}</td><td>{escape(str(summary.score))}</td>'
+        f'<td>{rate.value:.0%}<br><span class="soft small whole">{interval}</span></td>'
+        f'<td class="plot-cell">{rate_plot(rate)}</td><td class="whole">{escape(str(summary.score))}</td>'
         f'<td>{escape(seconds)}</td><td class="soft small">{escape(str(run.folder))}</td></tr>'
     )
 

@@ -26,21 +26,22 @@ def rate_plot(rate: Rate) -> str:
     )
 
 
-def count_plot(counts: Mapping[str, int], *, width: int = 640) -> str:
+def count_plot(counts: Mapping[str, int], *, width: int = 560) -> str:
     """Draw how often each name came as horizontal bars, in the order given; names that never came stay in it."""
-    most, left, row = max([1, *counts.values()]), 190, 22
+    most, row = max([1, *counts.values()]), 20
+    left = 16 + 6.5 * min(max(map(len, counts), default=0), 26)  # px of the longest name, about
     bars = ""
     for i, (name, count) in enumerate(counts.items()):
         y, length = row * i, (width - left - 50) * count / most
         short = name if len(name) <= 26 else name[:25] + "…"
         bars += (
-            f'<text x="{left - 8}" y="{y + 15}" class="tick" text-anchor="end">{escape(short)}</text>'
+            f'<text x="{left - 8}" y="{y + 14}" class="tick" text-anchor="end">{escape(short)}</text>'
             f'<rect x="{left}" y="{y + 4}" width="{max(length, 1):.1f}" height="{row - 8}" class="good">'
             f"<title>{escape(name)}: {count}</title></rect>"
-            f'<text x="{left + max(length, 1) + 6:.1f}" y="{y + 15}" class="tick">{count}</text>'
+            f'<text x="{left + max(length, 1) + 6:.1f}" y="{y + 14}" class="tick">{count}</text>'
         )
     return (
-        f'<svg viewBox="0 0 {width} {max(row * len(counts), row)}" class="plot" role="img" '
+        f'<svg viewBox="0 0 {width} {max(row * len(counts), row)}" class="plot counts" role="img" '
         f'aria-label="episodes by name">{bars}</svg>'
     )
 
