@@ -12,7 +12,8 @@ from robopolicy.types import Observation
 ARM = "base"  # root body of the arm
 # What mj_setConst derives from masses and sizes.
 DERIVED = (
-    "body_subtreemass", "body_invweight0", "dof_M0", "dof_invweight0", "dof_length", "actuator_acc0", "cam_poscom0", "light_poscom0",
+    "body_subtreemass", "body_invweight0", "dof_M0", "dof_invweight0", "dof_length", "actuator_acc0", "cam_poscom0",
+    "light_poscom0",
 )  # fmt: skip
 
 

@@ -6,11 +6,12 @@ import mujoco
 import numpy as np
 
 from sim_envs.perturbation_axis import Axis, Effect, Start, free_bodies, is_twin, moving_bodies
+from sim_envs.planar_push import FULL, PlanarPushT, covered
 
-POSE_M, POSE_RAD = 0.08, np.radians(30)
+POSE_M, POSE_RAD, POSE_PX = 0.08, np.radians(30), 80.0
 SIZE = 0.3  # of the object's size
 MASS, FRICTION = 5.0, 4.0  # factors
-GOAL_M, GOAL_RAD = 0.08, np.radians(30)
+PLANE_PX = (75.0, 437.0)  # of the T's origin, from wall to wall: as far as gym-pusht's own disturbance puts it
 REACH_M = (0.28, 0.76)  # from the arm's foot: an object is not put out of this
 TRIES = 16  # directions drawn, of which the first is taken in which nothing is hit and the task not done at once
 DEEP_M = 0.001  # geoms that lie so deep in each other have hit
@@ -18,12 +19,10 @@ DEEP_M = 0.001  # geoms that lie so deep in each other have hit
 
 def shift_objects(start: Start) -> Effect:
     """Put every loose object, and what stands fixed but where an episode puts it, elsewhere."""
-    model, told = start.model, []
-    for body in _placeable(model):
-        ways = start.rng.uniform(-np.pi, np.pi, TRIES)
-        turns = start.rng.choice([-1.0, 1.0], TRIES) * POSE_RAD * start.severity
-        told.append(_shift(start, body, ways, turns))
-    mujoco.mj_forward(model, start.data)
+    if isinstance(start.world, PlanarPushT):
+        return Effect(_shift_flat(start.world, start.severity, *_ways(start)))
+    told = [_shift(start, body, *_ways(start)) for body in _placeable(start.model)]
+    mujoco.mj_forward(start.model, start.data)
     return Effect("; ".join(told))
 
 
@@ -62,9 +61,8 @@ def grease(start: Start) -> Effect:
 
 def shift_goal(start: Start) -> Effect:
     """Put the task's goal elsewhere."""
-    ways = start.rng.uniform(-np.pi, np.pi, TRIES)
-    turns = start.rng.choice([-1.0, 1.0], TRIES) * GOAL_RAD * start.severity
-    size, move = GOAL_M * start.severity, start.world._task.move_goal
+    ways, turns = _ways(start)
+    size, move = POSE_M * start.severity, start.world._task.move_goal
     for name in ("body_pos", "body_quat"):
         start.take(name)  # a goal may be a fixed body
     told, depth = "goal has no room to move and stays", _depth(start)
@@ -77,6 +75,12 @@ def shift_goal(start: Start) -> Effect:
         move(-gap)
     mujoco.mj_forward(start.model, start.data)
     return Effect(told)
+
+
+def _ways(start: Start) -> tuple[np.ndarray, np.ndarray]:
+    """Draw directions (TRIES,) and turns (TRIES,), both rad, to try one after the other."""
+    ways = start.rng.uniform(-np.pi, np.pi, TRIES)
+    return ways, start.rng.choice([-1.0, 1.0], TRIES) * POSE_RAD * start.severity
 
 
 def _placeable(model: mujoco.MjModel) -> list[int]:
@@ -101,6 +105,18 @@ def _shift(start: Start, body: int, ways: np.ndarray, turns: np.ndarray) -> str:
             return f"{name} {_told(size, way, turn)}"
     place[:], quat[:] = before
     return f"{name} has no room to move and stays"
+
+
+def _shift_flat(world: PlanarPushT, severity: float, ways: np.ndarray, turns: np.ndarray) -> str:
+    before, size = world._world.state(), POSE_PX * severity
+    for way, turn in zip(ways, turns, strict=True):
+        gap = np.array([0, 0, size * np.cos(way), size * np.sin(way), turn])
+        state = before + gap
+        inside = PLANE_PX[0] < state[2:4].min() and state[2:4].max() < PLANE_PX[1]
+        if inside and covered(state) < FULL:
+            world.put(state)
+            return f"T moved {size:.0f} px towards {np.degrees(way):.0f} deg, turned {np.degrees(turn):.0f} deg"
+    return "T has no room to move and stays"
 
 
 def _told(size: float, way: float, turn: float) -> str:
@@ -161,7 +177,8 @@ def _lowest(model: mujoco.MjModel, data: mujoco.MjData, body: int) -> float:
 
 
 def _lacks_placeable(world: Any) -> str:
-    return "" if is_twin(world) and _placeable(world.model) else "nothing on the table that an episode places"
+    placed = isinstance(world, PlanarPushT) or (is_twin(world) and _placeable(world.model))
+    return "" if placed else "nothing on the table that an episode places"
 
 
 def _lacks_resizable(world: Any) -> str:
@@ -178,7 +195,9 @@ def _lacks_goal(world: Any) -> str:
 
 
 AXES = {
-    "pose": Axis("objects start 8 cm away from their drawn place, turned by 30 deg", _lacks_placeable, shift_objects),
+    "pose": Axis(
+        "objects start 8 cm (80 px) away from their drawn place, turned by 30 deg", _lacks_placeable, shift_objects
+    ),
     "size": Axis("objects are 30 % larger or smaller, of the same mass", _lacks_resizable, scale_objects),
     "mass": Axis("objects have 5 times the mass or a fifth of it", _lacks_moving, weigh_objects),
     "friction": Axis("4 times every sliding friction or a quarter of it", _lacks_moving, grease),

@@ -179,7 +179,8 @@ def test_worlds_of_steps_can_have_what_lies_between_policy_and_robot(name):
     if name.startswith("gymnasium"):
         pytest.importorskip("gym_pusht", reason="pip install 'robopolicy[pusht]'")
     world = make_world(name, SimClock())
-    assert axes_of(world) == ("action_delay", "action_noise", "dropout")
+    start = ("pose",) if name == "planar:pusht" else ()
+    assert axes_of(world) == (*start, "action_delay", "action_noise", "dropout")
     bare = drive_plane(make_world(name, SimClock()), 3)
     zero = perturb(world, [f"{axis}:0" for axis in axes_of(world)])
     np.testing.assert_array_equal(drive_plane(zero, 3), bare)
@@ -343,6 +344,25 @@ def test_a_moved_goal_is_where_success_is(task):
             world._task._put(np.array([*where.data.xpos[mark, :2], 2 * np.arctan2(quat[3], quat[0])]))
             world.read()
             assert world.success() is done
+
+
+def test_in_the_plane_the_t_starts_elsewhere_within_the_walls_and_the_pusher_where_it_did():
+    from sim_envs.planar_push import start as nominal
+
+    world, far = perturb(make_world("planar:pusht", SimClock()), ["pose:0.5"]), 0
+    for seed in range(30):
+        world.reset(seed)
+        seen, before = world.read().state["state"], nominal(seed)
+        assert seen[:2] == pytest.approx(before[:2])
+        moved = np.linalg.norm(seen[2:4] - before[2:4])
+        if "no room" not in world.describe()["pose"]:
+            far += 1
+            assert moved == pytest.approx(40, abs=0.01)
+            assert ((seen[2:4] > 75) & (seen[2:4] < 437)).all()
+            turned = abs((seen[4] - before[4] + np.pi) % (2 * np.pi) - np.pi)
+            assert np.degrees(turned) == pytest.approx(15, abs=0.01)
+        assert not world.success()
+    assert far > 25
 
 
 # -- signals
@@ -651,7 +671,7 @@ def test_those_of_severity_0_and_their_order_do_not_name_an_evaluation():
         (
             "planar:pusht",
             "camera",
-            "has no scene that can be changed; it can have: action_delay, action_noise, dropout$",
+            "has no scene that can be changed; it can have: pose, action_delay, action_noise, dropout$",
         ),
     ],
 )
