@@ -26,6 +26,7 @@ class Stack:
     instruction = "stack the two cubes"
     max_steps = 240
     stick = False
+    resizable = tuple(COLOURS)
     modes = tuple(f"{top}_on_{base}" for top, base in PAIRS)
     units: Mapping[str, tuple[str, ...]] = {
         f"{name}_{part}": (unit,) for name in COLOURS for part, unit in (("pos", "m"), ("quat", "quat"))
@@ -54,6 +55,7 @@ class Stack:
         """Look at ``data`` from now on."""
         self._joints = {name: data.joint(name) for name in COLOURS}
         self._bodies = {name: data.body(name) for name in COLOURS}
+        self._halves = {name: model.geom(name).size for name in COLOURS}  # m, as they are now
         self._contacts = Contacts(model, data)
         self._forget()
 
@@ -105,13 +107,13 @@ class Stack:
         self._carried |= {name for name in held if self._bodies[name].xpos[2] > HALF + 0.01}
         if self.success():
             self._stacked, self._carried = True, set()
-        self._lost = self._carried - held - {top for top, base in PAIRS if self._stands_over(top, base)}
+        self._lost = self._carried - held - self._on_top()
 
     def failure(self) -> str:
         """``off_table``; ``toppled``: it was stacked; ``dropped``: it was carried, until it is held or stacked."""
         if any(is_off_table(body.xpos) for body in self._bodies.values()):
             return "off_table"
-        if self._stacked and not self.success():
+        if self._stacked and not self._on_top():
             return "toppled"
         return "dropped" if self._lost else ""
 
@@ -128,16 +130,20 @@ class Stack:
 
     def _rests(self, top: str, base: str) -> bool:
         upper, lower = self._bodies[top], self._bodies[base]
-        if not self._stands_over(top, base) or abs(lower.xpos[2] - HALF) > 0.004:
+        if not self._stands_over(top, base) or abs(lower.xpos[2] - self._halves[base][2]) > 0.004:
             return False
         level = all(np.abs(body.xmat).max() > LEVEL and np.abs(body.xmat[6:]).max() > LEVEL for body in (upper, lower))
         slow = np.linalg.norm(self._joints[top].qvel[:3]) < SLOW
         touched = self._contacts.by_arm((top,))
         return bool(level and slow and not touched and self._contacts.touch(top, base))
 
+    def _on_top(self) -> set[str]:
+        return {top for top, base in PAIRS if self._stands_over(top, base)}
+
     def _stands_over(self, top: str, base: str) -> bool:
         offset = self._bodies[top].xpos - self._bodies[base].xpos
-        return bool(np.hypot(*offset[:2]) < HALF and abs(offset[2] - 2 * HALF) < 0.005)
+        height = self._halves[top][2] + self._halves[base][2]
+        return bool(np.hypot(*offset[:2]) < self._halves[base][0] and abs(offset[2] - height) < 0.005)
 
     def _forget(self) -> None:
         self._carried: set[str] = set()

@@ -119,6 +119,33 @@ def test_a_stack_that_falls_has_toppled_until_somebody_takes_a_cube(twin):
     assert failure_of(twin) == "toppled"
 
 
+def test_a_touched_stack_has_not_toppled():
+    played = Played("stack", 1)
+    assert played.go()
+    base = f"{played.expert._base}_pos"
+    over = played.world.stop()
+    over[:3] = [*played.look().state[base][:2], 0.15]
+    over[-1] = 0.0
+    played.hold(over, 1.5)
+    over[2] = 0.083  # the finger tips reach 5 mm further down
+    played.hold(over, 0.6)
+    assert played.world._task._contacts.by_arm((played.expert._top,))
+    assert not played.world.success()
+    assert failure_of(played.world) == ""
+
+
+def test_cubes_of_other_sizes_stack_at_another_height():
+    twin = Twin(Stack(), SimClock(), cameras=())
+    for name, half in (("red", 0.014), ("blue", 0.026)):
+        model, geom = twin.model, twin.model.geom(name).id
+        model.geom_size[geom] = model.geom_aabb[geom, 3:] = half
+        model.geom_rbound[geom] = np.sqrt(3) * half
+    put(twin, "blue", [*LIES, 0.026])
+    put(twin, "red", [*LIES, 0.0665])
+    settle(twin)
+    assert twin.success()
+
+
 def test_a_cube_beside_the_table_is_off_it(twin):
     put(twin, "red", [0.5, 0.70, HALF])
     settle(twin, 0.1)
