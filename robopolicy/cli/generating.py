@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -60,14 +60,14 @@ class Attempt:
     kept: Path | None = None  # the episode's folder
 
 
-@dataclass
+@dataclass(frozen=True)
 class Generated:
     """What came of it so far."""
 
     held: int  # episodes in the dataset
     attempts: int = 0
     successes: int = 0
-    next_seed: int = field(default=0, repr=False)
+    next_seed: int = 0
 
 
 class EpisodeClock(SimClock):
@@ -176,10 +176,12 @@ def generate(
             stack.callback(attempts.close)  # now, not when it is collected: it ends processes
         while stands.held < episodes and (most is None or stands.attempts < most):
             attempt = next(attempts)
-            stands.attempts += 1
-            stands.successes += attempt.success
-            stands.held += attempt.kept is not None
-            stands.next_seed = attempt.seed + 1
+            stands = Generated(
+                held=stands.held + (attempt.kept is not None),
+                attempts=stands.attempts + 1,
+                successes=stands.successes + attempt.success,
+                next_seed=attempt.seed + 1,
+            )
             running = 0 if attempt.success else running + 1
             yield stands
             if running == scene.patience and not scene.keep_failures:
