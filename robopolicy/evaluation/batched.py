@@ -55,6 +55,11 @@ class Batched:
         self._seats = [_Seat(build, self._policies) for _ in range(envs)]
         self._seats[0].settle()
 
+    def settle(self) -> None:
+        """Build every environment now, and not when it first has something to do; raises what that raises."""
+        for seat in self._seats:
+            seat.settle()
+
     def serve(self, take: Callable[[bool], Any], tell: Callable[[Any, str, Any], None]) -> None:
         """Run items until there are no more.
 
@@ -145,8 +150,9 @@ class _Seat:
         self._runner: ItemRunner | None = None
 
     def settle(self) -> None:
-        """Build the runner now; raises what building it raised."""
-        self._thread.start()
+        """Build the runner now, if it is not yet; raises what building it raised."""
+        if not self._thread.is_alive():
+            self._thread.start()
         self._in.put("settle")
         error = self._out.get()
         if error is not None:
