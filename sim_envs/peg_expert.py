@@ -10,13 +10,13 @@ from sim_envs.peg import CHAMFER, HALF, HALF_LENGTH, RIM, UPRIGHT
 HELD = (0.22, 0.40)  # the gripper's opening with the peg in it
 STANDING = Grasp(held=HELD, depth=0.019, hover=0.085, clearance=0.065, funnel=(0.003, 0.02), reach=0.010)
 LYING = Grasp(held=HELD, depth=-0.001, hover=0.08, clearance=0.045)
-BEHIND = 0.010  # m, from a lying peg's middle, where it is taken: room for the hand under it once it stands
+BEHIND = 0.018  # m, from a lying peg's middle, where it is taken: room for the hand under it once it stands
 OVER = 0.014  # m, of a carried peg's lower end over the block
 SLOW = 0.0045  # m, the lead going into the hole
 ALIGNED = 0.004  # m beside the hole's middle
 BENCH = (0.40, 0.09)  # m, x and z of the tool where a peg is stood up: the hand points back at the base there
 ASIDE = 0.17  # m, along y, that the hand keeps from the block then
-LAID = np.pi / 2  # rad, tilt of the hand then
+LAID = 1.35  # rad, tilt of the hand then: a peg that leans by the rest stands up when it is let go
 
 
 class PegExpert:
