@@ -6,7 +6,7 @@ from robopolicy.rotations import matrix_to_rot6d
 from robopolicy.types import Command, Decision, Observation
 from sim_envs.avoid import FINISH_Y, POSTS, ROWS, Avoid
 from sim_envs.balanced import balanced
-from sim_envs.lift_expert import DOWN, shorten
+from sim_envs.grasping import DOWN, shorten
 
 LEAD = 0.010  # m, how far ahead of the tool the command runs: 0.17 m/s
 HEIGHT = 0.015  # m, of the tip

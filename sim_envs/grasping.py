@@ -6,8 +6,8 @@ import numpy as np
 
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.types import Command
-from sim_envs.lift_expert import DOWN, about_z, shorten
 
+DOWN = np.array([[1.0, 0, 0], [0, -1.0, 0], [0, 0, -1.0]])  # R_base_tool of a tool that points down at yaw 0
 TURN_LEAD = 0.06  # rad, how far ahead of the tool's yaw the command runs: 1 rad/s
 TILT_LEAD = 0.08  # rad, the same of its tilt
 WANDER_DECAY = 0.2  # a step: the wander forgets itself within a quarter of a second
@@ -111,10 +111,21 @@ def tilt_of(quat: np.ndarray) -> float:
     return float(np.arctan2(-rotation[2, 0], np.hypot(rotation[0, 0], rotation[1, 0])))
 
 
+def about_z(angle: float) -> np.ndarray:
+    """Return the rotation (3, 3) by ``angle`` rad about the vertical."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
 def about_y(angle: float) -> np.ndarray:
     """Return the rotation (3, 3) by ``angle`` rad about y."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def shorten(vector: np.ndarray, length: float) -> np.ndarray:
+    """Return ``vector`` (3,), no longer than ``length``."""
+    return vector * min(1.0, length / (float(np.linalg.norm(vector)) + 1e-9))
 
 
 def nearest_turn(angle: float, period: float) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 
 from robopolicy.rotations import matrix_to_rot6d
 from robopolicy.types import Command, Decision, Observation
-from sim_envs.lift_expert import DOWN, shorten
+from sim_envs.grasping import DOWN, shorten
 from sim_envs.memory import PADS
 
 LEAD = 0.010  # m, how far ahead of the tool the command runs

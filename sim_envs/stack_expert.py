@@ -5,10 +5,10 @@ import numpy as np
 from robopolicy.rotations import quat_to_matrix
 from robopolicy.types import Command, Decision, Observation
 from sim_envs.balanced import balanced
-from sim_envs.grasping import Grasp, Hand, nearest_turn, plain, yaw_of
+from sim_envs.grasping import Hand, nearest_turn, plain, yaw_of
+from sim_envs.lift_expert import CUBE
 from sim_envs.stack import HALF, PAIRS, Stack
 
-CUBE = Grasp(held=(0.40, 0.62))
 CARRY = 0.055  # m, of a carried cube's centre over where it will rest
 RELEASE = 0.0025  # m over that, at which it is let go
 ALIGNED = 0.006  # m beside the base's centre

@@ -7,7 +7,8 @@ from robopolicy.behaviour import failure_of, mode_of, modes_of
 from robopolicy.clock import SimClock
 from robopolicy.rotations import matrix_to_rot6d
 from sim_envs.arm import STICK_REACH
-from sim_envs.lift_expert import DOWN, LiftExpert
+from sim_envs.grasping import DOWN
+from sim_envs.lift_expert import LiftExpert
 from sim_envs.planar import coverage
 from sim_envs.pusht import COVERED, GOAL
 from sim_envs.pusht_expert import PushTExpert
