@@ -100,6 +100,15 @@ def test_other_mistakes_are_one_line(two, tmp_path, capsys):
     assert "1.5 is no chance" in capsys.readouterr().err
 
 
+def test_different_starts_are_compared_when_asked_to(two, tmp_path, capsys):
+    far = evaluation(tmp_path / "far", [1] * 5 + [0] * 45, first=500)
+    code, out, err = compare(capsys, two[0], far, "--unpaired")
+    assert (code, err) == (0, "")
+    assert "runs/new/eval is better than far: runs/new/eval 77 of 100 against 5 of 50, different starts" in out
+    code, _, err = compare(capsys, two[0], far, "--unpaired", "--fixed")
+    assert (code, "take it without" in err) == (1, True)
+
+
 def test_what_may_matter_is_said(two, tmp_path, capsys):
     about = {**ABOUT, "software": "robopolicy 2"}
     short = evaluation(tmp_path / "short", [1, 0] * 10, about=about)

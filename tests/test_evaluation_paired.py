@@ -14,7 +14,7 @@ import simulated_policies as simulated
 
 from robopolicy.errors import ContractError
 from robopolicy.evaluation import paired
-from robopolicy.evaluation.paired import boschloo, difference, mcnemar, score_statistic
+from robopolicy.evaluation.paired import difference, mcnemar, score_statistic
 
 
 @cache
@@ -110,11 +110,3 @@ def test_mcnemar_is_the_exact_binomial_one():
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(18, 4) == binomtest(18, 22).pvalue
     assert mcnemar(10, 2) == pytest.approx(0.0386, abs=1e-4)  # of any textbook
-
-
-def test_boschloo_of_the_paper_and_of_equal_rates():
-    assert boschloo(7, 15, 12, 15) == pytest.approx(2 * 0.0342, abs=2e-3)  # scipy's own example, one-sided .0342
-    assert boschloo(5, 10, 5, 10) > 0.9
-    assert boschloo(0, 10, 0, 12) == boschloo(10, 10, 12, 12) == 1.0
-    with pytest.raises(ContractError, match="11 of 10"):
-        boschloo(11, 10, 0, 10)

@@ -21,6 +21,12 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "without, the verdict holds however often you look and whenever you stop",
     )
     parser.add_argument("--score", action="store_true", help="compare the scores: they tell more where success is rare")
+    parser.add_argument(
+        "--unpaired",
+        action="store_true",
+        help="the policies were tried on different starts, in numbers fixed before anybody looked: the exact test of "
+        "Boschloo decides, which sees less",
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page")
     parser.set_defaults(run=run)
 
@@ -30,19 +36,25 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
     from robopolicy.errors import UsageError
     from robopolicy.evaluation.compare_page import write_page
-    from robopolicy.evaluation.comparison import compare_all
+    from robopolicy.evaluation.comparison import Of, compare_all
     from robopolicy.evaluation.runs import read_runs, require_alike
     from robopolicy.evaluation.statistics import summarise
+    from robopolicy.evaluation.unpaired import compare_unpaired
 
     if args.fixed and args.score:
         raise UsageError("--fixed is McNemar's test of success; --score is compared by the sequential test: take one")
+    if args.unpaired and (args.fixed or args.score or args.html):
+        raise UsageError("--unpaired is Boschloo's test of success, printed: take it without --fixed, --score, --html")
     runs = read_runs(args.runs)
     notes = require_alike(runs)
     summaries = {run.name: summarise(run.outcomes, confidence=1 - args.alpha) for run in runs}
-    comparisons = compare_all(
-        {run.name: run.outcomes for run in runs}, alpha=args.alpha, of="score" if args.score else "success",
-        fixed=args.fixed,
-    )  # fmt: skip
+    outcomes = {run.name: run.outcomes for run in runs}
+    comparisons: list[Any]
+    if args.unpaired:
+        comparisons = compare_unpaired(outcomes, alpha=args.alpha)
+    else:
+        of: Of = "score" if args.score else "success"
+        comparisons = compare_all(outcomes, alpha=args.alpha, of=of, fixed=args.fixed)
     wide = max(len(name) for name in summaries)
     for name, summary in summaries.items():
         time = "" if summary.success_s is None else f"   {summary.success_s} s"
@@ -50,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     for comparison in comparisons:
         say(("better: " if comparison.better else "open:   ", "green" if comparison.better else "yellow"),
             comparison.verdict())  # fmt: skip
-        if comparison.left_out:
+        if not args.unpaired and comparison.left_out:
             notes.append(
                 f"{comparison.a} and {comparison.b}: {comparison.left_out} seeds left out, which only one of them has"
             )

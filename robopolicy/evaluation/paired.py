@@ -13,7 +13,7 @@ NUISANCE = 121  # points at which the chance that both fail alike is tried
 BISECTIONS = 22  # of [-1, 1]: to 5e-7
 
 Test = Callable[[float], bool]
-How = Literal["exact", "score", "anytime"]
+How = Literal["exact", "score", "anytime", "agresti-caffo"]
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,6 @@ def mcnemar(a_only: int, b_only: int) -> float:
     from scipy.stats import binomtest
 
     return 1.0 if a_only + b_only == 0 else float(binomtest(a_only, a_only + b_only).pvalue)
-
-
-def boschloo(a_successes: int, a_n: int, b_successes: int, b_n: int) -> float:
-    """Return the exact two-sided p-value of "equally often" for episodes that are not paired (Boschloo 1970).
-
-    Raises:
-        ContractError: if a count is impossible.
-    """
-    from scipy.stats import boschloo_exact
-
-    if not (0 <= a_successes <= a_n and 0 <= b_successes <= b_n and a_n and b_n):
-        raise ContractError(f"{a_successes} of {a_n} against {b_successes} of {b_n} successes")
-    table = [[a_successes, b_successes], [a_n - a_successes, b_n - b_successes]]
-    if 0 in (a_successes + b_successes, a_n + b_n - a_successes - b_successes):
-        return 1.0
-    return min(1.0, float(boschloo_exact(table).pvalue))
 
 
 def score_statistic(a_only: np.ndarray, b_only: np.ndarray, pairs: int, d: float) -> np.ndarray:
