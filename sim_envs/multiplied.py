@@ -13,7 +13,7 @@ SPEED, TURN_SPEED = 0.15, 1.0  # m/s and rad/s between two segments
 ONWARD_S = 1.0
 REACH_M = 0.10  # m, of the tool from the object, within which the demonstrated way there is kept
 WANDER_DECAY = 0.2  # a step, of the noise
-CUBE = 4  # turns after which a cube looks the same
+SQUARE = 4  # turns after which a cube, a square peg or its hole looks the same
 
 
 class Multiplied:
@@ -127,26 +127,35 @@ def _cut_drawer(demonstration: Demonstration) -> list[Segment]:
     return cut(demonstration, [frame], [len(demonstration.commands)], reach_m=0.25)
 
 
+def _cut_peg(demonstration: Demonstration) -> list[Segment]:
+    """Grasp and raise the peg, about itself; put it in, about the hole."""
+    raised = _raised(demonstration, "peg", 0.03)
+    peg = Frame("peg", ("peg_pos", "peg_quat"), turns=SQUARE)
+    hole = Frame("hole", ("hole",), turns=SQUARE)
+    return cut(demonstration, [peg, hole], [raised, len(demonstration.commands)], reach_m=0.12)
+
+
 CUTS: dict[str, Callable[[Demonstration], list[Segment]]] = {
     "lift": _cut_lift,
     "stack": _cut_stack,
     "drawer": _cut_drawer,
+    "peg": _cut_peg,
 }
 
 
 def _cube(name: str) -> Frame:
-    return Frame(name, (f"{name}_pos", f"{name}_quat"), turns=CUBE)
+    return Frame(name, (f"{name}_pos", f"{name}_quat"), turns=SQUARE)
 
 
 def _raised(demonstration: Demonstration, name: str, height_m: float) -> int:
-    """Return the step after which an object is raised so far until the end.
+    """Return the step at which an object is raised so far above where it began, for the last time.
 
     Raises:
         ContractError: if it never is.
     """
     heights = demonstration.rows(f"{name}_pos")[:, 2]
-    low = np.flatnonzero(heights < heights[0] + height_m)
-    step = int(low[-1]) + 1
-    if step >= len(heights):
-        raise ContractError(f"{demonstration.name}: the {name} is not raised at its end; only successes can be cut")
-    return step
+    up = heights > heights[0] + height_m
+    rises = np.flatnonzero(~up[:-1] & up[1:]) + 1
+    if not len(rises):
+        raise ContractError(f"{demonstration.name}: the {name} is never raised; only successes can be cut")
+    return int(rises[-1])

@@ -59,8 +59,8 @@ def test_only_the_episodes_that_are_named(few, tmp_path):
     ("words", "says"),
     [
         (["{few}", "{few}"], "would be multiplied into itself"),
-        (["{few}", "{out}", "--task", "pusht"], "valid: drawer, lift, stack"),
-        (["{few}", "{out}", "--task", "lfit"], "valid: drawer, lift, stack"),
+        (["{few}", "{out}", "--task", "pusht"], "valid: drawer, lift, peg, stack"),
+        (["{few}", "{out}", "--task", "lfit"], "valid: drawer, lift, peg, stack"),
         (["{few}", "{out}", "--task", "stack"], "episode 0"),
         (["{few}", "{out}", "--source-episodes", "7"], "has no episode 7; it has 0-2"),
         (["{few}", "{out}", "--noise", "0.5"], "want 0 to 0.05 m"),

@@ -13,6 +13,8 @@ from robopolicy.cli.running import add_running
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.spec import PolicySpec
 
+ALSO = {"robosuite:Lift": "lift"}  # worlds of others which the expert of a task of ours solves too
+
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -167,10 +169,11 @@ def record(
     from robopolicy.cli.progress import bar
     from sim_envs.experts import make_expert
 
-    if not robot_name.startswith("twin:"):
-        raise UsageError(f"--teleop expert drives twin:TASK only, not {robot_name!r}")
+    kind, _, expert = robot_name.partition(":")
+    if kind != "twin" and robot_name not in ALSO:
+        raise UsageError(f"--teleop expert drives twin:TASK and {', '.join(ALSO)}, not {robot_name!r}")
     scene = Scene(
-        robot_name, partial(make_expert, robot_name.partition(":")[2]), cameras, rate_hz, keep_failures,
+        robot_name, partial(make_expert, ALSO.get(robot_name, expert)), cameras, rate_hz, keep_failures,
         operator or "expert", task, notes, perturbations=perturbations,
     )  # fmt: skip
     with closing(Demonstrator(scene, path)) as demonstrator:
