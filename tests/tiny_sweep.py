@@ -43,7 +43,7 @@ class AbortingWorld(tiny.PointWorld):
 
 
 class Slowly:
-    """A world whose every reset takes ``pause_s``, and tells a file which seed it began."""
+    """A world whose every reset takes ``pause_s``, and tells a file which seed it began and in which process."""
 
     def __new__(cls, kind, pause_s, begun, clock):
         world = kind(clock)
@@ -52,7 +52,7 @@ class Slowly:
         def slow_reset(seed):
             if begun:
                 with open(begun, "a") as file:
-                    file.write(f"{seed}\n")
+                    file.write(f"{seed} {os.getpid()}\n")
             time.sleep(pause_s)
             reset(seed)
 

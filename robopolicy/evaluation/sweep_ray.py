@@ -1,16 +1,18 @@
 """A sweep's executor on a Ray cluster: actors run episodes; one that dies with its machine costs a retry."""
 
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robopolicy.errors import EvaluationError, MissingExtra
-from robopolicy.evaluation.workers import ONE_THREAD, ItemRunner, Lost, Patience, Raised, Result, describe_error
+from robopolicy.evaluation.workers import ENOUGH, ONE_THREAD, Lost, Patience, Raised, Result, describe_error
 
 LOCAL = "local"
+REACH_S = 10.0  # for a cluster's head to answer
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,36 @@ class RayActors:
     jobs: int | None = None
     patience: Patience = field(default_factory=lambda: Patience(retries=1))
 
-    def run(self, build: Callable[[], ItemRunner], items: Sequence[Any]) -> Iterator[Result]:
+    def run(self, build: Callable[[], Any], items: Sequence[Any], envs: int = 1) -> Iterator[Result]:
         """Yield one result an item, in the order they finish.
+
+        Args:
+            build: makes an `ItemRunner`, or what has `Batched`'s ``serve``.
+            items: to run.
+            envs: of them at a time in each actor, where ``build`` makes what can.
 
         Raises:
             MissingExtra: without Ray.
             EvaluationError: if the cluster cannot be reached, or ``build`` raises there.
         """
         ray, ours = _connect(self.address, self.jobs)
-        jobs = self.jobs or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        crew = _Crew(ray, build, deque((item, 1) for item in items), self.patience)
+        jobs = min(self.jobs or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(items))
+        crew = _Crew(ray, build, items, self.patience, min(envs, -(-len(items) // jobs)))
         try:
-            yield from crew.run(min(jobs, len(items)))
+            yield from crew.run(jobs)
         finally:
             crew.end()
             if ours:
                 ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Order:
+    """An item to run."""
+
+    item: Any
+    attempt: int = 1
+    alone: bool = False  # beside no other: the actor that had it died or hung, and had others too
 
 
 @dataclass
@@ -53,18 +69,19 @@ class _Hand:
     """The driver's side of one actor."""
 
     actor: Any
-    item: Any = None
-    attempt: int = 0  # 0: it runs nothing
-    phase: str = "build"  # build, prepare, run
+    phase: str = "build"  # then prepare and run for one item at a time, or serve for several
+    serves: bool = False
+    orders: list[_Order] = field(default_factory=list)
     deadline_s: float | None = None
 
 
 class _Crew:
     """The actors and what they are at; each has exactly one call under way."""
 
-    def __init__(self, ray: Any, build: Callable[[], ItemRunner], waiting: deque, patience: Patience) -> None:
-        self._ray, self._waiting, self._patience = ray, waiting, patience
-        self._build = ray.put(build)
+    def __init__(self, ray: Any, build: Any, items: Sequence[Any], patience: Patience, envs: int) -> None:
+        self._ray, self._patience, self._envs = ray, patience, envs
+        self._waiting = deque(_Order(item) for item in items)
+        self._build = build
         self._kind = ray.remote(num_cpus=1, max_restarts=0)(_Actor)
         self._calls: dict[Any, _Hand] = {}  # by the reference of the call
         self._stillborn = 0
@@ -72,12 +89,9 @@ class _Crew:
     def run(self, jobs: int) -> Iterator[Result]:
         for _ in range(jobs):
             self._hire()
-        while self._waiting or any(hand.attempt for hand in self._calls.values()):
+        while self._waiting or any(hand.orders for hand in self._calls.values()):
             for reference in self._stirring():
-                hand = self._calls.pop(reference)
-                result = self._heed(hand, self._outcome_of(reference))
-                if result is not None:
-                    yield result
+                yield from self._heed(self._calls.pop(reference), self._value_of(reference))
 
     def end(self) -> None:
         for hand in self._calls.values():
@@ -87,7 +101,7 @@ class _Crew:
     def _hire(self) -> None:
         """Ask for another actor; it joins when some machine has room for it."""
         actor = self._kind.remote()
-        self._calls[actor.build.remote([self._build])] = _Hand(actor)
+        self._calls[actor.build.remote(self._build)] = _Hand(actor)
 
     def _stirring(self) -> list[Any]:
         """Wait for calls that ended or are over their time; return them."""
@@ -98,89 +112,111 @@ class _Crew:
         late = [ref for ref, hand in self._calls.items() if hand.deadline_s is not None and hand.deadline_s <= now_s]
         return list(dict.fromkeys([*done, *late]))
 
-    def _outcome_of(self, reference: Any) -> Any:
+    def _value_of(self, reference: Any) -> Any:
         """What a call returned, or why it returned nothing."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(reference, timeout=0)
         except errors.GetTimeoutError:
             return Lost("", hung=True)
-        except errors.RayTaskError as error:  # not what the world raised: that is caught over there
+        except errors.RayTaskError as error:  # not what a world raised: that is caught over there
             return Raised(describe_error(error.cause if isinstance(error.cause, Exception) else error))
         except errors.RayError as error:
             return Lost(_how(error))
 
-    def _heed(self, hand: _Hand, value: Any) -> Result | None:
-        """Go on after a call of an actor ended; return the item's result if it has one now."""
+    def _heed(self, hand: _Hand, value: Any) -> Iterator[Result]:
+        """Go on after a call of an actor ended; yield the results that there are now."""
         if isinstance(value, Lost):
-            return self._bury(hand, value)
+            yield from self._bury(hand, value)
+            return
         if hand.phase == "build":
             if isinstance(value, Raised):
                 raise EvaluationError(value.what)
-            self._stillborn = 0
-            return self._next(hand)
-        if hand.phase == "prepare" and not isinstance(value, Raised):
-            hand.phase, hand.deadline_s = "run", _deadline(self._patience.episode_s)
-            self._calls[hand.actor.run.remote(hand.item)] = hand
-            return None
-        result = Result(hand.item, value, hand.attempt)
+            hand.serves, self._stillborn = value, 0
+        elif hand.phase == "prepare" and not isinstance(value, Raised):
+            self._call(hand, "run", self._patience.episode_s, hand.orders[0].item)
+            return
+        else:
+            values = value if isinstance(value, list) else [value] * len(hand.orders)
+            for order, one in zip(hand.orders, values, strict=True):
+                yield Result(order.item, one, order.attempt)
         self._next(hand)
-        return result
 
     def _next(self, hand: _Hand) -> None:
-        """Give an actor the next item, or let it go."""
-        hand.attempt, hand.item = 0, None
-        if not self._waiting:
+        """Give an actor its next item, or several, or let it go."""
+        hand.orders = []
+        room = self._envs if hand.serves else 1
+        while self._waiting and len(hand.orders) < room and not (hand.orders and self._waiting[0].alone):
+            hand.orders.append(self._waiting.popleft())
+            room = 1 if hand.orders[-1].alone else room
+        if not hand.orders:
             self._ray.kill(hand.actor)
-            return
-        hand.item, hand.attempt = self._waiting.popleft()
-        hand.phase, hand.deadline_s = "prepare", _deadline(self._patience.build_s)
-        self._calls[hand.actor.prepare.remote(hand.item)] = hand
+        elif hand.serves:
+            limits = (self._patience.build_s, self._patience.episode_s)
+            known = None not in limits
+            limit_s = limits[0] + limits[1] * len(hand.orders) if known else None  # type: ignore[operator]
+            self._call(hand, "serve", limit_s, [order.item for order in hand.orders])
+        else:
+            self._call(hand, "prepare", self._patience.build_s, hand.orders[0].item)
 
-    def _bury(self, hand: _Hand, lost: Lost) -> Result | None:
-        """Give up an actor; its item is run again, or that it was lost is its result."""
+    def _call(self, hand: _Hand, phase: str, limit_s: float | None, content: Any) -> None:
+        hand.phase, hand.deadline_s = phase, None if limit_s is None else time.monotonic() + limit_s
+        self._calls[getattr(hand.actor, phase).remote(content)] = hand
+
+    def _bury(self, hand: _Hand, lost: Lost) -> Iterator[Result]:
+        """Give up an actor; its items are run again, or that one was lost is its result."""
         self._ray.kill(hand.actor)
-        result = None
-        building = hand.phase != "run"
-        if hand.attempt == 0:
+        building = hand.phase == "prepare"
+        if not hand.orders:
             self._stillborn += 1
             if self._stillborn > self._patience.retries + 1:
                 raise EvaluationError(f"Ray's actors die before they run anything ({lost.how})")
-        elif lost.hung:
-            limit, what = (self._patience.build_s, "was built") if building else (self._patience.episode_s, "ran")
-            result = Result(hand.item, Lost(f"{what} for more than {limit:g} s", True, building), hand.attempt)
-        elif hand.attempt <= self._patience.retries:
-            self._waiting.appendleft((hand.item, hand.attempt + 1))
-        else:
-            result = Result(hand.item, Lost(lost.how, building=building), hand.attempt)
+        several = len(hand.orders) > 1
+        for order in reversed(hand.orders):
+            if several:
+                self._waiting.appendleft(replace(order, alone=True))
+            elif order.attempt <= self._patience.retries and not lost.hung:
+                self._waiting.appendleft(replace(order, attempt=order.attempt + 1))
+            else:
+                limit, what = (self._patience.build_s, "was built") if building else (self._patience.episode_s, "ran")
+                how = f"{what} for more than {limit:g} s" if lost.hung else lost.how
+                yield Result(order.item, Lost(how, lost.hung, building), order.attempt)
         if self._waiting:
             self._hire()
-        return result
 
 
 class _Actor:
     """The cluster's side: a runner in a process of its own."""
 
-    def build(self, build: list[Any]) -> Any:
-        import ray
-
+    def build(self, build: Callable[[], Any]) -> Any:
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
         try:
-            self._runner = ray.get(build[0])()
+            self._runner = build()
         except Exception as error:  # told to the driver, which raises
             return Raised(describe_error(error))
-        return None
+        return hasattr(self._runner, "serve")
 
     def prepare(self, item: Any) -> Any:
-        try:
-            return self._runner.prepare(item)
-        except Exception as error:  # one episode's error is one episode's outcome
-            return Raised(describe_error(error))
+        return self._caught(self._runner.prepare, item)
 
     def run(self, item: Any) -> Any:
+        return self._caught(self._runner.run, item)
+
+    def serve(self, items: list[Any]) -> list[Any]:
+        """Run several at once; what each gives or raises."""
+        orders, values = iter(enumerate(items)), dict[int, Any]()
+
+        def tell(ticket: int, what: str, content: Any) -> None:
+            if what == "result":
+                values[ticket] = content
+
+        self._runner.serve(lambda wait: next(orders, ENOUGH), tell)
+        return [values[i] for i in range(len(items))]
+
+    def _caught(self, do: Callable[[Any], Any], item: Any) -> Any:
         try:
-            return self._runner.run(item)
-        except Exception as error:
+            return do(item)
+        except Exception as error:  # one episode's error is one episode's outcome
             return Raised(describe_error(error))
 
 
@@ -196,20 +232,19 @@ def _connect(address: str, jobs: int | None) -> tuple[Any, bool]:
         return ray, False
     quiet = {"log_to_driver": False, "logging_level": "error"}
     try:
+        if ":" in address and "://" not in address:  # Ray itself would knock there for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), REACH_S).close()
         if address == LOCAL:
             ray.init(num_cpus=jobs, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # Ray raises that, too, where a machine is too busy to start it in time
         what = " ".join(str(error).split())[:200]
         raise EvaluationError(
             f"--ray {address}: no cluster there ({what}); start one with: ray start --head"
         ) from error
     return ray, True
-
-
-def _deadline(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
 
 
 def _how(error: BaseException) -> str:
