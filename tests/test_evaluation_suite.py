@@ -82,6 +82,7 @@ def test_seeds_in_every_way_and_folders_without_names(tmp_path, seeds, want):
         ("new: runs/new", "new: {}", "checkpoints.new has no 'folder'"),
         ("new: runs/new", "new: 3", "checkpoints.new"),
         ("checkpoints:", "checkpoints: 3\nother:", "no key in the suite 'other'"),
+        ("max_steps: 60", "compare: speed", "no compare 'speed'; valid: score, success"),
         ("max_steps: 60", "undisturbed: maybe", "want true or false"),
         ("worlds:", "worlds: [", "is no YAML"),
     ],

@@ -108,6 +108,9 @@ def test_verdicts_are_of_paired_starts_and_of_two_families(rows):
                     cells[Cell("few demos", "twin:lift")])  # fmt: skip
     assert (one.comparison.a_only, one.comparison.b_only) == (alone.a_only, alone.b_only)
     assert one.comparison.better == one.comparison.a
+    scored = compare_cells(results, of="score")
+    assert {c.comparison.of for c in scored} == {"score"}
+    assert len(scored) == len(compared)
 
 
 def test_an_unfinished_sweep_with_one_checkpoint_and_a_cell_without_outcomes(tmp_path):

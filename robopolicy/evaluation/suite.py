@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.errors import ConfigError, ContractError, UsageError
+from robopolicy.evaluation.comparison import Of
 from robopolicy.evaluation.statistics import parse_seeds
 from robopolicy.settings import keys, mapping, read_settings
 
@@ -35,6 +36,7 @@ class Suite:
     perturbations: tuple[tuple[str, ...], ...] = ((),)  # ("camera:0.5",): those that hold at once; () is none
     max_steps: int | None = None
     disturb_at: int | None = None
+    compare: Of = "success"  # what verdicts are of
 
     def cells(self) -> list["Cell"]:
         """Return every cell; those of one start beside each other, so that policies can be compared early."""
@@ -155,6 +157,7 @@ class _File:
     undisturbed: bool = True
     max_steps: int | None = None
     disturb_at: int | None = None
+    compare: Of = "success"
 
 
 def make_suite(data: Any, beside: Path = Path()) -> Suite:
@@ -173,7 +176,8 @@ def make_suite(data: Any, beside: Path = Path()) -> Suite:
     if file.get("max_steps") == 0:
         raise ContractError("max_steps is 0; want at least 1, or leave it out for each world's own")
     seeds = parse_seeds(file["seeds"])
-    return Suite(checkpoints, worlds, tuple(seeds), _conditions(file), file.get("max_steps"), file.get("disturb_at"))
+    options = {name: file[name] for name in ("max_steps", "disturb_at", "compare") if name in file}
+    return Suite(checkpoints, worlds, tuple(seeds), _conditions(file), **options)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robopolicy.evaluation.comparison import Comparison, compare, decide
+from robopolicy.evaluation.comparison import Comparison, Of, compare, decide
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.statistics import Summary, summarise
 from robopolicy.evaluation.suite import Cell, Suite
@@ -57,7 +57,7 @@ def summarise_cells(
     return [_result(cell, cells[cell], modes.get(cell.world, ())) for cell in suite.cells() if cell in cells]
 
 
-def compare_cells(results: Sequence[CellResult], alpha: float = 0.05) -> list[Compared]:
+def compare_cells(results: Sequence[CellResult], *, of: Of = "success", alpha: float = 0.05) -> list[Compared]:
     """Compare every two checkpoints in every condition of every world, on the starts that they share.
 
     Worlds as they are make one family, perturbed ones another: among the verdicts of each, one or more is false with
@@ -67,7 +67,7 @@ def compare_cells(results: Sequence[CellResult], alpha: float = 0.05) -> list[Co
         Compared(
             a.cell.world,
             a.cell.perturbations,
-            compare(a.cell.checkpoint, a.outcomes, b.cell.checkpoint, b.outcomes, alpha=alpha),
+            compare(a.cell.checkpoint, a.outcomes, b.cell.checkpoint, b.outcomes, alpha=alpha, of=of),
         )
         for i, a in enumerate(results)
         for b in results[i + 1 :]

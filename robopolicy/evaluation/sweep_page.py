@@ -42,7 +42,7 @@ def header(title: str, suite: Suite, results: Sequence[CellResult]) -> str:
     return f'<h1>{escape(title)}</h1><p class="soft">{what}</p><div class="cards tiles">{"".join(tiles)}</div>'
 
 
-def verdicts(compared: Sequence[Compared]) -> str:
+def verdicts(compared: Sequence[Compared], of: str = "success") -> str:
     """Return which checkpoint is better, in words: undisturbed first, then what was decided, then the rest."""
     if not compared:
         return ""
@@ -57,8 +57,8 @@ def verdicts(compared: Sequence[Compared]) -> str:
     return (
         f'<h2>Which is better</h2><div class="card"><ul class="verdicts">{"".join(lines[:VERDICTS])}</ul>'
         f"{rest if more else ''}"
-        '<p class="soft small">On the same starts, by an anytime-valid test: it holds however often one looked and '
-        "however many seeds are added. Among the verdicts on undisturbed worlds one or more is false with a chance of "
+        f'<p class="soft small">Of {of}, on the same starts, by an anytime-valid test: it holds however often one '
+        "looked and however many seeds are added. Among the verdicts on undisturbed worlds one or more is false with a chance of "
         "5 % at most, and the same among those on perturbed ones.</p></div>"
     )
 

@@ -43,12 +43,12 @@ def write_sweep_report(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     results = summarise_cells(suite, rows, modes)
-    compared = compare_cells(results)
+    compared = compare_cells(results, of=suite.compare)
     facts = {**facts, **where_run(rows), "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
     (out / "results.json").write_text(json.dumps(_json(title, facts, results, compared), indent=1) + "\n")
     sections = [
         page.header(title, suite, results),
-        page.verdicts(compared),
+        page.verdicts(compared, suite.compare),
         *(page.world(name, suite, results) for name in suite.worlds),
         page.measures(results),
         page.failures(results),
