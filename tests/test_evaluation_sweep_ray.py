@@ -95,15 +95,16 @@ def test_a_killed_actor_and_a_killed_raylet_cost_retries_and_no_result(tmp_path,
             "--envs", envs,
         )  # fmt: skip
         os.kill(next_on(raylets[1], begun, process), signal.SIGKILL)
-        next_on(raylets[1], begun, process)
-        os.kill(raylets[1], signal.SIGKILL)
+        actor = next_on(raylets[1], begun, process)
+        for pid in (raylets[1], actor):  # the machine is lost: an actor alone would work on for as long as it can
+            os.kill(pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == 0
     rows = read_rows(tmp_path / "out")
     assert tiny_sweep.steady(rows) == tiny_sweep.steady(undisturbed)
     assert len(begun.read_text().splitlines()) >= len(undisturbed) + 2, "what was under way was run again"
     if envs == 1:
-        assert sum(row["attempts"] > 1 for row in rows) in (1, 2)
+        assert sum(row["attempts"] - 1 for row in rows) == 2
 
 
 @pytest.mark.slow

@@ -58,8 +58,8 @@ def verdicts(compared: Sequence[Compared], of: str = "success") -> str:
         f'<h2>Which is better</h2><div class="card"><ul class="verdicts">{"".join(lines[:VERDICTS])}</ul>'
         f"{rest if more else ''}"
         f'<p class="soft small">Of {of}, on the same starts, by an anytime-valid test: it holds however often one '
-        "looked and however many seeds are added. Among the verdicts on undisturbed worlds one or more is false with a chance of "
-        "5 % at most, and the same among those on perturbed ones.</p></div>"
+        "looked and however many seeds are added. Among the verdicts on undisturbed worlds one or more is false with a "
+        "chance of 5 % at most, and the same among those on perturbed ones.</p></div>"
     )
 
 
