@@ -17,23 +17,15 @@ STALE_S = 0.15  # what is lost is never older: at .2 s the safety layer stops th
 
 
 class Delayed(Effect):
-    """Every command takes force later.
-
-    A world whose time begins with its first command, and goes on by whole steps, gets a hold in its place, and every
-    command the next whole number of steps later.
-    """
+    """Every command takes force later; in a world that goes by steps, the next whole number of them."""
 
     def __init__(self, start: Start) -> None:
-        self._world, self._begun = start.world, is_twin(start.world)
         delay_ns, period_ns = round(DELAY_S * start.severity * 1e9), start.world.spec.period_ns
-        self._delay_ns = delay_ns if self._begun else -(-delay_ns // period_ns) * period_ns
+        self._delay_ns = delay_ns if is_twin(start.world) else -(-delay_ns // period_ns) * period_ns
         super().__init__(f"commands {self._delay_ns / 1e9:.3f} s late")
 
     def sent(self, action: np.ndarray, due_ns: int) -> tuple[np.ndarray, int]:
         """Return the command as it is, due later."""
-        if not self._begun:
-            self._begun = True
-            self._world.command(self._world.stop(), due_ns)
         return action, due_ns + self._delay_ns
 
 
