@@ -2,7 +2,7 @@
 
 Records a few expert demonstrations of lift, multiplies them, and trains the same policy for the same number of gradient
 steps on each, several times; then plays all on the same starts. Bar: the multiplied ones win, the interval above 0.
-Beside them as many fresh demonstrations of the expert, which is what multiplying would at best be worth.
+With --fresh beside them as many fresh demonstrations of the expert, which is what multiplying would at best be worth.
 """
 
 import argparse
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--trainings", type=int, default=3, help="of each arm, from different seeds")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fresh", action="store_true", help="a third arm: fresh demonstrations")
     parser.add_argument("--out", type=Path, help="keep datasets and checkpoints here")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -58,20 +59,19 @@ def main() -> None:
     expert = Scene(ROBOT, partial(make_expert, "lift"), ())
     made(expert, out / "few", args.few, args.seed, 1)
     stands = made(multiplied(out / "few", args.noise), out / "many", args.many, args.seed + 10_000, args.jobs)
-    made(expert, out / "fresh", args.many, args.seed + 10_000, args.jobs)
-    print(f"{args.many} of {args.few}: {stands.successes} of {stands.attempts} attempts succeeded")
+    print(f"{args.many} of {args.few}: {stands.successes} of {stands.attempts} attempts succeeded", flush=True)
+    arms = {f"{args.few} alone": "few", f"{args.many} multiplied of them": "many"}
+    if args.fresh:
+        made(expert, out / "fresh", args.many, args.seed + 10_000, args.jobs)
+        arms[f"{args.many} fresh"] = "fresh"
     seeds, how = range(100_000, 100_000 + args.starts), {"steps": args.steps, "trainings": args.trainings}
-    won = {
-        label: arm(label, out / data, out, seeds, jobs=args.jobs, **how).reshape(args.trainings, -1)
-        for label, data in (
-            (f"{args.few} alone", "few"),
-            (f"{args.many} multiplied of them", "many"),
-            (f"{args.many} fresh", "fresh"),
-        )
-    }
-    few, many, fresh = won.values()
-    print("  " + compare_trainings("multiplied against the few", many, few))
-    print("  " + compare_trainings("multiplied against as many fresh", many, fresh))
+    won = [
+        arm(label, out / data, out, seeds, jobs=args.jobs, **how).reshape(args.trainings, -1)
+        for label, data in arms.items()
+    ]
+    print("  " + compare_trainings("multiplied against the few", won[1], won[0]))
+    if args.fresh:
+        print("  " + compare_trainings("multiplied against as many fresh", won[1], won[2]))
 
 
 if __name__ == "__main__":
