@@ -10,6 +10,7 @@ from sim_envs.push_planner import Push, PushPlanner
 PUSH_Z, TRAVEL_Z = 0.008, 0.055  # m, of the stick's tip; the things are 3 cm high
 TRAVEL_LEAD, PUSH_LEAD = 0.010, 0.006  # m, how far ahead of the tool the command runs
 STAND_OFF = 0.008  # m between stick and thing where the stick comes down
+LOST = 0.02  # m between stick and contact beyond which they touch no more: the thing was taken away
 DOWN = matrix_to_rot6d(np.diag([1.0, -1.0, -1.0]))
 PATIENCE = 60  # steps after which a push is given up: the thing hangs or the stick slipped
 
@@ -40,6 +41,8 @@ class PushExpert:
         """Return the tool pose a little ahead of where the tool is."""
         tool = np.asarray(observation.state["tool_pos"], np.float64)
         pose = np.asarray(observation.state[self._state], np.float64)
+        if self._touching and self._contact is not None and self._is_lost(self._contact, tool, pose):
+            self._push, self._contact, self._touching = None, None, False
         if self._push is None:
             self._choose(pose)
         if self._push is None:  # nothing helps: wait above
@@ -49,6 +52,10 @@ class PushExpert:
         else:
             goal = self._approach(self._push, tool, pose)
         return Command(np.concatenate([goal, DOWN, [0.0]]).astype(np.float32), "policy")
+
+    def _is_lost(self, contact: int, tool: np.ndarray, pose: np.ndarray) -> bool:
+        there = place(self._planner.points[contact][None], pose)[0]
+        return bool(np.linalg.norm(there - tool[:2]) > LOST)
 
     def _choose(self, pose: np.ndarray) -> None:
         for share in (0.6, 1.0):

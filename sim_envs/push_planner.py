@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim_envs.arm import STICK_RADIUS
+from sim_envs.arm import STICK_RADIUS, STICK_REACH
 from sim_envs.planar import OUTLINE, PARTS, distance, place
 
 SPACING = 0.007  # m, between contacts along the outline
 MARGIN = 0.005  # m, kept from the corners
 LEANS = np.radians([-10.0, 0.0, 10.0])  # of the force against the normal; friction holds up to 16.7
 LENGTHS = np.array([0.002, 0.004, 0.007, 0.011, 0.016, 0.022, 0.03, 0.04, 0.05, 0.06])  # m, of the contact's path
-WORLD = np.array([[0.24, -0.36], [0.74, 0.36]])  # m, where the stick can go
+NEAREST_X = 0.15  # m, of the stick: nearer to the arm's foot its elbow gets in the way
 SHORTLIST = 40  # first pushes of which the second is looked for
 
 
@@ -96,7 +96,8 @@ class PushPlanner:
         first = _compose(pose, self.moves)  # (K, L, S, 3)
         cost = self.error(first)
         start = place(self.points, pose)  # (K, 2)
-        usable = keep & np.all((start > WORLD[0]) & (start < WORLD[1]), axis=1)
+        away = np.linalg.norm(start, axis=1)
+        usable = keep & (away > STICK_REACH[0]) & (away < STICK_REACH[1]) & (start[:, 0] > NEAREST_X)
         switch = np.full(len(self.points), self._switch_cost_m)
         if current is not None:
             switch[current] = 0.0

@@ -3,7 +3,7 @@
 import numpy as np
 
 TURNS = ("clockwise", "counter-clockwise")
-DECIDED = 0.02  # rad: less is neither
+DECIDED = 0.001  # rad: less is neither
 
 
 class Turning:

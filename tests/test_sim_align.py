@@ -186,4 +186,4 @@ def test_the_expert_pushes_from_the_side_it_drew(twin):
 @pytest.mark.slow
 def test_the_expert_mostly_recovers_a_frame_that_was_taken_away(twin):
     expert = AlignExpert()
-    assert sum(play(twin, expert, seed, disturb_at=60) is not None for seed in range(20)) >= 17
+    assert sum(play(twin, expert, seed, disturb_at=60) is not None for seed in range(20)) >= 19

@@ -45,7 +45,7 @@ def wait(world, clock, count):
         ([0.0, 0.5, -0.1], "clockwise"),  # on the whole
         ([0.0, 1.5, 3.0, -1.8, -0.3], "counter-clockwise"),  # nearly a whole turn
         ([1.0], None),
-        ([1.0, 1.01], None),
+        ([1.0, 1.0005], None),
         ([], None),
     ],
 )
