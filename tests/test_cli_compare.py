@@ -174,6 +174,7 @@ def test_an_evaluation_ends_as_soon_as_it_is_decided(policy, tmp_path, capsys):
     assert "mine is better than hopeless: 8 against 0 discordant of 8 seeds, e = 28.4 >= 20; decided after 8" in said
     run = load_outcomes(tmp_path / "mine")
     assert [outcome.seed for outcome in run] == list(range(8)), "the others were not run"
+    assert "ended there, where rates flatter the winner" in said
     results = json.loads((tmp_path / "mine" / "results.json").read_text())
     assert [o["seed"] for o in results["outcomes"]] == list(range(8))
     assert results["facts"]["against"].startswith("mine is better than hopeless")
@@ -187,6 +188,15 @@ def test_without_an_early_end_all_seeds_are_run(policy, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "success 10/10" in said
     assert "not decided after 10 pairs: 5 against 0 discordant of 10 seeds" in said
+
+
+def test_an_early_end_runs_no_seed_that_has_no_pair(policy, tmp_path, capsys):
+    few = evaluation(tmp_path / "few", [1, 0, 1], about={"env": WORLD})
+    assert evaluate(policy, tmp_path / "mine", "--against", few, "--stop-early", "--jobs", "1", seeds="0:1000") == 0
+    assert [outcome.seed for outcome in load_outcomes(tmp_path / "mine")] == [0, 1, 2]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not decided after 3 pairs" in said
+    assert "flatter" not in said
 
 
 def test_against_what_cannot_be_compared_nothing_is_run(policy, tmp_path, capsys):

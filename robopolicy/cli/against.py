@@ -79,6 +79,11 @@ class Against:
         mine = Run(self.mine, Path(self.mine), {**about, **({"options": said} if said else {})}, ())
         require_alike([mine, self.run])
 
+    def worth(self, seeds: Sequence[int]) -> list[int]:
+        """Return the seeds to run: with an early end only those that the other evaluation has."""
+        theirs = {outcome.seed for outcome in self.run.outcomes}
+        return [seed for seed in seeds if seed in theirs or not self.stop_early]
+
     def enough(self, outcome: Any) -> bool:
         """Take one more outcome; return whether to end."""
         self.decided = self.order.tell("a", outcome.seed, None if outcome.error is not None else outcome.success)
@@ -98,4 +103,7 @@ class Against:
         """Return which is better, in words."""
         from robopolicy.evaluation.comparison import compare
 
-        return compare(self.mine, outcomes, self.name, self.run.outcomes, alpha=ALPHA).verdict()
+        told = compare(self.mine, outcomes, self.name, self.run.outcomes, alpha=ALPHA).verdict()
+        if self.decided and self.stop_early:
+            told += "; ended there, where rates flatter the winner: measure them on fresh seeds"
+        return told

@@ -168,6 +168,7 @@ def roll_and_report(
         facts = {**facts, "plans": f"in batches of {together.rows}"}
     if against is not None:
         against.require(subject.about, options)
+        seeds = against.worth(seeds)
     outcomes = _roll(subject, seeds, out, options, jobs=jobs, together=together, label=label, against=against)
     said = {}
     if against is not None:
