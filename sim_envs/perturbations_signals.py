@@ -54,13 +54,15 @@ class Noisy(Effect):
 class Dropping(Effect):
     """Readings that never arrive: the last that did stands in, with its own stamp, as a driver's buffer keeps it.
 
-    The state and each camera's picture are lost on their own. The first of an episode always arrive.
+    The state and each camera's picture are lost on their own, and a picture that was lost is when it is read once
+    more. The first of an episode always arrive.
     """
 
     def __init__(self, start: Start) -> None:
         self._rng, self._chance = start.rng, LOST * start.severity
         self._state: tuple[int, dict[str, np.ndarray]] | None = None
         self._images: dict[str, tuple[int, np.ndarray]] = {}
+        self._lost_ns: dict[str, int] = {}  # stamp of each camera's newest lost picture
         super().__init__(f"{100 * self._chance:.0f} % of states and pictures lost, none older than {STALE_S:g} s")
 
     def seen(self, observation: Observation) -> Observation:
@@ -70,8 +72,12 @@ class Dropping(Effect):
         if self._state is None or not lost[0] or _too_old(now_ns, self._state[0]):
             self._state = now_ns, {name: values.copy() for name, values in observation.state.items()}
         for (name, image), gone in zip(sorted(observation.images.items()), lost[1:], strict=True):
-            if name not in self._images or not gone or _too_old(now_ns, self._images[name][0]):
-                self._images[name] = observation.image_stamps_ns.get(name, now_ns), image.copy()
+            taken_ns = observation.image_stamps_ns.get(name, now_ns)
+            if gone:
+                self._lost_ns[name] = taken_ns
+            arrives = self._lost_ns.get(name) != taken_ns
+            if name not in self._images or arrives or _too_old(now_ns, self._images[name][0]):
+                self._images[name] = taken_ns, image.copy()
         stamp_ns, state = self._state
         return Observation(
             stamp_ns,

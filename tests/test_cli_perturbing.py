@@ -80,6 +80,7 @@ def test_a_rollout_is_of_the_perturbed_world_and_says_so(blind):
         again = rollout.run(3)
         rollout.close()
         assert found[perturbations].perturbations == perturbations
+        assert ("cube moved 8.0 cm" in found[perturbations].drawn) is bool(perturbations)
         assert (again.smoothness, again.score, again.steps) == (
             found[perturbations].smoothness, found[perturbations].score, found[perturbations].steps,
         )  # fmt: skip

@@ -489,6 +489,22 @@ def test_what_is_lost_repeats_with_its_old_stamp_and_is_never_too_old(gl):
     assert ages["front"] != ages["wrist"] != ages["state"]
 
 
+def test_a_lost_picture_does_not_come_when_it_is_read_once_more(gl):
+    clock = SimClock()
+    slow = Twin(make_task("lift"), clock, cameras=("front",), size=(24, 24), camera_hz=10)  # each is read twice
+    world = perturb(slow, ["dropout:1"])
+    world.reset(0)
+    seen, late = [], 0
+    for _ in range(80):
+        stamp_ns = world.read().image_stamps_ns["front"]
+        late += stamp_ns not in seen and stamp_ns != clock.now_ns()
+        seen.append(stamp_ns)
+        clock.sleep_until(clock.now_ns() + world.spec.period_ns)
+    world.close()
+    assert late == 0
+    assert 15 < len(set(seen)) < 38  # of 40
+
+
 def test_as_much_is_lost_as_the_dial_says():
     def lost(severity):
         world = perturb(make_world("planar:pusht", SimClock()), [f"dropout:{severity}"])

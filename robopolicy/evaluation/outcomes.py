@@ -54,6 +54,7 @@ class Outcome:
         None  # of the tool's path as observed, `tool_path.ToolPath.smoothness`; nearer 0 is smoother
     )
     perturbations: tuple[str, ...] = ()  # what the world was changed by, each as AXIS:SEVERITY
+    drawn: str = ""  # what they were in this episode, in words
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and finite numbers."""

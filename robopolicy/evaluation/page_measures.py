@@ -100,7 +100,7 @@ def note(outcome: Outcome) -> str:
         parts.append(outcome.failure.replace("_", " ") + onset)
     if outcome.mode is not None and outcome.success:
         parts.append(outcome.mode)
-    parts.append(outcome.disturbance)
+    parts += [outcome.disturbance, outcome.drawn]
     return "; ".join(part for part in parts if part)
 
 

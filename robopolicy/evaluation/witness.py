@@ -142,6 +142,7 @@ class Witness:
             success_s=self._success_s() if success else None,
             smoothness=self._path.smoothness(),
             perturbations=tuple(map(str, getattr(self._world, "perturbations", ()))),
+            drawn="; ".join(getattr(self._world, "describe", dict)().values()),
         )
 
     def _success_s(self) -> float | None:
