@@ -15,7 +15,7 @@ class Contacts:
     """The contacts of a scene with the arm in it, asked by names of bodies; as of the newest physics step."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        self._model, self._data = model, data
+        self._model, self._data, self._hand = model, data, data.body("hand")
         self._of_body: dict[str, np.ndarray] = {}
 
     def touch(self, one: str, other: str) -> bool:
@@ -23,8 +23,10 @@ class Contacts:
         return bool(self._between((one,), (other,)).any())
 
     def held(self, body: str) -> bool:
-        """Whether both fingers touch the body."""
-        return all(self.touch(finger, body) for finger in FINGERS)
+        """Whether both fingers press on the body from their sides, not only with their tips."""
+        opening = self._hand.xmat.reshape(3, 3)[:, 1]
+        across = np.abs(self._data.contact.frame[:, :3] @ opening) > 0.5
+        return all((across & self._between((finger,), (body,))).any() for finger in FINGERS)
 
     def by_arm(self, bodies: Sequence[str]) -> bool:
         """Whether any part of the arm, hand or fingers touches any of the bodies."""
