@@ -9,6 +9,7 @@ import numpy as np
 from tiny_worlds import HomingPolicy, PointWorld
 
 from robopolicy.agents import Chunked
+from robopolicy.types import Command
 
 
 class FragileWorld(PointWorld):
@@ -44,3 +45,19 @@ class NeverSolved(PointWorld):
 
 def make_agent(spec):
     return Chunked(HomingPolicy(), generator=np.random.default_rng)
+
+
+class Idle:
+    """Stays where it is."""
+
+    decision = None
+
+    def act(self, observation):
+        return Command(None, "hold")
+
+    def reset(self, seed=0):
+        pass
+
+
+def make_idle(spec):
+    return Idle()

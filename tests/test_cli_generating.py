@@ -154,6 +154,14 @@ def test_stamps_begin_anew_with_each_episode(tmp_path):
         np.testing.assert_array_equal(episode.stamps_ns("step"), np.arange(episode.length) * 100_000_000)
 
 
+def test_an_episode_may_last_as_long_at_any_rate(tmp_path):
+    scene = Scene("twin:lift", generating_worlds.make_idle, (), rate_hz=5.0, keep_failures=True)
+    with closing(Demonstrator(scene, tmp_path / "d")) as demonstrator:
+        attempt = demonstrator.run(0)
+    assert not attempt.success
+    assert [episode.length for episode in Dataset(tmp_path / "d")] == [30]  # 120 at 20 Hz
+
+
 def test_a_person_drives_one_robot(tmp_path, capsys):
     assert (
         main(["record", "--robot", "mock", "--teleop", "keyboard", "--data", str(tmp_path / "d"), "--jobs", "2"]) == 1

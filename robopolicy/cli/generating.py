@@ -19,6 +19,7 @@ from robopolicy.types import EpisodeMeta
 
 PATIENCE = 20  # failures in a row before a demonstrator is given up
 BATCH = 100_000  # seeds that workers are given at a time
+TASKS_HZ = 20.0  # at which tasks of ours count their steps
 RETRIES = 3  # runs of a seed after the one in which its worker died
 
 
@@ -98,6 +99,8 @@ class Demonstrator:
             scene.robot, self._clock, cameras=scene.cameras, rate_hz=scene.rate_hz, perturbations=scene.perturbations
         )
         self.spec: PolicySpec = self._world.spec
+        each = self.spec.rate_hz / TASKS_HZ if scene.robot.startswith("twin:") else 1.0
+        self._max_steps = round(self._world.max_steps * each)
         self._make_safety, self._agent = make_safety, scene.make_agent(self.spec)
         # Simulated time can wait for the disk: nothing is dropped.
         self._recorder = Recorder(path, keep=self._keep, background=False)
@@ -114,7 +117,7 @@ class Demonstrator:
         world.reset(seed)
         meta = run_episode(
             world, self._agent, self._clock, self._make_safety(self.spec), self._describe(seed),
-            max_steps=world.max_steps, watchers=[self._recorder], done=lambda _: world.success(), finish=self._finish,
+            max_steps=self._max_steps, watchers=[self._recorder], done=lambda _: world.success(), finish=self._finish,
         )  # fmt: skip
         new = self._recorder.committed[before:]
         kept = self.path / "episodes" / f"{new[0]:06d}" if new else None
