@@ -13,6 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from robopolicy.errors import EvaluationError
+from robopolicy.evaluation import sweep_table
 from robopolicy.evaluation.rollouts import Rollout
 from robopolicy.evaluation.suite import Cell, Suite, shard_of
 from robopolicy.evaluation.sweep import Bench, Processes, Recipe, git_sha, look, sweep
@@ -135,6 +136,17 @@ def test_a_killed_worker_costs_a_retry_and_no_result(tmp_path, undisturbed):
     assert max(Counter(row["identity"] for row in recorded(tmp_path)).values()) == 1
 
 
+@pytest.mark.parametrize("envs", [2, 4])
+def test_many_at_once_in_a_process_are_the_same_and_so_after_a_kill(tmp_path, undisturbed, envs):
+    process = program(tmp_path, "--seeds", N, "--pause", 0.02, "--retries", 3, "--envs", envs)
+    process.stdout.readline()
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == 0
+    assert tiny_sweep.steady(read_rows(tmp_path)) == tiny_sweep.steady(undisturbed)
+    assert max(Counter(row["identity"] for row in recorded(tmp_path)).values()) == 1
+
+
 def test_workers_end_with_their_driver(tmp_path):
     process = program(tmp_path, "--pause", 60)
     while len(workers := children(process.pid)) < 2:
@@ -250,6 +262,34 @@ def test_a_journal_in_use_is_left_alone_and_one_sealed_twice_counts_once(tmp_pat
     assert len(read_rows(tmp_path)) == 1
     assert seal_abandoned(tmp_path) == 1
     assert read(tmp_path).num_rows == len(recorded(tmp_path)) == 1
+
+
+def test_a_journal_that_was_taken_for_abandoned_before_it_was_locked_is_given_up(tmp_path, undisturbed, monkeypatch):
+    lock, sealed = sweep_table.fcntl.flock, []
+
+    def late(file, how):
+        if not sealed:
+            sealed.append(how)
+            assert seal_abandoned(tmp_path) == 1
+        lock(file, how)
+
+    monkeypatch.setattr(sweep_table.fcntl, "flock", late)
+    journal = Journal(tmp_path)
+    journal.append(undisturbed[0])
+    assert len(read_rows(tmp_path)) == 1, "it is not in a file that has no name any more"
+    journal.close()
+    assert len(read_rows(tmp_path)) == len(recorded(tmp_path)) == 1
+
+
+def test_long_journals_are_sealed_in_between(tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr(sweep_table, "SEAL_ROWS", 3)
+    journal = Journal(tmp_path)
+    for row in undisturbed[:7]:
+        journal.append(row)
+    assert len(list((tmp_path / PARTS).iterdir())) == 2
+    assert len(read_rows(tmp_path)) == len(recorded(tmp_path)) == 7
+    journal.close()
+    assert read(tmp_path).num_rows == 7
 
 
 def test_the_table_is_typed_and_gives_back_what_was_put_in(tmp_path, undisturbed):
