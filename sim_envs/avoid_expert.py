@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from robopolicy.errors import UnknownName
 from robopolicy.rotations import matrix_to_rot6d
 from robopolicy.types import Command, Decision, Observation
 from sim_envs.avoid import FINISH_Y, POSTS, ROWS, Avoid
@@ -21,17 +22,26 @@ class AvoidExpert:
     """Goes through the gaps of a mode that its seed draws, each of the 24 as often.
 
     It sees tool_pos. Whatever pushed it aside, it goes across to the line of the next gap first, then through.
+
+    Args:
+        wander_m: standard deviation of a small slow wander of the commands, m.
+        mode: the one way to go in every episode; None draws it.
+
+    Raises:
+        UnknownName: naming the modes there are.
     """
 
-    def __init__(self, wander_m: float = 0.001) -> None:
+    def __init__(self, wander_m: float = 0.001, mode: str | None = None) -> None:
+        if mode is not None and mode not in Avoid.modes:
+            raise UnknownName("mode of avoid", mode, Avoid.modes)
         self.decision: Decision | None = None
-        self._wander_m = wander_m
+        self._wander_m, self._only = wander_m, mode
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
         """Start a new episode."""
         self._rng = np.random.default_rng(seed)
-        self.mode = balanced(seed, Avoid.modes)
+        self.mode = self._only or balanced(seed, Avoid.modes)
         gaps = [int(gap) for gap in self.mode.split("-")]
         self._lines = [middle(row, gap) + self._rng.uniform(-ASIDE, ASIDE) for row, gap in enumerate(gaps)]
         self._pace = self._rng.uniform(0.85, 1.0)

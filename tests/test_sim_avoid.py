@@ -7,6 +7,8 @@ import pytest
 
 from robopolicy.behaviour import failure_of, mode_of, modes_of
 from robopolicy.clock import SimClock
+from robopolicy.errors import UnknownName
+from robopolicy.evaluation.entropy import behaviour_entropy
 from sim_envs.arm import STICK_RADIUS
 from sim_envs.avoid import FINISH_Y, HEIGHT, POSTS, RADII, ROWS, START_Y, Avoid
 from sim_envs.avoid_expert import AvoidExpert, middle
@@ -156,14 +158,18 @@ def test_an_arm_that_runs_into_a_post_has_collided(twin):
     assert twin.data.site("tool").xpos[1] < ROWS[0]  # posts are solid
 
 
-def test_the_expert_takes_all_24_ways_in_24_seeds(twin):
-    expert, taken = AvoidExpert(), set()
-    for seed in range(24):
-        assert drive(twin, expert, seed) == {""}
-        assert twin.success()
-        assert mode_of(twin) == expert.mode
-        taken.add(mode_of(twin))
-    assert taken == set(modes_of(twin))
+def test_the_expert_takes_all_24_ways_in_24_seeds_and_one_way_alone_has_no_entropy(twin):
+    rng, entropies = np.random.default_rng(0), []
+    for expert, seeds in ((AvoidExpert(), 24), (AvoidExpert(mode="1-3-2"), 4)):
+        counts = dict.fromkeys(modes_of(twin), 0)
+        for seed in range(seeds):
+            assert drive(twin, expert, seed) == {""}
+            assert mode_of(twin) == expert.mode
+            counts[mode_of(twin)] += twin.success()
+        entropies.append(behaviour_entropy(counts, rng=rng).value)
+    assert entropies == pytest.approx([1.0, 0.0])
+    with pytest.raises(UnknownName, match="2-3-4"):
+        AvoidExpert(mode="3-1-1")
 
 
 def test_the_expert_goes_its_way_after_it_was_led_aside(twin):
