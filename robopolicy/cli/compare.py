@@ -1,6 +1,7 @@
 """`robopolicy compare`: which of several evaluated policies is better, and how sure that is."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.progress import say
     from robopolicy.errors import UsageError
     from robopolicy.evaluation.compare_page import write_page
-    from robopolicy.evaluation.comparison import Of, compare_all
+    from robopolicy.evaluation.comparison import compare_all
     from robopolicy.evaluation.runs import read_runs, require_alike
     from robopolicy.evaluation.statistics import summarise
     from robopolicy.evaluation.unpaired import compare_unpaired
@@ -47,30 +48,31 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--unpaired is Boschloo's test of success, printed: take it without --fixed, --score, --html")
     runs = read_runs(args.runs)
     notes = require_alike(runs)
-    summaries = {run.name: summarise(run.outcomes, confidence=1 - args.alpha) for run in runs}
     outcomes = {run.name: run.outcomes for run in runs}
-    comparisons: list[Any]
+    summaries = {run.name: summarise(run.outcomes, confidence=1 - args.alpha) for run in runs}
     if args.unpaired:
-        comparisons = compare_unpaired(outcomes, alpha=args.alpha)
-    else:
-        of: Of = "score" if args.score else "success"
-        comparisons = compare_all(outcomes, alpha=args.alpha, of=of, fixed=args.fixed)
+        _say(summaries, compare_unpaired(outcomes, alpha=args.alpha), notes)
+        return
+    found = compare_all(outcomes, alpha=args.alpha, of="score" if args.score else "success", fixed=args.fixed)
+    notes += [f"{c.a} and {c.b}: {c.left_out} seeds left out, which only one of them has" for c in found if c.left_out]
+    _say(summaries, found, notes)
+    if args.html is not None:
+        write_page(args.html, runs, summaries, found, notes)
+        say("page: ", (str(args.html), "bold"))
+
+
+def _say(summaries: Mapping[str, Any], comparisons: Sequence[Any], notes: Sequence[str]) -> None:
+    """Print each policy's numbers, each verdict, and what else is to be said."""
+    from robopolicy.cli.progress import say
+
     wide = max(len(name) for name in summaries)
     for name, summary in summaries.items():
         time = "" if summary.success_s is None else f"   {summary.success_s} s"
         say((f"{name:{wide}}", "bold"), f"   success {summary.success}   score {summary.score}{time}")
-    for comparison in comparisons:
-        say(("better: " if comparison.better else "open:   ", "green" if comparison.better else "yellow"),
-            comparison.verdict())  # fmt: skip
-        if not args.unpaired and comparison.left_out:
-            notes.append(
-                f"{comparison.a} and {comparison.b}: {comparison.left_out} seeds left out, which only one of them has"
-            )
+    for found in comparisons:
+        say(("better: ", "green") if found.better else ("open:   ", "yellow"), found.verdict())
     for note in notes:
         say(("note:   ", "yellow"), note)
-    if args.html is not None:
-        write_page(args.html, runs, summaries, comparisons, notes)
-        say("page: ", (str(args.html), "bold"))
 
 
 def _chance(text: str) -> float:

@@ -119,10 +119,10 @@ def conditional_entropy(
     drawn = rng.choice(values, (resamples, len(values))).mean(axis=1)
     low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
     counts = {mode: sum(counts[mode] for counts in kept) for mode in kept[0]}
-    mean_of = {name: float(np.mean([getattr(entropy, name) for entropy in each])) for name in ("corrected", "ceiling")}
+    corrected, ceiling = (sum(part) / len(each) for part in zip(*((e.corrected, e.ceiling) for e in each), strict=True))
     return Entropy(
-        float(values.mean()), float(low), float(high), sum(counts.values()), counts, **mean_of, contexts=len(kept),
-        confidence=confidence,
+        float(values.mean()), float(low), float(high), sum(counts.values()), counts, corrected, ceiling,
+        contexts=len(kept), confidence=confidence,
     )  # fmt: skip
 
 

@@ -88,7 +88,8 @@ def _nuisance(a_only: np.ndarray, b_only: np.ndarray, pairs: int, d: float) -> n
     """The likeliest chance of "only B" where the difference is d: the larger root of Tango's eq. 7."""
     linear = (2 * pairs - a_only + b_only) * d - a_only - b_only
     root = np.sqrt(np.maximum(linear**2 + 8 * pairs * b_only * d * (1 - d), 0.0))
-    return np.clip((root - linear) / (4 * pairs), max(0.0, -d), (1 - d) / 2)
+    likeliest: np.ndarray = np.clip((root - linear) / (4 * pairs), max(0.0, -d), (1 - d) / 2)
+    return likeliest
 
 
 def _exact_limit(a_only: int, b_only: int, pairs: int, tail: float) -> float:

@@ -166,7 +166,7 @@ def anytime_difference(differences: Sequence[float] | np.ndarray, *, confidence:
     if x.size == 0 or not np.all(np.abs(x) <= 1):
         raise ContractError(f"{x.size} differences; want at least one, all between -1 and 1")
     values, counts = np.unique(x, return_counts=True)
-    most, mean = -np.log(1 - confidence), float(x.mean())
+    most, mean = -log(1 - confidence), float(x.mean())
 
     def allowed(d: float) -> bool:
         return log_wealth(values, counts, d) < most
