@@ -77,7 +77,7 @@ def test_across_or_beside_the_hole_it_does_not(twin, aside, turned):
 
 
 def test_the_hole_is_as_wide_as_it_says(twin):
-    """Free from wall to wall, by MuJoCo's own distances; the peg is stopped at PLAY and not before."""
+    """1.5 mm from the peg to each of the four walls, as they were compiled."""
     x, y, yaw = twin.observed_state()["hole"]
     put(twin, [x, y, HALF_LENGTH], yaw)
     settle(twin, 0.002)
@@ -86,8 +86,9 @@ def test_the_hole_is_as_wide_as_it_says(twin):
         wall = twin.data.geom(f"block_wall{k}")
         half = twin.model.geom(f"block_wall{k}").size
         inward = wall.xmat.reshape(3, 3)[:, 0]
-        between[k] = abs((wall.xpos - twin.data.body("peg").xpos) @ inward) - half[0] - HALF
-    assert list(between.values()) == pytest.approx([PLAY] * 4, abs=2e-5)
+        between[k] = abs((wall.xpos - twin.data.body("peg").xpos) @ inward) - half[0] - 0.012
+    assert list(between.values()) == pytest.approx([0.0015] * 4, abs=2e-5)
+    assert twin.model.geom("peg").size.tolist() == [0.012, 0.012, 0.035]
 
 
 def test_a_standing_peg_stands_still(twin):
