@@ -55,7 +55,15 @@ class Robot(Protocol):
 
 @runtime_checkable
 class Environment(Protocol):
-    """What a simulated `Robot` has beside: it can be put back to a start and judged."""
+    """What a simulated `Robot` has beside: it can be put back to a start and judged.
+
+    It may also have these, each absent as if it said nothing; `robopolicy.behaviour` asks any world for them:
+
+    - ``modes: tuple[str, ...]``: the behaviours by which an episode can succeed, enumerated; constant.
+    - ``mode() -> str | None``: which of them the episode so far is; None while that is not decided.
+    - ``failure() -> str``: a slug of what has gone wrong and is so as of the newest ``read``, such as ``"dropped"``;
+      "" when nothing has. It goes when it was mended.
+    """
 
     instruction: str  # the task in words
     max_steps: int  # steps after which an episode has failed
@@ -87,7 +95,18 @@ class Environment(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """A MuJoCo task: what is on the table, how it starts and when it is done."""
+    """A MuJoCo task: what is on the table, how it starts and when it is done.
+
+    Optional beside the methods below:
+
+    - ``modes``, ``mode()``, ``failure()``: as an `Environment` has them.
+    - ``watch() -> None``: called each time the physics has come to a new time, before anything is asked, so that what
+      depends on the way is kept; ``reset`` forgets it.
+    - ``place(state) -> None``: put what is not ``tracked`` (a drawer, a socket) where an observed state has it.
+    - ``home``, ``home_spread``: (3,) m each, where the tool starts and +- how far from there.
+    - ``braked() -> bool``: while it is, the arm stands still and set-points that fall due are dropped.
+    - ``progress() -> float``, ``disturb(rng) -> str``, ``units``, ``stick``, ``tracked``: see sim_envs/README.md.
+    """
 
     instruction: str
     max_steps: int

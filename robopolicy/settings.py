@@ -12,23 +12,24 @@ from robopolicy.errors import ConfigError, ContractError, MissingExtra, Robopoli
 T = TypeVar("T")
 
 
-def read_settings(path: Path | str, make: Callable[[Any], T], what: str) -> T:
+def read_settings(path: Path | str, make: Callable[[Any], T], what: str, *, extra: str = "ros") -> T:
     """Read a YAML file and return what ``make`` makes of it.
 
     Args:
         path: of the file.
         make: takes keys and values as YAML has them; what it raises is told with the file's name.
         what: the file is, for messages: ``"the YAML file that says which topic is which field"``.
+        extra: that brings ruamel.yaml to who wants this file.
 
     Raises:
         ConfigError: naming the file and the key that is missing, unknown or makes no sense.
-        MissingExtra: without ruamel.yaml, which the extra ``ros`` brings.
+        MissingExtra: without ruamel.yaml, which ``extra`` brings.
     """
     try:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import YAMLError
     except ImportError:
-        raise MissingExtra("ruamel.yaml", "ros") from None
+        raise MissingExtra("ruamel.yaml", extra) from None
     try:
         data = YAML(typ="safe", pure=True).load(Path(path).read_text())
     except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robopolicy.behaviour import failure_of, mode_of, modes_of
 from robopolicy.clock import SimClock
 from robopolicy.errors import RobopolicyError, UnsafeCommand
 from robopolicy.interfaces import Clock, Environment, Robot, Safety, Task, Teleop, Watcher
@@ -229,6 +230,15 @@ class EnvironmentContract(RobotContract):
         robot.read()
         assert robot.success() is False
         assert 0.0 <= robot.score() <= 1.0
+
+    def test_what_it_says_of_modes_and_failures_is_of_its_own_list_and_forgotten_at_a_reset(self, running: Any) -> None:
+        robot, said = running[1], []
+        for _ in range(2):
+            robot.reset(0)
+            robot.read()
+            said.append((mode_of(robot), failure_of(robot)))
+        assert said[0] == said[1]
+        assert len(set(modes_of(robot))) == len(modes_of(robot))
 
 
 class TaskContract:

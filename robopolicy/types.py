@@ -3,7 +3,7 @@
 SI units, int64 nanoseconds, RGB uint8, poses as T_base_tool, quaternions wxyz.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +118,18 @@ class Plan:
     chunks: np.ndarray  # (N, H, A) float32, units of PolicySpec.action; [:, 0] belongs to the newest observation
     features: np.ndarray  # (E,) float32, the conditioning vector
     aux: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What one environment asks of `Policy.plan`, so that several can be answered together."""
+
+    window: Sequence[Observation]  # spec.n_obs observations, oldest first
+    n: int = 1  # candidates
+    previous: np.ndarray | None = None  # (H, A) what is left of the running chunk
+    delay_steps: int = 0  # rows of it that will have been executed before the plan arrives
+    executed: np.ndarray | None = None  # (K, A) the commands before the newest observation, oldest first
+    generator: Any = None  # of this environment alone
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ TOOL = "tool"  # the site between the finger tips: x forward, y the way the fing
 FLANGE_TO_TOOL = 0.1034  # m
 STICK_RADIUS = 0.0146  # m: 15 px of the published Push-T world
 STICK_LENGTH = 0.06  # m, beyond the finger tips
+STICK_REACH = (0.29, 0.80)  # m from the base's axis: where a stick that points straight down gets to the table
 
 # Pose of each link in its parent's frame: position (m) and the turn about x (quarter turns); joints turn about z.
 # Source: the modified Denavit-Hartenberg table published by Franka Robotics (d1 .333, d3 .316, a4 .0825,
@@ -193,7 +194,14 @@ def _shape(body: Any, shape: tuple[Any, ...], mass: float, *, solid: bool = Fals
     if kind != "box":
         where = {"fromto": [*first, *second], "size": [radius, 0, 0]}
     body.add_geom(
-        type=_KINDS[kind], material=material, mass=mass, contype=int(solid), conaffinity=int(solid), group=2, **where
+        name=f"{body.name}_{len(body.geoms)}",
+        type=_KINDS[kind],
+        material=material,
+        mass=mass,
+        contype=int(solid),
+        conaffinity=int(solid),
+        group=2,
+        **where,
     )
 
 

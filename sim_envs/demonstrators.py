@@ -5,17 +5,8 @@ import numpy as np
 from robopolicy.interfaces import Agent
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.types import Command, Decision, Observation
-from sim_envs.lift_expert import (
-    CLEARANCE,
-    DOWN,
-    GRASP_DEPTH,
-    HELD,
-    LEAD,
-    LIFT_TO,
-    LiftExpert,
-    about_z,
-    shorten,
-)
+from sim_envs.grasping import DOWN, about_z, shorten
+from sim_envs.lift_expert import CLEARANCE, GRASP_DEPTH, HELD, LEAD, LIFT_TO, LiftExpert
 
 ASIDE = 0.10  # m beside the cube where the tool goes down
 ALIGNED = 0.012  # m off the line through the cube at which the tool may go in

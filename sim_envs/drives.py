@@ -1,5 +1,6 @@
 """What the twin is commanded with: a tool pose or joint positions, checked, and walked to at the servo's rate."""
 
+import math
 from typing import Protocol
 
 import mujoco
@@ -62,7 +63,8 @@ class ToolDrive:
     def checked(self, action: np.ndarray) -> np.ndarray:
         """Return the set-point as it will be followed; raises UnsafeCommand, also on two parallel columns."""
         sent = finite(action, self.action)
-        if np.linalg.norm(np.cross(sent[3:6], sent[6:9])) < 1e-3:
+        a, b, c, d, e, f = sent[3:9].tolist()
+        if math.hypot(b * f - c * e, c * d - a * f, a * e - b * d) < 1e-3:  # np.cross is written for large arrays
             raise UnsafeCommand("twin: the rotation's two columns are parallel or zero; want two independent columns")
         return sent
 
@@ -131,5 +133,5 @@ def finite(action: np.ndarray, spec: ActionSpec) -> np.ndarray:
     if not np.isfinite(sent).all():
         bad = [name for name, value in zip(spec.names, sent, strict=True) if not np.isfinite(value)]
         raise UnsafeCommand(f"twin: action is not finite in {', '.join(bad)}; the previous set-point stays")
-    sent[-1] = np.clip(sent[-1], 0.0, 1.0)
+    sent[-1] = min(max(sent[-1], 0.0), 1.0)
     return sent

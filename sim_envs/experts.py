@@ -5,13 +5,36 @@ from collections.abc import Callable
 from robopolicy.errors import SpecMismatch, UnknownTask
 from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
+from sim_envs.align_expert import AlignExpert
+from sim_envs.avoid_expert import AvoidExpert
+from sim_envs.drawer_expert import DrawerExpert
 from sim_envs.lift_expert import LiftExpert
+from sim_envs.memory_expert import MemoryExpert
+from sim_envs.peg_expert import PegExpert
 from sim_envs.pusht_expert import PushTExpert
+from sim_envs.stack_expert import StackExpert
+from sim_envs.tasks import canonical
 
-EXPERTS: dict[str, Callable[[], Agent]] = {"lift": LiftExpert, "pusht": PushTExpert}
+EXPERTS: dict[str, Callable[[], Agent]] = {
+    "lift": LiftExpert,
+    "stack": StackExpert,
+    "drawer": DrawerExpert,
+    "peg": PegExpert,
+    "pusht": PushTExpert,
+    "avoid": AvoidExpert,
+    "align": AlignExpert,
+    "memory": MemoryExpert,
+}
+HAND = ("tool_pos", "tool_quat", "gripper")
 NEEDS: dict[str, tuple[str, ...]] = {
-    "lift": ("tool_pos", "tool_quat", "gripper", "cube_pos", "cube_quat"),
+    "lift": (*HAND, "cube_pos", "cube_quat"),
+    "stack": (*HAND, "red_pos", "red_quat", "blue_pos", "blue_quat"),
+    "drawer": (*HAND, "chest", "left_handle", "right_handle"),
+    "peg": (*HAND, "peg_pos", "peg_quat", "hole"),
     "pusht": ("tool_pos", "block"),
+    "avoid": ("tool_pos",),
+    "align": ("tool_pos", "frame", "target"),
+    "memory": ("tool_pos", "cue", "go"),
 }
 
 
@@ -22,12 +45,13 @@ def make_expert(task_name: str, spec: PolicySpec) -> Agent:
         UnknownTask: naming the tasks that have an expert.
         SpecMismatch: if the robot does not show what the expert looks at, or does not take tool poses.
     """
-    if task_name not in EXPERTS:
+    task = canonical(task_name)
+    if task not in EXPERTS:
         raise UnknownTask("expert for task", task_name, EXPERTS)
-    missing = [name for name in NEEDS[task_name] if name not in spec.state]
+    missing = [name for name in NEEDS[task] if name not in spec.state]
     if missing or spec.action != TOOL_POSE:
         raise SpecMismatch(
-            f"expert {task_name} needs state {', '.join(NEEDS[task_name])} and action tool_pose; "
+            f"expert {task_name} needs state {', '.join(NEEDS[task])} and action tool_pose; "
             f"the robot has {', '.join(spec.state)} and {spec.action.kind}"
         )
-    return EXPERTS[task_name]()
+    return EXPERTS[task]()

@@ -23,8 +23,9 @@ class GymnasiumEnv:
     From then on `read` plays one ``env.step`` for each period that has passed, with the set-point that was due when
     the period began. A terminated or truncated environment stands still until it is reset.
 
-    Box observations become the state stream ``state``, dictionaries one stream a key, and uint8 (H, W, 3) boxes
-    cameras. What the environment renders is the camera ``image``, drawn only when asked for by name.
+    Box observations become the state stream ``state``, dictionaries and tuples one stream a key or place (``arm.q`` of
+    one within another), and uint8 (H, W, 3) boxes cameras. Actions of several dimensions are commanded as one vector.
+    What the environment renders is the camera ``image``, drawn only when asked for by name.
 
     Args:
         env_id: as for ``gymnasium.make``; the package before the slash is imported first, if there is one.
@@ -36,7 +37,7 @@ class GymnasiumEnv:
         MissingExtra: if gymnasium or gym_pusht is not installed.
         UnknownTask: if there is no such environment; others by that name are listed.
         UnknownCamera: naming the cameras there are.
-        UsageError: if its actions are not one vector of numbers, or its rate is not known.
+        UsageError: if its actions are no Box of numbers, or its rate is not known.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class GymnasiumEnv:
         self._steps += 1
         if self._over:
             return
-        action = self._set_point.astype(self._env.action_space.dtype)
+        action = self._set_point.astype(self._env.action_space.dtype).reshape(self._env.action_space.shape)
         self._seen, reward, terminated, truncated, info = self._env.step(action)
         self._over = terminated or truncated
         self._success = bool(info.get("is_success", info.get("success", terminated)))
@@ -198,14 +199,14 @@ def _make(env_id: str, known: KnownEnv) -> Any:
 
 
 def _bounds(env_id: str, space: Any) -> tuple[np.ndarray, np.ndarray]:
-    if type(space).__name__ != "Box" or len(space.shape) != 1:
-        raise UsageError(f"{env_id} takes actions {space}; only a Box of one dimension can be commanded")
-    return space.low.astype(np.float32), space.high.astype(np.float32)
+    if type(space).__name__ != "Box" or math.prod(space.shape) < 1:
+        raise UsageError(f"{env_id} takes actions {space}; only a Box can be commanded")
+    return space.low.astype(np.float32).ravel(), space.high.astype(np.float32).ravel()
 
 
 def _sort(seen: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Split what an environment shows into state streams (D,) float32 and images (H, W, 3) uint8, all fresh."""
-    parts = seen if isinstance(seen, dict) else {RENDERED if np.ndim(seen) == 3 else "state": seen}
+    parts = _flat(seen) if isinstance(seen, dict | tuple) else {RENDERED if np.ndim(seen) == 3 else "state": seen}
     state, images = {}, {}
     for name, value in parts.items():
         array = np.asarray(value)
@@ -216,3 +217,14 @@ def _sort(seen: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         else:
             raise ContractError(f"observation {name!r} is {array.dtype} {array.shape}; want numbers or an image")
     return state, images
+
+
+def _flat(parts: dict[str, Any] | tuple[Any, ...]) -> dict[str, Any]:
+    """Return the leaves of dictionaries and tuples within each other, their keys joined by dots."""
+    found = {}
+    for name, value in parts.items() if isinstance(parts, dict) else enumerate(parts):
+        if isinstance(value, dict | tuple):
+            found |= {f"{name}.{below}": leaf for below, leaf in _flat(value).items()}
+        else:
+            found[str(name)] = value
+    return found

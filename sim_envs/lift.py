@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import mujoco
 import numpy as np
 
+from sim_envs.arm import TOOL
+from sim_envs.contacts import is_off_table
 from sim_envs.scene import make_scene
 from sim_envs.tracked import Tracked
 
@@ -13,6 +15,8 @@ CENTRE = (0.50, 0.0)  # m, of the square the cube starts in
 REACH = 0.08  # m, half of that square
 MAX_YAW = 0.6  # rad
 RAISED = 0.10  # m above the table that counts as lifted
+CLEAR = 0.01  # m above the table: a cube in the hand and so high is held by it
+IN_HAND = 0.03  # m between the tool and the cube's centre
 
 
 class Lift:
@@ -23,6 +27,7 @@ class Lift:
     stick = False
     units: Mapping[str, tuple[str, ...]] = {"cube_pos": ("m",), "cube_quat": ("quat",)}
     tracked = (Tracked("cube", ("cube_pos", "cube_quat")),)
+    resizable = ("cube",)
 
     def build(self) -> mujoco.MjSpec:
         """Return the table with the cube on it."""
@@ -43,7 +48,7 @@ class Lift:
 
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Look at ``data`` from now on."""
-        self._joint, self._body = data.joint("cube"), data.body("cube")
+        self._joint, self._body, self._tool = data.joint("cube"), data.body("cube"), data.site(TOOL).xpos
 
     def reset(self, rng: np.random.Generator) -> None:
         """Put the cube down somewhere."""
@@ -51,6 +56,19 @@ class Lift:
         half_yaw = rng.uniform(-MAX_YAW, MAX_YAW) / 2
         self._joint.qpos = [*xy, HALF, np.cos(half_yaw), 0, 0, np.sin(half_yaw)]
         self._joint.qvel = 0
+        self._was_up = self._dropped = False
+
+    def watch(self) -> None:
+        """Keep whether the cube was up in the hand, and whether it has left it since."""
+        in_hand = bool(np.linalg.norm(self._tool - self._body.xpos) < IN_HAND)
+        if in_hand and self._body.xpos[2] > HALF + CLEAR:
+            self._was_up, self._dropped = True, False
+        elif self._was_up and not in_hand:
+            self._dropped = True
+
+    def failure(self) -> str:
+        """``"off_table"`` if the cube fell from it; ``"dropped"`` from when it left the hand until it is up again."""
+        return "off_table" if is_off_table(self._body.xpos) else "dropped" if self._dropped else ""
 
     def success(self) -> bool:
         """Whether the cube is up."""

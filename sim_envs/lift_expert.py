@@ -4,16 +4,16 @@ import numpy as np
 
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.types import Command, Decision, Observation
+from sim_envs.grasping import DOWN, TURN_LEAD, Grasp, about_z, shorten
 
 LEAD = 0.007  # m, how far ahead of the tool the command runs: 0.12 m/s
-TURN_LEAD = 0.06  # rad: 1 rad/s
 HOVER = 0.08  # m above the cube where the tool waits until it is over it
 CLEARANCE = 0.045  # m above the cube below which the tool must not travel sideways
 FUNNEL = (0.004, 0.025)  # m beside the cube: within the first go all the way down, beyond the second hover
 LIFT_TO = 0.24  # m, of the tool
 GRASP_DEPTH = -0.004  # m, tool point against the cube's centre
 HELD = (0.40, 0.62)  # opening of the gripper with a 4 cm cube between the fingers
-DOWN = np.array([[1.0, 0, 0], [0, -1.0, 0], [0, 0, -1.0]])  # R_base_tool of a tool that points down at yaw 0
+CUBE = Grasp(HELD, GRASP_DEPTH, HOVER, CLEARANCE, FUNNEL)
 
 
 class LiftExpert:
@@ -55,28 +55,10 @@ class LiftExpert:
             tool_yaw: rad.
             turn: rad, how far the tool has to turn until it is in line with the cube.
         """
-        offset = state["cube_pos"] - state["tool_pos"]
-        return _over_then_down(state["tool_pos"], offset, abs(turn), float(state["gripper"][0]))
-
-
-def _over_then_down(tool: np.ndarray, offset: np.ndarray, turn: float, opening: float) -> tuple[np.ndarray, float]:
-    """Return the point to go to (3,) m and the grip to command, 0 or 1."""
-    cube = tool + offset
-    beside = float(np.hypot(*offset[:2]))
-    above = -offset[2]  # m, of the tool over the cube's centre
-    within = beside < 0.012 and abs(above - GRASP_DEPTH) < 0.012 and turn < 0.15
-    if within and HELD[0] < opening < HELD[1]:
-        return np.array([tool[0], tool[1], LIFT_TO]), 0.0
-    if within and opening > HELD[0]:
-        return np.array([*cube[:2], cube[2] + GRASP_DEPTH]), 0.0
-    if opening < 0.9 and above < CLEARANCE:  # let go and rise before trying again
-        return np.array([tool[0], tool[1], cube[2] + HOVER]), 1.0
-    miss = max((beside - FUNNEL[0]) / (FUNNEL[1] - FUNNEL[0]), (turn - 0.05) / 0.3)
-    height = GRASP_DEPTH + (HOVER - GRASP_DEPTH) * float(np.clip(miss, 0.0, 1.0))
-    goal = np.array([*cube[:2], cube[2] + height])
-    if above < CLEARANCE and miss > 1.0:  # beside the cube and low: up first, or the fingers would push it
-        goal[:2] = tool[:2]
-    return goal, 1.0
+        tool, cube, opening = state["tool_pos"], state["cube_pos"], float(state["gripper"][0])
+        if CUBE.holds(tool, cube, turn, opening):
+            return np.array([tool[0], tool[1], LIFT_TO]), 0.0
+        return CUBE.approach(tool, cube, turn, opening)
 
 
 def turn_to_cube(tool_quat: np.ndarray, cube_quat: np.ndarray) -> tuple[float, float]:
@@ -87,14 +69,3 @@ def turn_to_cube(tool_quat: np.ndarray, cube_quat: np.ndarray) -> tuple[float, f
     cube_yaw = float(np.arctan2(cube[1, flat], cube[0, flat]))
     turn = (cube_yaw - tool_yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
     return tool_yaw, float(turn)
-
-
-def shorten(vector: np.ndarray, length: float) -> np.ndarray:
-    """Return ``vector`` (3,), no longer than ``length``."""
-    return vector * min(1.0, length / (float(np.linalg.norm(vector)) + 1e-9))
-
-
-def about_z(angle: float) -> np.ndarray:
-    """Return the rotation (3, 3) by ``angle`` rad about the vertical."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])

@@ -1,5 +1,7 @@
 """Plane geometry: the published T, poses (x, y, yaw), and the exact area that two T's share."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 PX = 0.5 / 512  # m, of one pixel of the published Push-T world, which is 512 wide
@@ -60,10 +62,13 @@ def clip_area(subject: np.ndarray, clip: np.ndarray) -> float:
     return 0.5 * twice
 
 
-def distance(points: np.ndarray) -> np.ndarray:
-    """Return how far points (N, 2) of the T's own frame are from the T, (N,) m; negative inside."""
+def distance(points: np.ndarray, parts: Sequence[np.ndarray] = PARTS) -> np.ndarray:
+    """Return how far points (N, 2) of a thing's own frame are from it, (N,) m; negative inside.
+
+    ``parts`` are the rectangles (4, 2) m along its axes that it is made of; default: the T's.
+    """
     best = np.full(len(points), np.inf)
-    for part in PARTS:
+    for part in parts:
         low, high = part.min(axis=0), part.max(axis=0)
         gap = np.maximum(low - points, points - high)  # (N, 2)
         outside = np.linalg.norm(np.maximum(gap, 0), axis=1)

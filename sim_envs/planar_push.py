@@ -9,6 +9,7 @@ from robopolicy.types import Observation
 from sim_envs.planar import CENTROID, PX, coverage
 from sim_envs.planar_push_physics import IDENTIFIED, TICK_S, TICKS, Physics, PlanarPush, turned
 from sim_envs.planar_push_picture import draw
+from sim_envs.turning import TURNS, Turning
 
 GOAL = np.array([256.0, 256.0, np.pi / 4])  # px, px, rad: the pose of the T's origin that is wanted
 SIZE = 512.0  # px, of the world; actions are clipped to it
@@ -57,6 +58,7 @@ class PlanarPushT:
 
     instruction = "push the T onto its target"
     max_steps = 300
+    modes = TURNS  # which way the T was turned on the whole, as the picture shows it
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class PlanarPushT:
         )
         self._clock = clock
         self._world = PlanarPush(physics)
+        self._turning = Turning(positive="clockwise")  # y points down in the picture
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -97,6 +100,8 @@ class PlanarPushT:
         if state.shape != (5,) or not np.isfinite(state).all():
             raise ContractError(f"planar:pusht: state {state}; want 5 finite numbers: pusher x, y, T x, y in px, angle")
         self._world.put(state, velocity)
+        self._turning.begin()
+        self._turning.see(float(state[4]))
         self._start_ns: int | None = None  # due time of the first command
         self._steps = 0
         self._waiting: list[tuple[int, np.ndarray]] = []
@@ -148,12 +153,21 @@ class PlanarPushT:
         """Best coverage of the episode / 0.95, at most 1; 0 before the first step, as in gym-pusht."""
         return self._best
 
+    def mode(self) -> str | None:
+        """Which way the T was turned on the whole; None before it has turned."""
+        return self._turning.mode()
+
+    def failure(self) -> str:
+        """Nothing: walls keep the T within reach of the pusher."""
+        return ""
+
     def disturb(self, rng: np.random.Generator) -> str:
         """Put the T into the corner that is farthest from the pusher, turned at random; return what, in words."""
         state = self._world.state()
         state[4] = rng.uniform(0, 2 * np.pi)
         state[2:4] = np.where(state[:2] > SIZE / 2, 75.0, 437.0) + rng.uniform(-15, 15, 2)
         self._world.put(state, self._world.velocity)
+        self._turning.lift()
         return f"the T was moved to the corner ({state[2]:.0f}, {state[3]:.0f}) px"
 
     def picture(self) -> np.ndarray:
@@ -165,6 +179,7 @@ class PlanarPushT:
             self._target = self._waiting.pop(0)[1]
         if not self._over():
             self._world.step(self._target)
+            self._turning.see(float(self._world.state()[4]))
             part = covered(self._world.state())
             self._success = part > FULL
             self._best = max(self._best, min(part / FULL, 1.0))

@@ -1,93 +1,12 @@
-"""How to push a T onto its mark: plan a short push, go around, push, look, plan again."""
+"""How to push the T onto its mark."""
 
-import numpy as np
-
-from robopolicy.rotations import matrix_to_rot6d
-from robopolicy.types import Command, Decision, Observation
-from sim_envs.planar import place
-from sim_envs.push_planner import Push, PushPlanner, error
+from sim_envs.push_expert import PushExpert
+from sim_envs.push_planner import PushPlanner
 from sim_envs.pusht import GOAL
 
-PUSH_Z, TRAVEL_Z = 0.008, 0.055  # m, of the stick's tip; the T is 3 cm high
-TRAVEL_LEAD, PUSH_LEAD = 0.010, 0.006  # m, how far ahead of the tool the command runs
-STAND_OFF = 0.008  # m between stick and T where the stick comes down
-DOWN = matrix_to_rot6d(np.diag([1.0, -1.0, -1.0]))
-PATIENCE = 60  # steps after which a push is given up: the T hangs or the stick slipped
 
-
-class PushTExpert:
-    """Closed loop over pushes: each push follows the T as it is seen, and ends when it stops helping.
-
-    Its seed hides a random part of the contacts from each plan, so that demonstrations take different ways.
-    """
+class PushTExpert(PushExpert):
+    """Pushes the T as `PushExpert` does; it sees tool_pos and block."""
 
     def __init__(self) -> None:
-        self.decision: Decision | None = None
-        self._planner = PushPlanner(GOAL)
-        self.reset()
-
-    def reset(self, seed: int = 0) -> None:
-        """Start a new episode."""
-        self._rng = np.random.default_rng(seed)
-        self._push: Push | None = None
-        self._touching = False
-        self._contact: int | None = None
-
-    def act(self, observation: Observation) -> Command:
-        """Return the tool pose a little ahead of where the tool is."""
-        tool = np.asarray(observation.state["tool_pos"], np.float64)
-        block = np.asarray(observation.state["block"], np.float64)
-        if self._push is None:
-            self._choose(block)
-        if self._push is None:  # nothing helps: wait above
-            goal = tool + _shorten(np.array([0, 0, TRAVEL_Z - tool[2]]), TRAVEL_LEAD)
-        elif self._touching:
-            goal = self._follow(self._push, tool, block)
-        else:
-            goal = self._approach(self._push, tool, block)
-        return Command(np.concatenate([goal, DOWN, [0.0]]).astype(np.float32), "policy")
-
-    def _choose(self, block: np.ndarray) -> None:
-        for share in (0.6, 1.0):
-            keep = self._rng.random(len(self._planner.points)) < share
-            if self._contact is not None:
-                keep[self._contact] = True
-            self._push = self._planner.plan(block, keep, self._contact)
-            if self._push is not None:
-                break
-        self._touching = self._push is not None and self._push.contact == self._contact
-        self._start, self._left = block, PATIENCE
-        self._least = float(error(block, GOAL))
-
-    def _approach(self, push: Push, tool: np.ndarray, block: np.ndarray) -> np.ndarray:
-        away = push.point - STAND_OFF * push.inward
-        spot = place(away[None], block)[0]
-        gap = spot - tool[:2]
-        beside = float(np.linalg.norm(gap))
-        if beside < 0.003 and tool[2] < PUSH_Z + 0.003:
-            self._touching, self._contact, self._start = True, push.contact, block
-            return self._follow(push, tool, block)
-        if beside > 0.006 and tool[2] < TRAVEL_Z - 0.008:  # up before going anywhere
-            return np.array([*tool[:2], min(tool[2] + TRAVEL_LEAD, TRAVEL_Z + 0.004)])
-        height = PUSH_Z if beside < 0.004 else TRAVEL_Z
-        return tool + _shorten(np.array([*gap, height - tool[2]]), TRAVEL_LEAD)
-
-    def _follow(self, push: Push, tool: np.ndarray, block: np.ndarray) -> np.ndarray:
-        ends = place(np.stack([push.point, push.point + push.along]), block)
-        along = ends[1] - ends[0]
-        done = float(np.linalg.norm(ends[0] - place(push.point[None], self._start)[0]))
-        now = float(error(block, GOAL))
-        self._least = min(self._least, now)
-        self._left -= 1
-        left = push.length - done
-        if left < 0.0005 or now > self._least + 0.0015 or self._left < 0:
-            self._contact = push.contact if self._left >= 0 else None
-            self._push = None
-            return np.array([*tool[:2], PUSH_Z])
-        step = ends[0] - tool[:2]  # to the contact, as the T is seen now
-        target = tool[:2] + _shorten(step + along * min(PUSH_LEAD, left + 0.0005), PUSH_LEAD)
-        return np.array([*target, PUSH_Z])
-
-
-def _shorten(vector: np.ndarray, length: float) -> np.ndarray:
-    return vector * min(1.0, length / (float(np.linalg.norm(vector)) + 1e-9))
+        super().__init__(PushPlanner(GOAL), "block")

@@ -5,6 +5,8 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,17 @@ def probe() -> str:
         painter.close()
 
 
+@dataclass(frozen=True)
+class Decoration:
+    """A shape that is only drawn: the model does not have it, and nothing touches it."""
+
+    kind: str  # box, cylinder (along z) or sphere
+    position: tuple[float, float, float]  # m, of its centre
+    half: tuple[float, float, float]  # m: half sizes; radius, radius, half length; radius, three times
+    colour: tuple[float, float, float]  # RGB, 0 to 1
+    yaw: float = 0.0  # rad
+
+
 class Painter:
     """Draws any camera of a model at any size up to `OFFSCREEN` with one GL context.
 
@@ -61,12 +74,13 @@ class Painter:
 
     Args:
         model: a compiled ``mujoco.MjModel`` whose ``vis.global_`` off-screen size is at least `OFFSCREEN`'s default.
+        hidden: groups of geoms that are not drawn, 0 to 5, beside 3 to 5, which never are.
 
     Raises:
         NoGLBackend: if no GL context can be made.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, hidden: Sequence[int] = ()) -> None:
         import mujoco
 
         self._mj = mujoco
@@ -80,6 +94,9 @@ class Painter:
         atexit.register(self._free)
         self._scene = mujoco.MjvScene(model, maxgeom=max(200, 2 * model.ngeom))
         self._option = mujoco.MjvOption()
+        for group in hidden:
+            self._option.geomgroup[group] = 0
+        self._stale_textures = False
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
 
@@ -92,7 +109,20 @@ class Painter:
         name = GL.glGetString(GL.GL_RENDERER)
         return name.decode() if isinstance(name, bytes) else str(name)
 
-    def draw(self, data: Any, camera: str, height: int, width: int, *, shadows: bool = False) -> np.ndarray:
+    def retexture(self) -> None:
+        """Take the textures anew from the model, before the next picture."""
+        self._stale_textures = True
+
+    def draw(
+        self,
+        data: Any,
+        camera: str,
+        height: int,
+        width: int,
+        *,
+        shadows: bool = False,
+        decorations: Sequence[Decoration] = (),
+    ) -> np.ndarray:
         """Return what ``camera`` sees of ``data``, a fresh (height, width, 3) uint8 RGB array.
 
         Raises:
@@ -100,12 +130,18 @@ class Painter:
         """
         self._use()
         mj, rect = self._mj, self._mj.MjrRect(0, 0, width, height)
+        if self._stale_textures:
+            for texture in range(self._model.ntex):
+                mj.mjr_uploadTexture(self._model, self._context, texture)
+            self._stale_textures = False
         self._camera.fixedcamid = self._model.camera(camera).id
         self._scene.flags[mj.mjtRndFlag.mjRND_SHADOW.value] = shadows
         self._scene.flags[mj.mjtRndFlag.mjRND_REFLECTION.value] = False
         mj.mjv_updateScene(
             self._model, data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL.value, self._scene
         )
+        for one in decorations:
+            self._decorate(one)
         mj.mjr_render(rect, self._scene, self._context)
         picture = np.empty((height, width, 3), np.uint8)
         mj.mjr_readPixels(picture, None, rect, self._context)
@@ -115,6 +151,17 @@ class Painter:
         """Free the context; idempotent. It happens too when the painter is collected, but later."""
         self._free()
         atexit.unregister(self._free)
+
+    def _decorate(self, one: Decoration) -> None:
+        mj, scene = self._mj, self._scene
+        if scene.ngeom >= scene.maxgeom:
+            return
+        kind = getattr(mj.mjtGeom, f"mjGEOM_{one.kind.upper()}").value
+        c, s = np.cos(one.yaw), np.sin(one.yaw)
+        turned = np.array([c, -s, 0, s, c, 0, 0, 0, 1])
+        colour = np.array([*one.colour, 1], np.float32)
+        mj.mjv_initGeom(scene.geoms[scene.ngeom], kind, np.array(one.half), np.array(one.position), turned, colour)
+        scene.ngeom += 1
 
     def _use(self) -> None:
         if not self._free.alive:

@@ -63,6 +63,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     _add_textured(spec, "table", "wood", (1, 1))
     world, geom = spec.worldbody, mujoco.mjtGeom
     world.add_light(
+        name="sun",
         pos=[0.95, 0.6, 1.9],
         dir=[-0.45, -0.45, -1.3],
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
@@ -71,6 +72,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         castshadow=True,
     )
     world.add_light(
+        name="fill",
         pos=[1.2, -1.0, 1.6],
         dir=[-0.6, 0.7, -1.0],
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
@@ -100,6 +102,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         for y in (-1, 1):
             corner = [TABLE_CENTRE[0] + x * (TABLE_HALF[0] - 0.05), TABLE_CENTRE[1] + y * (TABLE_HALF[1] - 0.05)]
             world.add_geom(
+                name=f"leg_{'front' if x > 0 else 'back'}_{'left' if y > 0 else 'right'}",
                 type=geom.mjGEOM_BOX,
                 pos=[*corner, -0.395],
                 size=[0.03, 0.03, 0.355],

@@ -2,19 +2,40 @@
 
 from robopolicy.errors import UnknownTask
 from robopolicy.interfaces import Task
+from sim_envs.align import Align
+from sim_envs.avoid import Avoid
+from sim_envs.drawer import Drawer
 from sim_envs.lift import Lift
+from sim_envs.memory import Memory
+from sim_envs.peg import Peg
 from sim_envs.pusht import PushT
+from sim_envs.stack import Stack
 
-TASKS: dict[str, type] = {"lift": Lift, "pusht": PushT}
+TASKS: dict[str, type] = {
+    "lift": Lift,
+    "stack": Stack,
+    "drawer": Drawer,
+    "peg": Peg,
+    "pusht": PushT,
+    "avoid": Avoid,
+    "align": Align,
+    "memory": Memory,
+}
+ALIASES = {"push_t": "pusht"}
 
 
 def make_task(name: str) -> Task:
-    """Return a new task.
+    """Return a new task, by its name in `TASKS` or another it goes by.
 
     Raises:
         UnknownTask: naming the tasks there are.
     """
-    if name not in TASKS:
+    if canonical(name) not in TASKS:
         raise UnknownTask("task", name, TASKS)
-    task: Task = TASKS[name]()
+    task: Task = TASKS[canonical(name)]()
     return task
+
+
+def canonical(name: str) -> str:
+    """Return the name that `TASKS` and `EXPERTS` have for ``name``: ``push_t`` is ``pusht``."""
+    return ALIASES.get(name, name)

@@ -1,6 +1,6 @@
 """The twin: a MuJoCo arm and a task's world as one `Robot` and `Environment`, driven by any clock."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from robopolicy.types import Observation, Shape
 from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, STICK_RADIUS, TOOL, add_arm
 from sim_envs.calibration import calibrate
 from sim_envs.drives import Drive, JointDrive, ToolDrive
-from sim_envs.rendering import Painter
+from sim_envs.rendering import Decoration, Painter
 from sim_envs.servo import RATE_HZ, ToolServo
 from sim_envs.shapes import make_shapes, poses_of
 from sim_envs.tracked import place_objects, tracked_of
@@ -87,11 +87,13 @@ class Twin:
         self.data = mujoco.MjData(self.model)
         task.bind(self.model, self.data)
         self.instruction, self.max_steps = task.instruction, task.max_steps
+        self.modes: tuple[str, ...] = tuple(getattr(task, "modes", ()))
         self._servo = ToolServo(self.model)
         self._drive: Drive = ToolDrive(self.model, self._servo) if action == "tool_pose" else JointDrive(self.model)
         self._picture_ns = 0 if camera_hz is None else round(1e9 / camera_hz)
         self._shown: tuple[int, dict[str, np.ndarray]] | None = None  # stamp and pictures
         self._painter: Painter | None = None
+        self.decorations: tuple[Decoration, ...] = ()  # drawn beside the model; nothing touches them
         self._find_parts()
         self.reset(0)
         units: Any = getattr(task, "units", {})
@@ -129,7 +131,11 @@ class Twin:
         self._servo.start(np.asarray(state["q"], np.float64))
         self._place_joints(self._servo.q, float(state["gripper"][0]) * FINGER_TRAVEL)
         self.data.qvel[self._dofs] = state.get("dq", 0.0)
-        place_objects(self.data, tracked_of(self._task), state)
+        self._task.reset(np.random.default_rng(0))  # what it kept of an episode before is forgotten
+        if (place := getattr(self._task, "place", None)) is not None:
+            place(state)
+        if place is None or getattr(self._task, "tracked", ()):
+            place_objects(self.data, tracked_of(self._task), state)
         self._begin()
         if set_point is not None:
             self._set_point = self._held = self._drive.checked(set_point)
@@ -140,6 +146,7 @@ class Twin:
         self._time_ns = self._clock.now_ns()  # of the physics, on the robot's clock
         self._substeps = 0
         self._waiting: list[tuple[int, np.ndarray]] = []
+        self._agenda: list[tuple[int, Callable[[int], None]]] = []
         self._best = 0.0
         self._shown = None
         self._set_point = self._drive.present(self.data, self._opening())
@@ -150,6 +157,18 @@ class Twin:
         """Let the physics catch up with the clock, draw nothing; return the time it has come to."""
         self._advance()
         return self._time_ns
+
+    def call_at(self, stamp_ns: int, call: Callable[[int], None]) -> None:
+        """Have ``call`` called, with the time, when the physics comes to the first tick of 10 ms from ``stamp_ns`` on.
+
+        It may change model and data, and ask to be called again. A reset forgets it.
+        """
+        self._agenda.append((stamp_ns, call))
+
+    def retexture(self) -> None:
+        """Draw from now on with the textures that ``model.tex_data`` holds now."""
+        if self._painter is not None:
+            self._painter.retexture()
 
     def read(self) -> Observation:
         """Let the physics catch up with the clock and return what the arm and the cameras see now."""
@@ -199,6 +218,15 @@ class Twin:
         """How far the episode came at its best, 0 to 1."""
         return self._best
 
+    def mode(self) -> str | None:
+        """Which of ``modes`` the episode so far is; None while that is not decided, or if the task has none."""
+        ask = getattr(self._task, "mode", None)
+        return None if ask is None else ask()
+
+    def failure(self) -> str:
+        """What has gone wrong and is so as of the newest read, as a slug; "" when nothing has."""
+        return str(getattr(self._task, "failure", str)())
+
     def disturb(self, rng: np.random.Generator) -> str:
         """Do to the task's objects what no demonstration holds; return what, in words.
 
@@ -217,6 +245,10 @@ class Twin:
         height, width = PICTURE
         fine = self._draw("view", 2 * height, 2 * width, shadows=True).astype(np.uint16)
         return (fine.reshape(height, 2, width, 2, 3).sum(axis=(1, 3)) // 4).astype(np.uint8)
+
+    def draw(self, camera: str, height: int, width: int) -> np.ndarray:
+        """Return what any camera of the model sees now, (height, width, 3) uint8 RGB."""
+        return self._draw(camera, height, width)
 
     def camera_calibration(self) -> dict[str, dict[str, Any]]:
         """Return ``{camera: {"K": 3x3, "T_base_cam": 4x4}}`` as lists, as the cameras stand now.
@@ -253,13 +285,22 @@ class Twin:
             tick_ns += n * SUBSTEP_NS
         mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves the poses of one substep ago
         mujoco.mj_camlight(self.model, self.data)
+        getattr(self._task, "watch", lambda: None)()
         progress = getattr(self._task, "progress", self._task.success)
         self._best = max(self._best, float(progress()))
 
     def _tick(self, now_ns: int) -> None:
+        if self._agenda:
+            due = [call for stamp_ns, call in self._agenda if stamp_ns <= now_ns]
+            self._agenda = [item for item in self._agenda if item[0] > now_ns]
+            for call in due:
+                call(now_ns)
+        braked = getattr(self._task, "braked", bool)()
         while self._waiting and self._waiting[0][0] <= now_ns:
-            self._set_point = self._waiting.pop(0)[1]
-            self._drive.aim(self._set_point)
+            due = self._waiting.pop(0)[1]
+            if not braked:
+                self._set_point = due
+                self._drive.aim(due)
         self.data.ctrl[self._arm_actuators] = self._drive.tick()
         self.data.ctrl[self._finger_actuators] = STICK_RADIUS if self._stick else self._set_point[-1] * FINGER_TRAVEL
 
@@ -289,7 +330,8 @@ class Twin:
 
     def _place_arm(self, rng: np.random.Generator) -> None:
         half_yaw = rng.uniform(-START_YAW, START_YAW) / 2
-        position = HOME_POSITION + rng.uniform(-START_SPREAD, START_SPREAD)
+        spread = np.asarray(getattr(self._task, "home_spread", START_SPREAD))
+        position = np.asarray(getattr(self._task, "home", HOME_POSITION)) + rng.uniform(-spread, spread)
         self._servo.start(self._home_q)
         self._servo.solve(position, np.array([0, np.cos(half_yaw), np.sin(half_yaw), 0]))
         self._place_joints(self._servo.q, STICK_RADIUS if self._stick else FINGER_TRAVEL)
@@ -312,4 +354,4 @@ class Twin:
     def _draw(self, camera: str, height: int, width: int, *, shadows: bool = False) -> np.ndarray:
         if self._painter is None:
             self._painter = Painter(self.model)
-        return self._painter.draw(self.data, camera, height, width, shadows=shadows)
+        return self._painter.draw(self.data, camera, height, width, shadows=shadows, decorations=self.decorations)

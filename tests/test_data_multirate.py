@@ -230,8 +230,15 @@ def test_adopted_episodes_share_their_files(tmp_path):
     for episode in Dataset(tmp_path / "b"):
         require_intact(episode)
     assert not (tmp_path / "b/.wip").exists()
-    with DatasetWriter(tmp_path / "c", DEPTH) as writer, pytest.raises(SpecMismatch, match="range"):
-        writer.adopt(tmp_path / "a/episodes/000000")
+    with DatasetWriter(tmp_path / "c", DEPTH) as writer:
+        for move in (False, True):
+            with pytest.raises(SpecMismatch, match="range"):
+                writer.adopt(tmp_path / "a/episodes/000000", move=move)
+    with DatasetWriter(tmp_path / "b", SPEC) as writer:
+        assert writer.adopt(tmp_path / "a/episodes/000000", move=True) == 3
+    assert len(Dataset(tmp_path / "a")) == 0, "it is not there any more"
+    assert [e.meta.seed for e in Dataset(tmp_path / "b")] == [3, 2, 2, 1]
+    require_intact(Dataset(tmp_path / "b")[3])
 
 
 def test_derived_arrays_replace_each_other(tmp_path):

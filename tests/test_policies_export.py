@@ -14,9 +14,10 @@ import torch
 from robopolicy.cli.main import main
 from robopolicy.errors import ContractError, MissingExtra
 from robopolicy.policies import export as exporting
+from robopolicy.policies.batch import plan_generator
 from robopolicy.policies.config import DiffusionConfig, GoalConfig, ScalingConfig, SelectorConfig
 from robopolicy.policies.consistency import ConsistencyConfig
-from robopolicy.policies.diffusion import DiffusionPolicy, plan_generator
+from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.export import describe, export, input_shapes, inputs_of, sidecar
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.processes import EDMConfig, VPConfig

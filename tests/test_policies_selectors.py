@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robopolicy.agents import Chunked
 from robopolicy.errors import ContractError, UnknownName
-from robopolicy.policies import diffusion
+from robopolicy.policies import batch
 from robopolicy.policies.config import SELECTORS, DiffusionConfig, SelectorConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -115,7 +115,7 @@ def window(shift: float = 0.0) -> list[Observation]:
 
 def test_a_plan_executes_the_candidate_whose_past_is_what_was_done(monkeypatch):
     seen = {}
-    monkeypatch.setattr(diffusion, "choose", lambda config, chunks, **known: seen.update(known, chunks=chunks) or 0)
+    monkeypatch.setattr(batch, "choose", lambda config, chunks, **known: seen.update(known, chunks=chunks) or 0)
     make(SelectorConfig("past", 6)).plan(window(), generator=np.random.default_rng(0))
     monkeypatch.undo()
     policy = make(SelectorConfig("past", 6))
@@ -141,7 +141,7 @@ def test_many_candidates_cost_one_encoding_and_one_call_of_the_network_a_step():
 
 def test_the_choice_is_made_in_normalised_space(monkeypatch):
     seen = {}
-    monkeypatch.setattr(diffusion, "choose", lambda config, chunks, **known: seen.update(known, chunks=chunks) or 0)
+    monkeypatch.setattr(batch, "choose", lambda config, chunks, **known: seen.update(known, chunks=chunks) or 0)
     policy = make(SelectorConfig("past", 16))
     executed = np.float32([[0.5, 250], [0.25, 500], [0.75, 750]])
     policy.plan(window(), executed=executed, generator=np.random.default_rng(1))
@@ -177,7 +177,7 @@ def test_an_agent_hands_over_what_it_did_and_the_choice_follows_it():
 
 def test_coherence_compares_only_what_is_left_of_the_running_chunk(monkeypatch):
     seen = {}
-    monkeypatch.setattr(diffusion, "choose", lambda config, chunks, **known: seen.update(known) or 0)
+    monkeypatch.setattr(batch, "choose", lambda config, chunks, **known: seen.update(known) or 0)
     policy = make(SelectorConfig("coherence", 2))
     policy.plan(window(), previous=np.float32([[0, 0], [1, 1000], [1, 1000], [1, 1000]]))
     assert seen["previous"].shape == (3, 2)

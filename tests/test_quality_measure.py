@@ -15,19 +15,13 @@ from reaching import SPEC, reach, write
 
 from robopolicy.cli.main import main
 from robopolicy.errors import ContractError, DatasetError, UnknownName
+from robopolicy.smoothness import log_dimensionless_jerk, spectral_arc_length, speeds
 from robopolicy.spec import CameraSpec
 from robopolicy.types import EpisodeMeta, Observation, Step
 from robopolicy_data.quality.commands import follow_lag_s
 from robopolicy_data.quality.likeness import coverage, novelty
 from robopolicy_data.quality.measure import MARKS, Options, measure, write_marks
-from robopolicy_data.quality.motion import (
-    log_dimensionless_jerk,
-    only_long,
-    path_length,
-    spans,
-    spectral_arc_length,
-    speeds,
-)
+from robopolicy_data.quality.motion import only_long, path_length, spans
 from robopolicy_data.quality.outliers import robust_z
 from robopolicy_data.quality.page import write_page
 from robopolicy_data.quality.signals import Pair

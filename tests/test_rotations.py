@@ -32,3 +32,15 @@ def test_rot6d_round_trip_and_projection():
     fixed = rot6d_to_matrix(noisy)
     np.testing.assert_allclose(fixed @ np.swapaxes(fixed, -1, -2), np.broadcast_to(np.eye(3), fixed.shape), atol=1e-9)
     np.testing.assert_allclose(np.linalg.det(fixed), 1.0, atol=1e-9)
+
+
+def test_one_six_numbers_become_the_matrix_that_many_do_to_the_bit():
+    rng = np.random.default_rng(0)
+    many = rng.normal(size=(3000, 6)) * 10.0 ** rng.integers(-3, 4, (3000, 1))
+    many[np.arange(100), rng.integers(6, size=100)] = 0.0
+    many[100:200] = many[100:200].astype(np.float32)
+    for one, want in zip(many, rot6d_to_matrix(many), strict=True):
+        assert np.array_equal(rot6d_to_matrix(one), want)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(rot6d_to_matrix(np.zeros(6))).all()
+        assert np.isnan(rot6d_to_matrix(np.float32([1, 0, 0, 2, 0, 0]))[:, 1]).all(), "parallel columns"

@@ -33,6 +33,21 @@ class TestPushTWorld(EnvironmentContract):
         return make_world("twin:pusht", clock, cameras=())
 
 
+class TestStackWorld(EnvironmentContract):
+    def make(self, clock):
+        return make_world("twin:stack", clock, cameras=())
+
+
+class TestDrawerWorld(EnvironmentContract):
+    def make(self, clock):
+        return make_world("twin:drawer", clock, cameras=())
+
+
+class TestPegWorld(EnvironmentContract):
+    def make(self, clock):
+        return make_world("twin:peg", clock, cameras=())
+
+
 class TestPublishedPushT(EnvironmentContract):
     @pytest.fixture(autouse=True)
     def installed(self):
@@ -56,6 +71,24 @@ class TestLiftExpert(AgentContract):
     def make(self):
         spec = make_world("twin:lift", SimClock(), cameras=()).spec
         return make_expert("lift", spec), spec
+
+
+class TestStackExpert(AgentContract):
+    def make(self):
+        spec = make_world("twin:stack", SimClock(), cameras=()).spec
+        return make_expert("stack", spec), spec
+
+
+class TestDrawerExpert(AgentContract):
+    def make(self):
+        spec = make_world("twin:drawer", SimClock(), cameras=()).spec
+        return make_expert("drawer", spec), spec
+
+
+class TestPegExpert(AgentContract):
+    def make(self):
+        spec = make_world("twin:peg", SimClock(), cameras=()).spec
+        return make_expert("peg", spec), spec
 
 
 class TestPushTExpert(AgentContract):

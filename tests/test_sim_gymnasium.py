@@ -146,6 +146,70 @@ def test_an_environment_nobody_described(gymnasium):
         world.disturb(np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(("env_id", "rate_hz"), [("Pendulum-v1", None), ("MountainCarContinuous-v0", 20.0)])
+def test_ordinary_environments_play_as_in_a_plain_loop(gymnasium, env_id, rate_hz):
+    clock, rng = SimClock(), np.random.default_rng(0)
+    world = make_world(f"gymnasium:{env_id}", clock, rate_hz=rate_hz)
+    reference = gymnasium.make(env_id, disable_env_checker=True)
+    world.reset(11)
+    seen, _ = reference.reset(seed=11)
+    for k in range(30):
+        clock.sleep_until(k * world.spec.period_ns)
+        np.testing.assert_array_equal(world.read().state["state"], np.float32(seen))
+        action = rng.uniform(reference.action_space.low, reference.action_space.high).astype(np.float32)
+        np.testing.assert_array_equal(world.command(action, k * world.spec.period_ns), action)
+        seen, *_ = reference.step(action)
+    assert not world.success()
+
+
+def test_success_is_the_end_where_nothing_else_says_so(gymnasium):
+    clock = SimClock()
+    world = make_world("gymnasium:MountainCarContinuous-v0", clock)
+    world.reset(0)
+    for k in range(400):
+        clock.sleep_until(k * world.spec.period_ns)
+        speed = world.read().state["state"][1]
+        if world.success():
+            break
+        world.command([np.sign(speed) or 1.0], k * world.spec.period_ns)  # rocks itself up the hill
+    assert world.success()
+    assert world.read().state["state"][0] >= 0.45
+    assert world.score() == 1.0
+
+
+def test_parts_within_parts_and_actions_of_two_dimensions(gymnasium):
+    taken = []
+
+    class Nested(gymnasium.Env):
+        metadata = {"render_fps": 5, "render_modes": []}  # noqa: RUF012
+        observation_space = gymnasium.spaces.Dict(
+            arm=gymnasium.spaces.Dict(q=gymnasium.spaces.Box(-1, 1, (2,)), on=gymnasium.spaces.Discrete(2)),
+            pair=gymnasium.spaces.Tuple((gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.MultiBinary(2))),
+        )
+        action_space = gymnasium.spaces.Box(-1, 1, (2, 2), np.float64)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.observation_space.sample(), {}
+
+        def step(self, action):
+            taken.append(action)
+            return self.observation_space.sample(), 0.0, False, False, {}
+
+    gymnasium.register("robopolicy_tests/Nested-v0", entry_point=Nested)
+    clock = SimClock()
+    world = make_world("gymnasium:robopolicy_tests/Nested-v0", clock)
+    assert {name: part.dim for name, part in world.spec.state.items()} == {
+        "arm.q": 2, "arm.on": 1, "pair.0": 3, "pair.1": 2,
+    }  # fmt: skip
+    world.command([0.1, 0.2, 0.3, 2.0], 0)
+    clock.sleep_until(world.spec.period_ns)
+    seen = world.read().state
+    assert all(value.dtype == np.float32 and value.ndim == 1 for value in seen.values())
+    np.testing.assert_allclose(taken[0], [[0.1, 0.2], [0.3, 1.0]], atol=1e-7)
+    assert taken[0].dtype == np.float64
+
+
 def test_dictionaries_become_streams_and_cameras(gymnasium):
     class Both(gymnasium.Env):
         metadata = {"render_fps": 5, "render_modes": []}  # noqa: RUF012

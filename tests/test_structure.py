@@ -18,8 +18,8 @@ PACKAGES = {
 }
 CONTRACT = {
     "types", "spec", "interfaces", "errors", "rotations", "clock", "loop", "agents", "chunks",
-    "alignment", "area", "following", "inference", "measured", "realtime", "resampling",
-    "settings", "topics", "trajectory",
+    "alignment", "area", "behaviour", "following", "inference", "measured", "realtime", "resampling",
+    "settings", "smoothness", "topics", "trajectory",
 }  # fmt: skip
 HEAVY = {"torch", "zarr", "mujoco", "cv2", "diffusers", "scipy", "rclpy", "safetensors", "rich", "simplejpeg"}
 PARTS = {"sim_envs", "robopolicy_data", "robopolicy_hardware"}

@@ -100,12 +100,13 @@ class DatasetWriter:
         )
         return self._episode
 
-    def adopt(self, folder: Path | str, *, link: bool = True) -> int:
+    def adopt(self, folder: Path | str, *, link: bool = True, move: bool = False) -> int:
         """Take a complete episode folder, of this or another dataset of the same spec, as a new episode.
 
         Args:
-            folder: the episode's; it stays as it is.
+            folder: the episode's; it stays as it is, unless it is moved.
             link: share its files by hard links where the disk allows; else copy them.
+            move: rename it away from where it is, on the same file system: it must have been committed there.
 
         Raises:
             ContractError: if an episode is still open or the writer is closed.
@@ -120,6 +121,9 @@ class DatasetWriter:
         root = source.parent.parent
         if (root / "zarr.json").is_file():
             self.require(PolicySpec.from_json(read_root(root)["spec"]))
+        if move:
+            with disk_full_as(lambda: f"{self.path}: {source} was not adopted; the committed episodes are untouched"):
+                return self._publish(source)
         place = self.path / WIP / uuid4().hex
         try:
             with disk_full_as(lambda: f"{self.path}: {source} was not adopted; the committed episodes are untouched"):

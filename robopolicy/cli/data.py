@@ -4,9 +4,9 @@ import argparse
 from typing import Any
 
 from robopolicy.cli import replay
-from robopolicy.cli.data_actions import catalog, edit, exchange, look, quality, view
+from robopolicy.cli.data_actions import catalog, edit, exchange, look, multiply, quality, view
 
-SUBJECTS = (look, view, edit, quality, exchange, catalog)
+SUBJECTS = (look, view, edit, quality, multiply, exchange, catalog)
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:

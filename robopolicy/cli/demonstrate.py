@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.perturbing import drawn, perturbations_of, perturbed
 from robopolicy.cli.running import Choice, Running
 from robopolicy.cli.signals import ended_once
 from robopolicy.clock import WallClock
@@ -99,8 +100,9 @@ def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
         spec = read_spec(args.checkpoint)
     if args.rate is not None:
         spec = replace(spec, rate_hz=args.rate)
-    return make_robot(args.robot, clock, spec.select(cameras) if args.robot == "mock" else spec, cameras=cameras,
-                      rate_hz=args.rate, domain=args.domain)  # fmt: skip
+    robot = make_robot(args.robot, clock, spec.select(cameras) if args.robot == "mock" else spec, cameras=cameras,
+                       rate_hz=args.rate, domain=args.domain)  # fmt: skip
+    return perturbed(robot, args.robot, perturbations_of(args))  # type: ignore[no-any-return]
 
 
 def _policy(args: argparse.Namespace, running: Running, robot: Robot) -> Agent:
@@ -173,5 +175,5 @@ def _describe(args: argparse.Namespace, running: Running | None, robot: Robot, s
         software=f"robopolicy {__version__}",
         cameras={name: calibration[name] for name in robot.spec.cameras if name in calibration},
         notes=args.notes,
-        extra={"teleop": args.teleop, **policy},
+        extra={"teleop": args.teleop, **policy, **drawn(robot)},
     )

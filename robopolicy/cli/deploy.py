@@ -11,6 +11,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.perturbing import add_perturbing, drawn, perturbations_of, perturbed
 from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_once
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
@@ -50,6 +51,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--disturb-at", type=at_least(0), metavar="STEP", help="disturb the simulated world at this step"
     )
+    add_perturbing(parser)
     parser.add_argument("--record", type=Path, metavar="D.zarr", help="record the episode")
     parser.add_argument(
         "--cameras", nargs="+", default=[], metavar="CAMERA", help="record these too, beside those the policy sees"
@@ -91,6 +93,7 @@ def run(args: argparse.Namespace) -> None:
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
             allow_slow=args.allow_slow, domain=args.domain, choice=Choice.of(args), timing=Timing.of(args),
             limits=args.limits, seeing=None if Seeing.of(args) == Seeing() else Seeing.of(args),
+            perturbations=perturbations_of(args),
         )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -116,6 +119,7 @@ def deploy(
     timing: Timing = IN_THE_LOOP,
     limits: Path | None = None,
     seeing: Seeing | None = None,
+    perturbations: Sequence[str] = (),
     watch: Callable[[Any, Any], Sequence[Watcher]] = lambda robot, agent: (),
 ) -> Any:
     """Run one guarded episode and return its `Outcome`.
@@ -126,8 +130,8 @@ def deploy(
 
     Raises:
         SpecMismatch: if the checkpoint does not fit the robot, or the recording not its dataset; both sides printed.
-        UsageError: if a disturbance or a video is asked of a robot that is no simulation, or its emergency stop is
-            pressed or silent.
+        UsageError: if a disturbance, a perturbation or a video is asked of a robot that is no simulation, or its
+            emergency stop is pressed or silent.
         TooSlow: if plans take longer than a step on a robot that does not wait, unless ``allow_slow``.
     """
     import torch
@@ -151,6 +155,7 @@ def deploy(
         bare = make_robot(
             robot_name, clock, spec, cameras=shown, rate_hz=timing.control_rate_hz, domain=domain, seeing=seeing
         )  # fmt: skip
+        bare = perturbed(bare, robot_name, perturbations)
         stack.callback(bare.close)
         world = bare if isinstance(bare, Environment) else None
         each = bare.spec.rate_hz / spec.rate_hz if timing.beside else 1.0  # control steps a step of the policy
@@ -220,7 +225,7 @@ def _describe(robot: Any, robot_name: str, seed: int, running: Running, timing: 
     instruction = getattr(robot, "instruction", "")
     return EpisodeMeta(
         instruction, robot_name, seed, software=f"robopolicy {__version__}", cameras=calibration,
-        extra={"checkpoint": str(running.checkpoint), **running.about, **timing.about},
+        extra={"checkpoint": str(running.checkpoint), **running.about, **timing.about, **drawn(robot)},
     )  # fmt: skip
 
 

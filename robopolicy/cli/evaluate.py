@@ -9,8 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.against import Against, add_against
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.perturbing import add_perturbing, perturbations_of
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
+from robopolicy.cli.together import ALONE, Together, add_together
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
@@ -32,6 +35,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         help="of the report; what it holds is not run again (default: CHECKPOINT/eval-ENV)",
     )
     parser.add_argument("--jobs", type=at_least(1), default=2, metavar="N", help="processes (default 2)")
+    add_together(parser)
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument(
@@ -41,6 +45,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "thread that commands too; wants as many idle cores as --jobs",
     )
     add_running(parser)
+    add_perturbing(parser)
+    add_against(parser)
     parser.add_argument(
         "--videos", type=at_least(0), default=8, metavar="N", help="videos in the report, failures first (default 8)"
     )
@@ -50,17 +56,21 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
+    from robopolicy.evaluation.statistics import parse_seeds
 
-    out = args.out or args.checkpoint / _folder(args)
+    perturbations = perturbations_of(args)
+    out = args.out or args.checkpoint / _folder(args, perturbations)
     summary = evaluate(
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
         disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
+        perturbations=perturbations, envs=args.envs, exact=args.exact,
+        against=Against.of(args, parse_seeds(args.seeds)),
     )  # fmt: skip
     say(summary)
     say("report: ", (str(out / "report.html"), "bold"))
 
 
-def _folder(args: argparse.Namespace) -> str:
+def _folder(args: argparse.Namespace, perturbations: Sequence[str] = ()) -> str:
     """Return the folder of an evaluation within its checkpoint's: one for each thing that may be compared."""
     parts = ["eval", args.env]
     if args.disturb_at is not None:
@@ -70,6 +80,7 @@ def _folder(args: argparse.Namespace) -> str:
     parts += [part for part in (args.solver, args.solver_steps and f"{args.solver_steps}-steps") if part]
     if args.goal is not None:
         parts.append(f"goal-{Path(args.goal).name}")
+    parts += perturbations
     return "-".join(parts).replace(":", "-").replace("/", "-")
 
 
@@ -88,8 +99,12 @@ def evaluate(
     device: str = "cpu",
     realtime: bool = False,
     choice: Choice = AS_SAVED,
+    perturbations: Sequence[str] = (),
+    envs: int | None = None,
+    exact: bool = False,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
+    against: Against | None = None,
 ) -> str:
     """Roll a checkpoint out over ``seeds``, resuming what ``out`` already holds; write results.json and report.html.
 
@@ -107,8 +122,12 @@ def evaluate(
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
         realtime: at the pace of the wall clock: the world goes on while the policy plans.
         choice: another solver than the checkpoint's own, and a goal.
+        perturbations: of the world, each as AXIS:SEVERITY, in the order of `perturbations_of`.
+        envs: episodes at once in each process; None is as many as plan together.
+        exact: every plan is made alone, as a robot's; otherwise in batches, which rounds them otherwise.
         label: what the progress bar says.
         deployed: single episodes to show at the top of the report, each with a label.
+        against: another policy's evaluation to compare with.
 
     Returns:
         The headline in words.
@@ -116,11 +135,13 @@ def evaluate(
     from robopolicy.evaluation.rollouts import Options
     from robopolicy.evaluation.statistics import parse_seeds
 
-    subject = Subject.of(checkpoint, env, monitor, candidates, device, choice)
+    subject = Subject.of(checkpoint, env, monitor, candidates, device, choice, perturbations=perturbations)
     options = Options(decisions=decisions, disturb_at=disturb_at, realtime=realtime)
+    together = Together.of(checkpoint, envs, exact=exact, realtime=realtime)
     return roll_and_report(
-        subject, parse_seeds(seeds), out, options, jobs=jobs, videos=videos, label=label, deployed=deployed,
-        title=f"{checkpoint.name} in {env}", facts={"checkpoint": str(checkpoint), "env": env, "seeds": seeds},
+        subject, parse_seeds(seeds), out, options, jobs=jobs, together=together, videos=videos, label=label,
+        deployed=deployed, against=against, title=f"{checkpoint.name} in {env}",
+        facts={"checkpoint": str(checkpoint), "env": env, "seeds": seeds},
     )  # fmt: skip
 
 
@@ -133,23 +154,38 @@ def roll_and_report(
     title: str,
     facts: dict[str, str],
     jobs: int = 2,
+    together: Together = ALONE,
     videos: int = 8,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
+    against: Against | None = None,
 ) -> str:
     """Run what ``out`` does not hold yet, film some of it, write the report; return the headline in words."""
     from robopolicy.evaluation.report import write_report
     from robopolicy.evaluation.statistics import pace_words, summarise
 
-    outcomes = _roll(subject, seeds, out, options, jobs=jobs, label=label)
-    summary, pace = summarise(outcomes), {"pace": pace_words(outcomes)} if options.realtime else {}
-    films = _film(subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, videos=videos)
+    if together.rows is not None:
+        facts = {**facts, "plans": f"in batches of {together.rows}"}
+    if against is not None:
+        against.require(subject.about, options)
+        seeds = against.worth(seeds)
+    outcomes = _roll(subject, seeds, out, options, jobs=jobs, together=together, label=label, against=against)
+    said = {}
+    if against is not None:
+        outcomes = against.counted(outcomes)
+        said = {"against": against.verdict(outcomes)}
+    summary = summarise(outcomes, modes=subject.modes)
+    pace = {"pace": pace_words(outcomes)} if options.realtime else {}
+    films = _film(
+        subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, together=together,
+        videos=videos,
+    )  # fmt: skip
     write_report(
         out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=title,
-        facts={**facts, "sha": subject.sha, **subject.changes, **pace,
+        facts={**facts, "sha": subject.sha, **subject.changes, **pace, **said,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
-    return "; ".join([summary.headline(), *pace.values()])
+    return "; ".join([summary.headline(), *pace.values(), *said.values()])
 
 
 @dataclass(frozen=True)
@@ -162,21 +198,23 @@ class Subject:
     identity: str  # of all that decides how an episode goes
     about: dict[str, str]  # the same, to be read
     monitor: dict[str, Any] | None  # its description
-    changes: dict[str, str]  # solver and goal, where they are not as the checkpoint has them
+    changes: dict[str, str]  # solver, goal and perturbations, where they are not as checkpoint and world have them
+    modes: tuple[str, ...] = ()  # by which an episode can succeed, where the world enumerates them
 
     @classmethod
     def of(
         cls, checkpoint: Path, env: str, monitor: Path | None = None, candidates: int | None = None,
         device: str = "cpu", choice: Choice = AS_SAVED, make_world: partial | None = None,
+        perturbations: Sequence[str] = (),
     ) -> "Subject":  # fmt: skip
         """Check that everything fits together and return it; raises what `check_fit` and `Choice.resolve` raise.
 
-        ``make_world`` makes a world of one's own, which then is only called ``env``.
+        ``make_world`` makes a world of one's own, which then is only called ``env`` and has no ``perturbations``.
         """
         from robopolicy.cli.worlds import check_device, make_agent, world_factory
         from robopolicy.evaluation.report import versions
 
-        spec = check_fit(checkpoint, env, make_world)
+        spec, modes = _fit(checkpoint, env, make_world, perturbations)
         running = choice.resolve(checkpoint)
         described, guard = None, ""
         if monitor is not None:
@@ -189,14 +227,27 @@ class Subject:
             make_agent, running, monitor=monitor, on_alarm="log", candidates=candidates, device=check_device(device)
         )
         where = "" if device == "cpu" else f"|{device}"  # other hardware rounds otherwise, and draws other episodes
+        other = {"perturbations": ", ".join(perturbations)} if perturbations else {}
+        world = f"{env}|{other['perturbations']}" if other else env
         return cls(
-            make_world or world_factory(env, tuple(spec.cameras)), agent, running.sha,
-            f"{running.sha}|{env}|{guard}|{candidates or ''}|{software}{where}",
-            {"policy_sha": running.sha, "env": env, "software": software, **running.about}, described, running.about,
+            make_world or world_factory(env, tuple(spec.cameras), perturbations), agent, running.sha,
+            f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}",
+            {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other}, described,
+            {**running.about, **other}, modes,
         )  # fmt: skip
 
 
-def _roll(subject: Subject, seeds: list[int], out: Path, options: Any, *, jobs: int, label: str) -> list[Any]:
+def _roll(
+    subject: Subject,
+    seeds: list[int],
+    out: Path,
+    options: Any,
+    *,
+    jobs: int,
+    together: Together,
+    label: str,
+    against: Against | None,
+) -> list[Any]:
     """Run what is not run yet, with a bar; return the outcomes in the order of the seeds."""
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_safety
@@ -212,12 +263,13 @@ def _roll(subject: Subject, seeds: list[int], out: Path, options: Any, *, jobs: 
 
         return roll(
             subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=jobs, out=out,
-            identity=subject.identity, about=subject.about, options=options, on_progress=show,
+            identity=subject.identity, about=subject.about, options=options, envs=together.envs, rows=together.rows,
+            on_progress=show, enough=(lambda _: False) if against is None else against.enough,
         )  # fmt: skip
 
 
 def _film(
-    subject: Subject, outcomes: list[Any], folder: Path, options: Any, *, jobs: int, videos: int
+    subject: Subject, outcomes: list[Any], folder: Path, options: Any, *, jobs: int, together: Together, videos: int
 ) -> dict[int, Any]:
     """Run some episodes once more with the camera on, failures first; return them by seed."""
     from robopolicy.cli.progress import bar
@@ -231,25 +283,37 @@ def _film(
     with bar("film", len(shown), "videos") as progress:
         return film(
             subject.make_world, subject.make_agent, shown, folder, make_safety=make_safety, identity=subject.identity,
-            jobs=jobs, options=replace(options, video_every=2), on_progress=lambda _: progress.advance(),
+            jobs=jobs, options=replace(options, video_every=2), envs=together.envs, rows=together.rows,
+            on_progress=lambda _: progress.advance(),
         )  # fmt: skip
 
 
-def check_fit(checkpoint: Path, env: str, make: partial | None = None) -> Any:
+def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbations: Sequence[str] = ()) -> Any:
     """Return the checkpoint's spec once it is sure that ``env``, or what ``make`` makes, offers what it needs.
 
     Raises:
         SpecMismatch: both sides printed.
         UnknownCamera, UnknownTask: naming what is valid.
+        UsageError: if the world cannot be perturbed so, and how it can.
     """
+    return _fit(checkpoint, env, make, perturbations)[0]
+
+
+def _fit(checkpoint: Path, env: str, make: partial | None, perturbations: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The checkpoint's spec, and the modes of the world that it fits."""
+    from robopolicy.behaviour import modes_of
     from robopolicy.cli.worlds import make_world
     from robopolicy.clock import SimClock
     from robopolicy.training.checkpoint import read_spec
 
     spec = read_spec(checkpoint)
-    world = make_world(env, SimClock(), cameras=tuple(spec.cameras)) if make is None else make(SimClock())
+    cameras = tuple(spec.cameras)
+    if make is None:
+        world = make_world(env, SimClock(), cameras=cameras, perturbations=perturbations)
+    else:
+        world = make(SimClock())
     try:
         spec.require_from(world.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {env}")
     finally:
         world.close()
-    return spec
+    return spec, modes_of(world)

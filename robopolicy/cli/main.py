@@ -7,10 +7,25 @@ import sys
 from collections.abc import Sequence
 
 from robopolicy import __version__
-from robopolicy.cli import calibrate, data, demo, deploy, doctor, evaluate, export, node, record, replay, train, twin
+from robopolicy.cli import (
+    calibrate,
+    compare,
+    data,
+    demo,
+    deploy,
+    doctor,
+    evaluate,
+    export,
+    node,
+    record,
+    replay,
+    sweep,
+    train,
+    twin,
+)
 from robopolicy.errors import RobopolicyError
 
-COMMANDS = (demo, record, replay, train, calibrate, evaluate, deploy, node, export, data, twin, doctor)
+COMMANDS = (demo, record, replay, train, calibrate, evaluate, compare, sweep, deploy, node, export, data, twin, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

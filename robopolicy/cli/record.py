@@ -3,16 +3,18 @@
 import argparse
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robopolicy import __version__
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.perturbing import add_perturbing, perturbations_of
 from robopolicy.cli.running import add_running
 from robopolicy.cli.watched import add_limits, read_limits
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.spec import PolicySpec
-from robopolicy.types import EpisodeMeta
+
+ALSO = {"robosuite:Lift": "lift"}  # worlds of others which the expert of a task of ours solves too
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
@@ -33,6 +35,11 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: all of the robot's")
     add_limits(parser)
     parser.add_argument("--keep-failures", action="store_true", help="of the expert: keep what did not succeed")
+    parser.add_argument(
+        "--jobs", type=at_least(1), metavar="N",
+        help="of the expert: processes that demonstrate at a time (default 1); the episodes are the same for any",
+    )  # fmt: skip
+    add_perturbing(parser)
     about = parser.add_argument_group("stored with every episode")
     about.add_argument("--operator", default="", metavar="NAME")
     about.add_argument("--task", default="", metavar="TEXT", help="in words; default: a simulated world's own")
@@ -76,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
         cameras = None if args.cameras is None else tuple(args.cameras)
         count = record(
             args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras, keep_failures=args.keep_failures,
-            operator=args.operator, rate_hz=args.rate, task=args.task, notes=args.notes, limits=args.limits,
+            operator=args.operator, rate_hz=args.rate, task=args.task, notes=args.notes, jobs=args.jobs or 1,
+            perturbations=perturbations_of(args), limits=args.limits,
         )  # fmt: skip
     else:
         from robopolicy.cli.demonstrate import demonstrate
@@ -99,6 +107,8 @@ def _require_person(args: argparse.Namespace) -> None:
         raise UsageError("--monitor watches a policy: add its --checkpoint")
     if args.checkpoint is None and (ignored := _given(args, ("solver", "solver_steps", "goal"))):
         raise UsageError(f"{ignored[0]} says how a policy plans: add its --checkpoint")
+    if args.teleop != "expert" and args.jobs is not None:
+        raise UsageError("--jobs is of the expert; a person drives one robot at a time")
     if args.teleop != "expert":
         return
     if ignored := _given(args, ("checkpoint", "auto_success", "time_limit", "compare_with")):
@@ -144,58 +154,41 @@ def record(
     task: str = "",
     notes: str = "",
     limits: Path | None = None,
+    jobs: int = 1,
+    perturbations: tuple[str, ...] = (),
 ) -> int:
     """Record until the dataset holds ``episodes`` episodes; return how many it holds.
 
-    Seeds go up from ``seed``, or from the newest recorded one, so an interrupted recording goes on where it was.
+    Seeds go up from ``seed``, or from the newest recorded one, so an interrupted recording goes on where it was. The
+    episodes are the same for any number of ``jobs``, processes.
 
     Raises:
         UsageError: if the robot is no simulation, or its expert fails 20 times running.
+        EvaluationError: if a worker cannot be built, or dies again and again.
     """
-    from dataclasses import replace
+    from contextlib import closing
 
+    from robopolicy.cli.generating import Demonstrator, Scene, generate
     from robopolicy.cli.progress import bar
-    from robopolicy.cli.worlds import make_safety, make_world
-    from robopolicy.clock import SimClock
-    from robopolicy.loop import run_episode
-    from robopolicy_data.recorder import Recorder
     from sim_envs.experts import make_expert
 
-    if not robot_name.startswith("twin:"):
-        raise UsageError(f"--teleop expert drives twin:TASK only, not {robot_name!r}")
-    clock = SimClock()
-    world = make_world(robot_name, clock, cameras=cameras, rate_hz=rate_hz)
-    world.read()  # what cannot be drawn fails here, before there is a dataset
-    accept(path, world.spec, recover=False)
-    allowed, _ = read_limits(limits, world.spec)
-    name = robot_name.partition(":")[2]
-    expert = make_expert(name, world.spec)
-    held, newest = recorded(path)
-    seed = max(seed, newest + 1)
-    # Simulated time can wait for the disk: nothing is dropped.
-    recorder = Recorder(path, keep=lambda meta: keep_failures or meta.success is True, background=False)
-    failures = 0
-    with recorder, bar("record", episodes, "episodes") as progress:
-        progress.at(held)
-        while held < episodes:
-            world.reset(seed)
-            calibration = world.camera_calibration() if hasattr(world, "camera_calibration") else {}
-            meta = EpisodeMeta(
-                task=task or world.instruction, robot=robot_name, seed=seed, operator=operator or "expert", notes=notes,
-                software=f"robopolicy {__version__}", cameras={k: calibration[k] for k in world.spec.cameras},
-            )  # fmt: skip
-            meta = run_episode(
-                world, expert, clock, make_safety(world.spec, allowed), meta,
-                max_steps=world.max_steps, watchers=[recorder], done=lambda _: world.success(),
-                finish=lambda meta: replace(meta, success=world.success(), extra={"score": world.score()}),
-            )  # fmt: skip
-            failures = 0 if meta.success else failures + 1
-            if failures == 20 and not keep_failures:
-                raise UsageError(f"the expert of {name} failed 20 times running, last with seed {seed}")
-            held += bool(meta.success or keep_failures)
-            seed += 1
-            progress.at(held, note=f"seed {seed}")
-    world.close()
+    kind, _, expert = robot_name.partition(":")
+    if kind != "twin" and robot_name not in ALSO:
+        raise UsageError(f"--teleop expert drives twin:TASK and {', '.join(ALSO)}, not {robot_name!r}")
+    scene = Scene(
+        robot_name, partial(make_expert, ALSO.get(robot_name, expert)), cameras, rate_hz, keep_failures,
+        operator or "expert", task, notes, limits=limits, perturbations=perturbations,
+    )  # fmt: skip
+    with closing(Demonstrator(scene, path)) as demonstrator:
+        demonstrator.try_drawing()
+        accept(path, demonstrator.spec, recover=False)
+        held, newest = recorded(path)
+        with bar("record", episodes, "episodes") as progress:
+            progress.at(held)
+            seed = max(seed, newest + 1)
+            for stands in generate(demonstrator, episodes, held=held, seed=seed, jobs=jobs):
+                held = stands.held
+                progress.at(held, note=f"seed {stands.next_seed}")
     return held
 
 

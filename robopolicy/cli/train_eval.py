@@ -39,12 +39,17 @@ def trial(env: str, seeds: str, spec: PolicySpec) -> Callable[[Path], Mapping[st
 
 
 def score_checkpoint(checkpoint: Path, env: str, seeds: tuple[int, ...]) -> dict[str, float]:
-    """Return the mean best score and the share of successes over ``seeds``; runs one episode after the other."""
+    """Return the mean best score and the share of successes over ``seeds``, in one process."""
     from robopolicy.cli.evaluate import Subject
+    from robopolicy.cli.together import Together
     from robopolicy.cli.worlds import make_safety
     from robopolicy.evaluation.rollouts import evaluate
     from robopolicy.evaluation.statistics import summarise
 
-    subject = Subject.of(checkpoint, env)
-    summary = summarise(evaluate(subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=1))
+    subject, together = Subject.of(checkpoint, env), Together.of(checkpoint, None)
+    outcomes = evaluate(
+        subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=1, envs=together.envs,
+        rows=together.rows,
+    )  # fmt: skip
+    summary = summarise(outcomes)
     return dict(zip(SCORES, (summary.score.value, summary.success.value), strict=True))

@@ -3,9 +3,19 @@
 import argparse
 from typing import Any
 
-from robopolicy.cli import twin_excite, twin_follow, twin_identify, twin_offline, twin_render, twin_serve
+from robopolicy.cli import (
+    twin_excite,
+    twin_follow,
+    twin_identify,
+    twin_offline,
+    twin_perturbations,
+    twin_render,
+    twin_serve,
+)
 
-SUBJECTS: tuple[Any, ...] = (twin_serve, twin_follow, twin_offline, twin_render, twin_excite, twin_identify)
+SUBJECTS: tuple[Any, ...] = (
+    twin_serve, twin_follow, twin_offline, twin_render, twin_excite, twin_identify, twin_perturbations,
+)  # fmt: skip
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
         "follow", parents=[debug], help="a twin that stays aligned with a robot on ROS 2 topics"
     )
     parser.add_argument("--robot", required=True, metavar="ros:FILE.yaml", help="the robot's topics, as for deploy")
-    parser.add_argument("--task", required=True, metavar="NAME", help="what is on the table: lift, pusht")
+    parser.add_argument("--task", required=True, metavar="NAME", help="what is on the table: lift, stack, drawer, ...")
     parser.add_argument("--domain", type=at_least(0), help="of ROS 2 (default: ROS_DOMAIN_ID, or 0)")
     parser.add_argument("--rate", type=rate, default=100.0, metavar="HZ", help="of corrections (default 100)")
     add_seeing(parser, unseen_s=1.0)

@@ -19,7 +19,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser = actions.add_parser("offline", parents=[debug], help="judge a policy in the twin from recorded states")
     parser.add_argument("data", metavar="D.zarr", help="episodes with q, gripper and the objects' poses")
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
-    parser.add_argument("--task", default="lift", metavar="NAME", help="what is on the table: lift, pusht")
+    parser.add_argument("--task", default="lift", metavar="NAME", help="what is on the table: lift, stack, drawer, ...")
     parser.add_argument("--episodes", metavar="NUMBERS", help="FIRST:LAST+1, or a list with commas (default: all)")
     parser.add_argument(
         "--step", type=at_least(0), default=0, metavar="N", help="of each episode to start from (default 0)"

@@ -15,7 +15,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     """Add the action's arguments."""
     parser = actions.add_parser("render", parents=[debug], help="see recorded episodes in the twin, from any camera")
     parser.add_argument("data", metavar="D.zarr", help="episodes with q, gripper and the objects' poses")
-    parser.add_argument("--task", default="lift", metavar="NAME", help="what is on the table: lift, pusht")
+    parser.add_argument("--task", default="lift", metavar="NAME", help="what is on the table: lift, stack, drawer, ...")
     parser.add_argument(
         "--camera", default="front", metavar="CAMERA",
         help="front, wrist, view, or X,Y,Z,TX,TY,TZ[,FOVY]: where it stands (m), what it looks at, its field of view",

@@ -33,7 +33,7 @@ IMPERFECT = {  # option: (field of Imperfections, scale, help)
 def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     """Add the action's arguments."""
     parser = actions.add_parser("serve", parents=[debug], help="a simulated robot on ROS 2 topics, no ROS needed")
-    parser.add_argument("task", metavar="TASK", help="what is on the table: lift, pusht")
+    parser.add_argument("task", metavar="TASK", help="what is on the table: lift, stack, drawer, ...")
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="topics (default: the usual ones)")
     parser.add_argument(
         "--commands", choices=("tool_pose", "joint"), help="what it takes without --config (default tool_pose)"

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from robopolicy.cli.perturbing import perturbed
 from robopolicy.cli.running import AS_SAVED, Running
 from robopolicy.cli.twin_seeing import Seeing
 from robopolicy.clock import SimClock, WallClock
@@ -15,10 +16,18 @@ from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
-WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, or your own as package.module:Class"
+SIMULATED = ("twin", "gymnasium", "planar", "robosuite")  # what runs in simulated time
+WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, robosuite:TASK, or your own as package.module:Class"
 
 
-def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (), rate_hz: float | None = None) -> Any:
+def make_world(
+    name: str,
+    clock: Clock,
+    *,
+    cameras: tuple[str, ...] | None = (),
+    rate_hz: float | None = None,
+    perturbations: Sequence[str] = (),
+) -> Any:
     """Return the simulated robot called ``name``; picklable under `functools.partial`, for worker processes.
 
     Args:
@@ -26,12 +35,15 @@ def make_world(name: str, clock: Clock, *, cameras: tuple[str, ...] | None = (),
         clock: the world lives by it.
         cameras: what it renders into observations; None is all of them.
         rate_hz: steps a second of a simulated world; None is its own rate.
+        perturbations: in force from its next reset on, each as AXIS:SEVERITY.
 
     Raises:
         UnknownName: naming what is valid.
-        UsageError: if a robot of your own has another rate.
+        UsageError: if a robot of your own has another rate, or a world cannot be perturbed so.
     """
-    if name.partition(":")[0] in ("twin", "gymnasium", "planar"):
+    if perturbations:
+        return perturbed(make_world(name, clock, cameras=cameras, rate_hz=rate_hz), name, perturbations)
+    if name.partition(":")[0] in SIMULATED:
         from sim_envs.worlds import make_world as make_simulated
 
         return make_simulated(name, clock, cameras=cameras, rate_hz=rate_hz)
@@ -98,7 +110,7 @@ def make_robot(
 
 def make_clock(name: str, *, realtime: bool) -> Clock:
     """Return a simulated clock for simulated worlds unless ``realtime``, and the wall clock for all others."""
-    simulated = name.partition(":")[0] in ("twin", "gymnasium", "planar")
+    simulated = name.partition(":")[0] in SIMULATED
     return SimClock() if simulated and not realtime else WallClock()
 
 
@@ -129,6 +141,7 @@ def make_agent(
     device: str = "cpu",
     check: Callable[[Any, int], None] | None = None,
     play: Callable[..., Agent] | None = None,
+    share: Callable[..., Any] | None = None,
 ) -> Agent:
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
@@ -140,17 +153,19 @@ def make_agent(
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
         check: told the policy and its candidates before anything else is done with them; may raise.
         play: makes an agent of (policy, candidates, generator), as `Timing.agent` does; None is `Chunked`.
+        share: gives the policy where several environments of a process use one (`robopolicy.evaluation.batched`).
     """
     import torch
 
     from robopolicy.agents import Chunked, Guarded
 
     running = checkpoint if isinstance(checkpoint, Running) else AS_SAVED.resolve(checkpoint)
-    policy = running.load(device)
     watch = None
     if monitor is not None:
         watch = running.load_monitor(monitor)
         candidates = candidates or watch.candidates
+    load = partial(running.load, device)
+    policy = load() if share is None else share((running.sha, device), load, candidates or 1)
 
     def generator(seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed)
@@ -179,9 +194,9 @@ def check_device(name: str) -> str:
     return name
 
 
-def world_factory(name: str, cameras: Sequence[str] = ()) -> partial:
+def world_factory(name: str, cameras: Sequence[str] = (), perturbations: Sequence[str] = ()) -> partial:
     """Return ``make_world`` for one name, to be called with a clock in another process."""
-    return partial(make_world, name, cameras=tuple(cameras))
+    return partial(make_world, name, cameras=tuple(cameras), perturbations=tuple(perturbations))
 
 
 def _import_robot(name: str) -> Any:

@@ -44,6 +44,17 @@ class Outcome:
     skipped_ticks: int = 0  # control steps that passed without a command, at the pace of the wall clock
     stopped: str = ""  # why safety ended it before its time
     error: str | None = None  # why there is no outcome, in one line
+    mode: str | None = None  # which of the world's enumerated behaviours it was; None if it has none, or undecided
+    failure: str = ""  # why it failed, as a slug: the task's own, or one of `failures.WORDS`; "" after a success
+    onset_step: int | None = None  # step from which on it failed and never recovered
+    success_s: float | None = (
+        None  # time from the first observation to the one that showed success, by the robot's clock
+    )
+    smoothness: float | None = (
+        None  # of the tool's path as observed, `tool_path.ToolPath.smoothness`; nearer 0 is smoother
+    )
+    perturbations: tuple[str, ...] = ()  # what the world was changed by, each as AXIS:SEVERITY
+    drawn: str = ""  # what they were in this episode, in words
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and finite numbers."""
@@ -55,7 +66,8 @@ class Outcome:
         """Rebuild what ``to_json`` gave; keys of a later version are ignored."""
         known = {field.name for field in fields(cls)}
         kept = {name: value for name, value in data.items() if name in known}
-        return cls(**{**kept, "marks": tuple(Mark(**mark) for mark in kept.get("marks", ()))})
+        marks = tuple(Mark(**mark) for mark in kept.get("marks", ()))
+        return cls(**{**kept, "marks": marks, "perturbations": tuple(kept.get("perturbations", ()))})
 
 
 class OutcomeLog:

@@ -6,7 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from robopolicy.evaluation import page_measures as measures
 from robopolicy.evaluation.outcomes import Outcome
+from robopolicy.evaluation.page_measures import tile
 from robopolicy.evaluation.plots import rate_plot, score_plot, trace_plot
 from robopolicy.evaluation.statistics import Rate, Summary
 from robopolicy.evaluation.video import last_picture
@@ -21,11 +23,11 @@ def failures_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def header(title: str, facts: Mapping[str, str], summary: Summary, outcomes: Sequence[Outcome]) -> str:
     """Return the title and the headline numbers."""
-    where = " · ".join(escape(str(facts[k])) for k in ("env", "seeds", "solver", "goal", "pace") if k in facts)
-    steps = sorted(outcome.steps for outcome in outcomes if outcome.success)
+    shown = ("env", "perturbations", "seeds", "solver", "goal", "pace")
+    where = " · ".join(escape(str(facts[k])) for k in shown if k in facts)
     tiles = [
         _rate_tile("Success", summary.success, "episodes"),
-        _tile(
+        tile(
             "Mean score, 0 to 1",
             f"{summary.score.value:.2f}",
             f"{summary.score.confidence:.0%} interval {summary.score.low:.3f} to {summary.score.high:.3f} (Student's t)"
@@ -33,10 +35,7 @@ def header(title: str, facts: Mapping[str, str], summary: Summary, outcomes: Seq
             else "the same in every episode",
         ),
     ]
-    if steps:
-        tiles.append(
-            _tile("Steps to success, median", str(steps[len(steps) // 2]), f"from {steps[0]} to {steps[-1]} steps")
-        )
+    tiles += measures.tiles(summary, outcomes)
     if summary.false_alarms is not None:
         tiles.append(_rate_tile("False alarms", summary.false_alarms, "successful episodes"))
     if summary.caught is not None:
@@ -52,20 +51,13 @@ def header(title: str, facts: Mapping[str, str], summary: Summary, outcomes: Seq
     return f'<h1>{escape(title)}</h1><p class="soft">{where}</p><div class="cards tiles">{"".join(tiles)}</div>{errors}'
 
 
-def _tile(label: str, number: str, note: str, plot: str = "") -> str:
-    return (
-        f'<div class="card"><div class="label-top">{escape(label)}</div><div class="number">{escape(number)}</div>'
-        f'{plot}<div class="soft small">{escape(note)}</div></div>'
-    )
-
-
 def _rate_tile(label: str, rate: Rate, of: str) -> str:
     method = {"clopper-pearson": "Clopper-Pearson", "wilson": "Wilson"}[rate.method]
     note = (
         f"{rate.successes} of {rate.n} {of}; {rate.confidence:.0%} interval "
         f"{rate.low:.1%} to {rate.high:.1%} ({method})"
     )
-    return _tile(label, f"{rate.value:.0%}", note, rate_plot(rate))
+    return tile(label, f"{rate.value:.0%}", note, rate_plot(rate))
 
 
 def deployed(deployed: Sequence[tuple[str, Outcome]]) -> str:
@@ -80,7 +72,7 @@ def deployed(deployed: Sequence[tuple[str, Outcome]]) -> str:
         lines = "".join(f'<p class="soft small">{escape(note)}</p>' for note in notes)
         cards.append(
             f'<div class="card"><div class="head"><h3>{escape(label)}</h3>{_badge(outcome)}</div>'
-            f"{_video(outcome.video)}{trace_plot(outcome)}{lines}</div>"
+            f"{video(outcome.video)}{trace_plot(outcome)}{lines}</div>"
         )
     return f'<h2>Deployed</h2><div class="cards wide">{"".join(cards)}</div>' if cards else ""
 
@@ -98,7 +90,7 @@ def films(outcomes: Sequence[Outcome], films: Mapping[int, Outcome], *, realtime
             note += f"; the filmed run differs: {'success' if filmed.success else 'failure'} in {filmed.steps} steps"
         cards.append(
             f'<div class="card"><div class="head"><h3>Seed {outcome.seed}</h3>{_badge(outcome)}</div>'
-            f'{_video(filmed.video)}{trace_plot(outcome, width=300)}<p class="soft small">{escape(note)}</p></div>'
+            f'{video(filmed.video)}{trace_plot(outcome, width=300)}<p class="soft small">{escape(note)}</p></div>'
         )
     if not cards:
         return ""
@@ -138,7 +130,7 @@ def _row(outcome: Outcome, watched: bool) -> str:
         alarm = "" if outcome.alarm_step is None else str(outcome.alarm_step)
         p = f"{min(mark.p_value for mark in outcome.marks):.3f}" if outcome.marks else ""
         cells += f'<td class="n">{alarm}</td><td class="n">{p}</td>'
-    return f"<tr>{cells}<td>{escape(outcome.error or outcome.stopped or outcome.disturbance)}</td></tr>"
+    return f"<tr>{cells}<td>{escape(measures.note(outcome))}</td></tr>"
 
 
 def promise(monitor: Mapping[str, Any] | None) -> str:
@@ -169,7 +161,8 @@ def _badge(outcome: Outcome) -> str:
     return badge if outcome.alarm_step is None else f'<span>{badge} <span class="badge bad">alarm</span></span>'
 
 
-def _video(path: str | None) -> str:
+def video(path: str | None) -> str:
+    """Return a video that is part of the page, its last picture before it is played; nothing if there is no file."""
     if path is None or not Path(path).exists():
         return ""
     picture = last_picture(path)

@@ -1,6 +1,7 @@
 """Small SVG plots for the report: no library, colours from the page's CSS variables, so they follow dark mode."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from math import log10
 
 from robopolicy.evaluation.outcomes import Outcome
@@ -22,6 +23,26 @@ def rate_plot(rate: Rate) -> str:
         f'<line x1="10" x2="310" y1="25" y2="25" class="axis"/>{ticks}'
         f'<rect x="{low:.1f}" y="9" width="{max(high - low, 1):.1f}" height="10" rx="5" class="interval"/>'
         f'<circle cx="{x:.1f}" cy="14" r="6.5" class="good dot"/></svg>'
+    )
+
+
+def count_plot(counts: Mapping[str, int], *, width: int = 560) -> str:
+    """Draw how often each name came as horizontal bars, in the order given; names that never came stay in it."""
+    most, row = max([1, *counts.values()]), 20
+    left = 16 + 6.5 * min(max(map(len, counts), default=0), 26)  # px of the longest name, about
+    bars = ""
+    for i, (name, count) in enumerate(counts.items()):
+        y, length = row * i, (width - left - 50) * count / most
+        short = name if len(name) <= 26 else name[:25] + "…"
+        bars += (
+            f'<text x="{left - 8}" y="{y + 14}" class="tick" text-anchor="end">{escape(short)}</text>'
+            f'<rect x="{left}" y="{y + 4}" width="{max(length, 1):.1f}" height="{row - 8}" class="good">'
+            f"<title>{escape(name)}: {count}</title></rect>"
+            f'<text x="{left + max(length, 1) + 6:.1f}" y="{y + 14}" class="tick">{count}</text>'
+        )
+    return (
+        f'<svg viewBox="0 0 {width} {max(row * len(counts), row)}" class="plot counts" role="img" '
+        f'aria-label="episodes by name">{bars}</svg>'
     )
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from robopolicy.evaluation import page
+from robopolicy.evaluation import page, page_measures
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.statistics import Summary
 
@@ -59,22 +59,28 @@ def write_report(
         page.header(title, facts, summary, outcomes),
         page.deployed(deployed),
         page.films(outcomes, films, realtime="pace" in facts),
+        page_measures.failures(summary.causes, len(outcomes)),
+        page_measures.modes(summary.entropy),
         page.scores(outcomes),
         page.table(outcomes),
         page.promise(monitor),
         page.again(facts),
     ]
-    css = Path(__file__).with_name("report.css").read_text()
-    html = (
+    path = out / "report.html"
+    path.write_text(document(title, sections))
+    return path
+
+
+def document(title: str, sections: Sequence[str], style: str = "") -> str:
+    """Return a page of its own: the sections that are not empty, in this report's style and what is added to it."""
+    css = Path(__file__).with_name("report.css").read_text() + style
+    return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><main>"
         + "\n".join(section for section in sections if section)
         + "</main></body></html>\n"
     )
-    path = out / "report.html"
-    path.write_text(html)
-    return path
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> str:

@@ -3,40 +3,31 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from contextlib import closing
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import ContractError, LateCommand
-from robopolicy.evaluation.outcomes import Mark, Outcome, OutcomeLog, load_about, load_outcomes
-from robopolicy.evaluation.workers import run_in_workers
+from robopolicy.evaluation.batched import Batched, Share
+from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_about, load_outcomes
+from robopolicy.evaluation.witness import Options, Witness
+from robopolicy.evaluation.workers import Seeds, run_in_workers
 from robopolicy.interfaces import Agent, Safety
 from robopolicy.loop import run_episode
 from robopolicy.monitor.decisions import save_decisions
 from robopolicy.spec import PolicySpec
-from robopolicy.types import Decision, EpisodeMeta, Observation, Step
+from robopolicy.types import EpisodeMeta
 
 __all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_about", "load_outcomes"]
 
 MakeWorld = Callable[[SimClock | WallClock], Any]  # a Robot that is an Environment too
-MakeAgent = Callable[[], Agent]
+MakeAgent = Callable[..., Agent]  # called without arguments, or with ``share`` where environments share a policy
 MakeSafety = Callable[[PolicySpec], Safety]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What an evaluation may do beside running episodes."""
-
-    max_steps: int | None = None  # None: the world's own
-    disturb_at: int | None = None  # step before which the world is disturbed
-    decisions: bool = False  # keep every decision in out/decisions/IDENTITY/SEED.npz
-    video_every: int | None = None  # film every so many steps into out/IDENTITY/SEED.webm; `film` does
-    realtime: bool = False  # at the pace of the wall clock, which does not wait for plans
+PLAIN, FILMED = Options(), Options(video_every=2)
 
 
 class Rollout:
@@ -50,6 +41,7 @@ class Rollout:
         options: see there.
         out: folder of decisions and videos; None keeps none.
         identity: files lie in a subfolder of this name, so that another evaluation does not overwrite them.
+        share: passed on to ``make_agent``: where it takes a policy that others in this process use too.
     """
 
     def __init__(
@@ -57,13 +49,15 @@ class Rollout:
         make_world: MakeWorld,
         make_agent: MakeAgent,
         make_safety: MakeSafety,
-        options: Options = Options(),
+        options: Options = PLAIN,
         out: Path | None = None,
         identity: str = "",
+        *,
+        share: Share | None = None,
     ) -> None:
         self._clock = WallClock() if options.realtime else SimClock()
         self._world = make_world(self._clock)
-        self._agent = make_agent()
+        self._agent = make_agent() if share is None else make_agent(share=share)
         self._safety = make_safety(self._world.spec)
         if options.realtime:
             self._world.reset(0)
@@ -97,8 +91,9 @@ class Rollout:
             stopped = str(error)
         finally:
             witness.close()
-        outcome = witness.outcome(bool(meta.success), float(self._world.score()), time.perf_counter() - start_s)
-        outcome = replace(outcome, skipped_ticks=int(meta.extra.get("skipped_ticks", 0)), stopped=stopped)
+        score, wall_s = float(self._world.score()), time.perf_counter() - start_s
+        outcome = witness.outcome(bool(meta.success), score, wall_s, stopped=stopped)
+        outcome = replace(outcome, skipped_ticks=int(meta.extra.get("skipped_ticks", 0)))
         if self._options.decisions and self._out is not None and witness.decisions:
             folder = self._out / "decisions" / self._identity
             path = save_decisions(folder / f"{seed:06d}.npz", witness.decisions)
@@ -117,75 +112,6 @@ class Rollout:
         return self._out / self._identity / f"{seed:06d}.webm"
 
 
-class Witness:
-    """Watches one episode: counts, keeps verdicts and decisions, disturbs and films when asked to."""
-
-    def __init__(self, world: Any, agent: Agent, seed: int, options: Options, film_path: Path | None) -> None:
-        self.decisions: list[Decision] = []
-        self._world, self._agent, self._seed, self._options = world, agent, seed, options
-        self._marks: list[Mark] = []
-        self._steps = 0
-        self._alarm: tuple[int, str] | None = None
-        self._disturbance: tuple[int, str] | None = None
-        self._film = None
-        self._film_path = film_path
-        if film_path is not None:
-            from robopolicy.evaluation.video import VideoWriter
-
-            rate_hz = world.spec.rate_hz / (options.video_every or 1)
-            self._film = VideoWriter(film_path, rate_hz=rate_hz)
-
-    def done(self, observation: Observation) -> bool:
-        """Whether the task is done; disturbs the world first if it is time to."""
-        if self._steps == self._options.disturb_at and self._disturbance is None:
-            what = self._world.disturb(np.random.default_rng((self._seed, 1)))
-            self._disturbance = (self._steps, what)
-        return bool(self._world.success())
-
-    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
-        """Nothing is known yet."""
-
-    def on_step(self, step: Step) -> None:
-        """Keep what this step tells."""
-        if self._options.decisions and self._agent.decision is not None:
-            self.decisions.append(self._agent.decision)
-        if (verdict := step.verdict) is not None:
-            p, threshold = float(verdict.p_value), float(verdict.threshold)
-            self._marks.append(Mark(self._steps, float(verdict.statistic), threshold, p, verdict.state))
-            if verdict.state == "alarm" and self._alarm is None:
-                self._alarm = (self._steps, verdict.reason)
-        if self._film is not None and self._steps % (self._options.video_every or 1) == 0:
-            self._film.add(self._world.picture(), alarm=self._alarm is not None)
-        self._steps += 1
-
-    def on_end(self, meta: EpisodeMeta) -> None:
-        """Film the last moment."""
-        if self._film is not None:
-            self._film.add(self._world.picture(), alarm=self._alarm is not None)
-
-    def close(self) -> None:
-        """Finish the video."""
-        if self._film is not None:
-            self._film.close()
-
-    def outcome(self, success: bool, score: float, wall_s: float) -> Outcome:
-        """Return the episode in numbers."""
-        alarm, disturbance = self._alarm or (None, ""), self._disturbance or (None, "")
-        return Outcome(
-            seed=self._seed,
-            success=success,
-            score=score,
-            steps=self._steps,
-            alarm_step=alarm[0],
-            alarm_reason=alarm[1],
-            disturb_step=disturbance[0],
-            disturbance=disturbance[1],
-            marks=tuple(self._marks),
-            video=self._film_path.name if self._film_path is not None else None,
-            wall_s=round(wall_s, 3),
-        )
-
-
 def evaluate(
     make_world: MakeWorld,
     make_agent: MakeAgent,
@@ -196,8 +122,11 @@ def evaluate(
     out: str | Path | None = None,
     identity: str = "",
     about: Mapping[str, str] = MappingProxyType({}),
-    options: Options = Options(),
+    options: Options = PLAIN,
+    envs: int = 1,
+    rows: int | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
+    enough: Callable[[Outcome], bool] = lambda outcome: False,
 ) -> list[Outcome]:
     """Run one episode a seed and return the outcomes in the order of ``seeds``.
 
@@ -217,32 +146,50 @@ def evaluate(
             for these; needed with ``out``.
         about: what ``load_about`` is to tell of this evaluation, such as the policy's sha.
         options: length, disturbance, what is kept.
+        envs: episodes at once in each worker, which share its policy; ``make_agent`` then takes ``share=``.
+        rows: plans of a batch, see `Batched`; ``envs`` and ``jobs`` change no bit of an episode, this does. None: each
+            plan is made alone, as a robot's.
         on_progress: called with each outcome, at once with those found in ``out``.
+        enough: called like ``on_progress``; True ends it: episodes under way are given up, and what was not run has
+            no outcome.
 
     Raises:
         EvaluationError: if the world or the agent cannot be built in a worker.
-        ContractError: if a seed comes twice, or ``out`` comes without ``identity``.
+        ContractError: if a seed comes twice, ``out`` comes without ``identity``, or plans are to be made together at
+            the pace of the wall clock.
     """
+    if options.realtime and (envs > 1 or rows is not None):
+        raise ContractError("evaluate: at the pace of the wall clock every policy plans alone; want envs 1, rows None")
     if len(set(seeds)) < len(seeds):
         raise ContractError("evaluate: a seed appears twice")
     if out is not None and not identity:
         raise ContractError("evaluate: out needs an identity, or outcomes of another policy could be taken for these")
     folder = Path(out) if out is not None else None
-    name = _identity(identity, options)
+    name = _identity(identity if rows is None else f"{identity}|plans by {rows}", options)
     log = OutcomeLog(folder, name) if folder is not None else None
     if log is not None:
-        log.begin(about)
+        said = options.words()
+        log.begin({**about, **({"options": said} if said else {})})
     found = log.finished() if log is not None else {}
     outcomes = {seed: found[seed] for seed in seeds if seed in found and _has_files(found[seed], folder)}
+    over = False
     for outcome in outcomes.values():
         on_progress(outcome)
-    build = partial(Rollout, make_world, make_agent, make_safety, options, folder, name)
-    for outcome in run_in_workers(build, [seed for seed in seeds if seed not in outcomes], jobs=jobs):
-        outcomes[outcome.seed] = outcome
-        if log is not None:
-            log.append(outcome)
-        on_progress(outcome)
-    return [outcomes[seed] for seed in seeds]
+        over = enough(outcome) or over
+    build: Callable[[], Any] = partial(Rollout, make_world, make_agent, make_safety, options, folder, name)
+    together = envs > 1 or rows is not None
+    if together:
+        build = partial(Batched, partial(Seeds, build), envs, rows)
+    missing = [seed for seed in seeds if seed not in outcomes and not over]
+    with closing(run_in_workers(build, missing, jobs=jobs, envs=envs if together else None)) as running:
+        for outcome in running:
+            outcomes[outcome.seed] = outcome
+            if log is not None:
+                log.append(outcome)
+            on_progress(outcome)
+            if enough(outcome):
+                break
+    return [outcomes[seed] for seed in seeds if seed in outcomes]
 
 
 def film(
@@ -254,7 +201,9 @@ def film(
     make_safety: MakeSafety,
     identity: str,
     jobs: int = 2,
-    options: Options = Options(video_every=2),
+    options: Options = FILMED,
+    envs: int = 1,
+    rows: int | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[int, Outcome]:
     """Run ``seeds`` once more with the camera on: a video each, made only once; return the outcomes by seed.
@@ -273,6 +222,8 @@ def film(
         out=folder,
         identity=identity,
         options=replace(options, video_every=options.video_every or 2, realtime=False),
+        envs=envs,
+        rows=rows,
         on_progress=on_progress,
     )
     return {o.seed: replace(o, video=str(folder / o.video)) if o.video else o for o in outcomes}

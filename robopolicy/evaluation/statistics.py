@@ -1,4 +1,4 @@
-"""Success with its interval, the mean score with its own, and the seeds both were measured on."""
+"""An evaluation in numbers, each with its interval: success, score, time, alarms; and the seeds they come of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 
 from robopolicy.errors import ContractError, EvaluationError, UsageError
+from robopolicy.evaluation.entropy import Entropy, entropy_of
+from robopolicy.evaluation.failures import Cause, taxonomy
 from robopolicy.evaluation.outcomes import Outcome
 
 Method = Literal["clopper-pearson", "wilson"]
@@ -44,6 +46,36 @@ class Mean:
 
     def __str__(self) -> str:
         return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.low is not None else "")
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median of n numbers with an exact interval; None where n is too small for one."""
+
+    value: float
+    n: int
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g}" + (f" [{self.low:.3g}, {self.high:.3g}]" if self.low is not None else "")
+
+
+def median_of(values: Sequence[float], *, confidence: float = 0.95) -> Median | None:
+    """Return the median with the interval of the sign test, between two order statistics; None without values.
+
+    It covers at least ``confidence`` for every continuous distribution (Thompson 1936; David and Nagaraja 2003,
+    section 7.1); below six values there is none at 95 %.
+    """
+    from scipy.stats import binom
+
+    x = np.sort(np.asarray(values, np.float64))
+    if x.size == 0:
+        return None
+    k = int(binom.ppf((1 - confidence) / 2, x.size, 0.5))  # the greatest with P(B < k) <= (1 - confidence) / 2
+    low, high = (float(x[k - 1]), float(x[-k])) if k else (None, None)
+    return Median(float(np.median(x)), int(x.size), low, high, confidence)
 
 
 def success_rate(successes: int, n: int, *, confidence: float = 0.95, method: Method = "clopper-pearson") -> Rate:
@@ -92,6 +124,10 @@ class Summary:
     false_alarms: Rate | None  # alarms among calm successful episodes; None without a monitor
     caught: Rate | None  # alarms among calm failed ones; None without a monitor, or without a failure
     noticed: Rate | None = None  # alarms after the disturbance among disturbed episodes; None without either
+    success_s: Median | None = None  # time to success of the successful episodes, s; None without one, or if not known
+    smoothness: Median | None = None  # of the tool's path in successful episodes, SPARC, see `ToolPath.smoothness`
+    entropy: Entropy | None = None  # of the modes of successful episodes; None in a world without modes
+    causes: tuple[Cause, ...] = ()  # why the others failed, the most frequent first
 
     def headline(self) -> str:
         """Return one line for people."""
@@ -102,13 +138,29 @@ class Summary:
             parts.append(f"alarms in {self.caught.successes} of {self.caught.n} failures")
         if self.noticed is not None:
             parts.append(f"alarms after the disturbance in {self.noticed.successes} of {self.noticed.n} episodes")
+        if self.success_s is not None:
+            parts.append(f"median time to success {self.success_s} s")
+        if self.entropy is not None:
+            parts.append(f"behaviour entropy {self.entropy}")
         if self.errors:
             parts.append(f"{self.errors} episodes ended in an error and are not counted")
         return "; ".join(parts)
 
 
-def summarise(outcomes: Sequence[Outcome], *, confidence: float = 0.95) -> Summary:
-    """Return success, score and alarms over ``outcomes``.
+def summarise(
+    outcomes: Sequence[Outcome],
+    *,
+    confidence: float = 0.95,
+    modes: Sequence[str] = (),
+    rng: np.random.Generator | None = None,
+) -> Summary:
+    """Return success, score, alarms, times, modes and causes of failure over ``outcomes``.
+
+    Args:
+        outcomes: of one policy in one world.
+        confidence: of all intervals.
+        modes: all that the world enumerates, `robopolicy.behaviour.modes_of`; for the entropy.
+        rng: for its bootstrap; None is always the same one, so that a report repeats.
 
     Raises:
         EvaluationError: if no episode has an outcome; with the first error.
@@ -129,6 +181,10 @@ def summarise(outcomes: Sequence[Outcome], *, confidence: float = 0.95) -> Summa
         false_alarms=_alarm_rate(calm_good, confidence) if watched and calm_good else None,
         caught=_alarm_rate(calm_bad, confidence) if watched and calm_bad else None,
         noticed=_alarm_rate(disturbed, confidence) if watched and disturbed else None,
+        success_s=median_of([o.success_s for o in good if o.success_s is not None], confidence=confidence),
+        smoothness=median_of([o.smoothness for o in good if o.smoothness is not None], confidence=confidence),
+        entropy=entropy_of(outcomes, modes, rng=rng or np.random.default_rng(0), confidence=confidence),
+        causes=tuple(taxonomy(outcomes)),
     )
 
 

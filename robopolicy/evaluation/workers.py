@@ -1,13 +1,16 @@
-"""Spawned processes that run episodes; one that dies costs its episode and is replaced."""
+"""Spawned processes that run episodes; one that dies or hangs costs its episode, or a retry, and is replaced."""
 
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +20,7 @@ from robopolicy.evaluation.outcomes import Outcome
 
 # Read once, when numpy, torch or llvmpipe is loaded: two threads each in two workers on two cores spin, not work.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
+ENOUGH = "enough"  # in place of an item: there are no more
 
 
 class Runner(Protocol):
@@ -31,52 +35,195 @@ class Runner(Protocol):
         ...
 
 
+class ItemRunner(Protocol):
+    """What a worker builds once and runs for each item of a sweep."""
+
+    def prepare(self, item: Any) -> None:
+        """Build what this item needs and the one before did not."""
+        ...
+
+    def run(self, item: Any) -> Any:
+        """Run one episode; return what came of it."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long workers may take, and how often they may die."""
+
+    episode_s: float | None = None  # longest an episode may last by the wall clock; None is for ever
+    build_s: float | None = None  # the same of what is built before it
+    retries: int = 0  # runs of one item after the one in which its worker died
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Why there is no result of an item: its worker died or hung."""
+
+    how: str  # "SIGKILL", "exit code 3", "ran for more than 60 s"
+    hung: bool = False
+    building: bool = False  # before the episode began
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one item."""
+
+    item: Any
+    value: Any  # what the runner returned; a `Lost`; or a `Raised`
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What a runner raised, in one line."""
+
+    what: str
+
+
+@dataclass
+class _Held:
+    """An item that a worker has."""
+
+    item: Any
+    attempt: int
+    alone: bool  # to be run beside no other: the worker that had it died or hung, and had others too
+    deadline_s: float | None
+    building: bool = True
+
+
 @dataclass
 class _Worker:
     """The parent's side of one process."""
 
     process: Any
     pipe: Connection
-    seed: int | None = None  # the episode it is running
+    held: dict[int, _Held] = field(default_factory=dict)  # by ticket
+    tickets: int = 0
+    ended: bool = False  # by itself
+
+    @property
+    def deadline_s(self) -> float | None:
+        return min((held.deadline_s for held in self.held.values() if held.deadline_s is not None), default=None)
+
+    def has_room(self, alone: bool, envs: int) -> bool:
+        """Whether it may take one more item."""
+        return not self.held if alone or any(held.alone for held in self.held.values()) else len(self.held) < envs
 
 
-def run_in_workers(build: Callable[[], Runner], seeds: Sequence[int], *, jobs: int) -> Iterator[Outcome]:
+def run_in_workers(
+    build: Callable[[], Any], seeds: Sequence[int], *, jobs: int, envs: int | None = None
+) -> Iterator[Outcome]:
     """Yield one outcome a seed, in the order they finish.
 
     Args:
-        build: picklable; called once in each worker.
+        build: picklable; called once in each worker: makes a `Runner`, or where ``envs`` are given a `Batched` of
+            `Seeds`.
         seeds: one episode each.
         jobs: processes at a time.
+        envs: episodes at a time in each.
 
     Raises:
         EvaluationError: if ``build`` raises or its process dies.
     """
-    waiting = deque(seeds)
-    workers = [_start(build) for _ in range(min(max(jobs, 1), len(waiting)))]
+    for result in run_items(build if envs else partial(Seeds, build), seeds, jobs=jobs, envs=envs or 1):
+        if isinstance(result.value, Lost):
+            yield Outcome(result.item, error=f"the worker process died during this episode ({result.value.how})")
+        elif isinstance(result.value, Raised):
+            yield Outcome(result.item, error=result.value.what)
+        else:
+            yield result.value
+
+
+class Seeds:
+    """A `Runner` as an `ItemRunner`; ``shared`` is passed on to what builds it."""
+
+    def __init__(self, build: Callable[..., Runner], **shared: Any) -> None:
+        self._runner = build(**shared)
+        self.run, self.close = self._runner.run, self._runner.close
+
+    def prepare(self, item: Any) -> None:
+        """Nothing: all was built beforehand."""
+
+
+def run_items(
+    build: Callable[[], Any],
+    items: Sequence[Any],
+    *,
+    jobs: int,
+    patience: Patience = Patience(),
+    envs: int = 1,
+) -> Iterator[Result]:
+    """Yield one result an item, in the order they finish; they are begun in the order given.
+
+    An item whose worker dies is run again, first of all that wait, at most ``patience.retries`` times. One that hangs
+    is not: its time was given it. What it raises is its result. Where the worker had several items, nobody knows which
+    of them it was: each is run again by itself, and only then judged.
+
+    Args:
+        build: picklable; called once in each worker: makes an `ItemRunner`, or a `Batched` of several.
+        items: picklable.
+        jobs: processes at a time.
+        patience: see there.
+        envs: items at a time in each.
+
+    Raises:
+        EvaluationError: if ``build`` raises, or its process dies more often in a row than is had patience for.
+    """
+    waiting = deque((item, 1, False) for item in items)
+    jobs = min(max(jobs, 1), len(waiting))
+    envs = min(envs, -(-len(waiting) // max(jobs, 1)))  # so that every worker gets its share
+    workers = [_start(build) for _ in range(jobs)]
+    stillborn = 0
     try:
         while workers:
-            for pipe in wait([worker.pipe for worker in workers]):
-                worker = next(worker for worker in workers if worker.pipe is pipe)
-                try:
-                    kind, content = worker.pipe.recv()
-                except (EOFError, OSError):
+            for worker in _stirring(workers):
+                told = _hear(worker)
+                if told is not None and told[0] == "began":
+                    held = worker.held[told[1]]
+                    held.building, held.deadline_s = False, _deadline(patience.episode_s, held, envs)
+                    continue
+                if told is not None and told[0] == "unbuildable":
+                    raise EvaluationError(told[1])
+                if told is None:
                     workers.remove(worker)
-                    yield _lost(worker)
+                    lost = _bury(worker, patience)
+                    if not worker.held:
+                        stillborn += 1
+                        if stillborn > patience.retries:
+                            raise EvaluationError(
+                                f"a worker process died while it built the world and the agent ({lost.how})"
+                            )
+                    several = len(worker.held) > 1
+                    for held in reversed(worker.held.values()):
+                        if several:
+                            waiting.appendleft((held.item, held.attempt, True))
+                        elif held.attempt <= patience.retries and not lost.hung:
+                            waiting.appendleft((held.item, held.attempt + 1, held.alone))
+                        else:
+                            yield Result(held.item, lost, held.attempt)
                     if waiting:
                         workers.append(_start(build))
                     continue
-                if kind == "unbuildable":
-                    raise EvaluationError(content)
-                if kind == "outcome":
-                    yield content
-                if waiting:
-                    _give(worker, waiting.popleft())
-                else:
+                stillborn = 0
+                if told[0] == "result":
+                    held = worker.held.pop(told[1])
+                    yield Result(held.item, told[2], held.attempt)
+                while waiting and worker.has_room(waiting[0][2], envs):
+                    _give(worker, *waiting.popleft(), patience, envs)
+                if not worker.held:
                     workers.remove(worker)
                     _dismiss(worker)
     finally:
         for worker in workers:
             worker.process.terminate()
+        for worker in workers:
+            worker.process.join(timeout=10)
+            worker.process.kill()  # a world that hangs hears of no SIGTERM
             worker.process.join()
 
 
@@ -89,7 +236,7 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {message} ({Path(frame.filename).name}:{frame.lineno})"
 
 
-def _start(build: Callable[[], Runner]) -> _Worker:
+def _start(build: Callable[[], ItemRunner]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     pipe, child = context.Pipe()
     process = context.Process(target=_work, args=(build, child), daemon=True)
@@ -99,10 +246,12 @@ def _start(build: Callable[[], Runner]) -> _Worker:
     return _Worker(process, pipe)
 
 
-def _give(worker: _Worker, seed: int) -> None:
-    worker.seed = seed
+def _give(worker: _Worker, item: Any, attempt: int, alone: bool, patience: Patience, envs: int) -> None:
+    worker.tickets += 1
+    held = worker.held[worker.tickets] = _Held(item, attempt, alone, None)
+    held.deadline_s = _deadline(patience.build_s, held, envs)
     with suppress(OSError):  # it has just died: the next wait sees its end of file
-        worker.pipe.send(seed)
+        worker.pipe.send((worker.tickets, item))
 
 
 def _dismiss(worker: _Worker) -> None:
@@ -112,13 +261,46 @@ def _dismiss(worker: _Worker) -> None:
     worker.process.terminate()  # a world that does not close must not keep its process
 
 
-def _lost(worker: _Worker) -> Outcome:
+def _deadline(seconds: float | None, held: _Held, envs: int) -> float | None:
+    """Return until when; one that shares its process with others goes on only when it is its turn."""
+    return None if seconds is None else time.monotonic() + seconds * (1 if held.alone else envs)
+
+
+def _stirring(workers: Sequence[_Worker]) -> list[_Worker]:
+    """Wait until a worker says something, dies or is over its time; return those that do."""
+    deadlines = [worker.deadline_s for worker in workers if worker.deadline_s is not None]
+    timeout_s = max(min(deadlines) - time.monotonic(), 0.0) if deadlines else None
+    pipes = wait([worker.pipe for worker in workers], timeout_s)
+    now_s = time.monotonic()
+    return [
+        worker
+        for worker in workers
+        if worker.pipe in pipes or (worker.deadline_s is not None and worker.deadline_s <= now_s)
+    ]
+
+
+def _hear(worker: _Worker) -> tuple[Any, ...] | None:
+    """Return what a worker says; None if it is dead, or over its time without a word."""
+    try:
+        return worker.pipe.recv() if worker.pipe.poll() else None
+    except (EOFError, OSError):
+        worker.ended = True
+        return None
+
+
+def _bury(worker: _Worker, patience: Patience) -> Lost:
+    """End what is left of a worker and say how it went."""
+    worker.pipe.close()
+    building = all(held.building for held in worker.held.values())
+    if not worker.ended:
+        worker.process.kill()
+        worker.process.join()
+        limit, what = (patience.build_s, "was built") if building else (patience.episode_s, "ran")
+        return Lost(f"{what} for more than {limit:g} s", hung=True, building=building)
     worker.process.join()
     code = worker.process.exitcode
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    if worker.seed is None:
-        raise EvaluationError(f"a worker process died while it built the world and the agent ({how})")
-    return Outcome(worker.seed, error=f"the worker process died during this episode ({how})")
+    return Lost(how, building=building)
 
 
 @contextmanager
@@ -135,27 +317,53 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(build: Callable[[], Runner], pipe: Connection) -> None:
-    """The child's side: build once, then an outcome for each seed until there is none."""
+def _work(build: Callable[[], Any], pipe: Connection) -> None:
+    """The child's side: build once, then a result for each item until there is none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    try:
-        runner = build()
-    except Exception as error:  # told to the parent, which raises
-        pipe.send(("unbuildable", describe_error(error)))
-        return
-    pipe.send(("ready", None))
-    while (seed := _next(pipe)) is not None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(OSError):  # the parent was killed: nobody to tell
         try:
-            outcome = runner.run(seed)
-        except Exception as error:  # one episode's error is one episode's outcome
-            outcome = Outcome(seed, error=describe_error(error))
-        pipe.send(("outcome", outcome))
-    runner.close()
+            runner = build()
+        except Exception as error:  # told to the parent, which raises
+            pipe.send(("unbuildable", describe_error(error)))
+            return
+        pipe.send(("ready",))
+        take, tell = partial(_take, pipe), partial(_tell, pipe)
+        if hasattr(runner, "serve"):
+            runner.serve(take, tell)
+        else:
+            while (order := take(True)) is not ENOUGH:
+                ticket, item = order
+                tell(ticket, "result", _run(runner, item, partial(tell, ticket, "began", None)))
+        runner.close()
 
 
-def _next(pipe: Any) -> int | None:
-    """The next seed; None when there is no more, or nobody to ask."""
+def _run(runner: ItemRunner, item: Any, began: Callable[[], None]) -> Any:
     try:
-        return pipe.recv()
-    except EOFError:  # the parent was killed
+        runner.prepare(item)
+        began()
+        return runner.run(item)
+    except Exception as error:  # one episode's error is one episode's outcome
+        return Raised(describe_error(error))
+
+
+def _end_with_parent() -> None:
+    """Do not outlive the parent, whatever this process is doing: a hung world would for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _take(pipe: Any, wait: bool) -> Any:
+    """Return (ticket, item); `ENOUGH` when there are no more, or nobody to ask; None if not one to ``wait`` for."""
+    if not wait and not pipe.poll():
         return None
+    try:
+        return pipe.recv() or ENOUGH
+    except EOFError:  # the parent was killed
+        return ENOUGH
+
+
+def _tell(pipe: Any, ticket: int, what: str, content: Any) -> None:
+    pipe.send((what, ticket, content))

@@ -1,5 +1,6 @@
 """A diffusion policy: chunks of actions denoised under the newest observations (Chi et al., 2023)."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from robopolicy.errors import ContractError
 from robopolicy.policies import solvers
+from robopolicy.policies.batch import draw_plans
 from robopolicy.policies.codecs import make_codec
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.denoisers import denoiser
@@ -20,10 +22,8 @@ from robopolicy.policies.guidance import agreement, prefixed, real_time
 from robopolicy.policies.memory import FrameMemory
 from robopolicy.policies.normaliser import Normaliser, require_fitted
 from robopolicy.policies.processes import Process
-from robopolicy.policies.running import Running
-from robopolicy.policies.selectors import choose
 from robopolicy.spec import PolicySpec
-from robopolicy.types import Observation, Plan
+from robopolicy.types import Observation, Plan, PlanRequest
 
 
 class DiffusionPolicy(nn.Module):
@@ -183,7 +183,8 @@ class DiffusionPolicy(nn.Module):
         Args:
             cond: (N, K, E).
             noise: what the solver needs, (N, past + H, C) or one such for each step.
-            previous: (past + H, C) normalised: what was done and what is left of the running chunk, if there is one.
+            previous: (past + H, C) or (N, past + H, C) normalised: what was done and what is left of the running chunk,
+                if there is one.
             delay: rows of ``previous`` that will have been executed before this chunk arrives.
         """
         process, config = self.process, self.config
@@ -193,7 +194,7 @@ class DiffusionPolicy(nn.Module):
         grid, jumps = process.grid(config.solver.steps), config.solver.name == "consistency"
         if previous is not None and config.max_delay and delay:
             by_row = partial(process.jump if jumps else process.denoise, net, cond)
-            denoise = prefixed(by_row, previous[: config.past + delay], process.clean_level)
+            denoise = prefixed(by_row, previous[..., : config.past + delay, :], process.clean_level)
         else:
             denoise = denoiser(process, net, cond, grid, jumps=jumps)
             if previous is not None and config.real_time is not None:
@@ -224,12 +225,25 @@ class DiffusionPolicy(nn.Module):
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
         """
-        if len(window) != self.spec.n_obs:
-            raise ContractError(f"plan: a window of {len(window)} observations; want {self.spec.n_obs}")
-        if self.config.max_delay and delay_steps > self.config.max_delay:
-            raise ContractError(
-                f"plan: a delay of {delay_steps} steps; the policy was trained for at most {self.config.max_delay}"
-            )
+        return self.plan_many([PlanRequest(window, n, previous, delay_steps, executed, generator)])[0]
+
+    def plan_many(self, requests: Sequence[PlanRequest], *, rows: int | None = None) -> list[Plan]:
+        """Plan for several environments at once; each plan is what `plan` says of its request, but for rounding.
+
+        Args:
+            requests: one an environment, whose generators are its own. They may differ in all they hold; the network
+                runs once for those with the same number of candidates and, where the policy looks at the chunk that is
+                running, the same delay, and once more for those without one.
+            rows: every batch has so many requests, filled up if need be: then it is by its shape alone that a plan is
+                rounded, and not by who else asks, where `robopolicy.policies.steady.is_steady`. None: as they come.
+
+        Raises:
+            ContractError: as `plan`.
+        """
+        for request in requests:
+            self._check(request)
+        if not requests:
+            return []
         self._require_fitted()
         # a vector-Jacobian product needs tensors that autograd can follow
         follow = self.config.real_time is not None and self.config.real_time.jacobian == "vjp"
@@ -238,34 +252,19 @@ class DiffusionPolicy(nn.Module):
             self.eval()
         try:
             with torch.no_grad() if follow else torch.inference_mode():
-                return self._plan(window, n, previous, delay_steps, executed, plan_generator(generator))
+                return draw_plans(self, requests, rows)
         finally:
             if training:
                 self.train()
 
-    def _plan(
-        self,
-        window: Sequence[Observation],
-        n: int,
-        previous: np.ndarray | None,
-        delay_steps: int,
-        executed: np.ndarray | None,
-        draw_from: torch.Generator,
-    ) -> Plan:
-        config, count = self.config, max(n, self.config.selector.samples)
-        noise = self.draw_noise(count, draw_from)
-        batch: dict[str, Any] = self._batch(window, self._seen)
-        if self._goal is not None:
-            batch["goal"] = self._batch([goal_frame(self._goal, self.spec)], self._goal_seen)
-        cond = self.encode(batch)  # (1, K, E)
-        running = self._running(executed, previous, batch["state"])
-        chunks = self._drawn(cond.expand(count, -1, -1), noise.to(cond.device), running.rows(), delay_steps)
-        ahead = running.ahead(self.spec.horizon - self.spec.n_execute)
-        best = choose(config.selector, chunks, past=config.past, done=running.known, previous=ahead)
-        order = [best, *(i for i in range(count) if i != best)][:n]
-        actions = self.codec.decode(self.action.inverse(chunks[order])[:, config.past :], batch["state"])
-        features = cond[0].flatten().float().cpu().numpy()
-        return Plan(actions.cpu().numpy(), features, running.aux(chunks[best]))
+    def _check(self, request: PlanRequest) -> None:
+        if len(request.window) != self.spec.n_obs:
+            raise ContractError(f"plan: a window of {len(request.window)} observations; want {self.spec.n_obs}")
+        if self.config.max_delay and request.delay_steps > self.config.max_delay:
+            raise ContractError(
+                f"plan: a delay of {request.delay_steps} steps; the policy was trained for at most "
+                f"{self.config.max_delay}"
+            )
 
     def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
         """Return the noise of ``count`` candidates as `sample` takes it, one candidate after the other, on the CPU."""
@@ -276,31 +275,23 @@ class DiffusionPolicy(nn.Module):
         shape = (self.rows, self.codec.dim)
         return torch.stack([solvers.noise_like(self.config.solver, shape, draw) for _ in range(count)], dim=-3)
 
-    def _drawn(self, cond: Tensor, noise: Tensor, running: Tensor | None, delay: int) -> Tensor:
+    @property
+    def looks_back(self) -> bool:
+        """Whether a new chunk is bent to agree with the one that is running."""
+        return bool(self.config.max_delay) or self.config.real_time is not None
+
+    def solve(self, cond: Tensor, noise: Tensor, running: Tensor | None = None, delay: int = 0) -> Tensor:
         """Return what `sample` does; from a recording where there is a GPU and no running chunk to agree with."""
-        if running is not None and (self.config.max_delay or self.config.real_time is not None):
+        if running is not None:
             return self.sample(cond, noise, running, delay)
         place = next(self.net.parameters()).data_ptr(), self.action.center.data_ptr()
         return self._graphs.run(self.sample, cond, noise, (self.config, place))
 
-    def _normalised(self, actions: np.ndarray | None, state: Mapping[str, Tensor], end: int) -> Tensor | None:
-        """Return what of the actions (R, A), in robot units, are rows up to ``end``, as the network sees them."""
-        rows = None if actions is None else actions[-end:] if end else None
-        if rows is None or len(rows) == 0:
-            return None
-        values = torch.as_tensor(rows, dtype=torch.float32, device=self.action.center.device)
-        whole = values[-1:].repeat(self.rows, 1)  # each row has its place: it may have statistics of its own
-        whole[end - len(values) : end] = values
-        return self.action(self.codec.encode(whole[None], state))[0, end - len(values) : end]
-
-    def _running(
-        self, executed: np.ndarray | None, previous: np.ndarray | None, state: Mapping[str, Tensor]
-    ) -> Running:
-        """Return what was done and what is left, as far as this policy looks at it; both in robot units."""
-        past, config = self.config.past, self.config
-        agrees = config.real_time is not None or config.max_delay or config.selector.name == "coherence"
-        left = self._normalised(previous, state, self.rows) if agrees else None
-        return Running(past, self._normalised(executed, state, past), left)
+    def beside(self) -> "DiffusionPolicy":
+        """Return this policy once more, weights and all shared but what it remembers of an episode."""
+        other = copy.copy(self)
+        other._seen, other._goal_seen = FrameMemory(), FrameMemory()
+        return other
 
     def stats(self) -> dict[str, Any]:
         """Return the statistics of every normaliser, for people to read."""
@@ -322,15 +313,30 @@ class DiffusionPolicy(nn.Module):
         super().train(mode)
         return self
 
-    def _batch(self, window: Sequence[Observation], memory: FrameMemory) -> dict[str, dict[str, Tensor]]:
+    def look(self, windows: Sequence[Sequence[Observation]], block: int | None = None) -> dict[str, Any]:
+        """Return what `encode` takes of B windows of T observations each, and of the goal if there is one.
+
+        Pictures seen lately are not encoded anew; the others are in batches of ``block``, None: all in one.
+        """
+        batch: dict[str, Any] = self._streams(windows, self._seen, block)
+        if self._goal is not None:
+            batch["goal"] = self._streams([[goal_frame(self._goal, self.spec)]], self._goal_seen, None)
+        return batch
+
+    def _streams(
+        self, windows: Sequence[Sequence[Observation]], memory: FrameMemory, block: int | None
+    ) -> dict[str, dict[str, Tensor]]:
         device = self.action.center.device
+        flat = [observation for window in windows for observation in window]
+        shape = (len(windows), len(windows[0]))
 
         def stack(arrays: list[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.stack(arrays))[None].to(device)
+            return torch.from_numpy(np.stack(arrays)).unflatten(0, shape).to(device)
 
+        features = memory.features(self.encoder, flat, block)
         return {
-            "state": {name: stack([o.state[name] for o in window]).float() for name in self.spec.state},
-            "features": memory.features(self.encoder, window),
+            "state": {name: stack([o.state[name] for o in flat]).float() for name in self.spec.state},
+            "features": {name: seen[0].unflatten(0, shape) for name, seen in features.items()},
         }
 
     def _require_fitted(self) -> None:
@@ -339,12 +345,3 @@ class DiffusionPolicy(nn.Module):
         states = dict(zip(self.encoder.state_names, self.encoder.states, strict=True))
         require_fitted({"action": self.action, **states}, "policy")  # type: ignore[dict-item]
         self._fitted = True
-
-
-def plan_generator(generator: Any) -> torch.Generator:
-    """Return a fresh generator, seeded by one draw from the episode's (numpy's, torch's, or None: torch's global)."""
-    if isinstance(generator, np.random.Generator):
-        seed = int(generator.integers(2**63))
-    else:
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    return torch.Generator().manual_seed(seed)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.errors import ContractError, MissingExtra
+from robopolicy.policies.batch import plan_generator
 from robopolicy.policies.config import SelectorConfig
-from robopolicy.policies.diffusion import DiffusionPolicy, plan_generator
+from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.types import Observation
 
 FORMAT = 1  # of the JSON beside the file

@@ -35,20 +35,23 @@ class FrameMemory:
         """Start anew, as at the beginning of an episode."""
         self._frames = {}
 
-    def features(self, encoder: ObservationEncoder, window: Sequence[Observation]) -> dict[str, Tensor]:
+    def features(
+        self, encoder: ObservationEncoder, window: Sequence[Observation], block: int | None = None
+    ) -> dict[str, Tensor]:
         """Return {camera: (1, T, F)} for a window of T observations, encoding what was not seen before.
 
         Args:
             encoder: not training: its crops are the centre.
-            window: observations, oldest first.
+            window: observations, oldest first; of several environments, one window after the other.
+            block: pictures encoded in one batch, the last one filled up; None: all in one.
         """
         weights = _weights(encoder)
         if weights != self._weights:
             self.forget()
             self._weights = weights
-        return {camera: self._of(encoder, camera, window)[None] for camera in encoder.camera_names}
+        return {camera: self._of(encoder, camera, window, block)[None] for camera in encoder.camera_names}
 
-    def _of(self, encoder: ObservationEncoder, camera: str, window: Sequence[Observation]) -> Tensor:
+    def _of(self, encoder: ObservationEncoder, camera: str, window: Sequence[Observation], block: int | None) -> Tensor:
         known, seen = self._frames.get(camera, []), []
         fresh: list[_Frame] = []
         for observation in window:
@@ -58,10 +61,12 @@ class FrameMemory:
                 frame = _Frame(stamp_ns, pixels)
                 fresh.append(frame)
             seen.append(frame)
-        if fresh:
-            pictures = torch.from_numpy(np.stack([frame.pixels for frame in fresh]))[None]
+        for at in range(0, len(fresh), block or len(fresh) or 1):
+            some = fresh[at : at + block] if block else fresh
+            pixels = [frame.pixels for frame in some] + [some[0].pixels] * ((block or 0) - len(some))
+            pictures = torch.from_numpy(np.stack(pixels))[None]
             made = encoder.see(camera, pictures.to(next(encoder.cameras.parameters()).device))[0]
-            for frame, features in zip(fresh, made, strict=True):
+            for frame, features in zip(some, made, strict=False):  # what fills up is not looked at
                 frame.features = features
         self._frames[camera] = list({id(frame): frame for frame in seen}.values())
         return torch.stack([frame.features for frame in seen if frame.features is not None])
@@ -75,8 +80,10 @@ class FrameMemory:
 
 def _find(frames: Sequence[_Frame], stamp_ns: int, pixels: np.ndarray) -> _Frame | None:
     for frame in frames:
-        same = frame.stamp_ns == stamp_ns and (frame.pixels is pixels or np.array_equal(frame.pixels, pixels))
-        if same:
+        if frame.pixels is pixels and frame.stamp_ns == stamp_ns:
+            return frame
+    for frame in frames:
+        if frame.stamp_ns == stamp_ns and np.array_equal(frame.pixels, pixels):
             return frame
     return None
 

@@ -17,8 +17,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from robopolicy.policies.batch import plan_generator
 from robopolicy.policies.config import PRESETS
-from robopolicy.policies.diffusion import DiffusionPolicy, plan_generator
+from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.export import export, inputs_of
 from robopolicy.policies.latency import measure_latency
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec

@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 
 from robopolicy.errors import ContractError
+from robopolicy.smoothness import log_dimensionless_jerk, spectral_arc_length, speeds
 from robopolicy_data.quality.commands import follow_lag_s, saturated
 from robopolicy_data.quality.likeness import coverage, duplicates, novelty
-from robopolicy_data.quality.motion import (
-    log_dimensionless_jerk,
-    only_long,
-    path_length,
-    spans,
-    spectral_arc_length,
-    speeds,
-)
+from robopolicy_data.quality.motion import only_long, path_length, spans
 from robopolicy_data.quality.outliers import TRAITS, Outlier, find_outliers
 from robopolicy_data.quality.signals import Motion, columns, find_motion, require_finite, state_space
 from robopolicy_data.reader import Dataset

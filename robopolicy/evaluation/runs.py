@@ -1,0 +1,106 @@
+"""Evaluations as they lie in folders, made sure to be comparable: same world, same options, same starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from robopolicy.errors import UsageError
+from robopolicy.evaluation.outcomes import Outcome, load_about, load_outcomes
+
+ALIKE = ("env", "perturbations", "options")  # what must be the same of two evaluations
+WORTH_SAYING = ("software",)  # what may differ, but is to be said
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation."""
+
+    name: str
+    folder: Path
+    about: dict[str, str]
+    outcomes: tuple[Outcome, ...]  # in the order of their seeds; errors are not among them
+
+
+def read_runs(words: Sequence[str]) -> list[Run]:
+    """Read evaluations from folders, each called ``FOLDER`` or ``NAME=FOLDER``; others get what sets them apart.
+
+    Raises:
+        UsageError: if there are less than two, or two have one name.
+        EvaluationError: if a folder holds no evaluation.
+    """
+    given = [word.partition("=") if "=" in word else ("", "", word) for word in words]
+    folders = [Path(folder) for _, _, folder in given]
+    if len(words) < 2:
+        raise UsageError(f"{len(words)} evaluation to compare; want two or more folders that robopolicy eval wrote")
+    names = [name or own for (name, _, _), own in zip(given, short_names(folders), strict=True)]
+    for first, second in combinations(range(len(names)), 2):
+        if names[first] == names[second]:
+            raise UsageError(
+                f"{words[first]} and {words[second]} would both be called {names[first]!r}; name them, as in "
+                f"old={folders[first]} new={folders[second]}"
+            )
+    return [read_run(folder, name) for name, folder in zip(names, folders, strict=True)]
+
+
+def read_run(folder: str | Path, name: str = "") -> Run:
+    """Read the evaluation in ``folder``, called ``name`` or as the folder is.
+
+    Raises:
+        EvaluationError: if it holds none.
+    """
+    folder = Path(folder)
+    return Run(name or folder.name, folder, load_about(folder), tuple(load_outcomes(folder)))
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the parts of each path in which they differ: ``a`` and ``b`` of ``runs/a/eval`` and ``runs/b/eval``."""
+    parts = [folder.parts for folder in folders]
+    shared = 0
+    while all(len(p) > shared for p in parts) and len({p[shared] for p in parts}) == 1:
+        shared += 1
+    parts = [p[shared:] for p in parts]
+    ends = 0
+    while all(len(p) > ends + 1 for p in parts) and len({p[-1 - ends] for p in parts}) == 1:
+        ends += 1
+    return ["/".join(p[: len(p) - ends]) or folder.name for p, folder in zip(parts, folders, strict=True)]
+
+
+def require_alike(runs: Sequence[Run]) -> list[str]:
+    """Make sure that evaluations differ in nothing but the policy; return what else is worth saying, a line each.
+
+    Raises:
+        UsageError: with both sides, if two are of different worlds, options, disturbances or perturbations.
+    """
+    for first, second in combinations(runs, 2):
+        for key in ALIKE:
+            _same(first, second, key, first.about.get(key, ""), second.about.get(key, ""))
+        theirs = {outcome.seed: outcome for outcome in second.outcomes}
+        for mine in first.outcomes:
+            other = theirs.get(mine.seed, mine)
+            _same(first, second, f"seed {mine.seed}", _condition(mine), _condition(other))
+    notes = []
+    for key in WORTH_SAYING:
+        values = {run.about.get(key, "not recorded") for run in runs}
+        if len(values) > 1:
+            each = "; ".join(f"{run.name}: {run.about.get(key, 'not recorded')}" for run in runs)
+            notes.append(f"{key} differs ({each}): starts may differ too where it decides them")
+    for first, second in combinations(runs, 2):
+        if first.about.get("policy_sha") and first.about.get("policy_sha") == second.about.get("policy_sha"):
+            notes.append(f"{first.name} and {second.name} are the same policy")
+    return notes
+
+
+def _condition(outcome: Outcome) -> str:
+    parts = list(outcome.perturbations)
+    if outcome.disturbance:
+        parts.append(f"disturbed at step {outcome.disturb_step}")
+    return ", ".join(parts)
+
+
+def _same(first: Run, second: Run, what: str, mine: str, theirs: str) -> None:
+    if mine != theirs:
+        raise UsageError(
+            f"{first.folder} and {second.folder} were not evaluated alike: {what} is {mine or 'plain'!r} in the first, "
+            f"{theirs or 'plain'!r} in the second; compare evaluations that differ in the policy only"
+        )
