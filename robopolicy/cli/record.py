@@ -10,7 +10,7 @@ from typing import Any
 from robopolicy.cli.arguments import at_least, positive
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of
 from robopolicy.cli.running import add_running
-from robopolicy.cli.watched import add_limits, read_limits
+from robopolicy.cli.watched import add_limits
 from robopolicy.errors import UnknownName, UsageError
 from robopolicy.spec import PolicySpec
 
