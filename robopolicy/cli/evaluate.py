@@ -20,7 +20,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("eval", parents=[debug], help="measure success over seeds, with its interval")
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
-    parser.add_argument("--env", required=True, metavar="NAME", help="twin:TASK, gymnasium:ENV_ID or planar:pusht")
+    parser.add_argument(
+        "--env", required=True, metavar="NAME", help="twin:TASK, gymnasium:ENV_ID, robosuite:TASK or planar:pusht"
+    )
     parser.add_argument(
         "--seeds",
         default="100000:100050",
