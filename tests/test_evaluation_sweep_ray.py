@@ -86,6 +86,7 @@ def next_on(raylet, begun, process):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Ray starts slowly where all cores are busy
 @pytest.mark.parametrize("envs", [1, 4])
 def test_a_killed_actor_and_a_killed_raylet_cost_retries_and_no_result(tmp_path, undisturbed, envs):
     begun = tmp_path / "begun"
@@ -108,6 +109,7 @@ def test_a_killed_actor_and_a_killed_raylet_cost_retries_and_no_result(tmp_path,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Ray starts slowly where all cores are busy
 def test_the_driver_of_a_cluster_is_killed_and_goes_on(tmp_path, undisturbed):
     with cluster() as (address, _):
         process = program(tmp_path, "--ray", address, "--seeds", N, "--pause", 0.05)
@@ -124,6 +126,7 @@ def test_the_driver_of_a_cluster_is_killed_and_goes_on(tmp_path, undisturbed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Ray starts slowly where all cores are busy
 def test_worlds_that_hang_crash_and_raise_on_a_cluster(tmp_path):
     with cluster(1) as (address, _):
         code = (
