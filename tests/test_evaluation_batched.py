@@ -192,3 +192,19 @@ def test_the_wall_clock_waits_for_nobody():
 def test_rows_depend_on_the_policy_alone():
     assert rows_of(tiny.SPEC) == 16
     assert rows_of(PolicySpec(cameras={"front": CameraSpec(96, 96)})) == 4
+
+
+def test_those_to_be_run_alone_hold_up_nobody():
+    from robopolicy.evaluation.workers import _Held, _place, _Worker
+
+    waiting = [("a", 1, True), ("b", 1, True), ("c", 1, False), ("d", 1, False)]
+
+    def place(held):
+        return _place(_Worker(None, None, dict(enumerate(held))), waiting, 2)
+
+    quiet, suspect = _Held("x", 1, False, None), _Held("x", 1, True, None)
+    assert place([]) == 0, "an empty worker takes the first of all"
+    assert place([quiet]) == 2
+    assert place([quiet, quiet]) is None
+    assert place([suspect]) is None
+    assert _place(_Worker(None, None, {0: quiet}), waiting[:2], 2) is None
