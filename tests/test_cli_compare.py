@@ -118,6 +118,25 @@ def test_what_may_matter_is_said(two, tmp_path, capsys):
     assert "80 seeds left out, which only one of them has" in out
 
 
+def test_where_there_are_modes_their_entropy_is_told(tmp_path, capsys):
+    about, folders = {**ABOUT, "modes": "left, right"}, []
+    for name, modes in (("one", ("left", "left")), ("both", ("left", "right"))):
+        log = OutcomeLog(tmp_path / name, "identity")
+        log.begin({**about, "policy_sha": name})
+        for seed in range(40):
+            log.append(Outcome(seed, True, 1.0, 9, success_s=1.0, mode=modes[seed % 2]))
+        folders.append(tmp_path / name)
+    code, out, _ = compare(capsys, *folders, "--html", tmp_path / "c.html")
+    one, both = out.splitlines()[:2]
+    assert code == 0
+    assert "entropy 0.00 [0.00, " in one
+    assert "1 of 2 modes in 40 successes" in one
+    assert "entropy 1.00 [" in both
+    page = (tmp_path / "c.html").read_text()
+    assert page.count("<th>Behaviour entropy</th>") == 1
+    assert "2 of 2 modes in 40 successes" in page
+
+
 def test_names_are_what_sets_folders_apart():
     assert short_names([Path("runs/a/eval"), Path("runs/b/eval")]) == ["a", "b"]
     assert short_names([Path("runs/a/eval"), Path("runs/a/eval-2")]) == ["eval", "eval-2"]

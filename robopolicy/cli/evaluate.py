@@ -234,7 +234,8 @@ class Subject:
         return cls(
             make_world or world_factory(env, tuple(spec.cameras), perturbations), agent, running.sha,
             f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}",
-            {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other}, described,
+            {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other, **_told(modes)},
+            described,
             {**running.about, **other}, modes,
         )  # fmt: skip
 
@@ -288,6 +289,10 @@ def _film(
             jobs=jobs, options=replace(options, video_every=2), envs=together.envs, rows=together.rows,
             on_progress=lambda _: progress.advance(),
         )  # fmt: skip
+
+
+def _told(modes: Sequence[str]) -> dict[str, str]:
+    return {"modes": ", ".join(modes)} if modes else {}
 
 
 def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbations: Sequence[str] = ()) -> Any:

@@ -21,6 +21,11 @@ class Run:
     about: dict[str, str]
     outcomes: tuple[Outcome, ...]  # in the order of their seeds; errors are not among them
 
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that its world enumerates; () if none, or if the evaluation does not say."""
+        return tuple(mode for mode in self.about.get("modes", "").split(", ") if mode)
+
 
 def read_runs(words: Sequence[str]) -> list[Run]:
     """Read evaluations from folders, each called ``FOLDER`` or ``NAME=FOLDER``; others get what sets them apart.
