@@ -105,6 +105,11 @@ class Twin:
             rate_hz=rate_hz,
         )
 
+    @property
+    def task(self) -> Task:
+        """What is on the table."""
+        return self._task
+
     def reset(self, seed: int) -> None:
         """Put arm and objects into the start that ``seed`` names; time goes on."""
         rng = np.random.default_rng(seed)
