@@ -71,8 +71,8 @@ def test_all_who_wait_are_planned_for_at_once_in_one_thread():
     found = many.serve(building(partial(many.make_agent, Watched)), range(100, 124), 8, 8)
     assert list(found) != sorted(found), "they do not end in the order in which they began"
     assert len(made) == 1, "one policy for all"
-    asked = made[0].batches[5:]  # without those that tried whether it is steady
-    assert set(made[0].threads[5:]) == {threading.get_ident()}
+    asked = made[0].batches[3:]  # without those that tried whether it is steady
+    assert set(made[0].threads[3:]) == {threading.get_ident()}
     assert set(asked[: len(asked) // 2]) == {8}, "those that are done are followed by others at once"
 
 

@@ -30,7 +30,7 @@ def is_steady(policy: Any, rows: int, n: int = 1) -> bool:
         return dict(zip(asking, policy.plan_many(requests, rows=rows), strict=True))
 
     together = plans(seeds)
-    tried = [plans(asking) for asking in (seeds[::-1], seeds[:1], seeds[-1:], seeds[1::2] or seeds)]
+    tried = [plans(asking) for asking in (seeds[::-1], seeds[-1:])]  # elsewhere and beside others; all but alone
     policy.reset()
     return all(
         np.array_equal(plan.chunks, together[seed].chunks) and np.array_equal(plan.features, together[seed].features)
