@@ -10,7 +10,8 @@ import torch
 
 from robopolicy.cli.main import main
 from robopolicy.cli.sweep import words_of
-from robopolicy.evaluation.sweep_table import read, read_rows
+from robopolicy.evaluation.outcomes import load_outcomes
+from robopolicy.evaluation.sweep_table import outcome_of, read, read_rows
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -159,6 +160,18 @@ def test_a_world_that_dies_is_in_the_table_and_on_the_page(suite, capsys):
     assert "exit code 3" in (suite.with_suffix("") / "report.html").read_text()
     results = json.loads((suite.with_suffix("") / "results.json").read_text())
     assert [cell["errors"] for cell in results["cells"]] == [2, 2]
+
+
+@pytest.mark.slow
+def test_a_cell_is_what_eval_gives(suite, capsys):
+    assert sweep(suite, "--videos", 0) == 0
+    out = suite.parent / "alone"
+    words = ["--env", "tiny_worlds:EasyWorld", "--seeds", "5:8", "--perturb", "action_delay:1", "--videos", "0"]
+    assert main(["eval", "--checkpoint", str(suite.parent / "runs" / "second"), "--out", str(out), *words]) == 0
+    rows = [row for row in read_rows(suite.with_suffix("")) if (row["checkpoint"], row["axis"]) == (
+        "second", "action_delay")]  # fmt: skip
+    cell = sorted((replace(outcome_of(row), wall_s=0) for row in rows), key=lambda outcome: outcome.seed)
+    assert cell == [replace(outcome, wall_s=0) for outcome in load_outcomes(out)]
 
 
 def test_seeds_in_words():
