@@ -72,7 +72,11 @@ def test_what_was_not_evaluated_alike_is_refused_with_both_sides(two, tmp_path, 
         ({**ABOUT, "env": "twin:stack"}, {}, "env is 'twin:lift' in the first, 'twin:stack' in the second"),
         ({**ABOUT, "options": "disturbed at step 3"}, {}, "options is 'plain' in the first, 'disturbed at step 3'"),
         (ABOUT, {"perturbations": ("camera:0.5",)}, "seed 0 is 'plain' in the first, 'camera:0.5' in the second"),
-        (ABOUT, {"disturb_step": 9, "disturbance": "pushed"}, "'disturbed at step 9' in the second"),
+        (
+            ABOUT,
+            {"disturb_step": 9, "disturbance": "pushed"},
+            "the disturbance is 'plain' in the first, 'at step 9' in the second",
+        ),
     ):
         other = evaluation(tmp_path / says[:20], [1, 0, 1], about=about, **fields)
         code, out, err = compare(capsys, new, other)
@@ -81,6 +85,21 @@ def test_what_was_not_evaluated_alike_is_refused_with_both_sides(two, tmp_path, 
         assert str(new) in err
         assert str(other) in err
         assert len(err.splitlines()) == 1
+
+
+def test_an_episode_that_was_over_before_its_disturbance_is_compared_all_the_same(tmp_path, capsys):
+    about, folders = {**ABOUT, "options": "disturbed at step 20"}, []
+    for name in ("quick", "slow"):
+        log = OutcomeLog(tmp_path / name, "identity")
+        log.begin({**about, "policy_sha": name})
+        for seed in range(6):
+            early = name == "quick" and seed < 3
+            log.append(Outcome(seed, early, 1.0, 12 if early else 40, disturb_step=None if early else 20,
+                               disturbance="" if early else "pushed"))  # fmt: skip
+        folders.append(tmp_path / name)
+    code, out, _ = compare(capsys, *folders)
+    assert code == 0
+    assert "3 against 0 discordant of 6 seeds" in out
 
 
 def test_other_mistakes_are_one_line(two, tmp_path, capsys):
