@@ -94,6 +94,20 @@ def test_the_experts_episodes_turn_the_t_both_ways_and_the_mode_tells_which():
     assert told == set(TURNS)
 
 
+def test_from_the_same_start_the_seed_of_the_expert_turns_the_t_one_way_or_the_other():
+    world, clock = make("twin:pusht")
+    expert, told = PushTExpert(), {}
+    for seed in (200, 202):
+        world.reset(2)
+        expert.reset(seed)
+        for _ in steps(world, clock, expert, world.max_steps):
+            if world.success():
+                break
+        assert world.success()
+        told[seed] = mode_of(world)
+    assert told == {200: "clockwise", 202: "counter-clockwise"}
+
+
 def test_a_disturbed_t_is_not_a_turned_one():
     world, clock = make("twin:pusht")
     world.reset(3)
