@@ -102,7 +102,8 @@ class Task(Protocol):
     - ``modes``, ``mode()``, ``failure()``: as an `Environment` has them.
     - ``watch() -> None``: called each time the physics has come to a new time, before anything is asked, so that what
       depends on the way is kept; ``reset`` forgets it.
-    - ``place(state) -> None``: put what is not ``tracked`` (a drawer, a socket) where an observed state has it.
+    - ``place(state) -> None``: put what is not ``tracked`` (a drawer, a socket) where an observed state has it; and
+      ``placed: tuple[str, ...]``, the names of the states that it needs for that.
     - ``home``, ``home_spread``: (3,) m each, where the tool starts and +- how far from there.
     - ``braked() -> bool``: while it is, the arm stands still and set-points that fall due are dropped.
     - ``progress() -> float``, ``disturb(rng) -> str``, ``units``, ``stick``, ``tracked``: see sim_envs/README.md.

@@ -53,6 +53,7 @@ class Align:
         "target": ("m", "m", "rad_wrapped"),
     }
     tracked = (Tracked("frame", ("frame",), HALF_HEIGHT),)
+    placed = ("target",)
 
     def build(self) -> mujoco.MjSpec:
         """Return the table with the frame and its outline."""

@@ -33,6 +33,7 @@ class Drawer:
     instruction = "open a drawer"
     max_steps = 200
     stick = False
+    placed = ("chest", "left_open", "right_open")
     modes = tuple(SIDES)
     units: Mapping[str, tuple[str, ...]] = {
         "chest": ("m", "m", "rad"),

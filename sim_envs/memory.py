@@ -38,6 +38,7 @@ class Memory:
     max_steps = 140
     stick = True
     modes = tuple(SIDES)
+    placed = ("cue", "go")
 
     def __init__(self, cue: str | None = None) -> None:
         if cue is not None and cue not in SIDES:

@@ -32,6 +32,7 @@ class Peg:
     stick = False
     units: Mapping[str, tuple[str, ...]] = {"peg_pos": ("m",), "peg_quat": ("quat",), "hole": ("m", "m", "rad")}
     tracked = (Tracked("peg", ("peg_pos", "peg_quat")),)
+    placed = ("hole",)
 
     def build(self) -> mujoco.MjSpec:
         """Return the table with peg and block on it."""

@@ -99,7 +99,7 @@ def _lacks_pushable(world: Any) -> str:
 def _lacks_grip(world: Any) -> str:
     if not is_twin(world):
         return "no gripper"
-    if getattr(world._task, "stick", False):
+    if getattr(world.task, "stick", False):
         return "no use of the gripper: it holds a stick"
     return "" if moving_bodies(world.model) else "nothing to hold"
 

@@ -29,7 +29,7 @@ def shift_objects(start: Start) -> Effect:
 def scale_objects(start: Start) -> Effect:
     """Make the task's objects larger or smaller; their mass stays, their inertia follows, they stand as they did."""
     factor = 1 + start.sign() * SIZE * start.severity
-    names = start.world._task.resizable
+    names = start.world.task.resizable
     for name in names:
         _scale(start, start.model.body(name).id, factor)
     assert start.altered is not None
@@ -62,7 +62,7 @@ def grease(start: Start) -> Effect:
 def shift_goal(start: Start) -> Effect:
     """Put the task's goal elsewhere."""
     ways, turns = _ways(start)
-    size, move = POSE_M * start.severity, start.world._task.move_goal
+    size, move = POSE_M * start.severity, start.world.task.move_goal
     for name in ("body_pos", "body_quat"):
         start.take(name)  # a goal may be a fixed body
     told, depth = "goal has no room to move and stays", _depth(start)
@@ -108,7 +108,7 @@ def _shift(start: Start, body: int, ways: np.ndarray, turns: np.ndarray) -> str:
 
 
 def _shift_flat(world: PlanarPushT, severity: float, ways: np.ndarray, turns: np.ndarray) -> str:
-    before, size = world._world.state(), POSE_PX * severity
+    before, size = world.state(), POSE_PX * severity
     for way, turn in zip(ways, turns, strict=True):
         gap = np.array([0, 0, size * np.cos(way), size * np.sin(way), turn])
         state = before + gap
@@ -182,7 +182,7 @@ def _lacks_placeable(world: Any) -> str:
 
 
 def _lacks_resizable(world: Any) -> str:
-    resizable = is_twin(world) and getattr(world._task, "resizable", ())
+    resizable = is_twin(world) and getattr(world.task, "resizable", ())
     return "" if resizable else "no object whose size may change without changing what success means"
 
 
@@ -191,7 +191,7 @@ def _lacks_moving(world: Any) -> str:
 
 
 def _lacks_goal(world: Any) -> str:
-    return "" if is_twin(world) and hasattr(world._task, "move_goal") else "no goal that can be moved"
+    return "" if is_twin(world) and hasattr(world.task, "move_goal") else "no goal that can be moved"
 
 
 AXES = {

@@ -108,6 +108,10 @@ class PlanarPushT:
         self._target = self._here()
         self._success, self._best = False, 0.0
 
+    def state(self) -> np.ndarray:
+        """Return where all is now, (5,) float64 px, px, px, px, rad, as `put` takes it."""
+        return self._world.state()
+
     def read(self) -> Observation:
         """Play the steps that have passed and return what is seen now."""
         now_ns = self._clock.now_ns()

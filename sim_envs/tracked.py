@@ -54,6 +54,16 @@ def tracked_of(task: Any) -> tuple[Tracked, ...]:
     return tracked
 
 
+def placing_states(task: Any) -> tuple[str, ...]:
+    """Return the names of the states that say where a task's things are: its ``tracked`` objects' and its ``placed``.
+
+    Raises:
+        UsageError: if the task can be put nowhere, having neither tracked objects nor a method place(state).
+    """
+    tracked = getattr(task, "tracked", ()) if hasattr(task, "place") else tracked_of(task)
+    return (*(name for one in tracked for name in one.states), *getattr(task, "placed", ()))
+
+
 def find_tracked(objects: Sequence[Tracked], name: str) -> Tracked:
     """Return the object of that name; UnknownName lists those there are."""
     for one in objects:

@@ -105,6 +105,11 @@ class Twin:
             rate_hz=rate_hz,
         )
 
+    @property
+    def task(self) -> Task:
+        """What is on the table."""
+        return self._task
+
     def reset(self, seed: int) -> None:
         """Put arm and objects into the start that ``seed`` names; time goes on."""
         rng = np.random.default_rng(seed)
@@ -127,6 +132,8 @@ class Twin:
         for name, length in (("q", len(JOINTS)), ("gripper", 1)):
             if np.shape(state.get(name)) != (length,) or not np.isfinite(state[name]).all():
                 raise ContractError(f"state wants {length} finite number(s) {name}; it has {state.get(name)}")
+        if lacking := [name for name in getattr(self._task, "placed", ()) if name not in state]:
+            raise ContractError(f"state has no {', '.join(lacking)}, by which {type(self._task).__name__} is placed")
         mujoco.mj_resetData(self.model, self.data)
         self._servo.start(np.asarray(state["q"], np.float64))
         self._place_joints(self._servo.q, float(state["gripper"][0]) * FINGER_TRAVEL)

@@ -72,7 +72,11 @@ def test_what_was_not_evaluated_alike_is_refused_with_both_sides(two, tmp_path, 
         ({**ABOUT, "env": "twin:stack"}, {}, "env is 'twin:lift' in the first, 'twin:stack' in the second"),
         ({**ABOUT, "options": "disturbed at step 3"}, {}, "options is 'plain' in the first, 'disturbed at step 3'"),
         (ABOUT, {"perturbations": ("camera:0.5",)}, "seed 0 is 'plain' in the first, 'camera:0.5' in the second"),
-        (ABOUT, {"disturb_step": 9, "disturbance": "pushed"}, "'disturbed at step 9' in the second"),
+        (
+            ABOUT,
+            {"disturb_step": 9, "disturbance": "pushed"},
+            "the disturbance is 'plain' in the first, 'at step 9' in the second",
+        ),
     ):
         other = evaluation(tmp_path / says[:20], [1, 0, 1], about=about, **fields)
         code, out, err = compare(capsys, new, other)
@@ -81,6 +85,21 @@ def test_what_was_not_evaluated_alike_is_refused_with_both_sides(two, tmp_path, 
         assert str(new) in err
         assert str(other) in err
         assert len(err.splitlines()) == 1
+
+
+def test_an_episode_that_was_over_before_its_disturbance_is_compared_all_the_same(tmp_path, capsys):
+    about, folders = {**ABOUT, "options": "disturbed at step 20"}, []
+    for name in ("quick", "slow"):
+        log = OutcomeLog(tmp_path / name, "identity")
+        log.begin({**about, "policy_sha": name})
+        for seed in range(6):
+            early = name == "quick" and seed < 3
+            log.append(Outcome(seed, early, 1.0, 12 if early else 40, disturb_step=None if early else 20,
+                               disturbance="" if early else "pushed"))  # fmt: skip
+        folders.append(tmp_path / name)
+    code, out, _ = compare(capsys, *folders)
+    assert code == 0
+    assert "3 against 0 discordant of 6 seeds" in out
 
 
 def test_other_mistakes_are_one_line(two, tmp_path, capsys):
@@ -116,6 +135,25 @@ def test_what_may_matter_is_said(two, tmp_path, capsys):
     assert "software differs (runs/new/eval: robopolicy 1; short: robopolicy 2)" in out
     assert "are the same policy" in out
     assert "80 seeds left out, which only one of them has" in out
+
+
+def test_where_there_are_modes_their_entropy_is_told(tmp_path, capsys):
+    about, folders = {**ABOUT, "modes": "left, right"}, []
+    for name, modes in (("one", ("left", "left")), ("both", ("left", "right"))):
+        log = OutcomeLog(tmp_path / name, "identity")
+        log.begin({**about, "policy_sha": name})
+        for seed in range(40):
+            log.append(Outcome(seed, True, 1.0, 9, success_s=1.0, mode=modes[seed % 2]))
+        folders.append(tmp_path / name)
+    code, out, _ = compare(capsys, *folders, "--html", tmp_path / "c.html")
+    one, both = out.splitlines()[:2]
+    assert code == 0
+    assert "entropy 0.00 [0.00, " in one
+    assert "1 of 2 modes in 40 successes" in one
+    assert "entropy 1.00 [" in both
+    page = (tmp_path / "c.html").read_text()
+    assert page.count("<th>Behaviour entropy</th>") == 1
+    assert "2 of 2 modes in 40 successes" in page
 
 
 def test_names_are_what_sets_folders_apart():

@@ -10,7 +10,8 @@ import torch
 
 from robopolicy.cli.main import main
 from robopolicy.cli.sweep import words_of
-from robopolicy.evaluation.sweep_table import read, read_rows
+from robopolicy.evaluation.outcomes import load_outcomes
+from robopolicy.evaluation.sweep_table import outcome_of, read, read_rows
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -91,7 +92,15 @@ def test_a_suite_becomes_a_table_and_a_page_and_is_resumed(suite, capsys):
     checkpoint(suite.parent / "runs" / "second", 7)
     assert sweep(suite, "--dry-run") == 0
     told = capsys.readouterr().out
-    assert "16 episodes in 4 cells, 8 to run; 8 rows in" in told, "other weights are another policy"
+    assert "16 episodes in 4 cells, 8 to run" in told, "other weights are another policy"
+    assert "8 rows in" in told
+    renamed = suite.read_text().replace("first: runs/first", "one: runs/first")
+    suite.write_text(renamed)
+    assert sweep(suite, "--report-only") == 0
+    told = capsys.readouterr().out
+    assert "one in tiny_worlds:EasyWorld: 4/4" in told, "the same policy by another name"
+    assert "second" not in told
+    assert "the sweep is not complete" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +113,7 @@ def test_a_suite_becomes_a_table_and_a_page_and_is_resumed(suite, capsys):
         ("action_delay", "camera", "tiny_worlds:EasyWorld: perturbation camera: .* it can have: .*dropout"),
         ("EasyWorld]", "EasyWorld, twin:lift]", "SAME"),
         ("second: runs/second", "second: {folder: runs/second, solver: ddjm}", "no solver 'ddjm'; valid: .*ddim"),
+        ("runs/second", "runs/first", "checkpoints first and second are the same policy"),
         ("seeds", "seds", "no key in the suite 'seds'; valid: .*seeds"),
     ],
 )
@@ -128,9 +138,13 @@ def test_bad_options_are_one_line(suite, capsys):
     assert "the shards of 2 are 0 to 1" in capsys.readouterr().err
     assert sweep(suite.with_name("none.yaml")) == 1
     assert "No such file" in capsys.readouterr().err
+    assert sweep(suite, "--report-only") == 1
+    assert "night holds no episode of this suite yet" in capsys.readouterr().err
     suite.with_suffix("").write_text("a file where the folder should be")
     assert sweep(suite) == 1
     assert "night is a file; name a folder with --out" in capsys.readouterr().err
+    assert sweep(suite, "--out", suite.parent / "runs") == 1
+    assert "runs holds something else than a sweep; name another folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # every death costs an import of torch
@@ -146,6 +160,18 @@ def test_a_world_that_dies_is_in_the_table_and_on_the_page(suite, capsys):
     assert "exit code 3" in (suite.with_suffix("") / "report.html").read_text()
     results = json.loads((suite.with_suffix("") / "results.json").read_text())
     assert [cell["errors"] for cell in results["cells"]] == [2, 2]
+
+
+@pytest.mark.slow
+def test_a_cell_is_what_eval_gives(suite, capsys):
+    assert sweep(suite, "--videos", 0) == 0
+    out = suite.parent / "alone"
+    words = ["--env", "tiny_worlds:EasyWorld", "--seeds", "5:8", "--perturb", "action_delay:1", "--videos", "0"]
+    assert main(["eval", "--checkpoint", str(suite.parent / "runs" / "second"), "--out", str(out), *words]) == 0
+    rows = [row for row in read_rows(suite.with_suffix("")) if (row["checkpoint"], row["axis"]) == (
+        "second", "action_delay")]  # fmt: skip
+    cell = sorted((replace(outcome_of(row), wall_s=0) for row in rows), key=lambda outcome: outcome.seed)
+    assert cell == [replace(outcome, wall_s=0) for outcome in load_outcomes(out)]
 
 
 def test_seeds_in_words():

@@ -71,8 +71,8 @@ def test_all_who_wait_are_planned_for_at_once_in_one_thread():
     found = many.serve(building(partial(many.make_agent, Watched)), range(100, 124), 8, 8)
     assert list(found) != sorted(found), "they do not end in the order in which they began"
     assert len(made) == 1, "one policy for all"
-    asked = made[0].batches[5:]  # without those that tried whether it is steady
-    assert set(made[0].threads[5:]) == {threading.get_ident()}
+    asked = made[0].batches[3:]  # without those that tried whether it is steady
+    assert set(made[0].threads[3:]) == {threading.get_ident()}
     assert set(asked[: len(asked) // 2]) == {8}, "those that are done are followed by others at once"
 
 
@@ -192,3 +192,19 @@ def test_the_wall_clock_waits_for_nobody():
 def test_rows_depend_on_the_policy_alone():
     assert rows_of(tiny.SPEC) == 16
     assert rows_of(PolicySpec(cameras={"front": CameraSpec(96, 96)})) == 4
+
+
+def test_those_to_be_run_alone_hold_up_nobody():
+    from robopolicy.evaluation.workers import _Held, _place, _Worker
+
+    waiting = [("a", 1, True), ("b", 1, True), ("c", 1, False), ("d", 1, False)]
+
+    def place(held):
+        return _place(_Worker(None, None, dict(enumerate(held))), waiting, 2)
+
+    quiet, suspect = _Held("x", 1, False, None), _Held("x", 1, True, None)
+    assert place([]) == 0, "an empty worker takes the first of all"
+    assert place([quiet]) == 2
+    assert place([quiet, quiet]) is None
+    assert place([suspect]) is None
+    assert _place(_Worker(None, None, {0: quiet}), waiting[:2], 2) is None

@@ -1,5 +1,6 @@
 """The same seed and the same checkpoint: the same rollouts to the bit, however many processes and environments."""
 
+import hashlib
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ import torch
 
 from robopolicy.agents import Chunked
 from robopolicy.cli.worlds import make_agent, make_safety, make_world
+from robopolicy.clock import SimClock
+from robopolicy.errors import NoGLBackend
 from robopolicy.evaluation.batched import Batched
 from robopolicy.evaluation.rollouts import Options, Rollout, evaluate
 from robopolicy.evaluation.workers import ENOUGH, Seeds
@@ -22,6 +25,7 @@ from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.training.checkpoint import save_checkpoint
+from robopolicy.types import Plan
 
 SPEC = PolicySpec(
     state={"state": StateSpec(5, ("px", "px", "px", "px", "rad_wrapped"))},
@@ -62,6 +66,24 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def told_by(world, agent, options, envs, rows, folder):
+    """Run all seeds in this process, so many at once; return the story of each."""
+    told, waiting = {}, list(SEEDS)
+    build = partial(Seeds, partial(Rollout, world, agent, make_safety, options, folder, "it"))
+    batched = Batched(build, envs, rows)
+
+    def take(wait):
+        return (waiting[0], waiting.pop(0)) if waiting else ENOUGH
+
+    def tell(seed, what, content):
+        if what == "result":
+            told[seed] = story(content, folder)
+
+    batched.serve(take, tell)
+    batched.close()
+    return told
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("rows", [4, None])
 def test_however_many_environments(name, rows, tmp_path):
@@ -70,22 +92,9 @@ def test_however_many_environments(name, rows, tmp_path):
     def agent(share):
         return Chunked(share("policy", lambda: policy, 1), generator=seeded)
 
-    stories = {}
-    for envs in (1, 3, 5):
-        folder, told, waiting = tmp_path / f"{envs}", {}, list(SEEDS)
-        build = partial(Seeds, partial(Rollout, WORLD, agent, make_safety, OPTIONS, folder, "it"))
-        batched = Batched(build, envs, rows)
-
-        def take(wait, waiting=waiting):
-            return (waiting[0], waiting.pop(0)) if waiting else ENOUGH
-
-        def tell(seed, what, content, told=told, folder=folder):
-            if what == "result":
-                told[seed] = story(content, folder)
-
-        batched.serve(take, tell)
-        batched.close()
-        stories[envs] = told
+    stories = {
+        envs: told_by(WORLD, agent, OPTIONS, envs, rows, tmp_path / f"{envs}") for envs in (1, 3, 5)
+    }  # fmt: skip
     assert sorted(stories[1]) == list(SEEDS)
     assert stories[1] == stories[3] == stories[5]
     assert len({tuple(said) for _, said in stories[1].values()}) == len(SEEDS)
@@ -110,3 +119,42 @@ def test_however_many_processes_and_environments(rows, tmp_path):
         assert [outcome.error for outcome in outcomes] == [None] * 10
         stories.append([story(outcome, out) for outcome in outcomes])
     assert all(one == stories[0] for one in stories)
+
+
+class Looking:
+    """Goes where the bytes of the newest picture say."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def plan_many(self, requests, *, rows=None):
+        return [self.plan(one.window, generator=one.generator) for one in requests]
+
+    def plan(self, window, *, n=1, generator=None, **_):
+        digest = np.frombuffer(hashlib.sha256(window[-1].images["front"].tobytes()).digest(), np.uint8)
+        rows = np.zeros((n, self.spec.horizon, 10), np.float32)
+        rows[..., :3] = np.array([0.4, -0.05, 0.2]) + digest[:3] / 255 * 0.1
+        rows[..., 3], rows[..., 7] = 1, -1
+        return Plan(rows, digest.astype(np.float32))
+
+    def reset(self):
+        pass
+
+
+def test_cameras_of_several_environments_see_what_each_sees_alone(tmp_path):
+    world = partial(make_world, "twin:lift", cameras=("front",))
+    try:
+        made = world(SimClock())
+        made.read()
+    except NoGLBackend as error:
+        pytest.skip(str(error))
+    spec = replace(made.spec, horizon=8, n_execute=4)
+    made.close()
+
+    def agent(share):
+        return Chunked(share("policy", lambda: Looking(spec), 1), generator=np.random.default_rng)
+
+    options = Options(max_steps=9, decisions=True)
+    stories = [told_by(world, agent, options, envs, 4, tmp_path / f"{envs}") for envs in (1, 3)]
+    assert stories[0] == stories[1]
+    assert len({tuple(said) for _, said in stories[0].values()}) == len(SEEDS)

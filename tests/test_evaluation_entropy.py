@@ -60,6 +60,17 @@ def test_the_interval_covers_the_entropy_of_a_simulated_policy(chances, n):
     assert covered >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / 150)
 
 
+def test_the_bootstrap_is_moved_by_what_resampling_loses_once_more():
+    counts = np.array([40, 12, 5, 3])
+    found = of(counts, resamples=20_000)
+    drawn = np.random.default_rng(9).multinomial(60, counts / 60, 20_000)
+    again = np.array([shannon(row, base=4) for row in drawn[:4000]])
+    low, high = np.quantile(again, [0.025, 0.975])
+    moved = found.corrected - again.mean()
+    assert moved > 0.02
+    assert (found.low, found.high) == pytest.approx((low + moved, high + moved), abs=0.015)
+
+
 def test_the_entropy_from_each_start_by_itself():
     starts = {
         "left of it": {"left": 20, "right": 0},

@@ -17,7 +17,7 @@ from robopolicy.evaluation.rollouts import Options, Rollout
 from robopolicy.evaluation.tool_path import ToolPath
 from robopolicy.smoothness import spectral_arc_length, speeds
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
-from robopolicy.types import Observation
+from robopolicy.types import Command, Observation
 
 RATE_HZ = 10.0
 
@@ -165,6 +165,26 @@ def test_an_episode_that_was_thrown_away_says_since_when():
     assert outcome.onset_step == 3
     silent = run(tiny.PointWorld, 1, disturb_at=3)
     assert (silent.mode, silent.failure, silent.perturbations) == (None, "stalled", ())
+
+
+class Resigned:
+    """Goes for two steps, then holds still."""
+
+    decision = None
+
+    def act(self, observation):
+        self._steps += 1
+        if self._steps > 2:
+            return Command(None, "hold", reason="no idea")
+        return Command(observation.state["point"] * 0.9, "policy")
+
+    def reset(self, seed=0):
+        self._steps = 0
+
+
+def test_an_agent_that_gives_up_says_since_when():
+    outcome = Rollout(tiny.PointWorld, Resigned, tiny.AnythingGoes).run(1)
+    assert (outcome.success, outcome.failure, outcome.onset_step) == (False, "held", 2)
 
 
 def test_success_at_the_last_step_has_a_time_too():

@@ -148,9 +148,12 @@ def test_many_at_once_in_a_process_are_the_same_and_so_after_a_kill(tmp_path, un
 
 
 def test_workers_end_with_their_driver(tmp_path):
-    process = program(tmp_path, "--pause", 60)
-    while len(workers := children(process.pid)) < 2:
+    begun = tmp_path / "begun"
+    process = program(tmp_path / "out", "--pause", 3000, "--begun", begun)
+    while not begun.exists() or len(begun.read_text().splitlines()) < 2:
         time.sleep(0.01)
+    workers = children(process.pid)
+    assert len(workers) == 2
     process.kill()
     process.wait()
     process.stdout.close()

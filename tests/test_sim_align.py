@@ -5,6 +5,7 @@ import pytest
 
 from robopolicy.behaviour import failure_of, mode_of
 from robopolicy.clock import SimClock
+from robopolicy.errors import ContractError
 from sim_envs.align import INNER, NEAR, OUTER, SIDES, START, TARGET, TURNED, Align
 from sim_envs.align_expert import AlignExpert
 from sim_envs.arm import STICK_RADIUS, STICK_REACH
@@ -117,6 +118,13 @@ def test_a_recorded_state_has_its_outline_back_and_a_reset_draws_it_anew(twin):
     np.testing.assert_allclose(twin.read().state["frame"], want["frame"], atol=1e-5)
     twin.reset(6)
     np.testing.assert_array_equal(twin.read().state["target"], other)
+
+
+def test_a_state_without_the_outline_is_refused(twin):
+    state = dict(twin.read().state)
+    del state["target"]
+    with pytest.raises(ContractError, match="state has no target"):
+        twin.reset_to(state)
 
 
 def test_a_goal_that_is_moved_is_seen_and_counts(twin):

@@ -5,6 +5,7 @@ import pytest
 
 from robopolicy.behaviour import failure_of, mode_of, modes_of
 from robopolicy.clock import SimClock
+from robopolicy.errors import ContractError
 from robopolicy.rotations import matrix_to_rot6d
 from sim_envs.arm import STICK_REACH
 from sim_envs.grasping import DOWN
@@ -12,6 +13,8 @@ from sim_envs.lift_expert import LiftExpert
 from sim_envs.planar import coverage
 from sim_envs.pusht import COVERED, GOAL
 from sim_envs.pusht_expert import PushTExpert
+from sim_envs.tasks import TASKS, make_task
+from sim_envs.tracked import placing_states
 from sim_envs.turning import TURNS, Turning
 from sim_envs.worlds import make_world
 
@@ -89,6 +92,20 @@ def test_the_experts_episodes_turn_the_t_both_ways_and_the_mode_tells_which():
         assert mode_of(world) == TURNS[int(turned > 0)]
         told.add(mode_of(world))
     assert told == set(TURNS)
+
+
+def test_from_the_same_start_the_seed_of_the_expert_turns_the_t_one_way_or_the_other():
+    world, clock = make("twin:pusht")
+    expert, told = PushTExpert(), {}
+    for seed in (200, 202):
+        world.reset(2)
+        expert.reset(seed)
+        for _ in steps(world, clock, expert, world.max_steps):
+            if world.success():
+                break
+        assert world.success()
+        told[seed] = mode_of(world)
+    assert told == {200: "clockwise", 202: "counter-clockwise"}
 
 
 def test_a_disturbed_t_is_not_a_turned_one():
@@ -199,3 +216,19 @@ def test_a_cube_that_was_never_up_is_not_dropped_and_one_beside_the_table_is_off
     world.reset(1)
     world.read()
     assert failure_of(world) == ""
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_world_is_put_by_the_states_that_its_task_names_and_no_fewer(name):
+    world, _ = make(f"twin:{name}")
+    world.reset(3)
+    seen = world.read().state
+    needs = ("q", "gripper", *placing_states(make_task(name)))
+    other, _ = make(f"twin:{name}")
+    other.reset_to({key: seen[key] for key in needs})
+    again = other.read().state
+    for key in seen.keys() - {"dq"}:
+        np.testing.assert_allclose(again[key], seen[key], atol=2e-3)
+    for key in needs:
+        with pytest.raises(ContractError, match=key):
+            other.reset_to({one: seen[one] for one in needs if one != key})

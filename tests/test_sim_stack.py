@@ -115,6 +115,19 @@ def test_a_dropped_cube_is_so_from_then_until_it_is_held_again():
     assert set(later[mended:]) == {""}, "once mended, the episode's failure is over"
 
 
+def test_put_to_another_state_what_was_dropped_before_is_forgotten():
+    played = Played("stack", 0)
+    start = played.look().state
+    assert played.go(until=lambda seen: seen.state[f"{played.expert._top}_pos"][2] > 0.06)
+    open_hand = played.world.stop()
+    open_hand[-1] = 1.0
+    played.hold(open_hand, 0.5)
+    assert failure_of(played.world) == "dropped"
+    played.world.reset_to(start)
+    played.look()
+    assert failure_of(played.world) == ""
+
+
 def test_a_stack_that_falls_has_toppled_until_somebody_takes_a_cube(twin):
     put(twin, "blue", [*LIES, HALF])
     put(twin, "red", [*LIES, 3 * HALF])

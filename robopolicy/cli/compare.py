@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     runs = read_runs(args.runs)
     notes = require_alike(runs)
     outcomes = {run.name: run.outcomes for run in runs}
-    summaries = {run.name: summarise(run.outcomes, confidence=1 - args.alpha) for run in runs}
+    summaries = {run.name: summarise(run.outcomes, confidence=1 - args.alpha, modes=run.modes) for run in runs}
     if args.unpaired:
         _say(summaries, compare_unpaired(outcomes, alpha=args.alpha), notes)
         return
@@ -68,7 +68,8 @@ def _say(summaries: Mapping[str, Any], comparisons: Sequence[Any], notes: Sequen
     wide = max(len(name) for name in summaries)
     for name, summary in summaries.items():
         time = "" if summary.success_s is None else f"   {summary.success_s} s"
-        say((f"{name:{wide}}", "bold"), f"   success {summary.success}   score {summary.score}{time}")
+        ways = "" if summary.entropy is None else f"   entropy {summary.entropy}"
+        say((f"{name:{wide}}", "bold"), f"   success {summary.success}   score {summary.score}{time}{ways}")
     for found in comparisons:
         say(("better: ", "green") if found.better else ("open:   ", "yellow"), found.verdict())
     for note in notes:

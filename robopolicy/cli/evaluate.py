@@ -20,7 +20,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("eval", parents=[debug], help="measure success over seeds, with its interval")
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
-    parser.add_argument("--env", required=True, metavar="NAME", help="twin:TASK, gymnasium:ENV_ID or planar:pusht")
+    parser.add_argument(
+        "--env", required=True, metavar="NAME", help="twin:TASK, gymnasium:ENV_ID, robosuite:TASK or planar:pusht"
+    )
     parser.add_argument(
         "--seeds",
         default="100000:100050",
@@ -232,7 +234,8 @@ class Subject:
         return cls(
             make_world or world_factory(env, tuple(spec.cameras), perturbations), agent, running.sha,
             f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}",
-            {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other}, described,
+            {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other, **_told(modes)},
+            described,
             {**running.about, **other}, modes,
         )  # fmt: skip
 
@@ -286,6 +289,10 @@ def _film(
             jobs=jobs, options=replace(options, video_every=2), envs=together.envs, rows=together.rows,
             on_progress=lambda _: progress.advance(),
         )  # fmt: skip
+
+
+def _told(modes: Sequence[str]) -> dict[str, str]:
+    return {"modes": ", ".join(modes)} if modes else {}
 
 
 def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbations: Sequence[str] = ()) -> Any:

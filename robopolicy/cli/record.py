@@ -21,8 +21,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser = commands.add_parser("record", parents=[debug], help="record demonstrations into a zarr dataset")
     parser.add_argument(
-        "--robot", required=True, metavar="NAME", help="twin:TASK, ros:FILE.yaml, gymnasium:ID, mock, module:Class"
-    )
+        "--robot", required=True, metavar="NAME",
+        help="twin:TASK, ros:FILE.yaml, gymnasium:ID, robosuite:TASK, mock, module:Class",
+    )  # fmt: skip
     parser.add_argument(
         "--teleop", default="expert", metavar="NAME",
         help="who drives: expert (scripted), browser, keyboard, gamepad, spacemouse, ros, module:Class",

@@ -29,10 +29,12 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: HOST:PORT, auto, or local")
     parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, I from 0; all may share one --out")
     parser.add_argument("--dry-run", action="store_true", help="check the suite and say what would be run")
+    parser.add_argument("--report-only", action="store_true", help="run nothing; a report of what there is so far")
     parser.add_argument("--device", default="cpu", help="where policies compute: cpu, cuda (default cpu)")
     parser.add_argument(
         "--episode-timeout", type=positive, default=600.0, metavar="S",
-        help="an episode that takes longer by the wall clock is recorded as hung (default 600)",
+        help="an episode that takes longer by the wall clock is recorded as hung; where several share a process they "
+        "have so much each (default 600)",
     )  # fmt: skip
     parser.add_argument(
         "--retries", type=at_least(0), default=1, metavar="N",
@@ -54,19 +56,26 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.signals import ended_by_signals
     from robopolicy.cli.sweep_plan import plan
     from robopolicy.evaluation.suite import parse_shard, read_suite, shard_of
+    from robopolicy.evaluation.sweep import look
 
     shard = None if args.shard is None else parse_shard(args.shard)
-    out = args.out or args.suite.with_suffix("")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; name a folder with --out")
-    suite = read_suite(args.suite)
-    planned = plan(suite, args.device, args.envs, exact=args.exact)
+    out = _folder(args.out or args.suite.with_suffix(""))
+    planned = plan(read_suite(args.suite), args.device, args.envs, exact=args.exact)
     items = planned.items if shard is None else shard_of(planned.items, shard)
+    tally = look(out, items, retry_errors=args.retry_errors)
+    if tally.strangers:
+        say(f"{tally.strangers} rows in {out} are of other seeds, weights, software versions or suites; not counted")
     if args.dry_run:
-        _foretell(args, items, out)
+        _foretell(items, tally.missing)
         return
     with ended_by_signals():
-        rows = _run(args, planned, items, out)
+        if args.report_only:
+            items = [item for item in items if item.identity in tally.rows]
+            rows = [tally.rows[item.identity] for item in items]
+            if not rows:
+                raise UsageError(f"{out} holds no episode of this suite yet")
+        else:
+            rows = _run(args, planned, items, out)
         _tell(rows)
         if shard is not None:
             say(f"shard {args.shard} is done; for the report: robopolicy sweep {args.suite} --out {out}")
@@ -75,17 +84,24 @@ def run(args: argparse.Namespace) -> None:
     say("report: ", (str(out / "report.html"), "bold"))
 
 
-def _foretell(args: argparse.Namespace, items: Sequence[Any], out: Path) -> None:
-    from robopolicy.cli.progress import say
-    from robopolicy.evaluation.sweep import look
+def _folder(out: Path) -> Path:
+    """Return ``out`` if a sweep may be kept there; raises UsageError if it is something else."""
+    from robopolicy.evaluation.sweep_table import JOURNALS
 
-    tally = look(out, items, retry_errors=args.retry_errors)
-    todo = Counter(str(item.cell) for item in tally.missing)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; name a folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / JOURNALS).is_dir():
+        raise UsageError(f"{out} holds something else than a sweep; name another folder with --out")
+    return out
+
+
+def _foretell(items: Sequence[Any], missing: Sequence[Any]) -> None:
+    from robopolicy.cli.progress import say
+
+    todo = Counter(str(item.cell) for item in missing)
     for cell, n in Counter(str(item.cell) for item in items).items():
         say(f"{cell}: {n} seeds, {todo[cell]} to run")
-    cells = len({item.cell for item in items})
-    strangers = f"; {tally.strangers} rows in {out} are of other policies, versions or suites" * bool(tally.strangers)
-    say(f"{len(items)} episodes in {cells} cells, {len(tally.missing)} to run{strangers}")
+    say(f"{len(items)} episodes in {len({item.cell for item in items})} cells, {len(missing)} to run")
 
 
 def _executor(args: argparse.Namespace) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
         CheckpointError: if a checkpoint is none; lists those beside it.
         UnknownName: if a world does not exist; lists those that do.
         SpecMismatch: if a checkpoint does not fit a world; both sides printed.
-        UsageError: if there is no such perturbation, or a world cannot have it; lists those there are.
+        UsageError: if there is no such perturbation, or a world cannot have it, and lists those there are; if two
+            checkpoints are the same policy.
     """
     from robopolicy.cli.together import Together
     from robopolicy.cli.worlds import make_safety
@@ -46,6 +48,11 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
     subjects = {(name, world): _subject(entrant, world, device) for name, entrant in suite.checkpoints.items()
                 for world in suite.worlds}  # fmt: skip
     modes = {world: check_world(world, suite.perturbations) for world in suite.worlds}
+    for (a, world), (b, other) in combinations(subjects, 2):
+        if world == other and subjects[a, world].identity == subjects[b, world].identity:
+            raise UsageError(
+                f"checkpoints {a} and {b} are the same policy (sha {subjects[a, world].sha[:12]}); name one"
+            )
     together = {name: Together.of(entrant.folder, envs, exact=exact) for name, entrant in suite.checkpoints.items()}
     policies = {
         (name, world): f"{subject.identity}|plans by {together[name].rows}"

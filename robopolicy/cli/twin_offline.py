@@ -107,10 +107,10 @@ def read_starts(
     from robopolicy_data.numbers import require_episodes
     from robopolicy_data.reader import Dataset
     from sim_envs.tasks import make_task
-    from sim_envs.tracked import tracked_of
+    from sim_envs.tracked import placing_states
 
     dataset = Dataset(data)
-    needs = ["q", "gripper", *(name for one in tracked_of(make_task(task)) for name in one.states)]
+    needs = ["q", "gripper", *placing_states(make_task(task))]
     lacking = [name for name in needs if name not in dataset.spec.state]
     if lacking:
         raise SpecMismatch(

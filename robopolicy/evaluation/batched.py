@@ -44,6 +44,8 @@ class Batched:
     they do all the same (`robopolicy.policies.steady.is_steady` is asked first), or ``rows`` is None, every environment
     plans by itself, to the bit as it does where it is alone.
 
+    An episode's wall time holds that of those beside it.
+
     Args:
         build: makes an environment's runner, called with ``share=``; its agent takes its policy from there.
         envs: at once.
@@ -105,7 +107,7 @@ class _Policies:
         if self._rows is not None and (key, n) not in self._steady:
             self._steady[key, n] = is_steady(policy, self._rows, n)
         together = self._rows is not None and self._steady[key, n]
-        return (policy, True) if together else (policy.beside(), False)
+        return (policy, True) if together else (getattr(policy, "beside", load)(), False)
 
     def answer(self, asked: Sequence["_Asked"]) -> list[Plan | Exception]:
         """Return a plan for each, or what planning it raised."""

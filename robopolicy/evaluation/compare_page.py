@@ -35,8 +35,10 @@ def write_page(
     world = runs[0].about.get("env", "")
     title = "Which policy is better" + (f": {world}" if world else "")
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    rows = "".join(_row(run, summaries[run.name]) for run in runs)
-    columns = ("Policy", "Success", "", "Mean score", "Time to success", "Evaluation")
+    several = any(summary.entropy is not None for summary in summaries.values())
+    entropy = ("Behaviour entropy",) if several else ()
+    columns = ("Policy", "Success", "", "Mean score", "Time to success", *entropy, "Evaluation")
+    rows = "".join(_row(run, summaries[run.name], entropy=several) for run in runs)
     head = f"<tr>{''.join(f'<th>{column}</th>' for column in columns)}</tr>"
     sections = [
         f'<h1>{escape(title)}</h1><p class="soft">{escape(when)}</p>',
@@ -143,15 +145,16 @@ def _card(comparison: Comparison) -> str:
     )
 
 
-def _row(run: Run, summary: Summary) -> str:
+def _row(run: Run, summary: Summary, *, entropy: bool) -> str:
     rate = summary.success
     seconds = "" if summary.success_s is None else f"{summary.success_s} s"
+    ways = f"<td>{'' if summary.entropy is None else escape(str(summary.entropy))}</td>" if entropy else ""
     interval = f"{rate.successes} of {rate.n}, {rate.low:.1%} to {rate.high:.1%}"
     return (
         f"<tr><td><b>{escape(run.name)}</b></td>"
         f'<td>{rate.value:.0%}<br><span class="soft small whole">{interval}</span></td>'
         f'<td class="plot-cell">{rate_plot(rate)}</td><td class="whole">{escape(str(summary.score))}</td>'
-        f'<td>{escape(seconds)}</td><td class="soft small">{escape(str(run.folder))}</td></tr>'
+        f'<td>{escape(seconds)}</td>{ways}<td class="soft small">{escape(str(run.folder))}</td></tr>'
     )
 
 

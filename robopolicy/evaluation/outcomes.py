@@ -47,12 +47,8 @@ class Outcome:
     mode: str | None = None  # which of the world's enumerated behaviours it was; None if it has none, or undecided
     failure: str = ""  # why it failed, as a slug: the task's own, or one of `failures.WORDS`; "" after a success
     onset_step: int | None = None  # step from which on it failed and never recovered
-    success_s: float | None = (
-        None  # time from the first observation to the one that showed success, by the robot's clock
-    )
-    smoothness: float | None = (
-        None  # of the tool's path as observed, `tool_path.ToolPath.smoothness`; nearer 0 is smoother
-    )
+    success_s: float | None = None  # from the first observation to the one that showed success, s of the robot's clock
+    smoothness: float | None = None  # of the tool's path as observed, SPARC: see `ToolPath.smoothness`; 0 at most
     perturbations: tuple[str, ...] = ()  # what the world was changed by, each as AXIS:SEVERITY
     drawn: str = ""  # what they were in this episode, in words
 

@@ -21,6 +21,11 @@ class Run:
     about: dict[str, str]
     outcomes: tuple[Outcome, ...]  # in the order of their seeds; errors are not among them
 
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that its world enumerates; () if none, or if the evaluation does not say."""
+        return tuple(mode for mode in self.about.get("modes", "").split(", ") if mode)
+
 
 def read_runs(words: Sequence[str]) -> list[Run]:
     """Read evaluations from folders, each called ``FOLDER`` or ``NAME=FOLDER``; others get what sets them apart.
@@ -75,10 +80,11 @@ def require_alike(runs: Sequence[Run]) -> list[str]:
     for first, second in combinations(runs, 2):
         for key in ALIKE:
             _same(first, second, key, first.about.get(key, ""), second.about.get(key, ""))
-        theirs = {outcome.seed: outcome for outcome in second.outcomes}
+        _same(first, second, "the disturbance", _disturbed(first), _disturbed(second))
+        theirs = {outcome.seed: ", ".join(outcome.perturbations) for outcome in second.outcomes}
         for mine in first.outcomes:
-            other = theirs.get(mine.seed, mine)
-            _same(first, second, f"seed {mine.seed}", _condition(mine), _condition(other))
+            own = ", ".join(mine.perturbations)
+            _same(first, second, f"seed {mine.seed}", own, theirs.get(mine.seed, own))
     notes = []
     for key in WORTH_SAYING:
         values = {run.about.get(key, "not recorded") for run in runs}
@@ -91,11 +97,12 @@ def require_alike(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def _condition(outcome: Outcome) -> str:
-    parts = list(outcome.perturbations)
-    if outcome.disturbance:
-        parts.append(f"disturbed at step {outcome.disturb_step}")
-    return ", ".join(parts)
+def _disturbed(run: Run) -> str:
+    """When its episodes were disturbed, of an evaluation that does not say it of itself."""
+    if run.about.get("options"):
+        return ""
+    steps = sorted({outcome.disturb_step for outcome in run.outcomes if outcome.disturb_step is not None})
+    return ", ".join(f"at step {step}" for step in steps)
 
 
 def _same(first: Run, second: Run, what: str, mine: str, theirs: str) -> None:

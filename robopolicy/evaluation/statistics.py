@@ -97,6 +97,9 @@ def success_rate(successes: int, n: int, *, confidence: float = 0.95, method: Me
 def mean_score(scores: Sequence[float], *, confidence: float = 0.95) -> Mean:
     """Return the mean of ``scores`` with Student's t interval, cut to [0, 1] if all scores lie there.
 
+    The interval is the usual one, not a guaranteed one: where nearly all episodes have the best score it covers with
+    less than ``confidence`` (`tests/benchmarks/bench_statistics.py` prints by how much). Comparisons do not use it.
+
     Raises:
         ContractError: if there are none, or one is not finite.
     """

@@ -145,14 +145,18 @@ class Tally:
 
 
 def look(folder: Path, items: Sequence[Item], *, retry_errors: bool = False) -> Tally:
-    """Return which items the table of ``folder`` holds, and which are to be run: with ``retry_errors`` errors too."""
-    wanted = {item.identity for item in items}
+    """Return which items the table of ``folder`` holds, and which are to be run: with ``retry_errors`` errors too.
+
+    Rows get the names that the suite has for their checkpoints now.
+    """
+    wanted = {item.identity: item for item in items}
     tally = Tally()
     for row in read_rows(folder):
-        if row["identity"] not in wanted:
+        item = wanted.get(row["identity"])
+        if item is None:
             tally.strangers += 1
         elif not (retry_errors and row.get("error") is not None):
-            tally.rows[row["identity"]] = row
+            tally.rows[row["identity"]] = row | {"checkpoint": item.cell.checkpoint}
     tally.missing = [item for item in items if item.identity not in tally.rows]
     return tally
 

@@ -213,8 +213,10 @@ def run_items(
                 if told[0] == "result":
                     held = worker.held.pop(told[1])
                     yield Result(held.item, told[2], held.attempt)
-                while waiting and worker.has_room(waiting[0][2], envs):
-                    _give(worker, *waiting.popleft(), patience, envs)
+                while (place := _place(worker, waiting, envs)) is not None:
+                    item = waiting[place]
+                    del waiting[place]
+                    _give(worker, *item, patience, envs)
                 if not worker.held:
                     workers.remove(worker)
                     _dismiss(worker)
@@ -252,6 +254,12 @@ def _give(worker: _Worker, item: Any, attempt: int, alone: bool, patience: Patie
     held.deadline_s = _deadline(patience.build_s, held, envs)
     with suppress(OSError):  # it has just died: the next wait sees its end of file
         worker.pipe.send((worker.tickets, item))
+
+
+def _place(worker: _Worker, waiting: Sequence[tuple[Any, int, bool]], envs: int) -> int | None:
+    """Return which of those that wait a worker may take next: those to be run alone stand first, and hold up nobody."""
+    rooms = {alone for alone in (True, False) if worker.has_room(alone, envs)}
+    return next((i for i, (_, _, alone) in enumerate(waiting) if alone in rooms), None) if rooms else None
 
 
 def _dismiss(worker: _Worker) -> None:

@@ -121,17 +121,30 @@ def kill_raylets(folder, kills, rng):
     folders = []
     for i in range(kills):
         folders.append(folder / f"raylet{i}")
-        with subprocess.Popen([sys.executable, NODES, "2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                              stderr=subprocess.DEVNULL, env=QUIET) as nodes:  # fmt: skip
-            told = json.loads(nodes.stdout.readline())
-            process = start(folders[-1], "--ray", told["address"], "--pause", 0.2)
-            while process.poll() is None and not children(told["raylets"][1], b"_Actor"):
-                time.sleep(0.05)
-            time.sleep(rng.uniform(0, 3))
-            os.kill(told["raylets"][1], signal.SIGKILL)
-            assert process.wait() == 0
-            nodes.stdin.close()
+        nodes, told = nodes_of_two()
+        process = start(folders[-1], "--ray", told["address"], "--pause", 0.2)
+        while process.poll() is None and not children(told["raylets"][1], b"_Actor"):
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 3))
+        for pid in (
+            told["raylets"][1],
+            *children(told["raylets"][1], b"_Actor"),
+        ):  # its actors would work on for a while
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait() == 0
+        nodes.communicate()
     return folders
+
+
+def nodes_of_two(tries=4):
+    """A cluster; Ray gives each raylet 30 s to start, which on busy cores may take several tries."""
+    for _ in range(tries):
+        nodes = subprocess.Popen([sys.executable, NODES, "2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                 stderr=subprocess.DEVNULL, env=QUIET)  # fmt: skip
+        if line := nodes.stdout.readline():
+            return nodes, json.loads(line)
+        nodes.communicate()
+    raise SystemExit("Ray does not start on this machine")
 
 
 def children(pid, name):
