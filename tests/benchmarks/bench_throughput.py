@@ -188,7 +188,7 @@ def best_of_theirs(race: Race, rows: int, tried: Sequence[tuple[int, int]]) -> t
     """Return the best rate over (environments, threads) that are ``tried``, and what they were."""
     found = {one: theirs(race, one[0], rows, one[1]) for one in tried}
     envs, threads = max(found, key=lambda one: found[one].wall)
-    again = theirs(race, envs, rows, threads, waves=max(2 * race.episodes // envs, 1))
+    again = theirs(race, envs, rows, threads, waves=max(race.episodes // envs, 1))
     best = max(again, found[envs, threads], key=lambda rate: rate.wall)
     return best, f"{envs} environments, {threads} thread{'s' * (threads > 1)}"
 
