@@ -120,6 +120,9 @@ def test_of_several_policies_each_pair_has_its_own_bar():
         assert "(Holm, 3 comparisons)" in c.verdict()
         if c.better:
             assert np.exp(c.log_e[c.decided_after - 1]) >= c.threshold * (1 - 1e-9)
+    alone = compare("b", runs["b"], "c", runs["c"]).verdict()
+    more, less = (int(said.rpartition("about ")[2].split()[0]) for said in (found["b", "c"].verdict(), alone))
+    assert more > less, "each of three takes more"
     assert decide([]) == []
 
 

@@ -44,6 +44,7 @@ def test_the_page_tells_times_modes_and_causes(tmp_path):
                   "dropped_<twice>", "dropped <twice> from step 17 on", "23.5", "12, 13", "timeout",
                   "still making progress", "a way with a very long na…"):  # fmt: skip
         assert words in page.words, words
+    assert "twice>212%23.512, 13" in page.words, "2 of 17 episodes, from step 23.5 on"
     assert "Steps to success" not in page.words
 
 

@@ -83,7 +83,7 @@ def difference_plot(difference: Difference, a: str, b: str) -> str:
         for t, side in ((-end, "start"), (end, "end"))
     )
     return (
-        f'<svg viewBox="0 0 420 48" class="plot" role="img" aria-label="difference {escape(str(difference))}">'
+        f'<svg viewBox="0 0 420 48" class="plot counts" role="img" aria-label="difference {escape(str(difference))}">'
         '<line x1="10" x2="410" y1="25" y2="25" class="axis"/>'
         '<line x1="210" x2="210" y1="4" y2="30" class="threshold"/>'
         f'<rect x="{x(difference.low):.1f}" y="9" width="{max(x(difference.high) - x(difference.low), 1):.1f}" '
@@ -121,7 +121,7 @@ def evidence_plot(comparison: Comparison) -> str:
         if bottom <= power <= top and power % max(1, round((top - bottom) / 5)) == 0
     )
     return (
-        '<svg viewBox="0 0 420 140" class="plot" role="img" aria-label="evidence over the pairs">'
+        '<svg viewBox="0 0 420 140" class="plot counts" role="img" aria-label="evidence over the pairs">'
         f'<line x1="40" x2="410" y1="118" y2="118" class="axis"/>{ticks}'
         f'<line x1="40" x2="410" y1="{y(level):.1f}" y2="{y(level):.1f}" class="threshold"/>'
         f'<path d="{path}" class="trace"/>{flag}'

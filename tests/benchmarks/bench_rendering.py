@@ -29,18 +29,17 @@ CAMERAS = ("front", "wrist")
 
 
 def frames_a_second(draws: dict[str, Callable[[int], np.ndarray]], seconds: float) -> dict[str, float]:
-    """Return CPU frames a second of each, measured in turns of ten frames."""
-    spent, count = dict.fromkeys(draws, 0.0), 0
+    """Return CPU frames a second of each: the median of turns of ten frames."""
+    turns: dict[str, list[float]] = {name: [] for name in draws}
     for draw in draws.values():
         draw(0)
-    while min(spent.values()) < seconds / len(draws):
+    while sum(map(sum, turns.values())) < seconds:
         for name, draw in draws.items():
             begin_s = time.process_time()
             for k in range(10):
                 draw(k)
-            spent[name] += time.process_time() - begin_s
-        count += 10
-    return {name: count / took_s for name, took_s in spent.items()}
+            turns[name].append(time.process_time() - begin_s)
+    return {name: 10 / float(np.median(took_s)) for name, took_s in turns.items()}
 
 
 def compare(seconds: float) -> None:
