@@ -109,6 +109,26 @@ def test_numbers_are_never_used_twice(path):
         assert record(writer, 9) == 5
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before the rename", "after it"])
+def test_numbers_have_no_gap_wherever_the_commit_was_killed(path, monkeypatch, after):
+    really = os.rename
+
+    def killed(source, target):
+        if after:
+            really(source, target)
+        raise KeyboardInterrupt
+
+    with DatasetWriter(path, SPEC) as writer:
+        record(writer, 0)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "rename", killed)
+            record(writer, 1)
+    with DatasetWriter(path, SPEC, recover=True) as writer:
+        record(writer, 2)
+    assert [episode.number for episode in Dataset(path)] == [0, 1, 2]
+    assert [episode.meta.seed for episode in Dataset(path)] == [0, 1, 2]
+
+
 def test_one_episode_at_a_time(path):
     with DatasetWriter(path, SPEC) as writer:
         begun(writer)

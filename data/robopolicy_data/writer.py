@@ -199,9 +199,9 @@ class DatasetWriter:
         ]  # deleted ones too:
         used = [int(name) for name in names if name.isdigit()]  # the lock's number may be lost with the power
         number = max([self._lock.next_number, *(one + 1 for one in used)])
-        self._lock.remember(number + 1)
         os.rename(episode, episodes / f"{number:06d}")
         sync(episodes)
+        self._lock.remember(number + 1)  # last: killed before, a number would be skipped; after, it is listed above
         return number
 
     def _require_idle(self) -> None:

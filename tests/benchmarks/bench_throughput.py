@@ -7,8 +7,10 @@ and all; on one core, then on two. Theirs: gymnasium.vector.AsyncVectorEnv over 
 process each, one inference an environment in the process that steps them; a step a call, or a chunk a call as
 diffusion_policy's runner plays it, with the number of environments and threads of torch that serves it best. Same
 task, same policy (its weights are as they were drawn: that takes as long), episodes of one length, in one run. Bars: 3
-times theirs; on two cores 80 % of twice one core's. Beside the wall clock's there are rollouts a second of CPU, all
-processes together, which a busy machine changes less; a process that waits for others costs none.
+times theirs; on two cores 80 % of twice one core's: beside it stands what the machine itself gives two processes that
+share nothing, bare mj_step of the same model, since cores may share caches or be two threads of one. Beside the wall
+clock's there are rollouts a second of CPU, all processes together, which a busy machine changes less; a process that
+waits for others costs none.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import torch
 
@@ -121,6 +124,34 @@ def ours(race: Race, processes: int) -> Rate:
     return Rate(count / (max(ends_s) - min(begins_s)), count / sum(cpus_s))
 
 
+def step_bare(task: str, calls: int, gate: Any, times: Any) -> None:
+    """A process that does nothing but physics."""
+    world = make_world(f"twin:{task}", SimClock(), cameras=())
+    world.reset(0)
+    mujoco.mj_step(world.model, world.data, 1000)
+    gate.wait()
+    begin_s = time.monotonic()
+    for _ in range(calls):
+        mujoco.mj_step(world.model, world.data, 100)
+    times.put((begin_s, time.monotonic()))
+
+
+def bare_scaling(task: str, calls: int = 2000) -> float:
+    """Return what share of twice one process's physics two processes do."""
+    context = multiprocessing.get_context("spawn")
+    rates = []
+    for processes in (1, 2):
+        gate, times = context.Barrier(processes), context.Queue()
+        workers = [context.Process(target=step_bare, args=(task, calls, gate, times)) for _ in range(processes)]
+        for worker in workers:
+            worker.start()
+        begins_s, ends_s = zip(*[times.get() for _ in workers], strict=True)
+        for worker in workers:
+            worker.join()
+        rates.append(processes / (max(ends_s) - min(begins_s)))
+    return rates[1] / rates[0] / 2
+
+
 class TwinEnv(gymnasium.Env):
     """A task of ours as a Gymnasium environment; ``step`` plays a row (A,), or all rows of a chunk (n, A).
 
@@ -197,7 +228,9 @@ def measured(race: Race, tried: Sequence[tuple[int, int]]) -> Iterator[str]:
     """Run and describe one policy."""
     one, two = (ours(race, processes) for processes in (1, 2))
     yield f"{race.checkpoint.name}: two cores {two}, one core {one}"
+    bare = bare_scaling(race.task)
     yield f"  two cores are {two.wall / one.wall / 2:.0%} of twice one, {two.cpu / one.cpu:.0%} by CPU time; bar 80 %"
+    yield f"  two processes of bare mj_step: {bare:.0%}, of which that is {two.wall / one.wall / 2 / bare:.0%}"
     for name, rows in (("a step a call", 1), ("a chunk a call", 8)):
         peer, words = best_of_theirs(race, rows, tried)
         more, by_cpu = two.wall / peer.wall, two.cpu / peer.cpu
