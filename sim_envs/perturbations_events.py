@@ -10,6 +10,7 @@ from sim_envs.perturbation_axis import ARM, Axis, Effect, Start, is_twin, moving
 
 PUSH_M_S = 1.0
 PUSH_S = (0.5, 2.5)  # from the start of the episode, drawn
+OPENED_M = 0.02  # of a drawer, before which there is nothing to push shut
 SLIP_S = 0.15
 SLIP_AFTER_S = (0.05, 0.6)  # from when something is first held, drawn
 TICK_NS = 10_000_000
@@ -17,23 +18,43 @@ NO_GRIP = 1e-5  # MuJoCo's least friction
 
 
 def push(start: Start) -> Effect:
-    """Give one of the objects that move another speed, all at once, at a drawn time."""
+    """Give one of the objects that move another speed, all at once, at a drawn time; a drawer is pushed shut."""
     model, data = start.model, start.data
     bodies = _pushable(model)
     body = bodies[int(start.rng.integers(len(bodies)))]
     after_s, way = start.rng.uniform(*PUSH_S), start.rng.uniform(-np.pi, np.pi)
-    speed = PUSH_M_S * start.severity
-    joint = int(model.body_jntadr[body])
-    dof = int(model.jnt_dofadr[joint])
-    free = model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE.value
-    kick = speed * np.array([np.cos(way), np.sin(way)]) if free else np.array([speed * np.sign(way)])
+    speed, begins_ns = PUSH_M_S * start.severity, start.world.advance() + round(after_s * 1e9)
+    if model.jnt_type[model.body_jntadr[body]] == mujoco.mjtJoint.mjJNT_SLIDE.value:
+        _push_back(start, [int(model.body_jntadr[one]) for one in bodies], begins_ns, speed)
+        return Effect(f"pushed shut once {100 * OPENED_M:g} cm open, from {after_s:.2f} s on, {speed:.2f} m/s")
+    dof = int(model.body_dofadr[body])
+    kick = speed * np.array([np.cos(way), np.sin(way)])
 
     def now(stamp_ns: int) -> None:
-        data.qvel[dof : dof + len(kick)] += kick
+        data.qvel[dof : dof + 2] += kick
 
-    start.world.call_at(start.world.advance() + round(after_s * 1e9), now)
-    where = f" towards {np.degrees(way):.0f} deg" if free else " along its joint"
-    return Effect(f"{model.body(body).name} pushed at {after_s:.2f} s, {speed:.2f} m/s{where}")
+    start.world.call_at(begins_ns, now)
+    name = model.body(body).name
+    return Effect(f"{name} pushed at {after_s:.2f} s, {speed:.2f} m/s towards {np.degrees(way):.0f} deg")
+
+
+def _push_back(start: Start, joints: list[int], begins_ns: int, speed: float) -> None:
+    """Push the first of the sliding joints that has gone so far back to where it began, once.
+
+    Pushed open, a heavy drawer would open itself: nobody's success.
+    """
+    data, qpos, dofs = start.data, start.model.jnt_qposadr[joints], start.model.jnt_dofadr[joints]
+    began = data.qpos[qpos].copy()
+
+    def look(now_ns: int) -> None:
+        gone = data.qpos[qpos] - began
+        far = int(np.argmax(np.abs(gone)))
+        if abs(gone[far]) > OPENED_M:
+            data.qvel[dofs[far]] -= speed * np.sign(gone[far])
+        else:
+            start.world.call_at(now_ns + TICK_NS, look)
+
+    start.world.call_at(begins_ns, look)
 
 
 class Slip(Effect):
@@ -105,6 +126,10 @@ def _lacks_grip(world: Any) -> str:
 
 
 AXES = {
-    "push": Axis("once in the first 0.5 to 2.5 s an object is pushed to 1 m/s", _lacks_pushable, push),
+    "push": Axis(
+        "once in the first 0.5 to 2.5 s an object is pushed to 1 m/s; a drawer is pushed shut, from then on, once it "
+        "is 2 cm open",
+        _lacks_pushable, push,
+    ),
     "slip": Axis("once, soon after the first hold, the fingers have no grip for 0.15 s", _lacks_grip, Slip),
-}
+}  # fmt: skip

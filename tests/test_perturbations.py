@@ -542,6 +542,35 @@ def test_a_push_comes_once_at_its_time_with_its_speed():
     assert (np.array(speeds[first + 40 :]) < 0.01).all()
 
 
+@pytest.mark.parametrize("names", [("push:1",), ("push:1", "mass:1"), ("push:1", "friction:1")])
+def test_no_push_opens_a_drawer(names):
+    world = perturb(twin("drawer"), names)
+    clock = world._clock
+    for seed in range(3):  # of mass: heavy for 0 and 1
+        world.reset(seed)
+        clock.sleep_until(clock.now_ns() + 3_500_000_000)
+        world.read()
+        assert world.score() < 0.05, seed
+
+
+def test_a_drawer_is_pushed_shut_once_when_it_is_open():
+    world = perturb(twin("drawer"), ["push:0.5"])
+    clock, joint = world._clock, world.data.joint("left_drawer")
+    world.reset(1)
+    assert "pushed shut once 2 cm open, from 2.03 s on, 0.50 m/s" in world.describe()["push"]
+    speeds, begun_ns = [], clock.now_ns()
+    for k in range(1, 400):
+        clock.sleep_until(begun_ns + k * 10_000_000)
+        world.read()
+        if k in (100, 250, 350):  # before the time, after it, after the push
+            joint.qpos, joint.qvel = 0.05, 0.0
+        speeds.append(float(joint.qvel[0]))
+    hit = [k for k, speed in enumerate(speeds) if speed < -0.3]
+    assert hit[0] == 203  # open since it was put so at 1 s
+    assert hit[-1] < 210  # at 2.5 and at 3.5 s it was opened again, and left
+    assert speeds[203] == pytest.approx(-0.5, abs=0.1)
+
+
 def grasp(world, seconds, seed=1):
     """Let the expert work for a while; return (T, 2): height of tool and cube, each 10 ms."""
     from sim_envs.experts import make_expert
