@@ -144,6 +144,8 @@ def test_twin_perturbations_lists_those_of_a_task_and_draws_a_sheet(tmp_path, ca
         (["--out", "x.png"], "say of which task"),
         (["--task", "lift", "--out", "x.jpg"], "ends in .png"),
         (["--task", "lfit"], "no task 'lfit'"),
+        (["--axis", "cam"], "no perturbation 'cam'; valid: action_delay, "),
+        (["--task", "lift", "--axis", "goal"], "no perturbation of lift 'goal'; valid: action_delay, "),
         (["--task", "lift", "--out", "x.png", "--axis", "push"], "push cannot be seen in a picture of the start"),
         (["--task", "lift", "--out", "x.png", "--axis", "goal"], "perturbation goal: this world"),
         (["--task", "lift", "--out", "x.png", "--camera", "side"], "no camera 'side'; valid: front, view, wrist"),

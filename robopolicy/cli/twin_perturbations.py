@@ -1,11 +1,12 @@
 """`robopolicy twin perturbations`: what there is, and a sheet of pictures of what can be seen."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
-from robopolicy.errors import UsageError
+from robopolicy.errors import UnknownName, UsageError
 
 
 def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
@@ -26,18 +27,10 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.perturbing import say_axes
     from robopolicy.cli.progress import say
 
-    if args.task is None:
-        if args.out is not None:
-            raise UsageError("--out: say of which task, as in --task lift")
-        say_axes(args.axis)
-        return
+    if args.task is None and args.out is not None:
+        raise UsageError("--out: say of which task, as in --task lift")
     if args.out is None:
-        from robopolicy.clock import SimClock
-        from sim_envs.perturbations import axes_of
-        from sim_envs.worlds import make_world
-
-        world = make_world(f"twin:{args.task}", SimClock(), cameras=())
-        say_axes([name for name in axes_of(world) if args.axis is None or name in args.axis])
+        say_axes(_listed(args.task, args.axis))
         return
     if args.out.suffix != ".png":
         raise UsageError(f"--out {args.out}: want a name that ends in .png")
@@ -51,3 +44,19 @@ def run(args: argparse.Namespace) -> None:
     for axis, words in told.items():
         say("  ", (f"{axis:<13}", "bold"), words)
     say(f"pictures: {args.out}")
+
+
+def _listed(task: str | None, asked: Sequence[str] | None) -> Sequence[str]:
+    """Return the axes that were asked for, or all there are, of a task or of any.
+
+    Raises:
+        UnknownName, UnknownTask: naming those there are.
+    """
+    from robopolicy.clock import SimClock
+    from sim_envs.perturbations import AXES, axes_of
+    from sim_envs.worlds import make_world
+
+    valid = list(AXES) if task is None else axes_of(make_world(f"twin:{task}", SimClock(), cameras=()))
+    if unknown := [name for name in asked or () if name not in valid]:
+        raise UnknownName("perturbation" if task is None else f"perturbation of {task}", unknown[0], valid)
+    return valid if asked is None else asked
