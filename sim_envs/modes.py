@@ -1,5 +1,6 @@
 """The aligned twin in the loop: shadow of a real robot, in front of it, or alone from recorded starts."""
 
+import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from robopolicy.errors import SpecMismatch, StaleFrame, UnknownName, UnsafeCommand
-from robopolicy.interfaces import Clock, Robot, Task
+from robopolicy.interfaces import Clock, Robot, Safety, Task
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Observation, Step
@@ -17,6 +18,7 @@ from sim_envs.observer_health import Health
 from sim_envs.twin import Twin
 
 APART = 0.35  # rad between a joint of the real arm and of the twin it tracks, at the same time: something is wrong
+LOCK_S = 0.05  # a stop that cannot have the twin to itself by then stops the real arm alone
 DIVERGED_S = 0.5  # that a twin may be called diverged while a policy acts on it: contradictions may resolve themselves
 
 
@@ -71,9 +73,10 @@ class TwinFirst:
     """A `Robot`: the policy acts on the twin and sees it, the real arm tracks the twin's joints.
 
     The real arm's encoders do not move the twin's arm; its objects and pictures correct the twin's objects. After a
-    stop the twin starts again from where the real arm is, so nothing jumps. The real robot wants a safety layer and a
-    watchdog of its own: this passes on what the twin does, checks that the arm is near it, and ends when the twin has
-    been diverged for longer than `DIVERGED_S`.
+    stop the twin starts again from where the real arm is, so nothing jumps. What limits the policy limits the twin's
+    commands; what the real arm is sent is the twin's motion, which another safety layer limits, of the real arm's kind
+    of command. This checks that the arm is near the twin, and ends when the twin has been diverged for longer than
+    `DIVERGED_S`. A stop may come from another thread: of a call that hangs in the twin it stops the real arm alone.
 
     Args:
         aligned: the twin.
@@ -82,6 +85,7 @@ class TwinFirst:
         lead_s: of the velocity feed-forward, of each joint (7,) or of all: about the real servo's lag plus its delay.
         apart: rad that a joint of the real arm may be from the twin's at the same time.
         sources: {object, or camera: what sees it} beside the real robot; one that is silent holds up nobody.
+        safety: limits what the real arm is sent; None sends it as it is.
 
     Raises:
         SpecMismatch: if the real robot does not tell its joints or takes no such commands, or nothing tells where an
@@ -97,6 +101,7 @@ class TwinFirst:
         lead_s: float | np.ndarray = 0.0,
         apart: float = APART,
         sources: Mapping[str, Source] = MappingProxyType({}),
+        safety: Safety | None = None,
     ) -> None:
         require_followable(real.spec)
         action = real.spec.action
@@ -112,8 +117,12 @@ class TwinFirst:
                 )
         self.aligned, self._real, self._clock = aligned, real, clock
         self._lead_s, self._apart, self._sources = lead_s, apart, dict(sources)
+        self._safety = safety
+        self._seen: Observation | None = None  # the newest of the real arm
+        self._lock = threading.RLock()  # of the twin: its physics are of one thread at a time
         self._diverged_ns: int | None = None  # since when
         self.spec: PolicySpec = aligned.twin.spec
+        self.real_spec: PolicySpec = real.spec
         self._stopped = False
         self.apart = 0.0  # rad, the largest distance of a joint at the last read
 
@@ -125,7 +134,14 @@ class TwinFirst:
             UnsafeCommand: if the real arm is too far from the twin it should track, or the twin is not to be believed;
                 both are stopped by whoever runs.
         """
-        seen, now_ns = self._real.read(), self._clock.now_ns()
+        seen = self._real.read()
+        with self._lock:
+            self._seen = seen
+            return self._corrected(seen)
+
+    def _corrected(self, seen: Observation) -> Observation:
+        """Return the twin's view of the present, corrected by what the real robot and all beside it saw."""
+        now_ns = self._clock.now_ns()
         self.aligned.advance(now_ns)
         self.aligned.observe(seen, arm=False)
         self.aligned.heard(seen.stamp_ns)
@@ -140,19 +156,36 @@ class TwinFirst:
         return self.aligned.read()
 
     def command(self, action: np.ndarray, due_ns: int) -> np.ndarray:
-        """Command the twin, and send the real arm to where the twin's is; return what the twin took (A,)."""
-        if self._stopped:
-            self.aligned.meet(self._real.read().state, self._clock.now_ns())
-        sent = self.aligned.command(action, due_ns)
-        self._real.command(self._tracked(sent), due_ns)
-        self._stopped = False
-        return sent
+        """Command the twin, and send the real arm to where the twin's is; return what the twin took (A,).
+
+        Raises:
+            UnsafeCommand: as the twin, the safety layer and the real robot raise it.
+        """
+        with self._lock:
+            if self._stopped:
+                self._seen = self._real.read()
+                self.aligned.meet(self._seen.state, self._clock.now_ns())
+                if self._safety is not None:
+                    self._safety.reset()
+            sent = self.aligned.command(action, due_ns)
+            tracked = self._tracked(sent)
+            if self._safety is not None:
+                seen = self._real.read() if self._seen is None else self._seen
+                tracked = self._safety.limit(tracked, seen, self._clock.now_ns())
+            self._real.command(tracked, due_ns)
+            self._stopped = False
+            return sent
 
     def stop(self, reason: str = "") -> np.ndarray:
         """Stop the real arm first, then the twin; return what the twin holds (A,)."""
         self._stopped = True
         self._real.stop(reason)
-        return self.aligned.stop()
+        if not self._lock.acquire(timeout=LOCK_S):  # another thread hangs in it; the next command starts it anew
+            return self.aligned.set_point()
+        try:
+            return self.aligned.stop()
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close both, and what sees beside them; idempotent."""
@@ -172,7 +205,7 @@ class TwinFirst:
             joint = JOINTS[int(np.argmax(gap))]
             raise UnsafeCommand(
                 f"the real arm's {joint} is {self.apart:.2f} rad from the twin's; at most {self._apart:g} is allowed: "
-                "does it follow its commands?"
+                "does it follow its commands, or do its limits slow it down?"
             )
 
     def _require_believed(self, now_ns: int) -> None:

@@ -24,7 +24,7 @@ from robopolicy.cli.main import main
 from robopolicy.cli.twin_seeing import Seeing
 from robopolicy.cli.worlds import make_robot
 from robopolicy.clock import SimClock, WallClock
-from robopolicy.errors import RobopolicyError, SpecMismatch, UnknownTask, UsageError
+from robopolicy.errors import ConfigError, RobopolicyError, SpecMismatch, UnknownTask, UsageError
 from robopolicy.spec import TOOL_POSE, PolicySpec, StateSpec
 from robopolicy.topics.config import load_config
 from robopolicy_data.reader import Dataset
@@ -34,6 +34,7 @@ from robopolicy_hardware.ros.local import LocalTopics, Wire
 from robopolicy_hardware.ros.set_points import of_gripper
 from robopolicy_hardware.ros.twin_topics import TwinTopics
 from robopolicy_hardware.ros.watching import RobotWatch
+from sim_envs.drives import JOINT_ACTION
 
 os.environ["CYCLONEDDS_URI"] = LOOPBACK
 DOMAIN = 162 + os.getpid() % 60
@@ -234,6 +235,31 @@ def test_twin_first_knows_the_arm_from_a_file(tmp_path):
         assert moved[2] > 2e-3, "the twin is not late: the arm is, and is sent ahead"
     finally:
         first.close()
+
+
+JOINTS = "max_rate: [1, 1, 1, 1, 1, 1, 1, 9]\nwatchdogs: {tracking: [0.2, 0.2, 0.2, 0.1, 0.2, 0.2, 0.2, 9]}"
+
+
+def test_a_file_of_limits_before_a_robot_is_of_the_arm_or_else_of_the_twin(tmp_path):
+    from robopolicy.cli.twin_first import limits_before
+
+    def said(text, *specs):
+        (tmp_path / "limits.yaml").write_text(text)
+        return limits_before(tmp_path / "limits.yaml", *specs)
+
+    state = {"tool_pos": StateSpec(3, ("m",)), "q": StateSpec(7, ("rad",)), "gripper": StateSpec(1, ("open",))}
+    tool, joint = PolicySpec(state=state, action=TOOL_POSE), PolicySpec(state=state, action=JOINT_ACTION)
+    of_arm = said(JOINTS, tool, joint)
+    assert (of_arm.of_arm.max_rate[0], of_arm.of_twin.max_speed_m_s) == (1.0, 0.5)
+    assert (of_arm.apart, of_arm.watchdogs.tracking) == (0.1, None)
+    of_twin = said("max_speed_m_s: 0.1", tool, joint)
+    assert (of_twin.of_arm.max_rate[0], of_twin.of_twin.max_speed_m_s, of_twin.apart) == (1.5, 0.1, 0.35)
+    both = said("max_age_s: 0.1\nwatchdogs: {silent_s: 0.3}", tool, joint)
+    assert (both.of_arm.max_age_s, both.of_twin.max_age_s, both.watchdogs.silent_s) == (0.1, 0.1, 0.3)
+    same = said(JOINTS, joint, joint)
+    assert (same.of_arm.max_rate[0], same.of_twin.max_rate[0], same.apart) == (1.0, 1.0, 0.1)
+    with pytest.raises(ConfigError, match="max_rate has 2 numbers; want 8"):
+        said("max_rate: [1, 1]", tool, joint)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The aligned twin in the loop: shadow, twin first, offline; the same loop as always."""
 
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,6 +252,87 @@ def test_the_real_arm_does_the_task_that_the_policy_does_in_the_twin(action):
     assert 0 < max(apart) < 0.12
     assert isinstance(first, Robot)
     assert not isinstance(first, Environment)
+
+
+class Sweeping:
+    """An agent that asks for both sides of the table in turn, close to the arm's foot."""
+
+    decision = None
+
+    def act(self, observation):
+        side = 0.55 * np.sign(np.sin(1.5e-9 * observation.stamp_ns + 0.1))
+        return Command(np.array([0.1, side, 0.05, 1, 0, 0, 0, -1, 0, 1], np.float32), "policy")
+
+    def reset(self, seed=0):
+        pass
+
+
+class Noting(Twin):
+    """A twin that keeps what it was commanded, and when."""
+
+    def command(self, action, due_ns):
+        self.told = [*getattr(self, "told", []), (self._clock.now_ns(), np.array(action, np.float64))]
+        return super().command(action, due_ns)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_what_the_real_arm_is_sent_keeps_the_arms_limits_whatever_the_twins_joints_do(limited):
+    clock = SimClock()
+    real = Noting(make_task("lift"), clock, cameras=(), rate_hz=50.0, action="joint")
+    real.reset(0)
+    safety = make_safety(real.spec) if limited else None
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock, safety=safety)
+    with pytest.raises(UnsafeCommand, match="rad from the twin's"):
+        run_episode(first, Sweeping(), clock, make_safety(first.spec), EpisodeMeta("", "", 0), max_steps=300)
+    stamps, sent = np.array([ns for ns, _ in real.told]) / 1e9, np.array([q[:7] for _, q in real.told])
+    rates = np.diff(sent, axis=0) / np.diff(stamps)[:, None]
+    gains = np.diff(rates, axis=0) / np.diff(stamps)[1:, None]
+    assert len(sent) > 20
+    if limited:
+        assert (np.abs(rates).max(), np.abs(gains).max()) <= (1.5 + 1e-3, 7.5 + 0.05)
+    else:
+        assert np.abs(rates).max() > 3.0, "or the test says nothing"
+
+
+def test_limits_of_the_real_arm_do_not_keep_it_from_the_task():
+    clock = SimClock()
+    real = twin(clock, action="joint")
+    real.reset(0)
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock, safety=make_safety(real.spec))
+    run_episode(first, make_expert("lift", first.spec), clock, make_safety(first.spec), EpisodeMeta("", "", 0),
+                max_steps=300, done=lambda _: real.success())  # fmt: skip
+    assert real.success()
+
+
+def test_a_stop_while_the_twin_hangs_stops_the_real_arm_and_leaves_the_twin_to_the_one_that_hangs():
+    clock = SimClock()
+    real = twin(clock, action="joint")
+    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock)
+    first.read()
+    first.command(first.stop(), 0)
+    inside, over, called = threading.Event(), threading.Event(), []
+
+    def hang(now_ns):
+        inside.set()
+        over.wait(30)
+
+    advance, stop, hold = first.aligned.advance, first.aligned.stop, real.stop
+    first.aligned.advance = hang
+    first.aligned.stop = lambda: called.append("twin") or stop()
+    real.stop = lambda reason="": called.append("arm") or hold(reason)
+    thread = threading.Thread(target=first.read)
+    thread.start()
+    try:
+        assert inside.wait(30)
+        held = first.stop("late")
+        assert called == ["arm"]
+        assert held.shape == (first.spec.action.dim,)
+    finally:
+        over.set()
+        thread.join()
+    first.aligned.advance = advance
+    first.stop("again")
+    assert called == ["arm", "arm", "twin"]
 
 
 def test_a_real_arm_that_does_not_follow_is_noticed():

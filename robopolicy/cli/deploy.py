@@ -16,7 +16,7 @@ from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_once
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
 from robopolicy.cli.twin_seeing import Seeing, add_seeing
-from robopolicy.cli.watched import add_limits, following, look_at_limits, read_limits, topics_of, watched
+from robopolicy.cli.watched import add_limits, following, look_at_limits, topics_of, watched
 from robopolicy.clock import SimClock
 from robopolicy.errors import SpecMismatch, TooSlow, UsageError
 from robopolicy.interfaces import Watcher
@@ -137,7 +137,7 @@ def deploy(
     import torch
 
     from robopolicy.cli.progress import bar, say
-    from robopolicy.cli.twin_first import TwinHealth
+    from robopolicy.cli.twin_first import TwinHealth, limits_of
     from robopolicy.cli.worlds import check_device, make_agent, make_clock, make_robot, make_safety
     from robopolicy.evaluation.rollouts import Options, Witness
     from robopolicy.interfaces import Environment
@@ -153,7 +153,8 @@ def deploy(
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
         bare = make_robot(
-            robot_name, clock, spec, cameras=shown, rate_hz=timing.control_rate_hz, domain=domain, seeing=seeing
+            robot_name, clock, spec, cameras=shown, rate_hz=timing.control_rate_hz, domain=domain, seeing=seeing,
+            limits=limits,
         )  # fmt: skip
         bare = perturbed(bare, robot_name, perturbations)
         stack.callback(bare.close)
@@ -164,7 +165,7 @@ def deploy(
         timing.fits(spec, bare.spec).require_from(
             bare.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}"
         )
-        allowed, watchdogs = read_limits(limits, bare.spec)
+        allowed, watchdogs = limits_of(limits, bare)
         # Simulated time waits for the disk: nothing is dropped.
         recorders = [] if record is None else [_recorder(record, bare.spec, background=not waits)]
         torch.set_num_threads(threads)

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.twin_seeing import Seeing, finders_of, groups_of, prepared, settings_of, tags
+from robopolicy.cli.watched import read_limits
 from robopolicy.errors import ConfigError, ContractError, StaleFrame, UsageError
 from robopolicy.interfaces import Clock, Robot
 from robopolicy.spec import PolicySpec
@@ -25,6 +26,7 @@ def make_twin_first(
     make: Callable[..., Robot],
     *,
     cameras: tuple[str, ...] | None = (),
+    limits: Path | None = None,
     **real: Any,
 ) -> Robot:
     """Return the robot called ``twin-first:TASK:ROBOT``.
@@ -39,12 +41,14 @@ def make_twin_first(
         seeing: what shows where the objects are, and what the arm is like.
         make: `robopolicy.cli.worlds.make_robot`.
         cameras: of the twin, that the policy looks at.
+        limits: of the arm, or of the twin's commands (`limits_before`): what the arm is sent keeps the arm's.
         real: rate and domain of the robot.
 
     Raises:
         UsageError: if the name is none, or poses on topics are asked of a robot that is not behind topics.
         StaleFrame: if an object is not seen.
     """
+    from robopolicy.cli.worlds import make_safety
     from sim_envs.aligned import AlignedTwin
     from sim_envs.modes import TwinFirst
     from sim_envs.tasks import make_task
@@ -69,11 +73,63 @@ def make_twin_first(
             **arm, **rates,
         )  # fmt: skip
         stack.callback(twin.close)
-        first = TwinFirst(twin, robot, clock, lead_s=lead_s, sources=sources)
+        made = limits_before(limits, twin.twin.spec, robot.spec)
+        first = TwinFirst(
+            twin, robot, clock, lead_s=lead_s, sources=sources, safety=make_safety(robot.spec, made.of_arm),
+            apart=made.apart,
+        )  # fmt: skip
         if sources:
             _wait(first)
         stack.pop_all()  # it closes them
         return first
+
+
+@dataclass(frozen=True)
+class Limited:
+    """What limits a twin and the arm behind it."""
+
+    of_twin: Any  # `SafetyLimits` of the policy's commands
+    of_arm: Any  # of what the arm is sent
+    watchdogs: Any  # around both
+    apart: float  # rad, that a joint of the arm may be from the twin's
+
+
+def limits_before(path: Path | None, twin: PolicySpec, arm: PolicySpec) -> Limited:
+    """Return what ``--limits`` says of a twin before an arm; what it does not say is as `limits_for` has it.
+
+    The file is of the arm's kind of command, or else of the twin's; one that says nothing of either, or where both are
+    the same, is of both. ``watchdogs.tracking`` of an arm's joints is how far they may be from the twin's.
+
+    Raises:
+        ConfigError: as `load_limits`, of the arm, if it fits neither.
+    """
+    from robopolicy_hardware.safety_limits import arm_joints, limits_for
+    from sim_envs.modes import APART
+
+    def said(spec: PolicySpec) -> tuple[Any, Any] | ConfigError:
+        try:
+            return read_limits(path, spec)
+        except ConfigError as error:
+            return error
+
+    of_arm, of_twin = said(arm), said(twin)
+    if isinstance(of_arm, ConfigError):
+        if isinstance(of_twin, ConfigError):
+            raise of_arm
+        return Limited(of_twin[0], limits_for(arm), of_twin[1], APART)
+    limits, watchdogs = of_arm
+    apart = min((APART, *(watchdogs.tracking or ())[: len(arm_joints(arm))]))
+    watchdogs = replace(watchdogs, tracking=None)
+    return Limited(limits_for(twin) if isinstance(of_twin, ConfigError) else of_twin[0], limits, watchdogs, apart)
+
+
+def limits_of(path: Path | None, robot: Any) -> tuple[Any, Any]:
+    """Return (`SafetyLimits`, `Watchdogs`) of the robot that the loop drives; raises `ConfigError`."""
+    arm = getattr(robot, "real_spec", None)
+    if arm is None:
+        return read_limits(path, robot.spec)
+    made = limits_before(path, robot.spec, arm)
+    return made.of_twin, made.watchdogs
 
 
 class TwinHealth:

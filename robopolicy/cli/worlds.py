@@ -70,11 +70,12 @@ def make_robot(
     rate_hz: float | None = None,
     domain: int | None = None,
     seeing: Seeing | None = None,
+    limits: Path | None = None,
 ) -> Robot:
     """Return the robot called ``name``; ``mock`` takes its shape and rate from ``spec``, ``ros:`` goes by a domain.
 
     ``twin-first:TASK:ROBOT`` is a twin that the policy acts on, and whose joints the robot of that name tracks;
-    ``seeing`` is its: what shows where the objects are.
+    ``seeing`` is its: what shows where the objects are; ``limits`` too: the file of what the arm is sent.
 
     Raises:
         UnknownName: naming what is valid.
@@ -84,7 +85,9 @@ def make_robot(
         from robopolicy.cli.twin_first import make_twin_first
 
         real = {"rate_hz": rate_hz, "domain": domain}
-        return make_twin_first(name, clock, spec, seeing or Seeing(), make_robot, cameras=cameras, **real)
+        return make_twin_first(
+            name, clock, spec, seeing or Seeing(), make_robot, cameras=cameras, limits=limits, **real
+        )
     if seeing is not None:
         raise UsageError(
             f"--pose, --markers, --noise, --pose-hz, --unseen and --parameters are of a twin before a robot, "
