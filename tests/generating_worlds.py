@@ -34,6 +34,15 @@ class EveryThirdFails(PointWorld):
         return self._seed % 3 > 0 and super().success()
 
 
+class HangingWorld(PointWorld):
+    """Hangs at seed 5, for as many seconds as HANGS says; seed 13 kills its process."""
+
+    def reset(self, seed):
+        super().reset(seed)
+        if seed == 5:
+            time.sleep(float(os.environ["HANGS"]))
+
+
 class NeverSolved(PointWorld):
     """Cannot be solved."""
 

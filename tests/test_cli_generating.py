@@ -90,6 +90,22 @@ def test_a_start_that_kills_every_worker_is_named(tmp_path):
     assert [episode.meta.seed for episode in Dataset(tmp_path / "d")] == [11, 12], "what came before it stays"
 
 
+def test_a_start_at_which_a_worker_hangs_is_named_and_what_came_before_it_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANGS", "1000")
+    monkeypatch.setattr("robopolicy.cli.generating.EPISODE_S", 2.0)
+    with pytest.raises(EvaluationError, match=r"seed 5: its worker ran for more than 2 s .* --seed 6 leaves this"):
+        make(tmp_path / "d", "generating_worlds:HangingWorld", 20, seed=3, jobs=2)
+    assert [episode.meta.seed for episode in Dataset(tmp_path / "d")] == [3, 4]
+    assert sorted(os.listdir(tmp_path / "d")) == [".lock", "episodes", "zarr.json"]
+
+
+def test_a_later_start_that_kills_its_worker_matters_to_nobody_who_does_not_come_so_far(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANGS", "4")  # the other worker dies of seed 13 meanwhile
+    made = make(tmp_path / "d", "generating_worlds:HangingWorld", 8, seed=3, jobs=2)
+    assert (made.held, made.next_seed) == (8, 11)
+    assert [episode.meta.seed for episode in Dataset(tmp_path / "d")] == list(range(3, 11))
+
+
 def test_a_start_that_raises_is_named(tmp_path):
     with pytest.raises(EvaluationError, match="seed 17: RuntimeError: the world broke"):
         make(tmp_path / "d", "tiny_worlds:PointWorld", 20, seed=16, jobs=2)

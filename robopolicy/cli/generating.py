@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from robopolicy import __version__
@@ -22,6 +23,7 @@ PATIENCE = 20  # failures in a row before a demonstrator is given up
 BATCH = 100_000  # seeds that workers are given at a time
 TASKS_HZ = 20.0  # at which tasks of ours count their steps
 RETRIES = 3  # runs of a seed after the one in which its worker died
+EPISODE_S = 600.0  # by the wall clock, that a worker may take for one episode before it is taken to hang
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def generate(
 
     Raises:
         UsageError: after ``scene.patience`` failures running.
-        EvaluationError: if a worker cannot be built, an episode raises, or its worker dies again and again.
+        EvaluationError: if a worker cannot be built, an episode raises, or its worker hangs or dies again and again.
     """
     scene, stands, running = demonstrator.scene, Generated(held, next_seed=seed), 0
     attempts = map(demonstrator.run, count(seed)) if jobs == 1 else _in_workers(demonstrator, seed, jobs)
@@ -219,22 +221,40 @@ def _in_folder(scene: Scene, folder: Path) -> Demonstrator:
 
 
 def _ordered(build: Callable[[], Demonstrator], seed: int, jobs: int) -> Iterator[Attempt]:
-    """Yield what workers attempt, without end, in the order of seeds, which they finish in any order."""
-    from robopolicy.evaluation.workers import Lost, Patience, Raised, run_items
+    """Yield what workers attempt, without end, in the order of seeds, which they finish in any order.
 
-    done: dict[int, Attempt] = {}
+    What goes wrong with a seed is raised in its turn: one process alone might never have come so far.
+    """
+    from robopolicy.evaluation.workers import Patience, run_items
+
+    done: dict[int, Any] = {}
     while True:
         batch = range(seed, seed + BATCH)  # begun in this order, and only as far as the consumer goes
-        with closing(run_items(build, batch, jobs=jobs, patience=Patience(retries=RETRIES))) as results:
+        patience = Patience(episode_s=EPISODE_S, retries=RETRIES)
+        with closing(run_items(build, batch, jobs=jobs, patience=patience)) as results:
             for result in results:
-                if isinstance(result.value, Raised):
-                    raise EvaluationError(f"seed {result.item}: {result.value.what}")
-                if isinstance(result.value, Lost):
-                    raise EvaluationError(
-                        f"seed {result.item}: {result.attempts} workers died of it, the last by {result.value.how}; "
-                        f"{jobs} jobs may want more memory than there is"
-                    )
-                done[result.item] = result.value
+                done[result.item] = result
                 while seed in done:
-                    yield done.pop(seed)
+                    yield _attempt(done.pop(seed), jobs)
                     seed += 1
+
+
+def _attempt(result: Any, jobs: int) -> Attempt:
+    """Return what came of a seed, by the `Result` of its worker; raises EvaluationError if nothing did."""
+    from robopolicy.evaluation.workers import Lost, Raised
+
+    seed, value = result.item, result.value
+    if isinstance(value, Raised):
+        raise EvaluationError(f"seed {seed}: {value.what}")
+    if isinstance(value, Lost) and value.hung:
+        raise EvaluationError(
+            f"seed {seed}: its worker {value.how} and was ended; with one job there is no limit, and "
+            f"--seed {seed + 1} leaves this start out"
+        )
+    if isinstance(value, Lost):
+        raise EvaluationError(
+            f"seed {seed}: {result.attempts} workers died of it, the last by {value.how}; {jobs} jobs may want more "
+            "memory than there is"
+        )
+    attempt: Attempt = value
+    return attempt
