@@ -23,7 +23,7 @@ ABOUT = {"env": "twin:lift", "software": "robopolicy 1", "policy_sha": "aa"}
 def evaluation(folder, successes, first=0, about=ABOUT, **fields):
     """A folder as an evaluation leaves it."""
     log = OutcomeLog(folder, "identity")
-    log.begin(about)
+    log.begin(about, range(first, first + len(successes)))
     for i, success in enumerate(successes):
         time = {"success_s": 2.0 + i % 5} if success else {"failure": "dropped", "onset_step": 7}
         log.append(Outcome(first + i, bool(success), 0.25 + 0.75 * bool(success), 40, **time, **fields))
@@ -91,7 +91,7 @@ def test_an_episode_that_was_over_before_its_disturbance_is_compared_all_the_sam
     about, folders = {**ABOUT, "options": "disturbed at step 20"}, []
     for name in ("quick", "slow"):
         log = OutcomeLog(tmp_path / name, "identity")
-        log.begin({**about, "policy_sha": name})
+        log.begin({**about, "policy_sha": name}, range(6))
         for seed in range(6):
             early = name == "quick" and seed < 3
             log.append(Outcome(seed, early, 1.0, 12 if early else 40, disturb_step=None if early else 20,
@@ -119,6 +119,61 @@ def test_other_mistakes_are_one_line(two, tmp_path, capsys):
     assert "1.5 is no chance" in capsys.readouterr().err
 
 
+def under_way(folder, asked, ended, about=ABOUT):
+    """A folder of an evaluation that was asked for seeds, of which some have come to an end: successes by seed."""
+    log = OutcomeLog(folder, "identity")
+    log.begin(about, asked)
+    for seed, success in ended.items():
+        log.append(
+            Outcome(seed, bool(success), float(success or 0), 40, error=None if success is not None else "crashed")
+        )
+    return folder
+
+
+def test_successes_that_end_early_decide_nothing_while_failures_are_under_way(two, tmp_path, capsys):
+    """Both do equally well on other seeds; of the second one only successes have come to their end yet."""
+    first = under_way(tmp_path / "first", range(40), {seed: seed % 2 == 0 for seed in range(40)})
+    ended = {0: True, 1: True, 2: False} | dict.fromkeys(range(5, 40, 2), True)
+    second = under_way(tmp_path / "second", range(40), ended, {**ABOUT, "policy_sha": "bb"})
+    code, out, err = compare(capsys, first, second)
+    assert (code, err) == (0, "")
+    assert "second   success 2/3" in out
+    assert "not decided after 3 pairs" in out
+    note = "second is not complete, 19 episodes to go; of those that ended 18 do not count yet"
+    assert note in " ".join(out.split())
+    code, out, _ = compare(capsys, first, second, "--unpaired")
+    assert "second   success 2/3" in out
+    assert note in " ".join(out.split())
+    log = OutcomeLog(second, "identity")
+    for seed in sorted(set(range(40)) - ended.keys()):
+        log.append(Outcome(seed, False, 0.0, 40))
+    code, out, _ = compare(capsys, first, second)
+    assert "not decided after 40 pairs" in out
+    assert "complete" not in out
+
+    gap = under_way(tmp_path / "gap", range(40), dict.fromkeys(range(1, 40), True))
+    code, out, err = compare(capsys, first, gap)
+    assert (code, out) == (1, "")
+    assert "gap has no outcome yet that counts; gap is not complete, 1 episode to go; of those that ended 39" in err
+
+
+def test_seeds_asked_for_later_count_by_themselves_and_errors_have_ended(tmp_path):
+    log = OutcomeLog(tmp_path, "identity")
+    for asked, ended in ((range(10), {0: True, 1: None, 2: True, 9: True}), (range(20, 23), {20: False, 21: True}),
+                         (range(8, 10), {8: False})):  # fmt: skip
+        under_way(tmp_path, asked, ended)
+    outcomes, unfinished = log.counted()
+    assert sorted(outcomes) == [0, 2, 8, 9, 20, 21]
+    assert (unfinished.waiting, unfinished.aside) == (6, 0)
+    OutcomeLog(tmp_path, "another").begin(ABOUT, range(3))
+    assert log.counted() == (outcomes, unfinished), "another evaluation in the same folder changes nothing"
+    log.begin(ABOUT, range(10))
+    assert log.counted()[1] == unfinished, "asked for again"
+    assert sorted(log.counted()[0]) == [0, 2, 8, 9, 20, 21]
+    log.begin(ABOUT, [9, 0])
+    assert sorted(log.counted()[0]) == [0, 2, 8, 9, 20, 21], "in the order in which they were asked for"
+
+
 def test_different_starts_are_compared_when_asked_to(two, tmp_path, capsys):
     far = evaluation(tmp_path / "far", [1] * 5 + [0] * 45, first=500)
     code, out, err = compare(capsys, two[0], far, "--unpaired")
@@ -141,7 +196,7 @@ def test_where_there_are_modes_their_entropy_is_told(tmp_path, capsys):
     about, folders = {**ABOUT, "modes": "left, right"}, []
     for name, modes in (("one", ("left", "left")), ("both", ("left", "right"))):
         log = OutcomeLog(tmp_path / name, "identity")
-        log.begin({**about, "policy_sha": name})
+        log.begin({**about, "policy_sha": name}, range(40))
         for seed in range(40):
             log.append(Outcome(seed, True, 1.0, 9, success_s=1.0, mode=modes[seed % 2]))
         folders.append(tmp_path / name)
@@ -235,6 +290,14 @@ def test_an_early_end_runs_no_seed_that_has_no_pair(policy, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "not decided after 3 pairs" in said
     assert "flatter" not in said
+
+
+def test_against_one_that_is_under_way_its_quick_successes_do_not_count(policy, tmp_path, capsys):
+    other = under_way(tmp_path / "other", range(40), {0: True, 1: False, 3: True}, {"env": WORLD})
+    assert evaluate(policy, tmp_path / "mine", "--against", other, "--jobs", "1", seeds="0:6") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not decided after 2 pairs: 1 against 0 discordant of 2 seeds" in said
+    assert "other is not complete, 37 episodes to go; of those that ended 1 do not count yet" in said
 
 
 def test_against_what_cannot_be_compared_nothing_is_run(policy, tmp_path, capsys):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from robopolicy.cli.main import main
-from robopolicy.cli.sweep import words_of
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.sweep_table import outcome_of, read, read_rows
 from robopolicy.policies.config import DiffusionConfig
@@ -172,8 +171,3 @@ def test_a_cell_is_what_eval_gives(suite, capsys):
         "second", "action_delay")]  # fmt: skip
     cell = sorted((replace(outcome_of(row), wall_s=0) for row in rows), key=lambda outcome: outcome.seed)
     assert cell == [replace(outcome, wall_s=0) for outcome in load_outcomes(out)]
-
-
-def test_seeds_in_words():
-    assert words_of(range(3, 9)) == "3:9"
-    assert words_of([1, 3]) == "1, 3"

@@ -3,7 +3,7 @@ import pytest
 
 from robopolicy.errors import ContractError, EvaluationError, UsageError
 from robopolicy.evaluation.outcomes import Mark, Outcome
-from robopolicy.evaluation.statistics import mean_score, parse_seeds, success_rate, summarise
+from robopolicy.evaluation.statistics import mean_score, parse_seeds, seed_words, success_rate, summarise
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,7 @@ def test_mean_score():
 )
 def test_seeds(text, seeds):
     assert parse_seeds(text) == seeds
+    assert parse_seeds(seed_words(seeds)) == seeds
 
 
 @pytest.mark.parametrize(
@@ -119,3 +120,10 @@ def test_disturbed_episodes_are_counted_apart_and_an_alarm_before_the_disturbanc
     assert (summary.false_alarms.successes, summary.false_alarms.n) == (0, 1)
     assert summary.caught is None
     assert "alarms after the disturbance in 1 of 3 episodes" in summary.headline()
+
+
+def test_seeds_in_words():
+    assert seed_words(range(3, 9)) == "3:9"
+    assert seed_words([7]) == "7:8"
+    assert seed_words([1, 3]) == "1, 3"
+    assert seed_words([]) == ""

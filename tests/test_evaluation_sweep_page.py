@@ -97,7 +97,7 @@ def test_the_page_says_what_the_rows_say(tmp_path, rows):
 
 def test_verdicts_are_of_paired_starts_and_of_two_families(rows):
     results = summarise_cells(sweep_rows.SUITE, rows, sweep_rows.MODES)
-    compared = compare_cells(results)
+    compared = compare_cells(results, sweep_rows.SUITE.seeds)
     calm = [one for one in compared if not one.perturbations]
     assert (len(calm), len(compared)) == (3 * 2, 3 * 2 * 7)
     assert {one.comparison.family for one in calm} == {6}
@@ -108,9 +108,29 @@ def test_verdicts_are_of_paired_starts_and_of_two_families(rows):
                     cells[Cell("few demos", "twin:lift")])  # fmt: skip
     assert (one.comparison.a_only, one.comparison.b_only) == (alone.a_only, alone.b_only)
     assert one.comparison.better == one.comparison.a
-    scored = compare_cells(results, of="score")
+    scored = compare_cells(results, sweep_rows.SUITE.seeds, of="score")
     assert {c.comparison.of for c in scored} == {"score"}
     assert len(scored) == len(compared)
+
+
+def test_successes_that_end_early_decide_nothing_while_failures_are_under_way(tmp_path):
+    suite = Suite({"a": None, "b": None}, ("twin:lift",), tuple(range(39, -1, -1)))
+    made = sweep_rows.rows(replace(sweep_rows.SUITE, seeds=suite.seeds))
+    ours = {row["seed"]: row for row in made if row["world"] == "twin:lift" and not row["perturbations"]}
+    rows = [
+        {**ours[seed], "checkpoint": name, "success": good, "error": None}
+        for name, rest in (("a", 0), ("b", 1)) for seed in suite.seeds
+        for good in [seed % 2 == rest] if name == "a" or good or seed == 38
+    ]  # fmt: skip
+    results = summarise_cells(suite, rows, {})
+    [one] = compare_cells(results, suite.seeds)
+    assert one.comparison.seeds == (37, 38, 39), "in the order of the suite"
+    assert not one.comparison.better
+    [early] = compare_cells(results, [seed for seed in suite.seeds if seed % 2 or seed == 38])
+    assert early.comparison.better == "b", "what would have been said of b's quick successes"
+    page = Page(written(tmp_path, suite, rows))
+    assert "not decided after 3 pairs" in page.words
+    assert "the rates of a cell that is under way flatter it" in page.words
 
 
 def test_an_unfinished_sweep_with_one_checkpoint_and_a_cell_without_outcomes(tmp_path):
@@ -125,6 +145,8 @@ def test_an_unfinished_sweep_with_one_checkpoint_and_a_cell_without_outcomes(tmp
     for words in ("4of 8 in the suite: the sweep is not complete", "no outcome", "2 errors", "hung: <script>"):
         assert words in page.words, words
     assert "Which is better" not in page.words
+    assert "flatter" in page.words
+    assert "flatter" not in Page(written(tmp_path)).words
 
 
 @pytest.mark.parametrize("width", [1, 7])

@@ -37,6 +37,7 @@ class Against:
     stop_early: bool
     order: Any  # `InSeedOrder`
     decided: bool = field(default=False, init=False)
+    notes: list[str] = field(default_factory=list, init=False)  # what else is to be said of the two
 
     @classmethod
     def of(cls, args: argparse.Namespace, seeds: Sequence[int]) -> "Against | None":
@@ -77,7 +78,7 @@ class Against:
 
         said = options.words()
         mine = Run(self.mine, Path(self.mine), {**about, **({"options": said} if said else {})}, ())
-        require_alike([mine, self.run])
+        self.notes = require_alike([mine, self.run])
 
     def worth(self, seeds: Sequence[int]) -> list[int]:
         """Return the seeds to run: with an early end only those that the other evaluation has."""
@@ -106,4 +107,4 @@ class Against:
         told = compare(self.mine, outcomes, self.name, self.run.outcomes, alpha=ALPHA).verdict()
         if self.decided and self.stop_early:
             told += "; ended there, where rates flatter the winner: measure them on fresh seeds"
-        return told
+        return "; ".join([told, *self.notes])

@@ -161,6 +161,7 @@ def _tell(rows: Sequence[dict[str, Any]]) -> None:
 def _report(args: argparse.Namespace, planned: Any, items: Sequence[Any], rows: Sequence[Any], out: Path) -> None:
     """Film failures and write the page; say which checkpoint is better."""
     from robopolicy.cli.progress import bar, say
+    from robopolicy.evaluation.statistics import seed_words
     from robopolicy.evaluation.sweep import Processes
     from robopolicy.evaluation.sweep_films import chosen, film_failures
     from robopolicy.evaluation.sweep_report import write_sweep_report
@@ -175,18 +176,11 @@ def _report(args: argparse.Namespace, planned: Any, items: Sequence[Any], rows: 
     compared = write_sweep_report(
         out, planned.suite, rows, films, title=args.suite.stem, modes=planned.modes,
         facts={"command": shlex.join(["robopolicy", *sys.argv[1:]]), "suite": args.suite.read_text(), **shas,
-               "seeds": words_of(planned.suite.seeds)},
+               "seeds": seed_words(planned.suite.seeds)},
     )  # fmt: skip
     for one in compared:
         if not one.perturbations:
             say(f"{one.world}: {one.comparison.verdict()}")
-
-
-def words_of(seeds: Sequence[int]) -> str:
-    """Return seeds in a few words: ``100000:100050`` where they follow one another."""
-    if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]}:{seeds[-1] + 1}"
-    return ", ".join(map(str, seeds))
 
 
 def gl_renderer() -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -66,6 +66,14 @@ class Outcome:
         return cls(**{**kept, "marks": marks, "perturbations": tuple(kept.get("perturbations", ()))})
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """What keeps outcomes of an evaluation from being counted."""
+
+    waiting: int = 0  # seeds that were asked for, and whose episodes have not come to an end
+    aside: int = 0  # outcomes that are not counted for that
+
+
 class OutcomeLog:
     """The outcomes in ``folder/outcomes.jsonl`` that belong to one identity; other lines are left alone.
 
@@ -78,10 +86,17 @@ class OutcomeLog:
         self._path = folder / OUTCOMES
         self._identity = identity
 
-    def begin(self, about: Mapping[str, str]) -> None:
-        """Make this evaluation the folder's current one, with what is worth knowing ``about`` it."""
+    def begin(self, about: Mapping[str, str], seeds: Sequence[int]) -> None:
+        """Make this evaluation the folder's current one, with what is worth knowing ``about`` it.
+
+        The ``seeds`` that are to be run, in order, are kept beside those that were asked for before.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        current = {"identity": self._identity, "about": dict(about)}
+        from robopolicy.evaluation.statistics import seed_words
+
+        asked, words = self._asked(), seed_words(seeds)
+        mine = [*(other for other in asked.get(self._identity, []) if other != words), *([words] if words else [])]
+        current = {"identity": self._identity, "about": dict(about), "asked": asked | {self._identity: mine}}
         replace_file(self._path.with_name(CURRENT), (json.dumps(current, indent=1) + "\n").encode())
 
     def finished(self) -> dict[int, Outcome]:
@@ -92,6 +107,37 @@ class OutcomeLog:
                 outcome = Outcome.from_json(line)
                 outcomes[outcome.seed] = outcome
         return outcomes
+
+    def counted(self) -> tuple[dict[int, Outcome], Unfinished]:
+        """Return the outcomes by seed that may be held against another policy's, and what else there is.
+
+        Where a success ends an episode, successes come first: those that there are of an evaluation that is under way,
+        was killed or was ended early flatter it. So of the seeds asked for at once only those count that come before
+        the first that has not come to its end.
+        """
+        from robopolicy.evaluation.statistics import parse_seeds
+
+        finished, ended = self.finished(), self._ended()
+        whole, rest = set[int](), set[int]()
+        for seeds in map(parse_seeds, self._asked().get(self._identity, [])):
+            first = next((i for i, seed in enumerate(seeds) if seed not in ended), len(seeds))
+            whole |= set(seeds[:first])
+            rest |= set(seeds[first:])
+        aside = (rest - whole) & finished.keys()
+        kept = {seed: outcome for seed, outcome in finished.items() if seed not in aside}
+        return kept, Unfinished(len(rest - ended), len(aside))
+
+    def _ended(self) -> set[int]:
+        """The seeds whose episodes came to an end, be it an error."""
+        return {line["seed"] for line in _lines(self._path) if line.get("identity") == self._identity}
+
+    def _asked(self) -> dict[str, list[str]]:
+        """The seeds of each call, by identity; none are known of what earlier versions wrote."""
+        try:
+            asked: dict[str, list[str]] = _current(self._path.parent).get("asked", {})
+        except EvaluationError:
+            return {}
+        return asked
 
     def append(self, outcome: Outcome) -> None:
         """Add one line in one write; after a crash a half line is closed first, and ignored from then on."""
@@ -116,6 +162,17 @@ def load_outcomes(folder: str | Path) -> list[Outcome]:
         raise EvaluationError(f"{folder} holds no outcomes (no {OUTCOMES}); is it the folder of an evaluation?")
     outcomes = OutcomeLog(folder, _current(folder)["identity"]).finished()
     return [outcomes[seed] for seed in sorted(outcomes)]
+
+
+def load_counted(folder: str | Path) -> tuple[list[Outcome], Unfinished]:
+    """Read as `load_outcomes` does what may be held against another policy's outcomes: `OutcomeLog.counted`.
+
+    Raises:
+        EvaluationError: if the folder holds none.
+    """
+    folder = Path(folder)
+    outcomes, unfinished = OutcomeLog(folder, _current(folder)["identity"]).counted()
+    return [outcomes[seed] for seed in sorted(outcomes)], unfinished
 
 
 def load_about(folder: str | Path) -> dict[str, str]:

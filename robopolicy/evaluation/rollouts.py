@@ -169,7 +169,7 @@ def evaluate(
     log = OutcomeLog(folder, name) if folder is not None else None
     if log is not None:
         said = options.words()
-        log.begin({**about, **({"options": said} if said else {})})
+        log.begin({**about, **({"options": said} if said else {})}, seeds)
     found = log.finished() if log is not None else {}
     outcomes = {seed: found[seed] for seed in seeds if seed in found and _has_files(found[seed], folder)}
     over = False

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from robopolicy.errors import UsageError
-from robopolicy.evaluation.outcomes import Outcome, load_about, load_outcomes
+from robopolicy.errors import EvaluationError, UsageError
+from robopolicy.evaluation.outcomes import Outcome, Unfinished, load_about, load_counted
 
 ALIKE = ("env", "perturbations", "options")  # what must be the same of two evaluations
+ALL_THERE = Unfinished()
 WORTH_SAYING = ("software",)  # what may differ, but is to be said
 
 
@@ -19,7 +20,8 @@ class Run:
     name: str
     folder: Path
     about: dict[str, str]
-    outcomes: tuple[Outcome, ...]  # in the order of their seeds; errors are not among them
+    outcomes: tuple[Outcome, ...]  # that count, in the order of their seeds; errors are not among them
+    unfinished: Unfinished = ALL_THERE
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -52,10 +54,15 @@ def read_run(folder: str | Path, name: str = "") -> Run:
     """Read the evaluation in ``folder``, called ``name`` or as the folder is.
 
     Raises:
-        EvaluationError: if it holds none.
+        EvaluationError: if it holds none, or none of its episodes counts yet.
     """
     folder = Path(folder)
-    return Run(name or folder.name, folder, load_about(folder), tuple(load_outcomes(folder)))
+    outcomes, unfinished = load_counted(folder)
+    run = Run(name or folder.name, folder, load_about(folder), tuple(outcomes), unfinished)
+    if not outcomes:
+        why = unfinished_words(run)
+        raise EvaluationError(f"{folder} has no outcome yet that counts" + (f"; {why}" if why else ""))
+    return run
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
@@ -85,7 +92,7 @@ def require_alike(runs: Sequence[Run]) -> list[str]:
         for mine in first.outcomes:
             own = ", ".join(mine.perturbations)
             _same(first, second, f"seed {mine.seed}", own, theirs.get(mine.seed, own))
-    notes = []
+    notes = [words for run in runs if (words := unfinished_words(run))]
     for key in WORTH_SAYING:
         values = {run.about.get(key, "not recorded") for run in runs}
         if len(values) > 1:
@@ -95,6 +102,17 @@ def require_alike(runs: Sequence[Run]) -> list[str]:
         if first.about.get("policy_sha") and first.about.get("policy_sha") == second.about.get("policy_sha"):
             notes.append(f"{first.name} and {second.name} are the same policy")
     return notes
+
+
+def unfinished_words(run: Run) -> str:
+    """Return what of an evaluation is not there yet, and what does not count for that; "" if it is complete."""
+    if not run.unfinished.waiting:
+        return ""
+    left, aside = run.unfinished.waiting, run.unfinished.aside
+    told = f"{run.name} is not complete, {left} episode{'s' * (left > 1)} to go"
+    if aside:
+        told += f"; of those that ended {aside} do not count yet: the ones that end before their turn are successes"
+    return told
 
 
 def _disturbed(run: Run) -> str:

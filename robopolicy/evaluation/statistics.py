@@ -229,3 +229,10 @@ def parse_seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds {text!r}: a seed appears twice; it would count twice")
     return seeds
+
+
+def seed_words(seeds: Sequence[int]) -> str:
+    """Return seeds as `parse_seeds` reads them: ``100000:100050`` where they follow one another."""
+    if seeds and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]}:{seeds[-1] + 1}"
+    return ", ".join(map(str, seeds))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from robopolicy.evaluation.comparison import Comparison, Of, compare, decide
@@ -57,12 +58,24 @@ def summarise_cells(
     return [_result(cell, cells[cell], modes.get(cell.world, ())) for cell in suite.cells() if cell in cells]
 
 
-def compare_cells(results: Sequence[CellResult], *, of: Of = "success", alpha: float = 0.05) -> list[Compared]:
+def compare_cells(
+    results: Sequence[CellResult], seeds: Sequence[int], *, of: Of = "success", alpha: float = 0.05
+) -> list[Compared]:
     """Compare every two checkpoints in every condition of every world, on the starts that they share.
+
+    In a sweep that is not complete only those seeds of a cell count that come before its first that has no row yet:
+    where a success ends an episode, successes come first, and would speak for who is under way.
 
     Worlds as they are make one family, perturbed ones another: among the verdicts of each, one or more is false with
     chance ``alpha`` at most, however often one looked and however many seeds were added after that.
+
+    Args:
+        results: of the cells.
+        seeds: of each cell, in the order in which they are run.
+        of: what verdicts are of.
+        alpha: see above.
     """
+    results = [CellResult(result.cell, result.summary, counted(result, seeds)) for result in results]
     pairs = [
         Compared(
             a.cell.world,
@@ -79,6 +92,13 @@ def compare_cells(results: Sequence[CellResult], *, of: Of = "success", alpha: f
         for family in families
         for pair, decided in zip(family, decide([pair.comparison for pair in family]), strict=True)
     ]
+
+
+def counted(result: CellResult, seeds: Sequence[int]) -> tuple[Outcome, ...]:
+    """Return the outcomes of a cell up to the first of its ``seeds`` that has none."""
+    ended = {outcome.seed for outcome in result.outcomes}
+    whole = set(takewhile(ended.__contains__, seeds))
+    return tuple(outcome for outcome in result.outcomes if outcome.seed in whole)
 
 
 def _result(cell: Cell, outcomes: Sequence[Outcome], modes: Sequence[str]) -> CellResult:

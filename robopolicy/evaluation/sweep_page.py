@@ -14,6 +14,10 @@ from robopolicy.evaluation.sweep_plots import COLOURS, cell_plot, curves_plot, s
 
 VERDICTS = 12  # shown at once; the others are behind a click
 ERRORS = 30  # listed; of more only the number is told
+EARLY = (
+    "Where a success ends an episode, successes come first: the rates of a cell that is under way flatter it. Verdicts "
+    "count each cell's seeds only up to the first that has not come to an end."
+)
 
 
 def header(title: str, suite: Suite, results: Sequence[CellResult]) -> str:
@@ -39,7 +43,8 @@ def header(title: str, suite: Suite, results: Sequence[CellResult]) -> str:
             note = f"{rate.successes} of {rate.n} undisturbed; 95 % interval {rate.low:.1%} to {rate.high:.1%}"
             label = f"{result.cell.checkpoint}{where}"
             tiles.append(page_measures.tile(label, f"{rate.value:.0%}", note, page.rate_plot(rate)))
-    return f'<h1>{escape(title)}</h1><p class="soft">{what}</p><div class="cards tiles">{"".join(tiles)}</div>'
+    early = "" if done == wanted else f"<p>{escape(EARLY)}</p>"
+    return f'<h1>{escape(title)}</h1><p class="soft">{what}</p><div class="cards tiles">{"".join(tiles)}</div>{early}'
 
 
 def verdicts(compared: Sequence[Compared], of: str = "success") -> str:

@@ -43,7 +43,7 @@ def write_sweep_report(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     results = summarise_cells(suite, rows, modes)
-    compared = compare_cells(results, of=suite.compare)
+    compared = compare_cells(results, suite.seeds, of=suite.compare)
     facts = {**facts, **where_run(rows), "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
     (out / "results.json").write_text(json.dumps(_json(title, facts, results, compared), indent=1) + "\n")
     sections = [
