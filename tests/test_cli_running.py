@@ -13,7 +13,7 @@ import torch
 from robopolicy.cli.calibrate import calibrate, collect
 from robopolicy.cli.main import main
 from robopolicy.cli.running import AS_SAVED, Choice
-from robopolicy.errors import ContractError, DatasetError, SpecMismatch, UnknownName, UsageError
+from robopolicy.errors import CheckpointError, ContractError, DatasetError, SpecMismatch, UnknownName, UsageError
 from robopolicy.policies.config import DiffusionConfig, GoalConfig
 from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
@@ -79,6 +79,17 @@ def test_what_is_not_changed_is_as_the_checkpoint_has_it(plain):
         running = choice.resolve(plain)
         assert (running.sha, running.about) == (checkpoint_sha(plain), {})
         assert running.load().config == SMALL
+
+
+def test_a_checkpoint_that_is_overwritten_meanwhile_is_not_evaluated_by_its_old_name(tmp_path):
+    running = AS_SAVED.resolve(checkpoint(tmp_path))
+    running.load()
+    old = running.sha[:12]
+    checkpoint(tmp_path, replace(SMALL, net=MlpConfig(width=24, depth=1)))
+    with pytest.raises(
+        CheckpointError, match=f"was overwritten meanwhile: sha {checkpoint_sha(tmp_path)[:12]}, was {old}"
+    ):
+        running.load()
 
 
 def test_another_solver_is_another_policy(plain):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import CheckpointError, SpecMismatch, UsageError
 from robopolicy.types import Observation
 
 GOAL = re.compile(r"(?P<path>.+?):(?P<episode>\d+)(?::(?P<step>\d+))?")  # the path may be a URL with a port
@@ -63,7 +63,8 @@ class Choice:
         """
         from robopolicy.training.checkpoint import checkpoint_sha, load_policy, read_config, read_spec
 
-        checkpoint, sha = Path(checkpoint), checkpoint_sha(checkpoint)
+        checkpoint = Path(checkpoint)
+        sha = weights = checkpoint_sha(checkpoint)
         config = read_config(checkpoint)
         solver = _solver(config.solver, self.solver, self.steps)
         about = {} if solver == config.solver else {"solver": words(solver)}
@@ -75,7 +76,7 @@ class Choice:
             about["goal"] = f"{self.goal} ({_digest(goal)[:12]})"
         if about:
             sha = hashlib.sha256(f"{sha}|{solver}|{'' if goal is None else _digest(goal)}".encode()).hexdigest()
-        return Running(checkpoint, sha, solver, goal, about)
+        return Running(checkpoint, sha, solver, goal, about, weights)
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,21 @@ class Running:
     solver: Any  # SolverConfig
     goal: Observation | None = None
     about: dict[str, str] = field(default_factory=dict)  # what is not as the checkpoint has it, to be read
+    weights: str = ""  # the checkpoint's own sha
 
     def load(self, device: str = "cpu") -> Any:
-        """Return the `DiffusionPolicy` on ``device``."""
-        from robopolicy.training.checkpoint import load_policy
+        """Return the `DiffusionPolicy` on ``device``.
 
+        Raises:
+            CheckpointError: if the checkpoint is another by now: its results would go by the name of the first.
+        """
+        from robopolicy.training.checkpoint import checkpoint_sha, load_policy
+
+        if self.weights and (now := checkpoint_sha(self.checkpoint)) != self.weights:
+            raise CheckpointError(
+                f"checkpoint {self.checkpoint} was overwritten meanwhile: sha {now[:12]}, was {self.weights[:12]}; "
+                "copy one that is still being trained before it is evaluated"
+            )
         policy = load_policy(self.checkpoint, device, solver=self.solver)
         policy.set_goal(self.goal)
         return policy
