@@ -7,7 +7,7 @@ import pytest
 
 from robopolicy.clock import WallClock
 from robopolicy.errors import ContractError, StaleFrame, UnsafeCommand, UsageError
-from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy.spec import TOOL_POSE, ActionSpec, PolicySpec, StateSpec
 from robopolicy.testing import RobotContract
 from robopolicy_hardware.mock import MockRobot
 from robopolicy_hardware.supervisor import Supervised, Watchdogs
@@ -16,6 +16,11 @@ JOINTS = PolicySpec(
     state={"q": StateSpec(2, ("rad",)), "gripper": StateSpec(1, ("open",))},
     action=ActionSpec("joint", ("j1", "j2", "gripper"), ("rad", "rad", "open")),
 )
+TOOLS = PolicySpec(
+    state={"tool_pos": StateSpec(3, ("m",)), "tool_quat": StateSpec(4, ("quat",)), "gripper": StateSpec(1, ("open",))},
+    action=TOOL_POSE,
+)
+NUMBERS = PolicySpec(state={"state": StateSpec(2, ("1",))}, action=ActionSpec("vector", ("a", "b"), ("1",)))
 GOAL = np.float32([0.1, 0.2, 1.0])
 
 
@@ -140,6 +145,34 @@ def test_an_arm_that_does_not_follow_is_a_fault(watched):
     assert robot.reason.endswith("from its command; at most 0.3 is allowed")
 
 
+def tool(x, turn):
+    """A tool pose at x m, turned about z."""
+    return np.float32([x, 0, 0.2, np.cos(turn), np.sin(turn), 0, -np.sin(turn), np.cos(turn), 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("goal", "says"),
+    [(tool(0.54, 0.1), None), (tool(0.56, 0.0), "the tool's position is 0.06 from its command; at most 0.05"),
+     (tool(0.5, 0.3), "the tool's rotation is 0.3 from its command; at most 0.2")],
+)  # fmt: skip
+def test_a_tool_that_does_not_follow_is_a_fault(goal, says):
+    class Stuck(MockRobot):
+        def read(self):
+            seen = super().read()
+            told = {"tool_pos": np.float32([0.5, 0, 0.2]), "tool_quat": np.float32([1, 0, 0, 0])}
+            return replace(seen, state={**seen.state, **told})
+
+    robot = Supervised(Stuck(TOOLS, WallClock()), Watchdogs(silent_s=None, tracking=(0.05, 0.2)))
+    try:
+        robot.read()
+        robot.command(goal, 0)
+        robot.read()
+        assert robot.state == ("running" if says is None else "fault")
+        assert says is None or robot.reason.startswith(says)
+    finally:
+        robot.close()
+
+
 def test_without_the_deadman_nothing_moves_and_letting_go_holds(watched):
     age = [None]
     robot, _ = watched(Watchdogs(silent_s=None, deadman_s=0.2), deadman=lambda: age[0])
@@ -246,6 +279,28 @@ def test_stops_and_commands_from_many_threads_end_in_a_hold(watched):
 def test_what_makes_no_sense_is_refused_at_once(limits, says):
     with pytest.raises(ContractError, match=says):
         Supervised(MockRobot(JOINTS, WallClock()), Watchdogs(**limits))
+
+
+@pytest.mark.parametrize(
+    ("spec", "tracking", "says"),
+    [
+        (TOOLS, (0.1,) * 10, "tracking has 10 numbers; a tool pose has 2, m and rad"),
+        (
+            replace(TOOLS, state={"q": StateSpec(7, ("rad",))}),
+            (0.1, 0.1),
+            "compares with tool_pos and tool_quat; the robot has q",
+        ),
+        (
+            replace(JOINTS, state={"q": StateSpec(2, ("rad",))}),
+            (0.1,) * 3,
+            "compares with q and gripper, 3 numbers together",
+        ),
+        (NUMBERS, (0.1, 0.1), "is of joint and tool_pose commands; these are vector"),
+    ],
+)
+def test_a_tracking_error_that_nobody_could_tell_is_refused(spec, tracking, says):
+    with pytest.raises(ContractError, match=says):
+        Supervised(MockRobot(spec, WallClock()), Watchdogs(tracking=tracking))
 
 
 def test_a_command_is_late_by_what_is_beyond_its_period():

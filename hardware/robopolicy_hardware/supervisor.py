@@ -10,11 +10,14 @@ import numpy as np
 
 from robopolicy.errors import ContractError, RobopolicyError, StaleFrame, UnsafeCommand, UsageError
 from robopolicy.interfaces import Robot
+from robopolicy.rotations import matrix_to_rotvec, quat_to_matrix, rot6d_to_matrix
+from robopolicy.spec import PolicySpec
 from robopolicy.types import ActionChunk, Observation
 
 State = Literal["idle", "ready", "running", "hold", "fault"]
 POLL_S = 0.01  # how often the watchdogs look
 CLOSE_S = 5.0  # for the watching thread to end
+TOOL = ("the tool's position", "the tool's rotation")
 PRESSED = "the emergency stop is pressed"
 LOCK_S = 0.05  # a stop that cannot have the robot to itself by then goes ahead: better two words than none
 
@@ -36,7 +39,7 @@ class Watchdogs:
     deadman_topic: str = ""  # std_msgs/msg/Bool: true while the operator holds it
     estop_s: float | None = None  # age of the newest word of an external emergency stop
     estop_topic: str = ""  # std_msgs/msg/Bool: true while it is pressed
-    tracking: tuple[float, ...] | None = None  # (A,) of command minus measured, in the action's units; latches
+    tracking: tuple[float, ...] | None = None  # command minus measured, latches: (A,) of joints, (2,) m, rad of a tool
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -102,10 +105,8 @@ class Supervised:
             raise ContractError("watchdog deadman: its age limit and what tells its age go together")
         if (self._dogs.estop_s is not None) != (estop is not None):
             raise ContractError("watchdog estop: its age limit and what tells of it go together")
-        if self._dogs.tracking is not None and len(self._dogs.tracking) != self.spec.action.dim:
-            raise ContractError(
-                f"watchdog tracking has {len(self._dogs.tracking)} numbers; the action has {self.spec.action.dim}"
-            )
+        if self._dogs.tracking is not None:
+            _require_tracked(self._dogs.tracking, self.spec)
         self._silent_s = None if self._dogs.silent_s is None else self._dogs.silent_s + self.spec.period_ns / 1e9
         self._lock = threading.RLock()
         self._sent: np.ndarray | None = None
@@ -273,13 +274,11 @@ class Supervised:
     def _require_tracking(self, observation: Observation) -> None:
         if self._dogs.tracking is None or self._sent is None:
             return
-        measured = _measured(observation, len(self._sent))
-        if measured is None:
-            return
-        off = np.abs(measured - self._sent)
-        if np.any(off > self._dogs.tracking):
-            worst = int(np.argmax(off / np.asarray(self._dogs.tracking)))
-            name = self.spec.action.names[worst]
+        pose = self.spec.action.kind == "tool_pose"
+        off = _off_tool(observation, self._sent) if pose else np.abs(_joints(observation) - self._sent)
+        if not np.all(off <= self._dogs.tracking):
+            worst = int(np.argmax(np.nan_to_num(off, nan=np.inf) / np.asarray(self._dogs.tracking)))
+            name = TOOL[worst] if pose else self.spec.action.names[worst]
             self._trip(
                 "fault",
                 f"{name} is {off[worst]:.3g} from its command; at most {self._dogs.tracking[worst]:g} is allowed",
@@ -322,6 +321,31 @@ def _seconds(age_s: float | None) -> str:
     return "ever" if age_s is None else f"{age_s:.2f} s"
 
 
-def _measured(observation: Observation, dim: int) -> np.ndarray | None:
-    joints = np.concatenate([observation.state.get(name, np.empty(0)) for name in ("q", "gripper")])
-    return joints.astype(np.float64) if len(joints) == dim else None
+def _require_tracked(tracking: tuple[float, ...], spec: PolicySpec) -> None:
+    """Refuse a tracking error that could never be told; raises ContractError."""
+    kind, dims = spec.action.kind, {name: part.dim for name, part in spec.state.items()}
+    if kind == "tool_pose":
+        want, measured = len(TOOL), (dims.get("tool_pos"), dims.get("tool_quat")) == (3, 4)
+    elif kind == "joint":
+        want, measured = spec.action.dim, dims.get("q", 0) + dims.get("gripper", 0) == spec.action.dim
+    else:
+        raise ContractError(f"watchdog tracking is of joint and tool_pose commands; these are {kind}")
+    if len(tracking) != want:
+        wanted = "a tool pose has 2, m and rad" if kind == "tool_pose" else f"the action has {want}"
+        raise ContractError(f"watchdog tracking has {len(tracking)} numbers; {wanted}")
+    if not measured:
+        needs = "tool_pos and tool_quat" if kind == "tool_pose" else f"q and gripper, {want} numbers together"
+        raise ContractError(f"watchdog tracking compares with {needs}; the robot has {', '.join(dims) or 'no state'}")
+
+
+def _joints(observation: Observation) -> np.ndarray:
+    """Measured joints and gripper, (A,)."""
+    parts = [observation.state[name] for name in ("q", "gripper") if name in observation.state]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _off_tool(observation: Observation, sent: np.ndarray) -> np.ndarray:
+    """Distance of the measured tool from its command (2,): m and rad."""
+    turned = rot6d_to_matrix(sent[3:9].astype(np.float64)) @ quat_to_matrix(observation.state["tool_quat"]).T
+    away = sent[:3] - observation.state["tool_pos"]
+    return np.array([np.linalg.norm(away), np.linalg.norm(matrix_to_rotvec(turned))])

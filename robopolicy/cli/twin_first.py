@@ -117,9 +117,10 @@ def limits_before(path: Path | None, twin: PolicySpec, arm: PolicySpec) -> Limit
         if isinstance(of_twin, ConfigError):
             raise of_arm
         return Limited(of_twin[0], limits_for(arm), of_twin[1], APART)
-    limits, watchdogs = of_arm
-    apart = min((APART, *(watchdogs.tracking or ())[: len(arm_joints(arm))]))
-    watchdogs = replace(watchdogs, tracking=None)
+    (limits, watchdogs), apart = of_arm, APART
+    if arm.action.kind == "joint" and watchdogs.tracking is not None:
+        apart = min((APART, *watchdogs.tracking[: len(arm_joints(arm))]))
+        watchdogs = replace(watchdogs, tracking=None)
     return Limited(limits_for(twin) if isinstance(of_twin, ConfigError) else of_twin[0], limits, watchdogs, apart)
 
 
