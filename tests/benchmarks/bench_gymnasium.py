@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench_gymnasium.py --checkpoint runs/pusht [--seeds 100000:100020] [--jobs 2]
 
-Starts and samples are paired, so beside the interval of each there is how many episodes are the same: score to the
-bit, and step for step.
+Starts and samples are paired, so beside the interval of each there is how many episodes are the same: step for step,
+the score within 1e-12. Gymnasium's own score of one and the same episode differs by 1e-16 between processes: gym-pusht
+takes the parts of the T from a set. Through our adapter it repeats to the bit.
 """
 
 import argparse
@@ -48,11 +49,11 @@ def main() -> None:
             subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=args.jobs, **batch
         )
         both = list(zip(outcomes, theirs, strict=True))
-        same = sum((ours.score, ours.success, ours.steps) == one for ours, one in both)
+        same = sum((ours.success, ours.steps) == one[1:] and abs(ours.score - one[0]) < 1e-12 for ours, one in both)
         inside = summarise(outcomes)
         print(f"our adapter, {name:<16} success {inside.success}, mean score {inside.score}", flush=True)
         off = max(abs(ours.score - one[0]) for ours, one in both)
-        print(f"  {same}/{len(both)} episodes are the plain loop's to the bit; largest difference of a score {off:.2g}")
+        print(f"  {same}/{len(both)} episodes are the plain loop's; largest difference of a score {off:.2g}")
     mean = sum(one[0] for one in theirs) / len(theirs)
     met = "yes" if (inside.score.low or mean) <= mean <= (inside.score.high or mean) else "NO"
     print(f"plain loop's mean score {mean:.3f}; bar: inside the interval through our adapter: {met}")
