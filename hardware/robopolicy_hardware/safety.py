@@ -3,7 +3,8 @@
 import copy
 import math
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -62,14 +63,13 @@ class SafetyLayer:
         self._pose = spec.action.kind == "tool_pose"
         self.counts: Counter[str] = Counter()  # how often each limit acted: box, speed, workspace, refused
         self._axes: _Pose | _Numbers = (_Pose if self._pose else _Numbers)(spec, limits)
-        self._sides = (np.zeros(0), np.zeros(0))
-        if limits.low is not None and limits.high is not None:
-            self._sides = (np.array(limits.low) + limits.margin, np.array(limits.high) - limits.margin)
+        self._margin = float(limits.margin)
+        self._box = list(zip(_floats(limits.low or ()), _floats(limits.high or ()), strict=True))  # of the first axes
         self.reset()
 
     def reset(self) -> None:
         """Forget the previous command; the next one starts from the measured pose."""
-        self._previous: np.ndarray | None = None  # (A,) as sent
+        self._previous: list[float] | None = None  # (A,) as sent
         self._previous_ns = 0
         self._rest()
 
@@ -83,14 +83,14 @@ class SafetyLayer:
         """
         ahead = copy.copy(self)  # what is remembered is replaced by `limit`, never changed in place
         ahead.counts = Counter()
-        ahead._previous, ahead._previous_ns = np.array(previous, np.float64), now_ns
-        ahead._velocity, ahead._goal = np.array(velocity, np.float64), ahead._previous
+        ahead._previous, ahead._previous_ns = _floats(previous), now_ns
+        ahead._velocity, ahead._goal = _floats(velocity), ahead._previous
         return ahead
 
     def _rest(self) -> None:
         """It stands: the next step begins with no velocity."""
-        self._velocity = np.zeros(self._axes.dim)
-        self._goal: np.ndarray | None = None  # the command wanted before
+        self._velocity = [0.0] * self._axes.dim
+        self._goal: list[float] | None = None  # the command wanted before
 
     def limit(self, action: np.ndarray, observation: Observation, now_ns: int) -> np.ndarray:
         """Return the nearest allowed command (A,) float32 on the way to ``action``.
@@ -103,41 +103,44 @@ class SafetyLayer:
         wanted = self._accept(action, observation, now_ns)
         start, elapsed_s = self._start(observation, now_ns)
         turned = "tool_quat" in observation.state  # else the first rotation is taken as it comes
-        if start is not None and not np.isfinite(start[:3] if self._pose and not turned else start).all():
+        if start is not None and not _finite(start[:3] if self._pose and not turned else start):
             self._refuse("what is measured is not finite: there is nothing to start from")
-        boxed = self._box(wanted)
+        boxed = self._boxed(wanted)
         sent = boxed if start is None else self._toward(start, boxed, elapsed_s)
-        self._previous, self._previous_ns = sent.copy(), now_ns
-        return sent.astype(np.float32)
+        self._previous, self._previous_ns = sent, now_ns
+        return np.array(sent, dtype=np.float32)
 
-    def _accept(self, action: np.ndarray, observation: Observation, now_ns: int) -> np.ndarray:
+    def _accept(self, action: np.ndarray, observation: Observation, now_ns: int) -> list[float]:
         dim = self._spec.action.dim
         if np.shape(action) != (dim,):
             self._refuse(f"command has shape {np.shape(action)}; want ({dim},)")
-        wanted = np.array(action, dtype=np.float64)
-        sound = np.abs(wanted) <= LARGEST  # neither NaN, nor infinite as it will be sent
-        if not sound.all():
-            self._refuse(f"command is not finite: {self._spec.action.names[int(np.argmin(sound))]}")
-        pictures = {f"frame of camera {name!r}": ns for name, ns in observation.image_stamps_ns.items()}
-        for what, stamp_ns in {"observation": observation.stamp_ns, **pictures}.items():
-            age_s = (now_ns - stamp_ns) / 1e9
-            if abs(age_s) > self._limits.max_age_s:  # a stamp in the future is another clock's
-                why = f"{what} is {age_s:.3f} s old; at most {self._limits.max_age_s:g} s is allowed"
-                self._refuse(why, LateCommand)
+        wanted = _floats(action)
+        for name, value in zip(self._spec.action.names, wanted, strict=True):
+            if not abs(value) <= LARGEST:  # not a number, or infinite as it will be sent
+                self._refuse(f"command is not finite: {name}")
+        self._require_fresh("observation", observation.stamp_ns, now_ns)
+        for camera, stamp_ns in observation.image_stamps_ns.items():
+            self._require_fresh(f"frame of camera {camera!r}", stamp_ns, now_ns)
         if self._pose:
-            a, b, c, d, e, f = wanted[3:9].tolist()
+            a, b, c, d, e, f = wanted[3:9]
             if math.hypot(b * f - c * e, c * d - a * f, a * e - b * d) < 1e-3:
                 self._refuse("command's rotation is degenerate: its two columns must be independent")
         return wanted
+
+    def _require_fresh(self, what: str, stamp_ns: int, now_ns: int) -> None:
+        age_s = (now_ns - stamp_ns) / 1e9
+        if not abs(age_s) <= self._limits.max_age_s:  # a stamp in the future is another clock's
+            why = f"{what} is {age_s:.3f} s old; at most {self._limits.max_age_s:g} s is allowed"
+            self._refuse(why, LateCommand)
 
     def _refuse(self, why: str, kind: type[UnsafeCommand] = UnsafeCommand) -> None:
         self.counts["refused"] += 1
         raise kind(why)
 
-    def _start(self, observation: Observation, now_ns: int) -> tuple[np.ndarray | None, float]:
+    def _start(self, observation: Observation, now_ns: int) -> tuple[list[float] | None, float]:
         """The command that this step starts from, or None if nothing is known, and the seconds it may use."""
         period_s = self._spec.period_ns / 1e9
-        elapsed_s = (now_ns - self._previous_ns) / 1e9
+        elapsed_s = float((now_ns - self._previous_ns) / 1e9)
         if self._previous is not None and elapsed_s <= 2 * period_s:
             return self._previous, min(elapsed_s, period_s)  # a late tick earns no larger step
         self._rest()
@@ -145,7 +148,7 @@ class SafetyLayer:
             return self._previous, period_s  # a stall: the set-point stood where it was
         return self._measured(observation), period_s
 
-    def _measured(self, observation: Observation) -> np.ndarray | None:
+    def _measured(self, observation: Observation) -> list[float] | None:
         if self._pose:
             pose = np.zeros(self._spec.action.dim)
             pose[:3] = observation.state["tool_pos"]
@@ -153,37 +156,53 @@ class SafetyLayer:
                 pose[3:9] = matrix_to_rot6d(quat_to_matrix(observation.state["tool_quat"]))
             else:
                 pose[3:9] = np.nan  # the first rotation is taken as it comes
-            return pose
+            return _floats(pose)
         joints = np.concatenate([observation.state.get(k, np.empty(0)) for k in ("q", "gripper")])
-        return joints.astype(np.float64) if len(joints) == self._spec.action.dim else None
+        return _floats(joints) if len(joints) == self._spec.action.dim else None
 
-    def _box(self, wanted: np.ndarray) -> np.ndarray:
+    def _boxed(self, wanted: list[float]) -> list[float]:
         boxed = wanted.copy()
-        if self._limits.low is not None:
-            part = slice(0, len(self._limits.low))
-            boxed[part] = np.clip(boxed[part], *self._sides)
+        for i, (low, high) in enumerate(self._box):
+            boxed[i] = min(max(boxed[i], low + self._margin), high - self._margin)
         if self._pose:
-            boxed[9] = np.clip(boxed[9], 0.0, 1.0)
-        self.counts["box"] += not np.array_equal(boxed, wanted)
+            boxed[9] = min(max(boxed[9], 0.0), 1.0)
+        self.counts["box"] += boxed != wanted
         return boxed
 
-    def _toward(self, start: np.ndarray, goal: np.ndarray, elapsed_s: float) -> np.ndarray:
+    def _toward(self, start: list[float], goal: list[float], elapsed_s: float) -> list[float]:
         """Go from start towards goal, as far as the whole step may go in the time there was."""
         if elapsed_s <= 0:
             return start
         axes = self._axes
         step = axes.between(start, goal)
-        goal_speed = np.zeros_like(step) if self._goal is None else axes.between(self._goal, goal) / elapsed_s
-        room = axes.room(start, self._limits)
-        velocity = axes.velocity(step, self._velocity, goal_speed, *room, elapsed_s)
+        goal_speed = self._goal_speed(goal, elapsed_s)
+        velocity = axes.velocity(step, self._velocity, goal_speed, *self._room(start), elapsed_s)
         if self._links is not None:
-            kept = self._links.slowed(start, velocity, self._velocity, elapsed_s)
-            self.counts["workspace"] += kept is not velocity
-            velocity = kept
-        moved = velocity * elapsed_s
-        self.counts["speed"] += bool(np.abs(moved - step).max() > ROUNDED)
+            velocity = self._among_links(self._links, start, velocity, elapsed_s)
+        moved = [one * elapsed_s for one in velocity]
+        self.counts["speed"] += any(abs(a - b) > ROUNDED for a, b in zip(moved, step, strict=True))
         self._velocity, self._goal = velocity, goal
-        return goal if np.array_equal(moved, step) else axes.along(start, goal, moved)
+        return goal if moved == step else axes.along(start, goal, moved)
+
+    def _goal_speed(self, goal: list[float], elapsed_s: float) -> list[float]:
+        """How fast the goal moves; only who brakes asks for it."""
+        if self._goal is None or not self._axes.brakes:
+            return [0.0] * self._axes.dim
+        return [one / elapsed_s for one in self._axes.between(self._goal, goal)]
+
+    def _room(self, start: list[float]) -> tuple[list[float], list[float]]:
+        """From the start to the lower and the upper end of the box, less the margin, of each axis."""
+        below, above = [math.inf] * self._axes.dim, [math.inf] * self._axes.dim
+        for i, (low, high) in enumerate(self._box):
+            below[i] = max(start[i] - low - self._margin, 0.0)
+            above[i] = max(high - start[i] - self._margin, 0.0)
+        return below, above
+
+    def _among_links(self, links: Links, start: list[float], velocity: list[float], elapsed_s: float) -> list[float]:
+        wanted = np.array(velocity)
+        kept = links.slowed(np.array(start), wanted, np.array(self._velocity), elapsed_s)
+        self.counts["workspace"] += kept is not wanted
+        return velocity if kept is wanted else _floats(kept)
 
 
 class _Numbers:
@@ -191,31 +210,31 @@ class _Numbers:
 
     def __init__(self, spec: PolicySpec, limits: SafetyLimits) -> None:
         self.dim = spec.action.dim
+        self.brakes = limits.max_accel is not None
         arm = [spec.action.names.index(name) for name in arm_joints(spec)] if spec.action.kind == "joint" else []
         rest = [i for i in range(self.dim) if i not in arm]
-        columns: list[Any] = [np.array(some) for some in (arm, rest) if some]
         self._parts = [
-            (some, Reach(_array(limits.max_rate, some), (), _array(limits.max_accel, some), spec.period_ns / 1e9,
-                         _array(limits.max_step, some)))
-            for some in (columns if len(columns) > 1 else [slice(None)])
+            (some, Reach(_of(limits.max_rate, some), (), _of(limits.max_accel, some), spec.period_ns / 1e9,
+                         _of(limits.max_step, some)))
+            for some in (arm, rest) if some
         ]  # fmt: skip
 
-    def between(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        return goal - start
+    def between(self, start: list[float], goal: list[float]) -> list[float]:
+        return [b - a for a, b in zip(start, goal, strict=True)]
 
-    def along(self, start: np.ndarray, goal: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        return start + moved
+    def along(self, start: list[float], goal: list[float], moved: list[float]) -> list[float]:
+        return [a + b for a, b in zip(start, moved, strict=True)]
 
-    def room(self, start: np.ndarray, limits: SafetyLimits) -> tuple[np.ndarray, np.ndarray]:
-        return _room(start, limits, self.dim)
-
-    def velocity(self, *axes: Any) -> np.ndarray:
-        *each, dt_s = axes
-        found = np.zeros(self.dim)
+    def velocity(
+        self, step: list[float], before: list[float], goal_speed: list[float], below: list[float], above: list[float],
+        dt_s: float,
+    ) -> list[float]:  # fmt: skip
+        found = [0.0] * self.dim
         for some, reach in self._parts:
-            step, before, *rest = (one[some] for one in each)
-            if step.any() or before.any():
-                found[some] = reach.velocity(step, before, *rest, dt_s)
+            ways, were, *rest = ([one[i] for i in some] for one in (step, before, goal_speed, below, above))
+            if any(ways) or any(were):
+                for i, one in zip(some, reach.velocity(ways, were, *rest, dt_s), strict=True):
+                    found[i] = one
         return found
 
 
@@ -226,45 +245,50 @@ class _Pose:
 
     def __init__(self, spec: PolicySpec, limits: SafetyLimits) -> None:
         norms = ((slice(0, 3), limits.max_speed_m_s), (slice(3, 6), limits.max_turn_rad_s))
-        each = 1 / np.sqrt(3)  # of an axis, so that the norm keeps the limit
+        each = 1 / math.sqrt(3)  # of an axis, so that the norm keeps the limit
         accel = [limits.max_accel_m_s2, limits.max_turn_accel_rad_s2]
-        per_axis = np.repeat([np.inf if one is None else one * each for one in accel], 3)
-        self._reach = Reach(
-            None, tuple((axes, limit) for axes, limit in norms if limit is not None),
-            None if np.all(np.isinf(per_axis)) else per_axis, spec.period_ns / 1e9,
-            step_norm=None if limits.max_step is None else (slice(0, 3), limits.max_step[0]),
-        )  # fmt: skip
+        self.brakes = any(one is not None for one in accel)
+        per_axis = [math.inf if one is None else one * each for one in accel for _ in range(3)]
+        self.velocity = Reach(
+            None, tuple((axes, float(limit)) for axes, limit in norms if limit is not None),
+            per_axis if self.brakes else None, spec.period_ns / 1e9,
+            step_norm=None if limits.max_step is None else (slice(0, 3), float(limits.max_step[0])),
+        ).velocity  # fmt: skip
 
-    def between(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        return np.concatenate([goal[:3] - start[:3], _turn(start, goal)])
+    def between(self, start: list[float], goal: list[float]) -> list[float]:
+        return [b - a for a, b in zip(start[:3], goal[:3], strict=True)] + _turn(start[3:9], goal[3:9])
 
-    def along(self, start: np.ndarray, goal: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        began = start[3:9] if np.all(np.isfinite(start[3:9])) else goal[3:9]
-        turned = rotvec_to_matrix(moved[3:]) @ rot6d_to_matrix(began)
-        return np.concatenate([start[:3] + moved[:3], matrix_to_rot6d(turned), goal[9:]])
-
-    def room(self, start: np.ndarray, limits: SafetyLimits) -> tuple[np.ndarray, np.ndarray]:
-        return _room(start, limits, self.dim)
-
-    def velocity(self, *axes: Any) -> np.ndarray:
-        return self._reach.velocity(*axes)
+    def along(self, start: list[float], goal: list[float], moved: list[float]) -> list[float]:
+        began = start[3:9] if _finite(start[3:9]) else goal[3:9]
+        turned = rotvec_to_matrix(np.array(moved[3:])).dot(_rotation(tuple(began)))
+        place = [a + b for a, b in zip(start[:3], moved[:3], strict=True)]
+        return place + _floats(matrix_to_rot6d(turned)) + goal[9:]
 
 
-def _turn(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
+def _turn(start: list[float], goal: list[float]) -> list[float]:
     """The shortest turn (3,) rad about the base frame's axes; none from a rotation that is not known."""
-    if not np.all(np.isfinite(start[3:9])):
-        return np.zeros(3)
-    return matrix_to_rotvec(rot6d_to_matrix(goal[3:9]) @ rot6d_to_matrix(start[3:9]).T)
+    if start == goal or not _finite(start):
+        return [0.0, 0.0, 0.0]
+    return _floats(matrix_to_rotvec(_rotation(tuple(goal)).dot(_rotation(tuple(start)).T)))
 
 
-def _room(start: np.ndarray, limits: SafetyLimits, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    below, above = np.full(dim, np.inf), np.full(dim, np.inf)
-    if limits.low is not None and limits.high is not None:
-        n = len(limits.low)
-        below[:n] = np.maximum(start[:n] - limits.low - limits.margin, 0.0)
-        above[:n] = np.maximum(limits.high - start[:n] - limits.margin, 0.0)
-    return below, above
+@lru_cache(maxsize=16)  # where a step begins, its goal and the goal before are asked for again
+def _rotation(rot6d: tuple[float, ...]) -> np.ndarray:
+    """(3, 3), read-only."""
+    matrix = rot6d_to_matrix(np.array(rot6d))
+    matrix.setflags(write=False)
+    return matrix
 
 
-def _array(limit: tuple[float, ...] | None, columns: Any) -> np.ndarray | None:
-    return None if limit is None else np.array(limit, np.float64)[columns]
+def _finite(values: list[float]) -> bool:
+    return all(map(math.isfinite, values))
+
+
+def _floats(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Plain floats, a list of their own: an element of an array is none, and slow."""
+    found: list[float] = np.asarray(values, np.float64).tolist()
+    return found
+
+
+def _of(limit: tuple[float, ...] | None, some: list[int]) -> list[float] | None:
+    return None if limit is None else [float(limit[i]) for i in some]
