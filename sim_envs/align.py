@@ -7,6 +7,7 @@ import numpy as np
 
 from sim_envs.arm import STICK_REACH, TOOL
 from sim_envs.contacts import is_off_table
+from sim_envs.planar import lies_flat
 from sim_envs.push_planner import Flat
 from sim_envs.scene import make_scene
 from sim_envs.tracked import Tracked
@@ -107,13 +108,20 @@ class Align:
         self._before = pose
 
     def success(self) -> bool:
-        """Whether the frame lies in its outline, the right way round."""
+        """Whether the frame lies flat in its outline, the right way round."""
+        if not lies_flat(self._body.xmat):
+            return False
         frame, target = self._pose(), self._target()
         turned = abs(_wrapped(frame[2] - target[2]))
         return bool(np.linalg.norm(frame[:2] - target[:2]) < NEAR and turned < TURNED)
 
     def progress(self) -> float:
-        """How much of the way between frame and outline is gone, a turn counted as its corners' way, 0 to 1."""
+        """How much of the way between frame and outline is gone, a turn counted as its corners' way, 0 to 1.
+
+        0 while the frame does not lie flat.
+        """
+        if not lies_flat(self._body.xmat):
+            return 0.0
         return 1.0 if self.success() else float(np.clip(1 - self._gap() / self._reach, 0.0, 0.99))
 
     def mode(self) -> str | None:
@@ -122,9 +130,15 @@ class Align:
         return None if inside == outside else "inside" if inside > outside else "outside"
 
     def failure(self) -> str:
-        """``"off_table"`` if the frame fell, ``"out_of_reach"`` while its centre is where the stick cannot get."""
+        """What is wrong with the frame.
+
+        ``"off_table"`` if it fell, ``"overturned"`` while it does not lie flat and the right way up,
+        ``"out_of_reach"`` while its centre is where the stick cannot get.
+        """
         if is_off_table(self._body.xpos):
             return "off_table"
+        if not lies_flat(self._body.xmat):
+            return "overturned"
         away = float(np.hypot(*self._body.xpos[:2]))
         return "" if STICK_REACH[0] < away < STICK_REACH[1] else "out_of_reach"
 

@@ -23,6 +23,15 @@ OUTLINE = (
     * PX
 )  # (8, 2) m, counter-clockwise
 AREA = 6300 * PX**2  # m^2
+FLAT = 0.98  # cosine of the most that a thing's own z leans while it counts as lying flat
+
+
+def lies_flat(xmat: np.ndarray) -> bool:
+    """Whether a thing lies flat and the right way up, by its rotation matrix (9,), row by row.
+
+    A stick that presses on its edge can stand it up and turn it over; x, y and yaw do not tell.
+    """
+    return bool(xmat[8] > FLAT)
 
 
 def place(points: np.ndarray, pose: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sim_envs.arm import STICK_REACH
 from sim_envs.contacts import is_off_table
-from sim_envs.planar import CENTROID, PX, coverage
+from sim_envs.planar import CENTROID, PX, coverage, lies_flat
 from sim_envs.scene import make_scene
 from sim_envs.tracked import Tracked
 from sim_envs.turning import TURNS, Turning
@@ -78,11 +78,11 @@ class PushT:
         self._put(pose)
 
     def success(self) -> bool:
-        """Whether the T covers at least 90 % of its mark."""
+        """Whether the T lies flat and covers at least 90 % of its mark."""
         return self._coverage() >= COVERED
 
     def progress(self) -> float:
-        """Coverage / 0.95, at most 1."""
+        """Coverage / 0.95, at most 1; 0 while the T does not lie flat."""
         return min(self._coverage() / FULL, 1.0)
 
     def watch(self) -> None:
@@ -94,9 +94,15 @@ class PushT:
         return self._turning.mode()
 
     def failure(self) -> str:
-        """``"off_table"`` if the T fell, ``"out_of_reach"`` while its centroid is where the stick cannot get."""
+        """What is wrong with the T.
+
+        ``"off_table"`` if it fell, ``"overturned"`` while it does not lie flat and the right way up,
+        ``"out_of_reach"`` while its centroid is where the stick cannot get.
+        """
         if is_off_table(self._body.xpos):
             return "off_table"
+        if not lies_flat(self._body.xmat):
+            return "overturned"
         away = float(np.hypot(*self._body.xpos[:2]))
         return "" if STICK_REACH[0] < away < STICK_REACH[1] else "out_of_reach"
 
@@ -124,7 +130,7 @@ class PushT:
         return np.array([*self._body.xpos[:2], np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))])
 
     def _coverage(self) -> float:
-        return coverage(self._pose(), self._goal)
+        return coverage(self._pose(), self._goal) if lies_flat(self._body.xmat) else 0.0
 
     def _put(self, pose: np.ndarray) -> None:
         half = pose[2] / 2

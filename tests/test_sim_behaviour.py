@@ -133,6 +133,24 @@ def test_failures_of_push_t(block, failure):
     assert failure_of(world) == failure
 
 
+@pytest.mark.parametrize(
+    ("task", "body", "height", "goal"), [("pusht", "block", 0.015, GOAL), ("align", "frame", 0.015, (0.5, 0.15, 0.3))]
+)
+def test_what_lies_on_its_back_where_it_should_be_is_no_success(task, body, height, goal):
+    world, clock = make(f"twin:{task}")
+    flat = {body: np.array(goal), "target": np.array(goal)}
+    world.reset_to(world.read().state | flat)
+    world.read()
+    assert (world.success(), failure_of(world)) == (True, "")
+    world.reset_to(world.read().state | flat)
+    half = goal[2] / 2
+    world.data.joint(body).qpos = [*goal[:2], height, 0, np.cos(half), np.sin(half), 0]  # turned about its own x
+    wait(world, clock, 2)
+    np.testing.assert_allclose(world.read().state[body], goal, atol=2e-3)  # x, y and yaw do not tell
+    assert (world.success(), failure_of(world)) == (False, "overturned")
+    assert world.task.progress() == 0.0
+
+
 def test_a_moved_mark_counts_until_the_next_reset():
     world, _ = make("twin:pusht")
     state = world.read().state
