@@ -13,6 +13,7 @@ MAX_SPEED = 0.8  # m/s of the tool, whatever is asked
 MAX_TURN = 4.0  # rad/s of the tool
 DAMPING = 0.02  # bounds joint speeds near singular poses; slows the approach there, does not bias it
 DAMPED = DAMPING**2 * np.eye(6)
+LEAD = KV / KP * RATE_HZ  # ticks by which a set-point goes before the reference, so that damping costs no lag
 POSTURE_GAIN = 0.01  # of the way to the home posture each tick, in the one direction that does not move the tool
 
 
@@ -28,15 +29,20 @@ class ToolServo:
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self._model = model
-        self._data = mujoco.MjData(model)  # for kinematics only
+        self._data = data = mujoco.MjData(model)  # for kinematics only
         self._site = model.site(TOOL).id
-        self._qpos = np.array([model.joint(name).qposadr[0] for name in JOINTS])
-        self._dofs = np.array([model.joint(name).dofadr[0] for name in JOINTS])
+        qpos, dof = (int(adr[0]) for adr in (model.joint(JOINTS[0]).qposadr, model.joint(JOINTS[0]).dofadr))
         self._low, self._high = np.array([model.joint(name).range for name in JOINTS]).T  # (7,) rad
         self._home = np.array(HOME)
-        self._jacobian = np.zeros((6, model.nv))
-        self._error = np.zeros(6)
+        # Views of what MuJoCo writes: a chain's joints follow one another, and a slice costs a fifth of an index.
+        self._qpos = data.qpos[qpos : qpos + len(JOINTS)]
+        self._position, self._matrix = data.site_xpos[self._site], data.site_xmat[self._site]
+        jacobian = np.zeros((6, model.nv))
+        self._linear, self._angular = jacobian[:3], jacobian[3:]
+        self._jacobian = jacobian[:, dof : dof + len(JOINTS)]  # (6, 7)
+        self._error, self._move = np.zeros(6), np.zeros(6)  # m and rad
         self._inverse, self._turn = np.zeros(4), np.zeros(4)
+        self._square, self._solution = np.zeros((6, 6)), np.zeros(6)
         self.q = np.array(HOME)  # (7,) rad, the reference
 
     def start(self, q: np.ndarray) -> None:
@@ -50,42 +56,39 @@ class ToolServo:
         """
         before = self.q
         self._step(position, quat)
-        return self.q + (KV / KP) * (self.q - before) * RATE_HZ
+        return self.q + LEAD * (self.q - before)
 
     def solve(self, position: np.ndarray, quat: np.ndarray, *, tolerance: float = 1e-5, ticks: int = 400) -> float:
         """Walk until the tool reaches the pose; return the error that is left (m, with rad counted as m)."""
         for _ in range(ticks):
             self._step(position, quat)
-            if np.abs(self._error).max() < tolerance:
+            if max(map(abs, self._error.tolist())) < tolerance:
                 break
         return float(np.abs(self._error).max())
 
     def _step(self, position: np.ndarray, quat: np.ndarray) -> None:
-        model, data, jacobian = self._model, self._data, self._jacobian
-        data.qpos[self._qpos] = self.q
+        model, data, j, square = self._model, self._data, self._jacobian, self._square
+        self._qpos[:] = self.q
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
-        mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], self._site)
+        mujoco.mj_jacSite(model, data, self._linear, self._angular, self._site)
         self._measure(position, quat)
-        move = GAIN * self._error  # (6,) m and rad
-        linear, angular = move[:3], move[3:]
-        linear *= min(1.0, MAX_SPEED / RATE_HZ / (_length(linear) + 1e-12))
-        angular *= min(1.0, MAX_TURN / RATE_HZ / (_length(angular) + 1e-12))
-        j = jacobian[:, self._dofs]
+        x, y, z, rx, ry, rz = self._error.tolist()  # numpy is written for larger arrays
+        near = min(GAIN, MAX_SPEED / RATE_HZ / (math.sqrt(x * x + y * y + z * z) + 1e-12))
+        turn = min(GAIN, MAX_TURN / RATE_HZ / (math.sqrt(rx * rx + ry * ry + rz * rz) + 1e-12))
+        self._move[:] = near * x, near * y, near * z, turn * rx, turn * ry, turn * rz
         posture = POSTURE_GAIN * (self._home - self.q)
-        wanted = move - j @ posture
-        q = self.q + posture + j.T @ np.linalg.solve(j @ j.T + DAMPED, wanted)
+        np.matmul(j, j.T, out=square)
+        square += DAMPED
+        mujoco.mju_cholFactor(square, 0.0)
+        mujoco.mju_cholSolve(self._solution, square, self._move - j @ posture)
+        q = self.q + posture + j.T @ self._solution
         self.q = np.minimum(np.maximum(q, self._low, out=q), self._high, out=q)  # np.clip takes five times as long
 
     def _measure(self, position: np.ndarray, quat: np.ndarray) -> None:
-        data, inverse, turn = self._data, self._inverse, self._turn
-        np.subtract(position, data.site_xpos[self._site], out=self._error[:3])
-        mujoco.mju_mat2Quat(inverse, data.site_xmat[self._site])
-        inverse[1:] *= -1
+        inverse, turn, error = self._inverse, self._turn, self._error
+        np.subtract(position, self._position, out=error[:3])
+        mujoco.mju_mat2Quat(inverse, self._matrix)
+        mujoco.mju_negQuat(inverse, inverse)
         mujoco.mju_mulQuat(turn, quat, inverse)  # the turn in the base frame
-        mujoco.mju_quat2Vel(self._error[3:], turn, 1.0)
-
-
-def _length(vector: np.ndarray) -> float:
-    """Return what np.linalg.norm does, which is written for large arrays."""
-    return math.sqrt(vector.dot(vector))
+        mujoco.mju_quat2Vel(error[3:], turn, 1.0)
