@@ -50,5 +50,7 @@ class ChunkPlayer:
         """Return what is left of the running chunk, row 0 due at ``now_ns``, the last row repeated to (horizon, A)."""
         if self._chunk is None:
             return None
-        rows = [self.at(now_ns + i * self._period_ns) for i in range(horizon)]
-        return np.stack(rows)
+        due_ns = now_ns + self._period_ns * np.arange(horizon, dtype=np.int64)
+        rows = np.searchsorted(self._chunk.stamps_ns, due_ns, side="right") - 1
+        values: np.ndarray = self._chunk.values[np.maximum(rows, 0)]
+        return values

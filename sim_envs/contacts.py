@@ -57,5 +57,6 @@ class Contacts:
 
 def is_off_table(position: np.ndarray) -> bool:
     """Whether the point (3,) m is beside the table or under its top."""
-    beside = np.abs(position[:2] - TABLE_CENTRE) > TABLE_HALF
-    return bool(beside.any() or position[2] < -0.005)
+    x, y, z = position.tolist()
+    beside = abs(x - TABLE_CENTRE[0]) > TABLE_HALF[0] or abs(y - TABLE_CENTRE[1]) > TABLE_HALF[1]
+    return bool(beside or z < -0.005)

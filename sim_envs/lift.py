@@ -76,7 +76,7 @@ class Lift:
 
     def progress(self) -> float:
         """How much of the way up the cube is, 0 to 1."""
-        return float(np.clip((self._body.xpos[2] - HALF) / RAISED, 0.0, 1.0))
+        return min(max((float(self._body.xpos[2]) - HALF) / RAISED, 0.0), 1.0)
 
     def queries(self) -> Mapping[str, np.ndarray]:
         """Return the cube's pose: position (3,) m, quaternion wxyz (4,) with w >= 0."""
