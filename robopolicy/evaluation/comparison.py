@@ -68,14 +68,15 @@ class Comparison:
         """Return what may be said of the two, in one sentence."""
         alike = not self.a_only + self.b_only if self.of == "success" else self.score.value == 0.0 == max(self.log_e)
         if alike:
-            told = f"{self.a} and {self.b} came out alike on every seed"
+            told = "they came out alike on every seed"
         else:
             told = f"{self._seen()}, {self._evidence()}"
         if self.better:
             other = self.b if self.better == self.a else self.a
             what = "" if self.of == "success" else " in score"
             return f"{self.better} is better than {other}{what}: {told}; difference {self._difference()}"
-        return f"not decided after {self.pairs} pairs: {told}; difference {self._difference()}{self._outlook()}"
+        left = f"not decided after {self.pairs} pairs"
+        return f"{self.a} against {self.b}: {left}: {told}; difference {self._difference()}{self._outlook()}"
 
     def _seen(self) -> str:
         if self.of == "score":
