@@ -19,6 +19,7 @@ class KnownEnv:
     here: Callable[[Any], np.ndarray] | None = None  # observation -> the action that stays where one is
     frame: Callable[[Any], np.ndarray] | None = None  # environment -> the picture its data sets hold
     disturb: Callable[[Any, np.random.Generator], str] | None = None
+    packages: tuple[str, ...] = ()  # whose versions decide how an episode goes, beside Gymnasium and the environment's
     settle: Callable[[Any], None] | None = None  # called once with the environment: what makes its numbers repeat
 
 
@@ -68,6 +69,7 @@ KNOWN = {
         here=lambda seen: seen[:2],
         frame=_pusht_frame,
         disturb=_pusht_disturb,
+        packages=("pymunk", "shapely"),
         settle=_pusht_settle,
     ),
 }

@@ -71,6 +71,9 @@ def test_an_upgrade_runs_every_episode_again(tmp_path, monkeypatch):
     installed = report.version
     monkeypatch.setattr(report, "version", lambda name: "99.0" if name == "mujoco" else installed(name))
     assert roll() == 4
+    monkeypatch.setattr(report, "version", lambda name: "9.9" if name == "tiny_worlds" else installed(name))
+    assert roll() == 6, "of the world's own package too"
+    assert "tiny_worlds 9.9" in load_about(tmp_path / "out")["software"]
     assert [outcome.seed for outcome in load_outcomes(tmp_path / "out")] == [0, 1]
 
 

@@ -1,10 +1,13 @@
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
+from robopolicy.cli.worlds import packages_of
 from robopolicy.clock import SimClock
 from robopolicy.errors import MissingExtra, UnknownCamera, UnknownTask, UnsafeCommand, UsageError
+from robopolicy.evaluation.report import versions
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from sim_envs.worlds import make_world
 
@@ -84,6 +87,15 @@ def test_the_score_is_the_published_one_and_repeats_to_the_bit(world, monkeypatc
     assert seen[0] == seen[1]
     assert theirs[0] != theirs[1], "what is mended"
     np.testing.assert_allclose(seen[0], theirs[0], rtol=1e-12)
+
+
+def test_the_simulators_own_packages_are_part_of_what_an_episode_is_named_by(gymnasium):
+    told = versions(packages_of(PUSHT))
+    for package in ("gymnasium", "gym_pusht", "pymunk", "shapely"):
+        assert f"{package} {version(package)}" in told
+    assert packages_of("gymnasium:Pendulum-v1") == ("gymnasium",)
+    assert packages_of("twin:lift") == ()
+    assert packages_of("robosuite:Lift") == ("robosuite",)
 
 
 def by_place(shapes):

@@ -163,7 +163,8 @@ def roll_and_report(
     against: Against | None = None,
 ) -> str:
     """Run what ``out`` does not hold yet, film some of it, write the report; return the headline in words."""
-    from robopolicy.evaluation.report import write_report
+    from robopolicy.cli.worlds import packages_of
+    from robopolicy.evaluation.report import PACKAGES, versions, write_report
     from robopolicy.evaluation.statistics import pace_words, summarise
 
     if together.rows is not None:
@@ -178,13 +179,14 @@ def roll_and_report(
         said = {"against": against.verdict(outcomes)}
     summary = summarise(outcomes, modes=subject.modes)
     pace = {"pace": pace_words(outcomes)} if options.realtime else {}
+    software = versions((*PACKAGES, *packages_of(subject.about["env"])))
     films = _film(
         subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, together=together,
         videos=videos,
     )  # fmt: skip
     write_report(
         out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=title,
-        facts={**facts, "sha": subject.sha, **subject.changes, **pace, **said,
+        facts={**facts, "sha": subject.sha, "versions": software, **subject.changes, **pace, **said,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
     return "; ".join([summary.headline(), *pace.values(), *said.values()])
@@ -213,7 +215,7 @@ class Subject:
 
         ``make_world`` makes a world of one's own, which then is only called ``env`` and has no ``perturbations``.
         """
-        from robopolicy.cli.worlds import check_device, make_agent, world_factory
+        from robopolicy.cli.worlds import check_device, make_agent, packages_of, world_factory
         from robopolicy.evaluation.report import versions
 
         spec, modes = _fit(checkpoint, env, make_world, perturbations)
@@ -224,7 +226,8 @@ class Subject:
 
             described = running.load_monitor(monitor).describe()
             guard = file_sha(monitor / "monitor.json")
-        software = versions(("robopolicy", "torch", "mujoco"))  # after an upgrade, episodes may come out otherwise
+        # After an upgrade of one of these, episodes may come out otherwise.
+        software = versions(("robopolicy", "torch", "mujoco", *packages_of(env)))
         agent = partial(
             make_agent, running, monitor=monitor, on_alarm="log", candidates=candidates, device=check_device(device)
         )

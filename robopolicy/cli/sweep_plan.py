@@ -41,7 +41,7 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
             checkpoints are the same policy.
     """
     from robopolicy.cli.together import Together
-    from robopolicy.cli.worlds import make_safety
+    from robopolicy.cli.worlds import make_safety, packages_of
     from robopolicy.evaluation.report import versions
 
     options = Options(max_steps=suite.max_steps, disturb_at=suite.disturb_at)
@@ -73,9 +73,9 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
         for cell in suite.cells()
     }
     shas = {name: (entrant.folder, subjects[name, suite.worlds[0]].sha) for name, entrant in suite.checkpoints.items()}
-    return Plan(
-        suite, items, recipes, Facts(shas, versions(("robopolicy", "torch", "mujoco", "numpy")), git_sha()), modes
-    )
+    packages = [package for world in suite.worlds for package in packages_of(world)]
+    software = versions(tuple(dict.fromkeys(("robopolicy", "torch", "mujoco", "numpy", *packages))))
+    return Plan(suite, items, recipes, Facts(shas, software, git_sha()), modes)
 
 
 def make_perturbed(make_world: Any, perturbations: Sequence[str], clock: Any) -> Any:

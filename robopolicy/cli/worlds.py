@@ -61,6 +61,17 @@ def make_world(
     return world
 
 
+def packages_of(name: str) -> tuple[str, ...]:
+    """Return the packages beside mujoco, installed or not, by whose versions an episode of a world may differ."""
+    kind, _, which = name.partition(":")
+    if kind == "gymnasium":
+        from sim_envs.gymnasium_known import KNOWN, KnownEnv
+
+        package = (which.partition("/")[0],) if "/" in which else ()
+        return ("gymnasium", *package, *KNOWN.get(which, KnownEnv()).packages)
+    return () if kind in ("twin", "planar") else (kind.partition(".")[0],)
+
+
 def make_robot(
     name: str,
     clock: Clock,

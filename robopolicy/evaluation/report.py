@@ -38,14 +38,14 @@ def write_report(
         summary: of them, from ``summarise``.
         films: outcomes of the filmed episodes by seed, ``Outcome.video`` a path; from ``film``.
         title: of the page.
-        facts: what it takes to do this again: command, checkpoint and its sha, world, seeds; ``pace`` only of episodes
-            at the pace of the wall clock.
+        facts: what it takes to do this again: command, checkpoint and its sha, world, seeds, versions if others than
+            our own packages' matter; ``pace`` only of episodes at the pace of the wall clock.
         deployed: single episodes that were not counted, each with a label; ``Outcome.video`` a path.
         monitor: ``ConformalMonitor.describe()``, for its promise.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    facts = {**facts, "versions": versions(), "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+    facts = {"versions": versions(), **facts, "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
     results = {
         "title": title,
         "summary": asdict(summary),
