@@ -66,6 +66,10 @@ def test_seeds_in_every_way_and_folders_without_names(tmp_path, seeds, want):
         ("max_steps: 60", "max_steps: soon", "max_steps is 'soon'; want a number"),
         ("max_steps: 60", "max_steps: 0", "max_steps is 0; want at least 1"),
         ("worlds: [twin:lift, twin:stack]", "", "has no 'worlds'"),
+        ("worlds: [twin:lift, twin:stack]", "worlds: []", "worlds names nothing"),
+        ("worlds: [twin:lift, twin:stack]", "worlds: ['']", "worlds has a name without a letter"),
+        ("new: runs/new", "'': runs/new", "checkpoints has a name without a letter"),
+        ("solver: ddim", "candidates: 0", "checkpoints.fast.candidates is 0; want at least 1"),
         ("worlds: [twin:lift, twin:stack]", "worlds: [a:b, a:b]", "worlds names one twice"),
         ("seeds: 100:103,7", "seeds: 3:3", "is empty"),
         ("seeds: 100:103,7", "seeds: 3,3", "a seed appears twice"),
@@ -98,7 +102,8 @@ def test_what_makes_no_sense_is_one_line_with_the_key(tmp_path, old, new, words)
 
 
 @pytest.mark.parametrize("data", [None, 3, "x", [], {"checkpoints": ["a/x", "b/x"], "worlds": "w", "seeds": 1},
-                                  {"checkpoints": "x", "worlds": "w", "seeds": 1, "undisturbed": False}])  # fmt: skip
+                                  {"checkpoints": "x", "worlds": "w", "seeds": 1, "undisturbed": False},
+                                  {"checkpoints": {}, "worlds": "w", "seeds": 1}])  # fmt: skip
 def test_no_suite_at_all(data):
     with pytest.raises(RobopolicyError):
         make_suite(data)

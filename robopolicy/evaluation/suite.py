@@ -171,6 +171,9 @@ def make_suite(data: Any, beside: Path = Path()) -> Suite:
     file = keys(data, _File, "the suite", required=("checkpoints", "worlds", "seeds"), prefix="")
     checkpoints = _entrants(file["checkpoints"], beside)
     worlds = file["worlds"]
+    for key, named in (("checkpoints", checkpoints), ("worlds", worlds)):
+        if not all(named) or not named:
+            raise ContractError(f"{key} names nothing" if not named else f"{key} has a name without a letter")
     if len(set(worlds)) < len(worlds):
         raise ContractError("worlds names one twice")
     if file.get("max_steps") == 0:
@@ -198,6 +201,8 @@ def _entrants(data: Any, beside: Path) -> dict[str, Entrant]:
         where = f"checkpoints.{name}"
         settings = {"folder": value} if isinstance(value, str) else value
         entrant = Entrant(**keys(settings, Entrant, where, required=("folder",)))
+        if entrant.candidates == 0:
+            raise ContractError(f"{where}.candidates is 0; want at least 1")
         monitor = None if entrant.monitor is None else str(beside / entrant.monitor)
         entrants[name] = Entrant(
             str(beside / entrant.folder), entrant.solver, entrant.solver_steps, entrant.candidates, monitor
