@@ -65,7 +65,7 @@ class GymnasiumEnv:
         self._steps = 0
         self._waiting: list[tuple[int, np.ndarray]] = []
         self._set_point = self._harmless()
-        self._over = self._success = False
+        self._over = self._success = self._terminated = False
         self._best = 0.0
 
     def read(self) -> Observation:
@@ -109,6 +109,10 @@ class GymnasiumEnv:
         """Whether the newest step said so: info's ``is_success`` or ``success`` if it has one, else terminated."""
         return self._success
 
+    def failure(self) -> str:
+        """``"terminated"`` if the environment ended the episode before its time, and not as a success; else ""."""
+        return "terminated" if self._terminated and not self._success else ""
+
     def score(self) -> float:
         """The greatest reward of the episode, clipped to 0..1 (Push-T's is coverage / 0.95)."""
         return self._best
@@ -143,7 +147,7 @@ class GymnasiumEnv:
             return
         action = self._set_point.astype(self._env.action_space.dtype).reshape(self._env.action_space.shape)
         self._seen, reward, terminated, truncated, info = self._env.step(action)
-        self._over = terminated or truncated
+        self._over, self._terminated = terminated or truncated, bool(terminated)
         self._success = bool(info.get("is_success", info.get("success", terminated)))
         self._best = max(self._best, min(float(reward), 1.0))
 

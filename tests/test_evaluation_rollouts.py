@@ -4,8 +4,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from robopolicy.agents import Chunked
 from robopolicy.errors import ContractError, EvaluationError
 from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.rollouts import Options, Rollout, evaluate, load_about, load_outcomes
@@ -133,6 +135,35 @@ def test_a_command_that_comes_too_late_is_a_failure_and_not_an_error():
     assert (stopped.success, stopped.error, stopped.stopped) == (False, None, "observation is too old")
     assert "1 episode was stopped" in pace_words([stopped])
     assert summarise([stopped]).success.n == 1
+
+
+class Nowhere(tiny.HomingPolicy):
+    """Knows no way for some starts."""
+
+    def plan(self, window, **options):
+        plan = super().plan(window, **options)
+        return replace(plan, chunks=plan.chunks * (np.nan if self.lost(window[-1].state["point"]) else 1))
+
+
+class BrokenWorld(tiny.PointWorld):
+    def read(self):
+        return replace(super().read(), state={"point": np.float32([np.nan, 0])})
+
+
+def test_a_policy_that_gives_no_number_failed_and_a_world_that_shows_none_broke():
+    policy = Nowhere()
+    policy.lost = lambda at: at[0] > 0.6
+    rollout = Rollout(tiny.PointWorld, lambda: Chunked(policy), tiny.Strict)
+    outcomes = [rollout.run(seed) for seed in range(12)]
+    lost = [outcome for outcome in outcomes if not outcome.success]
+    assert 0 < len(lost) < 12
+    assert {(outcome.error, outcome.failure, outcome.stopped) for outcome in lost} == {
+        (None, "stopped", "command is not finite")
+    }
+    assert summarise(outcomes).success.n == 12, "an episode without a number is not left out of the rate"
+    policy.lost = lambda at: bool(np.isnan(at).any())
+    with pytest.raises(EvaluationError, match="the world shows what is no number"):
+        Rollout(BrokenWorld, lambda: Chunked(policy), tiny.Strict).run(0)
 
 
 def test_decisions_are_kept_and_make_a_monitor_that_sees_the_disturbance(tmp_path):

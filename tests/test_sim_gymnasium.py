@@ -4,6 +4,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
+from robopolicy.behaviour import failure_of
 from robopolicy.cli.worlds import packages_of
 from robopolicy.clock import SimClock
 from robopolicy.errors import MissingExtra, UnknownCamera, UnknownTask, UnsafeCommand, UsageError
@@ -277,6 +278,37 @@ def test_dictionaries_become_streams_and_cameras(gymnasium):
     assert world.score() == 1.0
     with pytest.raises(UsageError, match="no pictures"):
         world.picture()
+
+
+@pytest.mark.parametrize(("last", "info", "says"), [
+    ((True, False), {"is_success": False}, (False, "terminated")),
+    ((True, False), {"is_success": True}, (True, "")),
+    ((True, False), {}, (True, "")),
+    ((False, True), {"is_success": False}, (False, "")),
+])  # fmt: skip
+def test_an_environment_that_ends_without_success_failed_there(gymnasium, last, info, says):
+    class Ends(gymnasium.Env):
+        metadata = {"render_fps": 5, "render_modes": []}  # noqa: RUF012
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.ones(2, np.float32), 0.1, *last, info
+
+    gymnasium.register("robopolicy_tests/Ends-v0", entry_point=Ends)
+    clock = SimClock()
+    world = make_world("gymnasium:robopolicy_tests/Ends-v0", clock)
+    del gymnasium.registry["robopolicy_tests/Ends-v0"]
+    assert failure_of(world) == ""
+    world.command([0, 0], 0)
+    clock.sleep_until(2 * world.spec.period_ns)
+    world.read()
+    assert (world.success(), failure_of(world)) == says
+    world.reset(1)
+    assert failure_of(world) == ""
 
 
 def test_unknown_environments_name_the_near_ones(gymnasium):

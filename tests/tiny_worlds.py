@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from robopolicy.agents import Chunked, Guarded
-from robopolicy.errors import LateCommand
+from robopolicy.errors import LateCommand, UnsafeCommand
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, Plan
 
@@ -115,6 +115,15 @@ class AnythingGoes:
 
     def reset(self):
         pass
+
+
+class Strict(AnythingGoes):
+    """Refuses what is no number."""
+
+    def limit(self, action, observation, now_ns):
+        if not np.isfinite(action).all():
+            raise UnsafeCommand("command is not finite")
+        return super().limit(action, observation, now_ns)
 
 
 class NothingLate(AnythingGoes):

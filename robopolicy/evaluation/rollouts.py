@@ -10,8 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from robopolicy.clock import SimClock, WallClock
-from robopolicy.errors import ContractError, LateCommand
+from robopolicy.errors import ContractError, EvaluationError, LateCommand, UnsafeCommand
 from robopolicy.evaluation.batched import Batched, Share
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_about, load_outcomes
 from robopolicy.evaluation.witness import Options, Witness
@@ -20,7 +22,7 @@ from robopolicy.interfaces import Agent, Safety
 from robopolicy.loop import run_episode
 from robopolicy.monitor.decisions import save_decisions
 from robopolicy.spec import PolicySpec
-from robopolicy.types import EpisodeMeta
+from robopolicy.types import EpisodeMeta, Observation
 
 __all__ = ["Options", "Outcome", "Rollout", "evaluate", "film", "load_about", "load_outcomes"]
 
@@ -69,7 +71,8 @@ class Rollout:
     def run(self, seed: int) -> Outcome:
         """Run the episode that ``seed`` names: the world's start, the policy's samples, the disturbance.
 
-        One that safety stopped because a command came too late failed, whatever the world says.
+        One that safety stopped because a command came too late, or was no number, failed, whatever the world says.
+        Where the world itself shows what is no number, that is the world's error.
         """
         start_s = time.perf_counter()
         self._world.reset(seed)
@@ -87,7 +90,9 @@ class Rollout:
                 done=witness.done,
                 finish=lambda meta: replace(meta, success=self._world.success()),
             )
-        except LateCommand as error:
+        except UnsafeCommand as error:
+            if not isinstance(error, LateCommand) and not _finite(self._world.read()):
+                raise EvaluationError(f"the world shows what is no number, and so did the policy: {error}") from error
             stopped = str(error)
         finally:
             witness.close()
@@ -227,6 +232,10 @@ def film(
         on_progress=on_progress,
     )
     return {o.seed: replace(o, video=str(folder / o.video)) if o.video else o for o in outcomes}
+
+
+def _finite(observation: Observation) -> bool:
+    return all(np.isfinite(values).all() for values in observation.state.values())
 
 
 def _has_files(outcome: Outcome, folder: Path | None) -> bool:

@@ -200,7 +200,7 @@ def pace_words(outcomes: Sequence[Outcome]) -> str:
     if skipped:
         told += f", in {waiting} of {len(valid)} episodes"
     if stopped := sum(bool(o.stopped) for o in valid):
-        told += f"; {stopped} episode{'s were' if stopped > 1 else ' was'} stopped because a command came too late"
+        told += f"; {stopped} episode{'s were' if stopped > 1 else ' was'} stopped by safety"
     return told
 
 
