@@ -98,6 +98,7 @@ def test_a_suite_becomes_a_table_and_a_page_and_is_resumed(suite, capsys):
     assert sweep(suite, "--report-only") == 0
     told = capsys.readouterr().out
     assert "one in tiny_worlds:EasyWorld: 4/4" in told, "the same policy by another name"
+    assert "8 of 16 episodes are to be run yet. Where a success ends an episode" in told
     assert "second" not in told
     assert "the sweep is not complete" in (out / "report.html").read_text()
 

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.sweep_plan import plan
     from robopolicy.evaluation.suite import parse_shard, read_suite, shard_of
     from robopolicy.evaluation.sweep import look
+    from robopolicy.evaluation.sweep_page import EARLY
 
     shard = None if args.shard is None else parse_shard(args.shard)
     out = _folder(args.out or args.suite.with_suffix(""))
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
         return
     with ended_by_signals():
         if args.report_only:
+            if tally.missing:
+                say(f"{len(tally.missing)} of {len(items)} episodes are to be run yet. ", EARLY)
             items = [item for item in items if item.identity in tally.rows]
             rows = [tally.rows[item.identity] for item in items]
             if not rows:
