@@ -18,6 +18,7 @@ RADII = (0.03, 0.025, 0.025)
 HEIGHT = 0.05  # the stick is 6 cm long: the fingers pass over the posts, the stick does not
 START_Y, FINISH_Y = -0.315, 0.315
 GRAZE = 0.0005  # m: a stick that comes so near has touched
+DEAF_S = 1.0  # that a disturbance lasts
 
 
 class Avoid:
@@ -64,10 +65,19 @@ class Avoid:
         """Forget the way; the posts stand where they always do."""
         self._before: np.ndarray | None = None  # (3,) m, the tip at the last look
         self._gaps: list[int] = []  # from 1; 0 is unknown
-        self._failure = ""
+        self._failure, self._hears_s = "", 0.0
 
     def place(self, state: Mapping[str, np.ndarray]) -> None:
         """Nothing moves here but the arm."""
+
+    def disturb(self, rng: np.random.Generator) -> str:
+        """Let what is commanded be lost for a second: the arm stops at its last set-point."""
+        self._hears_s = float(self._data.time) + DEAF_S
+        return f"what is commanded is lost for {DEAF_S:g} s"
+
+    def braked(self) -> bool:
+        """Whether what is commanded is lost."""
+        return bool(self._data.time < self._hears_s)
 
     def watch(self) -> None:
         """Look which rows the tip has crossed, and whether it touched a post on the way."""

@@ -15,6 +15,7 @@ PADS = {side: np.array([0.50, 0.13 * sign, 0.0]) for side, sign in SIDES.items()
 PAD_RADIUS = 0.035  # m
 TOUCH_Z = 0.012  # m, of the tip over the table
 SHOWN_S, GO_S = 1.0, 2.5  # the ball is seen before the first, the arm stands braked before the second
+DARK_S = 1.0  # that a disturbance puts the lamp out, or off
 LAMP = np.array([0.66, 0.0, 0.02])  # m
 BALL_Z, AWAY_Z = 0.07, -2.0  # m; away is under the floor
 TICK_S = 0.001  # half a physics step: when it is 1 s, time has been summed up to a little less
@@ -71,6 +72,7 @@ class Memory:
         drawn = str(rng.choice(self.modes))
         self._side = self._cue or drawn
         self._touched: str | None = None
+        self._go_s = GO_S
         self._data.time = 0.0
         self._show()
 
@@ -84,7 +86,13 @@ class Memory:
 
     def braked(self) -> bool:
         """Whether the lamp is still off: the arm stands."""
-        return bool(self._data.time < GO_S - TICK_S)
+        return bool(self._data.time < self._go_s - TICK_S)
+
+    def disturb(self, rng: np.random.Generator) -> str:
+        """Put the lamp out for a second, or let it come on a second later: what is commanded until then is lost."""
+        self._go_s = max(float(self._data.time), self._go_s) + DARK_S
+        self._show()
+        return f"the lamp stays off for {DARK_S:g} s more"
 
     def watch(self) -> None:
         """Hide the ball and light the lamp in time, and keep which pad was touched first."""

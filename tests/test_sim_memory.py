@@ -169,6 +169,28 @@ def test_a_recorded_state_comes_back_in_its_phase(step):
     np.testing.assert_allclose(other.read().state["tool_pos"], seen.state["tool_pos"], atol=1e-6)
 
 
+@pytest.mark.parametrize(("at", "dark"), [(10, range(70)), (60, [*range(GO_STEP), *range(60, 80)])])
+def test_disturbed_the_lamp_comes_on_later_or_goes_out_for_a_second(at, dark):
+    twin, seen = make("left"), []
+
+    def disturbed(observation, k):
+        if k == at:
+            twin.disturb(np.random.default_rng(0))
+            observation = twin.read()
+        seen.append(float(observation.state["go"][0]))
+        return [*observation.state["tool_pos"], *DOWN]
+
+    play(twin, disturbed, seed=3, steps=90)
+    assert [k for k, lit in enumerate(seen) if not lit] == list(dark)
+    lamp = twin.data.mocap_pos[twin.task._tokens["lamp"]]
+    assert lamp[2] > 0
+    twin.reset(3)
+    assert [twin.task.braked(), play(twin, lambda o, k: [0.5, 0, 0.1, *DOWN], 3, GO_STEP + 1)[-1].state["go"][0]] == [
+        1,
+        1,
+    ]
+
+
 def test_an_unknown_cue_names_the_two():
     with pytest.raises(UnknownName, match="left"):
         Memory("up")
