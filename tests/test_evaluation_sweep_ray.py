@@ -16,9 +16,11 @@ import pytest
 
 from robopolicy.errors import EvaluationError, MissingExtra
 from robopolicy.evaluation import sweep_ray
+from robopolicy.evaluation.report import versions
 from robopolicy.evaluation.suite import Suite
 from robopolicy.evaluation.sweep import sweep
 from robopolicy.evaluation.sweep_table import read_rows
+from robopolicy.evaluation.workers import ONE_THREAD
 
 sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes, which import what they run
 import tiny_sweep
@@ -163,3 +165,15 @@ def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
     items, recipes = tiny_sweep.parts(Suite({"a": None}, ("easy",), (1,)))
     with pytest.raises(MissingExtra, match=r"robopolicy\[ray\]"):
         sweep(items, recipes, tmp_path, facts=tiny_sweep.FACTS, executor=sweep_ray.RayActors("local"))
+
+
+def test_a_machine_with_other_versions_runs_nothing(monkeypatch):
+    for name in ONE_THREAD:
+        monkeypatch.setenv(name, "1")  # as an actor sets them; put back afterwards
+    actor, built = sweep_ray._Actor(), []
+    told = actor.build(lambda: built.append(1), "robopolicy 9").what
+    assert told.endswith("the driver has robopolicy 9; want the same everywhere")
+    assert "numpy " in told
+    assert built == []
+    assert actor.build(lambda: built.append(1), versions(sweep_ray.ALIKE)) is False
+    assert built == [1]

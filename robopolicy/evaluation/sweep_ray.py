@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robopolicy.errors import EvaluationError, MissingExtra
+from robopolicy.evaluation.report import versions
 from robopolicy.evaluation.workers import ENOUGH, ONE_THREAD, Lost, Patience, Raised, Result, describe_error
 
 LOCAL = "local"
 REACH_S = 10.0  # for a cluster's head to answer
+ALIKE = ("robopolicy", "torch", "mujoco", "numpy")  # packages whose versions must be the same on every machine
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class RayActors:
 
         Raises:
             MissingExtra: without Ray.
-            EvaluationError: if the cluster cannot be reached, or ``build`` raises there.
+            EvaluationError: if the cluster cannot be reached, a machine of it has other versions, or ``build`` raises
+            there.
         """
         ray, ours = _connect(self.address, self.jobs)
         jobs = min(self.jobs or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(items))
@@ -101,7 +104,7 @@ class _Crew:
     def _hire(self) -> None:
         """Ask for another actor; it joins when some machine has room for it."""
         actor = self._kind.remote()
-        self._calls[actor.build.remote(self._build)] = _Hand(actor)
+        self._calls[actor.build.remote(self._build, versions(ALIKE))] = _Hand(actor)
 
     def _stirring(self) -> list[Any]:
         """Wait for calls that ended or are over their time; return them."""
@@ -188,7 +191,9 @@ class _Crew:
 class _Actor:
     """The cluster's side: a runner in a process of its own."""
 
-    def build(self, build: Callable[[], Any]) -> Any:
+    def build(self, build: Callable[[], Any], software: str) -> Any:
+        if (here := versions(ALIKE)) != software:  # rows go by the driver's
+            return Raised(f"{socket.gethostname()} has {here}, the driver has {software}; want the same everywhere")
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
         try:
             self._runner = build()
