@@ -128,8 +128,8 @@ class TestFollowing(RobotContract):
 
 
 def moves(received):
-    """The messages that are motions and not one held point."""
-    return [one for one in received if len(one.points) > 1]
+    """The messages that are motions, neither one held point nor what brakes one."""
+    return [one for one in received if len(one.points) > 1 and one.points[0].time_from_start.nanosec <= TICK_NS]
 
 
 def accelerations(clock):
@@ -209,8 +209,8 @@ def test_a_stop_brakes_and_then_holds(rig):
     rig.run(300)
     before = len(rig.clock.received)
     last = rig.clock.received[-1]
-    assert len(last.points) == 1, "the end of an episode is a stop"
-    assert last.points[0].time_from_start.nanosec == pytest.approx(BRAKE_S * 1e9)
+    assert last.points[0].time_from_start.nanosec > TICK_NS, "the end of an episode is a stop"
+    assert last.points[-1].time_from_start.nanosec == pytest.approx(BRAKE_S * 1e9)
     track_at = len(rig.clock.track)
     held = rig.robot.stop()
     for _ in range(10):
@@ -226,6 +226,28 @@ def test_a_stop_brakes_and_then_holds(rig):
     assert len(rig.clock.received) == before + 1, "held: said again"
     rig.clock.sleep_until(rig.clock.now_ns() + 100 * MS)
     np.testing.assert_allclose(rig.clock.track[-1], held[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("early_ms", [30, 60, 90, 150, 400])
+def test_a_stop_goes_nowhere_that_the_motion_would_not_have(rig, early_ms):
+    """A motion that ends at a wall brakes before it, at 5 rad/s^2: harder than a stop does."""
+    stamps = rig.clock.now_ns() + TICK_NS * np.arange(1, 121, dtype=np.int64)
+    t = (stamps - stamps[0]) * 1e-9
+    to_go = np.maximum(t[-1] - t, 0.0)
+    speed = np.minimum(1.0, 5.0 * to_go)  # rad/s; 5 rad/s^2 to rest
+    way = 1.0 - np.where(to_go < 0.2, 2.5 * to_go**2, to_go - 0.1)
+    values = np.stack([way - way[0], 0 * way, 0 * way], -1).astype(np.float32)
+    wall = values[-1, 0]
+    rig.robot.follow(ActionChunk(stamps, values, 0), np.stack([speed, 0 * way, 0 * way], -1))
+    rig.clock.sleep_until(int(stamps[-1]) - early_ms * MS)
+    before = len(rig.clock.track) - 5
+    held = rig.robot.stop("a watchdog")
+    rig.clock.sleep_until(rig.clock.now_ns() + 500 * MS)
+    track = np.array(rig.clock.track)[before:, 0]
+    assert track.max() <= wall + 1e-4
+    assert np.diff(track).min() > -2e-5, "it never turns back"
+    assert track[-1] == pytest.approx(held[0], abs=1e-6)
+    assert np.abs(np.diff(track)).max() <= 1.0 * 0.002 * 1.01
 
 
 def test_after_a_stop_in_mid_motion_the_motion_is_sent_again_from_where_the_arm_is(rig):

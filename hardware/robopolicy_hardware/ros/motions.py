@@ -11,6 +11,7 @@ from robopolicy.types import ActionChunk
 from robopolicy_hardware.ros.set_points import TRAJECTORY, trajectory
 
 BRAKE_S = 0.25  # in which a motion that is stopped comes to rest
+BRAKE_POINTS = 10  # of the message that says so
 
 
 class Motions:
@@ -18,7 +19,7 @@ class Motions:
 
     A motion is one JointTrajectory with positions and velocities: the controller's own cubics between the points are
     the motion's. It replaces the one before it; its stamp is 0, which is "from now on". Stopped in mid-motion, the arm
-    brakes from where and as fast as it was told to be, at a constant deceleration.
+    brakes on its way, from where and as fast as it was told to be.
 
     Args:
         topic: of the arm's commands.
@@ -74,14 +75,22 @@ class Motions:
         u = (now_ns - stamps[k]) * NS / width_s
         return hermite(u, width_s, values[k], values[k + 1], velocities[k], velocities[k + 1])
 
-    def end(self, now_ns: int) -> np.ndarray | None:
-        """Forget the motion; return where it comes to rest when it brakes now (J,), None if it stands already."""
-        told, self._told = self.at(now_ns), None
-        if told is None or not np.any(told[1]):
-            return None
-        return told[0] + told[1] * BRAKE_S / 2
+    def end(self, now_ns: int) -> tuple[Any, np.ndarray] | None:
+        """Forget the motion; return the message that brakes it and where it rests then (J,), None if it stands already.
 
-    def held(self, position: np.ndarray, within_s: float) -> Any:
-        """Return the message of one point (J,) that is held, reached ``within_s`` at rest."""
-        due_ns = np.array([round(within_s / NS)], np.int64)
-        return trajectory(self._names, self._frame, due_ns, position[None], np.zeros((1, len(position))))
+        It goes on along the motion, ever slower: after t seconds it is where it would have been after
+        t - t^2 / (2 `BRAKE_S`). So a stop goes nowhere that the motion, which all limits let through, would not have.
+        """
+        now = self.at(now_ns)
+        if now is None or not np.any(now[1]):
+            self._told = None
+            return None
+        t = BRAKE_S * np.arange(1, BRAKE_POINTS + 1) / BRAKE_POINTS
+        then = [self.at(now_ns + round(one / NS)) for one in t - t**2 / (2 * BRAKE_S)]
+        positions, velocities = (np.stack(part) for part in zip(*(one for one in then if one is not None), strict=True))
+        self._told = None
+        due_ns = np.round(t / NS).astype(np.int64)
+        slower = (1 - t / BRAKE_S)[:, None]
+        slower[-1] = 0.0
+        message = trajectory(self._names, self._frame, due_ns, positions, velocities * slower)
+        return message, positions[-1]

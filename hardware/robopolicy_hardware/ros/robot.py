@@ -169,24 +169,24 @@ class RosRobot:
     def stop(self, reason: str = "") -> np.ndarray:
         """Hold the measured position, or the last set-point if the robot does not tell it any more; return it (A,).
 
-        A motion is braked first, in `BRAKE_S`, and held where it comes to rest. Of a closed robot nothing is published.
+        A motion is braked on its way, in `BRAKE_S`, and held where it rests. Of a closed robot nothing is published.
 
         Raises:
             StaleFrame: if the robot tells nothing and nothing was ever commanded: it holds by itself.
         """
         if self._held is None:
             now_ns = self._clock.now_ns()
-            braked = None if self._motions is None else self._motions.end(now_ns)
+            braking = None if self._motions is None else self._motions.end(now_ns)
             try:
                 self._held = self._measured()
             except StaleFrame:
                 if self._sent is None:
                     raise
                 self._held = self._sent
-            if braked is not None:
-                self._held = np.concatenate([braked, self._held[len(braked) :]])
-            self._held_ns = 0 if braked is None else now_ns
-            self._publish(self._held, within_s=None if braked is None else BRAKE_S)
+            if braking is not None:
+                self._held = np.concatenate([braking[1], self._held[len(braking[1]) :]])
+            self._held_ns = 0 if braking is None else now_ns
+            self._publish(self._held, braking=None if braking is None else braking[0])
         elif self._clock.now_ns() - self._held_ns > BRAKE_S * 1e9:  # sent again while it brakes, it would brake anew
             self._publish(self._held)
         return self._held.astype(np.float32)
@@ -232,13 +232,13 @@ class RosRobot:
             if not publisher.subscribers:
                 raise UnsafeCommand(f"nobody listens on {topic} any more; did the controller stop?")
 
-    def _publish(self, values: np.ndarray, *, arm: bool = True, within_s: float | None = None) -> None:
-        """Publish set-points, of the arm unless a motion moves it, and reached ``within_s`` where that can be said."""
+    def _publish(self, values: np.ndarray, *, arm: bool = True, braking: Any = None) -> None:
+        """Publish set-points, of the arm unless a motion moves it; or the message ``braking`` in their place."""
         parts = [values] if len(self._sinks) < 2 else [values[:-1], values[-1:]]
         stamp_ns = time.time_ns()
         made = [make(part, stamp_ns) for (_, make), part in zip(self._sinks, parts, strict=False)]
-        if within_s is not None and self._motions is not None and made:
-            made[0] = self._motions.held(parts[0], within_s)
+        if braking is not None and made:
+            made[0] = braking
         for k, ((publisher, _), message) in enumerate(zip(self._sinks, made, strict=True)):
             if arm or k > 0:
                 publisher.send(message)
