@@ -1,5 +1,7 @@
 """The room every task shares: a wooden table with its top at z = 0, a floor, soft light and two fixed cameras."""
 
+from functools import cache
+
 import mujoco
 import numpy as np
 
@@ -119,6 +121,7 @@ def _add_textured(spec: mujoco.MjSpec, name: str, texture: str, repeat: tuple[in
     material.textures = textures
 
 
+@cache
 def _wood(size: int = 256, planks: int = 6) -> np.ndarray:
     """Return planks of a light wood (size, size, 3) uint8: a tone a plank and fine lines along the grain."""
     rng = np.random.default_rng(7)  # part of the scene, not of any episode

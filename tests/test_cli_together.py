@@ -29,19 +29,19 @@ def checkpoint(request, tmp_path):
     rng = np.random.default_rng(0)
     policy.fit_normaliser(SimpleNamespace(state={"pos": rng.random((9, 2), np.float32)}, action=rng.random((9, 1))))
     save_checkpoint(tmp_path / "policy", policy, train={})
-    return tmp_path / "policy", 4 if cameras else 16
+    return tmp_path / "policy", *((4, 4) if cameras else (32, 16))
 
 
-def test_as_many_environments_as_plan_together_unless_told(checkpoint):
-    folder, rows = checkpoint
-    assert Together.of(folder, None) == Together(rows, rows)
+def test_as_many_environments_as_plan_together_best_unless_told(checkpoint):
+    folder, envs, rows = checkpoint
+    assert Together.of(folder, None) == Together(envs, rows)
     assert Together.of(folder, 3) == Together(3, rows), "envs change the time, not the shape of a batch"
     assert Together.of(folder, None, exact=True) == ALONE
     assert Together.of(folder, 3, exact=True) == Together(3, None)
 
 
 def test_at_the_pace_of_the_wall_clock_one_a_process(checkpoint):
-    folder, _ = checkpoint
+    folder, *_ = checkpoint
     assert Together.of(folder, None, realtime=True) == ALONE
     assert Together.of(folder, 1, realtime=True) == ALONE
     with pytest.raises(UsageError, match=r"--envs 4: with --realtime every episode has a process of its own; want 1"):

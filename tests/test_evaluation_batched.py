@@ -4,12 +4,13 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from robopolicy.errors import ContractError, EvaluationError
-from robopolicy.evaluation.batched import Batched, rows_of
+from robopolicy.evaluation.batched import Batched, envs_of, rows_of
 from robopolicy.evaluation.rollouts import Options, Rollout, evaluate
 from robopolicy.evaluation.workers import Lost, Patience, Raised, Seeds, run_items
 from robopolicy.monitor.decisions import load_decisions
@@ -74,6 +75,44 @@ def test_all_who_wait_are_planned_for_at_once_in_one_thread():
     asked = made[0].batches[3:]  # without those that tried whether it is steady
     assert set(made[0].threads[3:]) == {threading.get_ident()}
     assert set(asked[: len(asked) // 2]) == {8}, "those that are done are followed by others at once"
+
+
+class Even(many.Together):
+    """Rounds alike in batches of 4 and 8, and otherwise in those of 16, as libraries do from some size on."""
+
+    made: ClassVar[list["Even"]] = []
+    looks_back = False
+
+    def __init__(self):
+        super().__init__()
+        self.made.append(self)
+        self.asked = []
+
+    def plan_many(self, requests, *, rows=None):
+        self.asked.append((len(requests), rows))
+        return super().plan_many(requests, rows=4 if rows == 8 else rows)
+
+
+class Reminded(Even):
+    """It also looks at the chunk that is running."""
+
+    looks_back = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "envs", "rows", "wide"),
+    [(Even, 8, 4, True), (Even, 7, 4, True), (Even, 4, 4, False), (Even, 12, 8, False), (Reminded, 8, 4, False)],
+)
+def test_two_batches_are_made_as_one_where_that_changes_no_bit(kind, envs, rows, wide, tmp_path):
+    agent = partial(many.make_agent, kind)
+    Even.made.clear()
+    found = episodes(envs, rows, tmp_path, agent=agent)
+    (policy,) = Even.made
+    assert found == episodes(1, rows, tmp_path, agent=agent)
+    tried = 3 + 2 * (wide or (envs > rows and not kind.looks_back))
+    shapes = {shape for count, shape in policy.asked[tried:] if count > rows}
+    assert shapes == ({2 * rows} if wide else {rows} if envs > rows else set())
+    assert {shape for count, shape in policy.asked[tried:] if count <= rows} == {rows}
 
 
 def test_every_environment_lives_on_one_thread():
@@ -190,8 +229,9 @@ def test_the_wall_clock_waits_for_nobody():
 
 
 def test_rows_depend_on_the_policy_alone():
-    assert rows_of(tiny.SPEC) == 16
-    assert rows_of(PolicySpec(cameras={"front": CameraSpec(96, 96)})) == 4
+    pictures = PolicySpec(cameras={"front": CameraSpec(96, 96)})
+    assert (rows_of(tiny.SPEC), rows_of(pictures)) == (16, 4)
+    assert (envs_of(tiny.SPEC), envs_of(pictures)) == (32, 4)
 
 
 def test_those_to_be_run_alone_hold_up_nobody():

@@ -22,7 +22,7 @@ from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.processes import EDMConfig, FlowConfig
 from robopolicy.policies.solvers import SOLVERS, SolverConfig
-from robopolicy.policies.steady import is_steady
+from robopolicy.policies.steady import is_same_in, is_steady
 from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
@@ -155,6 +155,15 @@ def test_a_plan_that_depends_on_its_place_is_not_steady(monkeypatch):
     ramp = torch.arange(4)[:, None, None] * 1e-7
     monkeypatch.setattr(policy, "solve", lambda *given: solve(*given) * (1 + ramp), raising=False)
     assert not is_steady(policy, 4)
+
+
+def test_a_plan_that_depends_on_the_size_of_its_batch_is_not_the_same_in_another(monkeypatch):
+    policy = make(*CASES["ddim"])
+    monkeypatch.setattr(policy, "solve", lambda cond, noise, *rest: noise, raising=False)
+    assert is_same_in(policy, 4, 8)
+    monkeypatch.setattr(policy, "solve", lambda cond, noise, *rest: noise * (1 + 1e-7 * len(noise)), raising=False)
+    assert is_steady(policy, 4)
+    assert not is_same_in(policy, 4, 8)
 
 
 def test_requests_that_agree_cost_one_pass_of_the_network(monkeypatch):

@@ -12,7 +12,7 @@ def add_together(parser: Any) -> None:
     """Add the options that say how plans are made."""
     parser.add_argument(
         "--envs", type=at_least(1), metavar="N",
-        help="episodes at once in each process, whose policy plans for all of them in one pass (default 16, 4 of a "
+        help="episodes at once in each process, whose policy plans for all of them in one pass (default 32, 4 of a "
         "policy that sees pictures)",
     )  # fmt: skip
     parser.add_argument(
@@ -32,20 +32,20 @@ class Together:
 
     @classmethod
     def of(cls, checkpoint: str | Path, envs: int | None, *, exact: bool = False, realtime: bool = False) -> "Together":
-        """Return what was asked for; by default as many at once as make a batch.
+        """Return what was asked for; by default as many at once as is fastest.
 
         Raises:
             UsageError: if episodes are to share a process at the pace of the wall clock.
         """
-        from robopolicy.evaluation.batched import rows_of
+        from robopolicy.evaluation.batched import envs_of, rows_of
         from robopolicy.training.checkpoint import read_spec
 
         if realtime:
             if envs is not None and envs > 1:
                 raise UsageError(f"--envs {envs}: with --realtime every episode has a process of its own; want 1")
             return ALONE
-        rows = rows_of(read_spec(checkpoint))
-        return cls(envs or 1) if exact else cls(envs or rows, rows)
+        spec = read_spec(checkpoint)
+        return cls(envs or 1) if exact else cls(envs or envs_of(spec), rows_of(spec))
 
 
 ALONE = Together()

@@ -1,6 +1,6 @@
-"""Whether plans made in batches of one shape depend on who else asks."""
+"""Whether plans made in batches of one shape depend on who else asks, and on how large the batch is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,25 +20,44 @@ def is_steady(policy: Any, rows: int, n: int = 1) -> bool:
         rows: of a batch.
         n: candidates a plan.
     """
-    rng = np.random.default_rng(0)
     seeds = list(range(rows))
-    spec: PolicySpec = policy.spec
-    windows = [[_made_up(spec, rng, k) for k in range(spec.n_obs)] for _ in seeds]
-    running = [rng.random((spec.horizon, spec.action.dim), dtype=np.float32) if seed % 2 else None for seed in seeds]
+    plans = _planner(policy, rows, n)
+    together = plans(seeds, rows)
+    return all(_same(plans(asking, rows), together) for asking in (seeds[::-1], seeds[-1:]))  # elsewhere; all but alone
 
-    def plans(asking: Sequence[int]) -> dict[int, Plan]:
+
+def is_same_in(policy: Any, rows: int, wide: int, n: int = 1) -> bool:
+    """Whether plans made in batches of ``wide`` are those made in batches of ``rows``, to the bit, wherever they stand.
+
+    Tried as `is_steady`, of a policy that is. Libraries take other kernels, or sum in another order, only from some
+    size on.
+    """
+    plans, seeds = _planner(policy, wide, n), list(range(wide))
+    return _same(plans(seeds, wide), plans(seeds, rows))
+
+
+def _planner(policy: Any, count: int, n: int) -> Callable[[Sequence[int], int], dict[int, Plan]]:
+    """Return what plans, in batches of so many rows, for some of ``count`` made-up environments."""
+    rng = np.random.default_rng(0)
+    spec: PolicySpec = policy.spec
+    windows = [[_made_up(spec, rng, k) for k in range(spec.n_obs)] for _ in range(count)]
+    running = [rng.random((spec.horizon, spec.action.dim), dtype=np.float32) if k % 2 else None for k in range(count)]
+
+    def plans(asking: Sequence[int], rows: int) -> dict[int, Plan]:
         policy.reset()
         requests = [
             PlanRequest(windows[seed], n, running[seed], generator=np.random.default_rng(seed)) for seed in asking
         ]
-        return dict(zip(asking, policy.plan_many(requests, rows=rows), strict=True))
+        made = policy.plan_many(requests, rows=rows)
+        policy.reset()
+        return dict(zip(asking, made, strict=True))
 
-    together = plans(seeds)
-    tried = [plans(asking) for asking in (seeds[::-1], seeds[-1:])]  # elsewhere and beside others; all but alone
-    policy.reset()
+    return plans
+
+
+def _same(some: dict[int, Plan], others: dict[int, Plan]) -> bool:
     return all(
-        np.array_equal(plan.chunks, together[seed].chunks) and np.array_equal(plan.features, together[seed].features)
-        for some in tried
+        np.array_equal(plan.chunks, others[seed].chunks) and np.array_equal(plan.features, others[seed].features)
         for seed, plan in some.items()
     )
 

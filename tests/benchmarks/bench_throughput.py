@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_throughput.py [--presets mlp unet-small unet] [--task lift] [--steps 48]
 
-Ours: worker processes with 16 environments each, which plan together, as ``robopolicy eval`` runs them, safety layer
+Ours: worker processes with 32 environments each, which plan together, as ``robopolicy eval`` runs them, safety layer
 and all; on one core, then on two. Theirs: gymnasium.vector.AsyncVectorEnv over the same world in a Gymnasium skin, a
 process each, one inference an environment in the process that steps them; a step a call, or a chunk a call as
 diffusion_policy's runner plays it, with the number of environments and threads of torch that serves it best. Same
@@ -41,7 +41,7 @@ from robopolicy.training.checkpoint import load_policy, read_spec, save_checkpoi
 from robopolicy.types import Observation
 from sim_envs.experts import make_expert
 
-ENVS, ROWS = 16, 16
+ENVS, ROWS = 32, 16
 
 
 def untrained(task: str, name: str, folder: Path) -> Path:
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["mlp", "unet-small", "unet"])
     parser.add_argument("--task", default="lift")
     parser.add_argument("--steps", type=int, default=48, help="of an episode, a multiple of 8")
-    parser.add_argument("--waves", type=int, default=1, help="of 16 episodes in each process of ours")
+    parser.add_argument("--waves", type=int, default=1, help="of 32 episodes in each process of ours")
     parser.add_argument(
         "--tried", nargs="+", type=pair, default=[(2, 1), (2, 2), (4, 1), (8, 1)], metavar="ENVS,THREADS",
         help="of theirs (default 2,1 2,2 4,1 8,1)",
