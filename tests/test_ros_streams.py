@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ pytest.importorskip("rosbags", reason="rosbags is not installed: pip install 'ro
 pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'robopolicy[ros]'")
 
 from robopolicy.errors import ConfigError, ContractError, StaleFrame, UnsafeCommand
-from robopolicy.topics.config import load_config
+from robopolicy.topics.config import NumbersTopic, load_config
 from robopolicy_hardware.ros import robot as robot_module
 from robopolicy_hardware.ros import streams as streams_module
 from robopolicy_hardware.ros.codec import message
+from robopolicy_hardware.ros.local import LocalTopics
+from robopolicy_hardware.ros.local import Wire as Hub
 from robopolicy_hardware.ros.robot import RosRobot
 from robopolicy_hardware.ros.set_points import header, of_action
 
@@ -384,6 +387,34 @@ def test_a_thread_stopped_between_two_clocks_does_not_shift_stamps(monkeypatch):
     sure = streams_module.sure_offset_ns(None)
     assert streams_module.sure_offset_ns(sure) == sure
     assert abs(sure - (time.monotonic_ns() - real())) < 500_000
+
+
+@pytest.mark.parametrize("jump_s", [10.0, -3600.0])
+def test_a_wall_clock_that_is_set_moves_no_stream(monkeypatch, jump_s):
+    """Stamps are the wall clock's, instants are not: whatever it is set to, a value stays where it was in time."""
+    real, shift = time.time_ns, [0]
+    monkeypatch.setattr(streams_module.time, "time_ns", lambda: real() + shift[0])
+    wire = LocalTopics(Hub())
+    publisher = wire.publisher("/joints", JOINT_STATE)
+    streams = streams_module.Streams({"state q": NumbersTopic("/joints", joints=("a",), max_age_s=5.0)}, wire, 5.0)
+
+    def say():
+        made = joints([0.0], ["a"])
+        made.position[0], made.header = time.monotonic_ns() / 1e9, header(time.time_ns())
+        publisher.send(made)
+
+    try:
+        say()
+        with suppress(StaleFrame):
+            streams.wait(0.0)
+        for jump in (0.0, jump_s):
+            shift[0] = round(jump * 1e9)
+            for _ in range(3):
+                say()
+            seen = streams.at(None, time.monotonic_ns())
+            assert seen.values["state q"][0] == pytest.approx(seen.reference_ns / 1e9, abs=0.1)
+    finally:
+        streams.close()
 
 
 def test_a_joint_state_is_published_by_the_controllers_names(tmp_path):
