@@ -127,8 +127,7 @@ def _lacks_grip(world: Any) -> str:
 
 AXES = {
     "push": Axis(
-        "once in the first 0.5 to 2.5 s an object is pushed to 1 m/s; a drawer is pushed shut, from then on, once it "
-        "is 2 cm open",
+        "once in the first 0.5 to 2.5 s an object is pushed to 1 m/s; a drawer, once it is open, shut",
         _lacks_pushable, push,
     ),
     "slip": Axis("once, soon after the first hold, the fingers have no grip for 0.15 s", _lacks_grip, Slip),
