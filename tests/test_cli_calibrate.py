@@ -57,6 +57,16 @@ def test_a_monitor_is_calibrated_on_rollouts_of_its_own_policy_alone(tmp_path):
         calibrate(mine, tmp_path / "rollouts", tmp_path / "monitor-2", alpha=0.2)
 
 
+def test_of_rollouts_that_were_killed_the_quick_successes_do_not_count(tmp_path):
+    mine, path = checkpoint(tmp_path / "mine"), tmp_path / "rollouts" / "outcomes.jsonl"
+    collect(mine, WORLD, "0:13", tmp_path / "rollouts", jobs=1)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if json.loads(line)["seed"] != 11))
+    calibrate(mine, tmp_path / "rollouts", tmp_path / "monitor", alpha=0.2)
+    provenance = load_monitor(tmp_path / "monitor", policy_sha=checkpoint_sha(mine)).provenance
+    assert sorted(provenance.fit_seeds + provenance.calibration_seeds) == [*range(11)]
+
+
 def test_an_upgrade_runs_every_episode_again(tmp_path, monkeypatch):
     mine = checkpoint(tmp_path / "mine")
 

@@ -69,11 +69,14 @@ def calibrate(
 ) -> str:
     """Fit and calibrate a monitor on the successful episodes of ``rollouts``; return its promise in words.
 
+    Rollouts that are under way, or were killed, count up to the first without an end: the successes behind it are the
+    quick ones, and a threshold that was chosen on these would alarm at the others.
+
     Raises:
         NotEnoughCalibration: naming how many successes there are and how many ``alpha`` needs.
         SpecMismatch: if the rollouts are of another checkpoint; both are named.
     """
-    from robopolicy.evaluation.rollouts import load_about, load_outcomes
+    from robopolicy.evaluation.outcomes import load_about, load_counted
     from robopolicy.monitor.decisions import load_decisions
     from robopolicy.monitor.monitor import fit_monitor
 
@@ -83,7 +86,7 @@ def calibrate(
             f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is {sha[:12]}; "
             "a monitor is calibrated on the policy it guards, with the same solver and goal"
         )
-    good = [outcome for outcome in load_outcomes(rollouts) if outcome.success and outcome.decisions]
+    good = [outcome for outcome in load_counted(rollouts)[0] if outcome.success and outcome.decisions]
     episodes = [load_decisions(rollouts / outcome.decisions) for outcome in good]
     monitor = fit_monitor(episodes, alpha=alpha, seed=seed, policy_sha=sha, seeds=[o.seed for o in good])
     monitor.save(out)
