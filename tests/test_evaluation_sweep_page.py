@@ -131,6 +131,9 @@ def test_successes_that_end_early_decide_nothing_while_failures_are_under_way(tm
     page = Page(written(tmp_path, suite, rows))
     assert "not decided after 3 pairs" in page.words
     assert "the rates of a cell that is under way flatter it" in page.words
+    assert "20 of 40 undisturbed; 95 % interval" in page.words, "a's"
+    assert "20 of 21 undisturbed, under way to 40; 95 % interval" in page.words, "b's"
+    assert page.words.count("under way to 40") == 2, "on its tile and in its cell"
 
 
 def test_an_unfinished_sweep_with_one_checkpoint_and_a_cell_without_outcomes(tmp_path):

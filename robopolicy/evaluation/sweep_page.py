@@ -40,7 +40,8 @@ def header(title: str, suite: Suite, results: Sequence[CellResult]) -> str:
         if not result.cell.perturbations and result.summary is not None and len(tiles) < 8:
             where = f" in {result.cell.world}" if len(suite.worlds) > 1 else ""
             rate = result.summary.success
-            note = f"{rate.successes} of {rate.n} undisturbed; 95 % interval {rate.low:.1%} to {rate.high:.1%}"
+            early = f", under way to {len(suite.seeds)}" if _under_way(result, suite) else ""
+            note = f"{rate.successes} of {rate.n} undisturbed{early}; 95 % interval {rate.low:.1%} to {rate.high:.1%}"
             label = f"{result.cell.checkpoint}{where}"
             tiles.append(page_measures.tile(label, f"{rate.value:.0%}", note, page.rate_plot(rate)))
     early = "" if done == wanted else f"<p>{escape(EARLY)}</p>"
@@ -79,7 +80,7 @@ def world(name: str, suite: Suite, results: Sequence[CellResult]) -> str:
     head = "".join(f'<th><span class="swatch c{i % COLOURS}"></span>{escape(n)}</th>' for i, n in enumerate(names))
     rows = ""
     for condition in suite.perturbations:
-        cells = "".join(f"<td>{_rate(here.get((condition, n)), i)}</td>" for i, n in enumerate(names))
+        cells = "".join(f"<td>{_rate(here.get((condition, n)), i, suite)}</td>" for i, n in enumerate(names))
         rows += f'<tr><td class="condition">{escape(" + ".join(condition) or "undisturbed")}</td>{cells}</tr>'
     table = f'<div class="card scroll"><table><tr><th>Condition</th>{head}</tr>{rows}</table></div>'
     note = '<p class="soft">Success with its 95 % Clopper-Pearson interval.</p>'
@@ -226,16 +227,22 @@ def _count(cause: Cause | None) -> str:
     return f'<td class="n nobreak">{len(cause.seeds)}{onset}</td>'
 
 
-def _rate(result: CellResult | None, colour: int) -> str:
+def _under_way(result: CellResult, suite: Suite) -> bool:
+    return len(result.outcomes) < len(suite.seeds)
+
+
+def _rate(result: CellResult | None, colour: int, suite: Suite) -> str:
     if result is None:
         return '<span class="soft small">not run</span>'
+    early = f'<span class="badge open">under way to {len(suite.seeds)}</span>' if _under_way(result, suite) else ""
     broken = f'<span class="badge bad">{_many(result.errors, "error")}</span>' if result.errors else ""
+    badges = early + broken
     if result.summary is None:
-        return f'<span class="soft small">no outcome</span>{broken}'
+        return f'<span class="soft small">no outcome</span>{badges}'
     rate = result.summary.success
     return (
         f'<span class="percent">{rate.value:.0%}</span> <span class="of">[{100 * rate.low:.0f}, {100 * rate.high:.0f}] '
-        f"{rate.successes}/{rate.n}</span>{cell_plot(rate, colour)}{broken}"
+        f"{rate.successes}/{rate.n}</span>{cell_plot(rate, colour)}{badges}"
     )
 
 
