@@ -337,6 +337,9 @@ def test_nobody_and_somebody_else(arm, tmp_path):
         config = load_config(tmp_path / "other.yaml")
         with pytest.raises((ConfigError, ContractError, StaleFrame, UsageError), match=line):
             RosRobot(config, WallClock(), topics, wait_s=1.0)
+    (tmp_path / "other.yaml").write_text(text.replace("latency_s: 0.005", "type: sensor_msgs/msg/Picture"))
+    with pytest.raises(ConfigError, match=r"other\.yaml: .*sensor_msgs/msg/Picture"):
+        make_ros_robot(tmp_path / "other.yaml", WallClock(), domain=DOMAIN)
     with pytest.raises(UnknownCamera, match="no camera 'top'; valid: front, wrist"):
         RosRobot(load_config(arm.config), WallClock(), topics, cameras=("top",))
     first = RosRobot(load_config(arm.config), WallClock(), topics, cameras=("wrist",))

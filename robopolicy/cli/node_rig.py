@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from robopolicy import __version__
-from robopolicy.errors import ConfigError, ContractError, StaleFrame, UsageError
+from robopolicy.errors import UsageError
 from robopolicy.interfaces import Agent, Clock, Environment, Robot
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Observation
@@ -148,15 +148,13 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name
     from robopolicy.topics.config import load_config
     from robopolicy_hardware.ros.node_overrides import said_otherwise
     from robopolicy_hardware.ros.node_parameters import as_told
-    from robopolicy_hardware.ros.robot import RosRobot
+    from robopolicy_hardware.ros.robot import RosRobot, named_by
 
     with said_otherwise(path, parameters.topics, "the topics of the robot") as told:
         config = as_told(load_config(told or path), name, parameters)
-    try:
+    with named_by(path):
         robot = RosRobot(config, clock, transport, cameras=tuple(spec.cameras), rate_hz=rate_hz)
-        return robot, [one.topic for one in (config.action, config.action.gripper) if one is not None]
-    except (ConfigError, ContractError, StaleFrame, UsageError) as error:
-        raise type(error)(f"{path}: {error}") from error
+    return robot, [one.topic for one in (config.action, config.action.gripper) if one is not None]
 
 
 def _agent(parameters: Any, play: Any, beside: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from robopolicy.cli.twin_seeing import Seeing, finders_of, groups_of, prepared, settings_of, tags
 from robopolicy.cli.watched import read_limits
-from robopolicy.errors import ConfigError, ContractError, StaleFrame, UsageError
+from robopolicy.errors import ConfigError, StaleFrame, UsageError
 from robopolicy.interfaces import Clock, Robot
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
@@ -197,7 +197,7 @@ def _on_topics(
     """Return the robot without its objects, what sees each of them, and what finds tags."""
     from robopolicy.topics.config import load_config
     from robopolicy_hardware.ros.dds import Topics
-    from robopolicy_hardware.ros.robot import RosRobot
+    from robopolicy_hardware.ros.robot import RosRobot, named_by
     from robopolicy_hardware.ros.watching import Group
 
     config = load_config(path)
@@ -212,10 +212,9 @@ def _on_topics(
     for name in [*(one.name for one in objects if one.name in groups), *tags(seen_by)]:
         sources[name] = Group({what: have[what] for what in groups[name]}, transport)
         stack.callback(sources[name].close)
-    try:
-        return RosRobot(replace(config, state=kept), clock, transport, cameras=(), rate_hz=rate_hz), sources, finders
-    except (ConfigError, ContractError, StaleFrame, UsageError) as error:
-        raise type(error)(f"{path}: {error}") from error
+    with named_by(path):
+        robot = RosRobot(replace(config, state=kept), clock, transport, cameras=(), rate_hz=rate_hz)
+    return robot, sources, finders
 
 
 def _at_hand(

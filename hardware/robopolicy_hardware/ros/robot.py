@@ -1,7 +1,8 @@
 """A robot behind ROS 2 topics: what it publishes is the observation, set-points go to its controllers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from robopolicy.alignment import Aligned
-from robopolicy.errors import ConfigError, ContractError, StaleFrame, UnsafeCommand, UsageError
+from robopolicy.errors import (
+    ConfigError,
+    ContractError,
+    StaleFrame,
+    UnknownCamera,
+    UnknownName,
+    UnsafeCommand,
+    UsageError,
+)
 from robopolicy.interfaces import Clock
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, StateSpec
@@ -264,8 +273,19 @@ def make_ros_robot(
     from robopolicy_hardware.ros.dds import Topics
 
     config = load_config(path)
-    try:
+    with named_by(path):
         return RosRobot(config, clock, Topics(domain), cameras=cameras, rate_hz=rate_hz)
+
+
+@contextmanager
+def named_by(path: Path | str) -> Iterator[None]:
+    """Put the name of a robot's file before what is wrong with the robot; an unknown name in it is a ConfigError."""
+    try:
+        yield
+    except UnknownCamera:
+        raise  # one that was asked for beside the file
+    except UnknownName as error:
+        raise ConfigError(f"{path}: {error}") from error
     except (ConfigError, ContractError, StaleFrame, UsageError) as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -273,8 +293,6 @@ def make_ros_robot(
 def _with_cameras(config: TopicConfig, cameras: tuple[str, ...] | None) -> TopicConfig:
     if cameras is None:
         return config
-    from robopolicy.errors import UnknownCamera
-
     for name in cameras:
         if name not in config.cameras:
             raise UnknownCamera("camera", name, config.cameras)
