@@ -73,6 +73,9 @@ def test_seeds(text, seeds):
         ("9:9", "'9:9' is empty"),
         ("9:3", "is empty"),
         ("0:5,3", "twice"),
+        (f"{2**63}", "is too much; want seeds up to 9223372036854775807"),
+        (f"0:{10**30}", "is too much"),
+        ("0:100000000", "10000000 at most"),
     ],
 )
 def test_seeds_that_make_no_sense(text, says):

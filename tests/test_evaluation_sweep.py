@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import random
@@ -282,6 +283,23 @@ def test_a_journal_that_was_taken_for_abandoned_before_it_was_locked_is_given_up
     assert len(read_rows(tmp_path)) == 1, "it is not in a file that has no name any more"
     journal.close()
     assert len(read_rows(tmp_path)) == len(recorded(tmp_path)) == 1
+
+
+def test_a_row_that_the_disk_takes_in_parts_is_whole_and_a_full_disk_is_told(tmp_path, undisturbed, monkeypatch):
+    journal, write = Journal(tmp_path), os.write
+    monkeypatch.setattr(sweep_table.os, "write", lambda file, data: write(file, data[:100]))
+    for row in undisturbed[:3]:
+        journal.append(row)
+    assert len(read_rows(tmp_path)) == 3
+
+    def full(file, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweep_table.os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        journal.append(undisturbed[3])
+    journal.close()
+    assert len(read_rows(tmp_path)) == 3
 
 
 def test_long_journals_are_sealed_in_between(tmp_path, undisturbed, monkeypatch):

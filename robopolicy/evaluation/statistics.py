@@ -11,6 +11,8 @@ from robopolicy.evaluation.entropy import Entropy, entropy_of
 from robopolicy.evaluation.failures import Cause, taxonomy
 from robopolicy.evaluation.outcomes import Outcome
 
+LARGEST_SEED = 2**63 - 1  # that torch and a table take
+MOST_SEEDS = 10_000_000
 Method = Literal["clopper-pearson", "wilson"]
 
 
@@ -225,6 +227,10 @@ def parse_seeds(text: str) -> list[int]:
         chosen = range(int(first), int(last)) if colon else [int(first)]
         if not chosen:
             raise UsageError(f"seeds {text!r}: {part.strip()!r} is empty; FIRST:LAST+1 needs LAST+1 > FIRST")
+        if chosen[-1] > LARGEST_SEED or chosen[-1] - chosen[0] >= MOST_SEEDS:
+            raise UsageError(
+                f"seeds {text!r}: {part.strip()!r} is too much; want seeds up to {LARGEST_SEED}, {MOST_SEEDS} at most"
+            )
         seeds.extend(chosen)
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds {text!r}: a seed appears twice; it would count twice")

@@ -70,8 +70,10 @@ class Journal:
         self._begin()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row, in one write."""
-        os.write(self._file, (json.dumps(row) + "\n").encode())
+        """Add one row, in one write unless the disk takes only a part; it raises OSError when that is full."""
+        line = (json.dumps(row) + "\n").encode()
+        while line:
+            line = line[os.write(self._file, line) :]
         os.fsync(self._file)
         self._rows += 1
         if self._rows >= SEAL_ROWS:
