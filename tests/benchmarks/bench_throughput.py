@@ -10,7 +10,8 @@ task, same policy (its weights are as they were drawn: that takes as long), epis
 times theirs; on two cores 80 % of twice one core's: beside it stands what the machine itself gives two processes that
 share nothing, bare mj_step of the same model, since cores may share caches or be two threads of one. Beside the wall
 clock's there are rollouts a second of CPU, all processes together, which a busy machine changes less; a process that
-waits for others costs none.
+waits for others costs none. A core of a shared machine may give half of what it gave a minute ago: each is run in
+``--turns``, one after the other, and the best counts.
 """
 
 import argparse
@@ -136,8 +137,8 @@ def step_bare(task: str, calls: int, gate: Any, times: Any) -> None:
     times.put((begin_s, time.monotonic()))
 
 
-def bare_scaling(task: str, calls: int = 2000) -> float:
-    """Return what share of twice one process's physics two processes do."""
+def bare_rates(task: str, calls: int = 1000) -> list[float]:
+    """Return how fast one process, and two, do nothing but physics."""
     context = multiprocessing.get_context("spawn")
     rates = []
     for processes in (1, 2):
@@ -149,7 +150,7 @@ def bare_scaling(task: str, calls: int = 2000) -> float:
         for worker in workers:
             worker.join()
         rates.append(processes / (max(ends_s) - min(begins_s)))
-    return rates[1] / rates[0] / 2
+    return rates
 
 
 class TwinEnv(gymnasium.Env):
@@ -215,24 +216,30 @@ def theirs(race: Race, envs: int, rows: int, threads: int, waves: int = 1) -> Ra
         vector.close()
 
 
-def best_of_theirs(race: Race, rows: int, tried: Sequence[tuple[int, int]]) -> tuple[Rate, str]:
+def best_of_theirs(race: Race, rows: int, tried: Sequence[tuple[int, int]], turns: int) -> tuple[Rate, str]:
     """Return the best rate over (environments, threads) that are ``tried``, and what they were."""
     found = {one: theirs(race, one[0], rows, one[1]) for one in tried}
     envs, threads = max(found, key=lambda one: found[one].wall)
-    again = theirs(race, envs, rows, threads, waves=max(race.episodes // envs, 1))
-    best = max(again, found[envs, threads], key=lambda rate: rate.wall)
-    return best, f"{envs} environments, {threads} thread{'s' * (threads > 1)}"
+    waves = max(race.episodes // envs // turns, 1)  # as many episodes as ours, all turns together
+    again = [theirs(race, envs, rows, threads, waves=waves) for _ in range(turns)]
+    return best([*again, found[envs, threads]]), f"{envs} environments, {threads} thread{'s' * (threads > 1)}"
 
 
-def measured(race: Race, tried: Sequence[tuple[int, int]]) -> Iterator[str]:
+def best(rates: Sequence[Rate]) -> Rate:
+    """Return the best by the wall clock and by CPU, each by itself."""
+    return Rate(max(rate.wall for rate in rates), max(rate.cpu for rate in rates))
+
+
+def measured(race: Race, tried: Sequence[tuple[int, int]], turns: int) -> Iterator[str]:
     """Run and describe one policy."""
-    one, two = (ours(race, processes) for processes in (1, 2))
+    found = [(ours(race, 1), ours(race, 2), *bare_rates(race.task)) for _ in range(turns)]
+    ones, twos, bare_ones, bare_twos = zip(*found, strict=True)
+    one, two, bare = best(ones), best(twos), max(bare_twos) / max(bare_ones) / 2
     yield f"{race.checkpoint.name}: two cores {two}, one core {one}"
-    bare = bare_scaling(race.task)
     yield f"  two cores are {two.wall / one.wall / 2:.0%} of twice one, {two.cpu / one.cpu:.0%} by CPU time; bar 80 %"
     yield f"  two processes of bare mj_step: {bare:.0%}, of which that is {two.wall / one.wall / 2 / bare:.0%}"
     for name, rows in (("a step a call", 1), ("a chunk a call", 8)):
-        peer, words = best_of_theirs(race, rows, tried)
+        peer, words = best_of_theirs(race, rows, tried, turns)
         more, by_cpu = two.wall / peer.wall, two.cpu / peer.cpu
         yield f"  AsyncVectorEnv, {name}: {peer}, {words}: ours is {more:.1f} times that, {by_cpu:.1f} by CPU; bar 3"
 
@@ -248,7 +255,8 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["mlp", "unet-small", "unet"])
     parser.add_argument("--task", default="lift")
     parser.add_argument("--steps", type=int, default=48, help="of an episode, a multiple of 8")
-    parser.add_argument("--waves", type=int, default=1, help="of 32 episodes in each process of ours")
+    parser.add_argument("--waves", type=int, default=2, help="of 32 episodes in each process of ours")
+    parser.add_argument("--turns", type=int, default=2, help="of each, of which the best counts")
     parser.add_argument(
         "--tried", nargs="+", type=pair, default=[(2, 1), (2, 2), (4, 1), (8, 1)], metavar="ENVS,THREADS",
         help="of theirs (default 2,1 2,2 4,1 8,1)",
@@ -257,7 +265,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in args.presets:
             checkpoint = untrained(args.task, name, Path(folder))
-            for line in measured(Race(args.task, checkpoint, args.steps, args.waves * ENVS), args.tried):
+            for line in measured(Race(args.task, checkpoint, args.steps, args.waves * ENVS), args.tried, args.turns):
                 print(line, flush=True)
 
 
