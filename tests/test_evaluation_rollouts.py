@@ -166,6 +166,21 @@ def test_a_policy_that_gives_no_number_failed_and_a_world_that_shows_none_broke(
         Rollout(BrokenWorld, lambda: Chunked(policy), tiny.Strict).run(0)
 
 
+class ScorelessWorld(tiny.PointWorld):
+    def score(self):
+        return float("nan") if self._seed == 3 else super().score()
+
+
+def test_a_score_that_is_no_number_is_that_episodes_error_and_the_others_count(tmp_path):
+    outcomes = evaluate(
+        ScorelessWorld, tiny.make_agent, [2, 3], make_safety=tiny.AnythingGoes, jobs=1, out=tmp_path, identity="a"
+    )
+    assert outcomes[1].error == "the world's score is nan; want a number from 0 to 1"
+    summary = summarise(outcomes)
+    assert (summary.success.n, summary.errors) == (1, 1)
+    assert load_outcomes(tmp_path) == outcomes[:1]
+
+
 def test_decisions_are_kept_and_make_a_monitor_that_sees_the_disturbance(tmp_path):
     good = run(range(100, 130), out=tmp_path / "calm", identity="a", options=Options(decisions=True))
     episodes = [load_decisions(tmp_path / "calm" / outcome.decisions) for outcome in good]

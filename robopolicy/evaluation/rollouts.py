@@ -97,6 +97,8 @@ class Rollout:
         finally:
             witness.close()
         score, wall_s = float(self._world.score()), time.perf_counter() - start_s
+        if not np.isfinite(score):
+            raise EvaluationError(f"the world's score is {score}; want a number from 0 to 1")
         outcome = witness.outcome(bool(meta.success), score, wall_s, stopped=stopped)
         outcome = replace(outcome, skipped_ticks=int(meta.extra.get("skipped_ticks", 0)))
         if self._options.decisions and self._out is not None and witness.decisions:
