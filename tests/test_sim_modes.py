@@ -68,6 +68,15 @@ class TestTwinFirst(RobotContract):
         return first
 
 
+class TestTwinFirstWithLimitsOfTheArm(RobotContract):
+    def make(self, clock):
+        real = twin(clock, action="joint")
+        aligned = AlignedTwin(make_task("lift"), clock.now_ns(), rate_hz=50.0)
+        first = TwinFirst(aligned, real, clock, safety=make_safety(real.spec))
+        first.read()
+        return first
+
+
 class TestTwinFirstOfToolPoses(RobotContract):
     def make(self, clock):
         first = TwinFirst(AlignedTwin(make_task("lift"), clock.now_ns(), rate_hz=50.0), twin(clock), clock)

@@ -37,9 +37,9 @@ class DeviceTopics:
             return DeviceSubscription(self._devices[topic], on_message)
         return self._others.subscribe(topic, kind, on_message)
 
-    def publisher(self, topic: str, kind: str) -> Publisher:
+    def publisher(self, topic: str, kind: str, *, latched: bool = False) -> Publisher:
         """Return what publishes on a topic, as `Transport` says."""
-        return self._others.publisher(topic, kind)
+        return self._others.publisher(topic, kind, latched=latched)
 
     def publishers(self, topic: str) -> list[str]:
         """Return the type that each publisher of a topic has, as `Transport` says."""
