@@ -230,6 +230,8 @@ def tab():
 def test_the_page_shows_verdicts_in_light_and_dark_and_narrow(tab, two, tmp_path, capsys):
     third = evaluation(tmp_path / "runs" / "<b>third</b>" / "eval", [1, 0] * 50)
     page = tmp_path / "page" / "compare.html"
+    assert compare(capsys, *two, "--html", page, "--alpha", "0.01")[0] == 0
+    assert "intervals, of 99 % each, hold" in page.read_text().replace("&#x27;", "'")
     code, _, err = compare(capsys, *two, third, "--html", page)
     assert (code, err) == (0, "")
     for scheme in ("light", "dark"):

@@ -52,5 +52,8 @@ def test_verdicts_on_different_starts():
     assert found["b", "c"].verdict().startswith("not decided between b and c: 10 of 40 against 12 of 40")
     turned = compare_unpaired({"b": episodes(10, 40), "a": episodes(45, 50)})[0]
     assert turned.verdict().startswith("a is better than b: b 10 of 40 against 45 of 50")
+    strict = compare_unpaired({"b": episodes(10, 40), "a": episodes(45, 50)}, alpha=0.01)[0].difference
+    assert strict.confidence == 0.99
+    assert strict.low < turned.difference.low
     with pytest.raises(EvaluationError, match="none of 1 episodes has an outcome"):
         compare_unpaired({"a": episodes(3, 4), "b": [Outcome(1, error="broke")]})

@@ -61,11 +61,16 @@ def explained(comparisons: Sequence[Comparison]) -> str:
     first = comparisons[0]
     among = f" among all {first.family} comparisons (Holm 1979)" if first.family > 1 else ""
     promise = f"Policies that do equally well get a verdict with chance {first.alpha:g} at most{among}"
+    sure = f"{100 * (1 - first.alpha):g} %"
     if first.fixed:
-        return f"{promise}, if the number of seeds was fixed before anybody looked (exact McNemar test)."
+        return (
+            f"{promise}, if the number of seeds was fixed before anybody looked (exact McNemar test). Intervals are of "
+            f"{sure} each."
+        )
     return (
         f"{promise}, however often one looks and whenever one stops: e is the capital won by betting against "
-        "“equally well”, pair by pair in the order of the seeds; the intervals hold the same way."
+        "“equally well”, pair by pair in the order of the seeds; the differences' intervals, of "
+        f"{sure} each, hold the same way. Those of the table are of {sure} for the seeds that there are."
     )
 
 
