@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from robopolicy.clock import SimClock
+from sim_envs.arm import FINGERS
 from sim_envs.contacts import Contacts, is_off_table
 from sim_envs.scene import TABLE_CENTRE, TABLE_HALF
 from sim_envs.stack import HALF, Stack
@@ -36,6 +37,23 @@ def test_who_touches_whom(twin):
     assert not contacts.touch("red", "world")
     assert not contacts.by_arm(("red", "blue"))
     assert not contacts.held("red")
+
+
+def test_held_is_between_the_fingers_and_not_under_their_tips():
+    clock = SimClock()
+    twin = Twin(Stack(), clock, cameras=())
+    contacts, (x, y), told = Contacts(twin.model, twin.data), (0.45, 0.05), {}
+    for name, height, grips in (("pressed on", HALF + 0.022, (0.0, 0.0)), ("gripped", HALF - 0.004, (1.0, 0.0))):
+        twin.reset(0)
+        twin.data.joint("red").qpos = [x, y, HALF, 1, 0, 0, 0]
+        for z, grip in ((0.12, grips[0]), (height, grips[0]), (height, grips[1])):
+            for _ in range(15):
+                twin.command(np.array([x, y, z, 1, 0, 0, 0, -1, 0, grip]), clock.now_ns())
+                clock.sleep_until(clock.now_ns() + 50_000_000)
+                twin.read()
+        assert all(contacts.touch(finger, "red") for finger in FINGERS), name
+        told[name] = contacts.held("red")
+    assert told == {"pressed on": False, "gripped": True}
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -7,7 +7,7 @@ from robopolicy.clock import SimClock
 from robopolicy.errors import ContractError, UnknownTask
 from robopolicy.loop import run_episode
 from robopolicy.rotations import matrix_to_quat, matrix_to_rot6d, matrix_to_rotvec, rot6d_to_matrix, rotvec_to_matrix
-from robopolicy.types import EpisodeMeta
+from robopolicy.types import EpisodeMeta, Observation
 from sim_envs.demonstrators import Clumsy, DownThenAcross, Hesitant, Unsteady
 from sim_envs.experts import make_expert
 from sim_envs.lift_expert import LiftExpert
@@ -239,3 +239,20 @@ def test_the_seed_chooses_what_is_played():
     assert len({tuple(one) for one in chosen}) > 1
     with pytest.raises(ContractError, match="no segments"):
         Multiplied([], 20.0)
+
+
+def test_the_noise_has_its_size_and_is_the_seeds():
+    rising = np.array([[0.5, 0, 0.02 + 0.0005 * k] for k in range(400)])
+    one = demonstration(rising, rising)
+    start = Observation(0, {**one.at(0), "tool_quat": np.array([0.0, 1, 0, 0]), "gripper": np.ones(1)})
+
+    def played(noise_m, seed):
+        agent = Multiplied([plan_of("lift", one)], 20.0, noise_m=noise_m)
+        agent.reset(seed)
+        return np.array([agent.act(start).values for _ in range(300)], np.float64)
+
+    off = played(0.002, 3) - played(0.0, 3)
+    assert off[20:, :3].std(axis=0) == pytest.approx(0.002, rel=0.3)
+    np.testing.assert_array_equal(off[:, 3:], 0)
+    np.testing.assert_array_equal(played(0.002, 3), played(0.002, 3))
+    assert not np.array_equal(played(0.002, 3), played(0.002, 4))

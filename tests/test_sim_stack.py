@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -77,6 +78,27 @@ def test_a_cube_in_the_air_is_none(twin):
     twin.read()
     assert not twin.success()
     assert mode_of(twin) == "red_on_blue"  # what it would be
+
+
+@pytest.mark.parametrize(
+    ("base_z", "lean", "speed", "stands"),
+    [
+        (HALF, 0.0, 0.0, True),
+        (HALF, 0.0, 0.1, False),  # it slides
+        (HALF, 0.22, 0.0, False),  # it stands on an edge
+        (0.10, 0.0, 0.0, False),  # both fall
+    ],
+)
+def test_what_only_looks_like_a_stack_for_a_moment_is_none(twin, base_z, lean, speed, stands):
+    put(twin, "blue", [*LIES, base_z])
+    height = HALF * (np.cos(lean) + np.sin(lean)) + HALF  # between the middles
+    put(twin, "red", [*LIES, base_z + height - 1e-4])
+    twin.data.joint("red").qpos[3:] = [np.cos(lean / 2), np.sin(lean / 2), 0, 0]
+    twin.data.joint("red").qvel[0] = speed
+    mujoco.mj_forward(twin.model, twin.data)
+    assert twin.task._stands_over("red", "blue")
+    assert twin.task._contacts.touch("red", "blue")
+    assert twin.success() is stands
 
 
 def test_it_is_done_only_when_the_fingers_have_let_go():
