@@ -156,3 +156,12 @@ def test_two_types_on_a_topic_are_a_failure():
     found = of_topic("/x", ends, Heard())
     assert (found.level, found.what) == ("problem", "/x")
     assert found.found == "a/msg/A and b/msg/B, nothing came, reliable, transient local; reliable, volatile, by /n, /n"
+
+
+def test_a_node_that_publishes_a_topic_twice_is_a_note():
+    ends = [Endpoint("/x", "a/msg/A", name, True, False) for name in ("/arm", "/arm", "/hand")]
+    found = of_topic("/x", ends, Heard())
+    assert (found.level, found.remedy) == (
+        "note", "/arm publishes it twice: was it started twice? (one that was killed is seen for another 10 s)"
+    )  # fmt: skip
+    assert of_topic("/x", ends[1:], Heard()).level == "ok"

@@ -71,6 +71,10 @@ def of_topic(topic: str, publishers: Sequence[Any], heard: Any) -> Finding:
     parts.append("by " + ", ".join(one.node for one in publishers))
     if len(kinds) > 1:
         return Finding(topic, "problem", ", ".join(parts), "one topic has one type: stop one of them")
+    named = [one.node for one in publishers]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        remedy = f"{twice[0]} publishes it twice: was it started twice? (one that was killed is seen for another 10 s)"
+        return Finding(topic, "note", ", ".join(parts), remedy)
     if heard is not None and heard.offset_s is not None and not -CLOCK_S < heard.offset_s < CLOCK_S:
         return Finding(topic, "note", ", ".join(parts), "another clock: synchronise it (chrony), or set stamp: bag")
     return Finding(topic, "ok", ", ".join(parts))
