@@ -198,6 +198,11 @@ class TwinFirst:
         """Return how each object stands, and ``"twin"``: the worst of them."""
         return self.aligned.health()
 
+    @property
+    def acted(self) -> dict[str, int]:
+        """How often each limit acted on what the real arm was sent; of a safety layer that counts."""
+        return {name: count for name, count in dict(getattr(self._safety, "counts", {})).items() if count}
+
     def _compare(self, seen: Observation) -> None:
         gap = np.abs(np.asarray(seen.state["q"]) - self.aligned.observer.joints_at(seen.stamp_ns)[0, : len(JOINTS)])
         self.apart = float(gap.max())

@@ -297,6 +297,7 @@ def test_what_the_real_arm_is_sent_keeps_the_arms_limits_whatever_the_twins_join
     rates = np.diff(sent, axis=0) / np.diff(stamps)[:, None]
     gains = np.diff(rates, axis=0) / np.diff(stamps)[1:, None]
     assert len(sent) > 20
+    assert ("speed" in first.acted) == limited
     if limited:
         assert (np.abs(rates).max(), np.abs(gains).max()) <= (1.5 + 1e-3, 7.5 + 0.05)
     else:

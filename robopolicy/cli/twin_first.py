@@ -164,6 +164,8 @@ class TwinHealth:
         health = self._first.health()["twin"]
         share = 100 * self._troubled / max(self._steps, 1)
         told = f"; {health.diverged}" if health.diverged else ""
+        acted = ", ".join(f"{name} {count}" for name, count in self._first.acted.items())
+        told += f"; limits of the arm acted: {acted}" if acted else ""
         return (
             f"the twin took {health.accepted} poses, rejected {health.rejected}, {health.restarts} restarts, "
             f"{health.recoveries} recoveries; confidence {health.confidence:.2f}, least "
