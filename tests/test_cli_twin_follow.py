@@ -258,8 +258,34 @@ def test_a_file_of_limits_before_a_robot_is_of_the_arm_or_else_of_the_twin(tmp_p
     assert (both.of_arm.max_age_s, both.of_twin.max_age_s, both.watchdogs.silent_s) == (0.1, 0.1, 0.3)
     same = said(JOINTS, joint, joint)
     assert (same.of_arm.max_rate[0], same.of_twin.max_rate[0], same.apart) == (1.0, 1.0, 0.1)
+    accelerations = [one.of_arm.max_accel[0] for one in (of_arm, of_twin, both, limits_before(None, tool, joint))]
+    assert accelerations == [15.0] * 4
+    assert said("max_accel: [7.5, 7.5, 7.5, 7.5, 7.5, 7.5, 7.5, 9]", tool, joint).of_arm.max_accel[0] == 7.5
     with pytest.raises(ConfigError, match="max_rate has 2 numbers; want 8"):
         said("max_rate: [1, 1]", tool, joint)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 7])
+def test_the_limits_of_an_arm_do_not_keep_it_from_what_its_twin_does(seed):
+    from robopolicy.cli.twin_first import limits_before
+    from robopolicy.cli.worlds import make_safety
+    from robopolicy.loop import run_episode
+    from robopolicy.types import EpisodeMeta
+    from sim_envs.aligned import AlignedTwin
+    from sim_envs.experts import make_expert
+    from sim_envs.modes import TwinFirst
+    from sim_envs.tasks import make_task
+    from sim_envs.twin import Twin
+
+    clock = SimClock()
+    real = Twin(make_task("lift"), clock, cameras=(), rate_hz=50.0, action="joint")
+    real.reset(seed)
+    twin = AlignedTwin(make_task("lift"), rate_hz=50.0)
+    made = limits_before(None, twin.twin.spec, real.spec)
+    first = TwinFirst(twin, real, clock, safety=make_safety(real.spec, made.of_arm), apart=made.apart)
+    run_episode(first, make_expert("lift", first.spec), clock, make_safety(first.spec, made.of_twin),
+                EpisodeMeta("", "", seed), max_steps=200, done=lambda _: real.success())  # fmt: skip
+    assert real.success()
 
 
 @pytest.mark.parametrize(

@@ -304,16 +304,6 @@ def test_what_the_real_arm_is_sent_keeps_the_arms_limits_whatever_the_twins_join
         assert np.abs(rates).max() > 3.0, "or the test says nothing"
 
 
-def test_limits_of_the_real_arm_do_not_keep_it_from_the_task():
-    clock = SimClock()
-    real = twin(clock, action="joint")
-    real.reset(0)
-    first = TwinFirst(AlignedTwin(make_task("lift"), rate_hz=50.0), real, clock, safety=make_safety(real.spec))
-    run_episode(first, make_expert("lift", first.spec), clock, make_safety(first.spec), EpisodeMeta("", "", 0),
-                max_steps=300, done=lambda _: real.success())  # fmt: skip
-    assert real.success()
-
-
 def test_a_stop_while_the_twin_hangs_stops_the_real_arm_and_leaves_the_twin_to_the_one_that_hangs():
     clock = SimClock()
     real = twin(clock, action="joint")

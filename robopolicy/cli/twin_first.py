@@ -97,12 +97,14 @@ class Limited:
 def limits_before(path: Path | None, twin: PolicySpec, arm: PolicySpec) -> Limited:
     """Return what ``--limits`` says of a twin before an arm; what it does not say is as `limits_for` has it.
 
-    The file is of the arm's kind of command, or else of the twin's; one that says nothing of either, or where both are
-    the same, is of both. ``watchdogs.tracking`` of an arm's joints is how far they may be from the twin's.
+    But for the accelerations of an arm's joints (`_quick`). The file is of the arm's kind of command, or else of the
+    twin's; one that says nothing of either, or where both are the same, is of both. ``watchdogs.tracking`` of an arm's
+    joints is how far they may be from the twin's.
 
     Raises:
         ConfigError: as `load_limits`, of the arm, if it fits neither.
     """
+    from robopolicy_hardware.ros.node_overrides import raw
     from robopolicy_hardware.safety_limits import arm_joints, limits_for
     from sim_envs.modes import APART
 
@@ -116,12 +118,23 @@ def limits_before(path: Path | None, twin: PolicySpec, arm: PolicySpec) -> Limit
     if isinstance(of_arm, ConfigError):
         if isinstance(of_twin, ConfigError):
             raise of_arm
-        return Limited(of_twin[0], limits_for(arm), of_twin[1], APART)
+        return Limited(of_twin[0], _quick(limits_for(arm)), of_twin[1], APART)
     (limits, watchdogs), apart = of_arm, APART
+    if path is None or "max_accel" not in raw(path, "the limits of the robot"):
+        limits = _quick(limits)
     if arm.action.kind == "joint" and watchdogs.tracking is not None:
         apart = min((APART, *watchdogs.tracking[: len(arm_joints(arm))]))
         watchdogs = replace(watchdogs, tracking=None)
     return Limited(limits_for(twin) if isinstance(of_twin, ConfigError) else of_twin[0], limits, watchdogs, apart)
+
+
+def _quick(limits: Any) -> Any:
+    """Return limits with twice the accelerations of joints, 15 rad/s^2 by default.
+
+    What follows a motion can only catch up with it by accelerating more than it does: at the cautious 7.5 the arm
+    lagged its twin by up to 0.22 rad and missed the cube in six of twelve starts of lift, at 15 in none.
+    """
+    return limits if limits.max_accel is None else replace(limits, max_accel=tuple(2 * one for one in limits.max_accel))
 
 
 def limits_of(path: Path | None, robot: Any) -> tuple[Any, Any]:
