@@ -195,3 +195,31 @@ def test_the_expert_pushes_from_the_side_it_drew(twin):
 def test_the_expert_mostly_recovers_a_frame_that_was_taken_away(twin):
     expert = AlignExpert()
     assert sum(play(twin, expert, seed, disturb_at=60) is not None for seed in range(20)) >= 19
+
+
+def test_what_moved_without_the_stick_is_no_push(twin):
+    clock = twin._clock
+    put(twin, (0.5, -0.15, 0.4))
+    for k in range(10):
+        clock.sleep_until(clock.now_ns() + twin.spec.period_ns)
+        twin.read()
+        if k == 3:
+            twin.data.joint("frame").qvel[:2] = [0.0, 0.5]
+        if k == 7:
+            assert twin.observed_state()["frame"][1] > -0.13  # it slid
+            twin.disturb(np.random.default_rng(0))
+    assert mode_of(twin) is None
+
+
+def test_what_was_taken_away_while_the_stick_is_down_is_no_push(twin):
+    clock = twin._clock
+    put(twin, (0.5, -0.15, 0.4))
+    down = np.array([0.6, 0.1, 0.01, *DOWN], np.float32)
+    for k in range(60):
+        twin.command(down, clock.now_ns())
+        clock.sleep_until(clock.now_ns() + twin.spec.period_ns)
+        twin.read()
+        if k == 50:
+            assert twin.observed_state()["tool_pos"][2] < 0.02
+            twin.disturb(np.random.default_rng(0))
+    assert mode_of(twin) is None

@@ -158,6 +158,22 @@ def test_an_arm_that_runs_into_a_post_has_collided(twin):
     assert twin.data.site("tool").xpos[1] < ROWS[0]  # posts are solid
 
 
+def test_a_stick_that_leans_on_a_post_beside_its_tip_has_collided(twin):
+    clock, lean = twin._clock, 0.7
+    twin.reset(3)
+    x, y = POSTS[0][0] - RADII[0] - STICK_RADIUS - 0.012, ROWS[0]
+    c, s = np.cos(lean), np.sin(lean)
+    for _ in range(60):
+        twin.command(np.array([x, y, 0.012, c, 0, -s, 0, -1, 0, 0]), clock.now_ns())
+        clock.sleep_until(clock.now_ns() + twin.spec.period_ns)
+        twin.read()
+        if failure_of(twin):
+            break
+    assert failure_of(twin) == "collided"
+    tip = twin.data.site("tool").xpos
+    assert np.hypot(tip[0] - POSTS[0][0], tip[1] - y) > RADII[0] + STICK_RADIUS + 0.002
+
+
 def test_the_expert_takes_all_24_ways_in_24_seeds_and_one_way_alone_has_no_entropy(twin):
     rng, entropies = np.random.default_rng(0), []
     for expert, seeds in ((AvoidExpert(), 24), (AvoidExpert(mode="1-3-2"), 4)):
