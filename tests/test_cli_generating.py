@@ -92,8 +92,8 @@ def test_a_start_that_kills_every_worker_is_named(tmp_path):
 
 def test_a_start_at_which_a_worker_hangs_is_named_and_what_came_before_it_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("HANGS", "1000")
-    monkeypatch.setattr("robopolicy.cli.generating.EPISODE_S", 2.0)
-    with pytest.raises(EvaluationError, match=r"seed 5: its worker ran for more than 2 s .* --seed 6 leaves this"):
+    monkeypatch.setattr("robopolicy.cli.generating.EPISODE_S", 6.0)
+    with pytest.raises(EvaluationError, match=r"seed 5: its worker ran for more than 6 s .* --seed 6 leaves this"):
         make(tmp_path / "d", "generating_worlds:HangingWorld", 20, seed=3, jobs=2)
     assert [episode.meta.seed for episode in Dataset(tmp_path / "d")] == [3, 4]
     assert sorted(os.listdir(tmp_path / "d")) == [".lock", "episodes", "zarr.json"]
