@@ -10,7 +10,7 @@ import pytest
 from robopolicy.cli.deploy import deploy
 from robopolicy.cli.evaluate import Subject, _folder
 from robopolicy.cli.main import build_parser, main
-from robopolicy.cli.perturbing import perturbations_of
+from robopolicy.cli.perturbing import perturbations_of, unseen
 from robopolicy.cli.record import record
 from robopolicy.cli.train import train
 from robopolicy.clock import SimClock
@@ -67,6 +67,20 @@ def test_an_outcome_of_another_perturbation_is_never_taken_for_this_one(blind):
     assert [subject.about.get("perturbations") for subject in subjects] == [None, "mass:0.5", "mass:0.6"]
     with pytest.raises(UsageError, match="perturbation goal: this world"):  # before any process is started
         Subject.of(blind, "twin:lift", perturbations=("goal:1",))
+
+
+def test_a_policy_without_cameras_is_not_called_robust_to_looks(blind, tmp_path, capsys):
+    assert unseen(("camera:0.5", "mass:1", "lighting:1"), ()) == (
+        "camera:0.5, lighting:1: that changes pictures only, and this policy sees none"
+    )
+    assert unseen(("camera:0.5",), ("front",)) == unseen(("mass:1", "push:1", "dropout:1"), ()) == unseen((), ()) == ""
+    told = "camera:0.5: that changes pictures only, and this policy sees none"
+    assert Subject.of(blind, "twin:lift", perturbations=("camera:0.5",)).changes["unseen"] == told
+    assert "unseen" not in Subject.of(blind, "twin:lift", perturbations=("mass:0.5",)).changes
+    suite = tmp_path / "s.yaml"
+    suite.write_text(f"checkpoints: {{new: {blind}}}\nworlds: twin:lift\nseeds: 0:2\nperturbations: {{camera: 0.5}}\n")
+    assert main(["sweep", str(suite), "--dry-run"]) == 0
+    assert f"note:   new: {told}" in " ".join(capsys.readouterr().out.split("\n"))
 
 
 def test_a_rollout_is_of_the_perturbed_world_and_says_so(blind):

@@ -11,7 +11,7 @@ from typing import Any
 
 from robopolicy.cli.against import Against, add_against
 from robopolicy.cli.arguments import at_least
-from robopolicy.cli.perturbing import add_perturbing, perturbations_of
+from robopolicy.cli.perturbing import add_perturbing, perturbations_of, unseen
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.cli.together import ALONE, Together, add_together
 
@@ -189,7 +189,8 @@ def roll_and_report(
         facts={**facts, "sha": subject.sha, "versions": software, **subject.changes, **pace, **said,
                "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
-    return "; ".join([summary.headline(), *pace.values(), *said.values()])
+    blind = [subject.changes["unseen"]] if "unseen" in subject.changes else []
+    return "; ".join([summary.headline(), *pace.values(), *said.values(), *blind])
 
 
 @dataclass(frozen=True)
@@ -233,13 +234,14 @@ class Subject:
         )
         where = "" if device == "cpu" else f"|{device}"  # other hardware rounds otherwise, and draws other episodes
         other = {"perturbations": ", ".join(perturbations)} if perturbations else {}
+        told = unseen(perturbations, tuple(spec.cameras))
         world = f"{env}|{other['perturbations']}" if other else env
         return cls(
             make_world or world_factory(env, tuple(spec.cameras), perturbations), agent, running.sha,
             f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}",
             {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other, **_told(modes)},
             described,
-            {**running.about, **other}, modes,
+            {**running.about, **other, **({"unseen": told} if told else {})}, modes,
         )  # fmt: skip
 
 

@@ -38,6 +38,16 @@ def perturbations_of(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(map(str, canonical(asked)))
 
 
+def unseen(perturbations: Sequence[str], cameras: Sequence[str]) -> str:
+    """Return in words which perturbations cannot matter to a policy that sees these cameras; "" if each can."""
+    if not perturbations or cameras:
+        return ""
+    from sim_envs.perturbations_looks import AXES
+
+    looks = dict.fromkeys(one for one in perturbations if one.partition(":")[0] in AXES)
+    return f"{', '.join(looks)}: that changes pictures only, and this policy sees none" if looks else ""
+
+
 def perturbed(world: Any, name: str, perturbations: Sequence[str]) -> Any:
     """Return ``world``, called ``name``, so that it is perturbed from its next reset on; itself without any.
 

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
     tally = look(out, items, retry_errors=args.retry_errors)
     if tally.strangers:
         say(f"{tally.strangers} rows in {out} are of other seeds, weights, software versions or suites; not counted")
+    for note in planned.notes:
+        say(("note:   ", "yellow"), note)
     if args.dry_run:
         _foretell(items, tally.missing)
         return
@@ -179,7 +181,8 @@ def _report(args: argparse.Namespace, planned: Any, items: Sequence[Any], rows: 
     compared = write_sweep_report(
         out, planned.suite, rows, films, title=args.suite.stem, modes=planned.modes,
         facts={"command": shlex.join(["robopolicy", *sys.argv[1:]]), "suite": args.suite.read_text(), **shas,
-               "seeds": seed_words(planned.suite.seeds)},
+               "seeds": seed_words(planned.suite.seeds),
+               **({"unseen": "; ".join(planned.notes)} if planned.notes else {})},
     )  # fmt: skip
     for one in compared:
         if not one.perturbations:

@@ -22,6 +22,7 @@ class Plan:
     recipes: dict[Cell, Recipe]
     facts: Facts
     modes: dict[str, tuple[str, ...]]  # that each world enumerates
+    notes: tuple[str, ...] = ()  # what else is to be said, a line each
 
 
 def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: bool = False) -> Plan:
@@ -40,9 +41,11 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
         UsageError: if there is no such perturbation, or a world cannot have it, and lists those there are; if two
             checkpoints are the same policy.
     """
+    from robopolicy.cli.perturbing import unseen
     from robopolicy.cli.together import Together
     from robopolicy.cli.worlds import make_safety, packages_of
     from robopolicy.evaluation.report import versions
+    from robopolicy.training.checkpoint import read_spec
 
     options = Options(max_steps=suite.max_steps, disturb_at=suite.disturb_at)
     subjects = {(name, world): _subject(entrant, world, device) for name, entrant in suite.checkpoints.items()
@@ -75,7 +78,10 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
     shas = {name: (entrant.folder, subjects[name, suite.worlds[0]].sha) for name, entrant in suite.checkpoints.items()}
     packages = [package for world in suite.worlds for package in packages_of(world)]
     software = versions(tuple(dict.fromkeys(("robopolicy", "torch", "mujoco", "numpy", *packages))))
-    return Plan(suite, items, recipes, Facts(shas, software, git_sha()), modes)
+    axes = [one for condition in suite.perturbations for one in condition]
+    seen = {name: unseen(axes, tuple(read_spec(entrant.folder).cameras)) for name, entrant in suite.checkpoints.items()}
+    notes = tuple(f"{name}: {words}" for name, words in seen.items() if words)
+    return Plan(suite, items, recipes, Facts(shas, software, git_sha()), modes, notes)
 
 
 def make_perturbed(make_world: Any, perturbations: Sequence[str], clock: Any) -> Any:
