@@ -85,7 +85,8 @@ def test_whole_plans_reach_the_arm_within_all_limits_and_it_rests_at_the_end(con
             limits=tmp_path / "limits.yaml", watch=lambda robot, agent: agents.append(agent) or (),
         )  # fmt: skip
         ended_ns = seen.states()[0][-1]
-        motions = [message for _, message in seen.commands if len(message.points) > 1]
+        many = [message for _, message in seen.commands if len(message.points) > 1]
+        motions = [one for one in many if one.points[0].time_from_start.nanosec <= 20_000_000]  # what brakes has others
         assert 3 <= len(motions) <= agents[0].plans
         for message in motions:
             points = np.array([point.positions for point in message.points])
