@@ -81,7 +81,7 @@ def failures(causes: Sequence[Cause], episodes: int) -> str:
         onset = "" if cause.onset_step is None else f"{cause.onset_step:g}"
         told = f'<br><span class="soft small">{escape(cause.words)}</span>' if cause.words != cause.failure else ""
         rows += (
-            f'<tr><td>{escape(cause.failure)}{told}</td><td class="n">{len(cause.seeds)}</td>'
+            f'<tr><td class="cause">{escape(cause.failure)}{told}</td><td class="n">{len(cause.seeds)}</td>'
             f'<td class="n">{len(cause.seeds) / episodes:.0%}</td><td class="n">{onset}</td>'
             f'<td class="soft small">{seeds}</td></tr>'
         )
