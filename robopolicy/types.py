@@ -13,7 +13,7 @@ from robopolicy.errors import ContractError
 
 Source = Literal["policy", "human", "hold"]
 Embodiment = Literal["robot", "human"]
-MonitorState = Literal["nominal", "alarm", "uncalibrated"]
+MonitorState = Literal["nominal", "warn", "alarm", "overrun", "uncalibrated", "stale", "fault"]
 Phase = Literal["waiting", "recording", "paused", "saving"]
 Event = Literal["start", "success", "failure", "discard", "redo", "undo", "pause", "takeover", "release", "quit"]
 
@@ -71,6 +71,11 @@ class Verdict:
     state: MonitorState
     latency_s: float = 0.0
     reason: str = ""
+
+    @property
+    def acts(self) -> bool:
+        """Whether the state asks for a reaction: alarm, overrun or fault."""
+        return self.state in ("alarm", "overrun", "fault")
 
 
 @dataclass(frozen=True)

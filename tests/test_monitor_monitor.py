@@ -11,7 +11,7 @@ from robopolicy.errors import ContractError, MonitorError, NotEnoughCalibration,
 from robopolicy.interfaces import Monitor
 from robopolicy.monitor.decisions import DecisionLog, load_decisions, save_decisions
 from robopolicy.monitor.monitor import fit_monitor, load_monitor
-from robopolicy.monitor.scores import score_episode
+from robopolicy.monitor.episodes import score_episode
 from robopolicy.types import Command, Decision
 
 

@@ -3,7 +3,11 @@ import pytest
 
 from robopolicy.errors import ContractError
 from robopolicy.interfaces import Score
-from robopolicy.monitor.scores import SCORES, ChunkOverlap, Clock, KernelDensity, score_episode
+from robopolicy.monitor.episodes import score_episode
+from robopolicy.monitor.scores import SCORES, make_score
+from robopolicy.monitor.scores.chunk_overlap import ChunkOverlap
+from robopolicy.monitor.scores.clock import Clock
+from robopolicy.monitor.scores.kernel_density import KernelDensity
 from robopolicy.types import Decision
 
 
@@ -26,7 +30,7 @@ def episodes():
 
 @pytest.mark.parametrize("name", sorted(SCORES))
 def test_every_score_is_finite_repeats_and_survives_its_arrays(name, episodes):
-    score = SCORES[name]()
+    score = make_score(name)
     assert isinstance(score, Score)
     assert score.name == name
     score.fit(episodes)

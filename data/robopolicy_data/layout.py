@@ -10,7 +10,8 @@ from robopolicy.errors import ContractError
 from robopolicy.spec import CameraSpec, PolicySpec
 
 SOURCES = ("policy", "human", "hold")  # what the numbers in action/source mean
-MONITOR_STATES = ("none", "nominal", "alarm", "uncalibrated")  # what the numbers in derived/monitor@1/state mean
+# What the numbers in derived/monitor@1/state mean; new ones are added at the end.
+MONITOR_STATES = ("none", "nominal", "alarm", "uncalibrated", "warn", "overrun", "stale", "fault")
 DERIVED = "derived"
 MONITOR = f"{DERIVED}/monitor@1"
 LOCK, WIP, TRASH, EPISODES = ".lock", ".wip", ".trash", "episodes"

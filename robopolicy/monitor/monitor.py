@@ -11,7 +11,8 @@ from robopolicy.errors import MonitorError, NotEnoughCalibration, SpecMismatch
 from robopolicy.interfaces import Score
 from robopolicy.monitor.conformal import min_calibration
 from robopolicy.monitor.runtime import SCHEMA, ConformalMonitor, DecisionShape, Provenance, file_sha
-from robopolicy.monitor.scores import SCORES, score_episode
+from robopolicy.monitor.episodes import score_episode
+from robopolicy.monitor.scores import make_score, score_from_arrays
 from robopolicy.types import Decision
 
 MIN_FIT = 2  # episodes a score learns from, beside those that calibrate it
@@ -53,7 +54,7 @@ def fit_monitor(
     order = np.random.default_rng(seed).permutation(len(episodes))
     n_calibration = max(min_calibration(alpha), len(episodes) // 2)
     calibration, fit = np.sort(order[:n_calibration]), np.sort(order[n_calibration:])
-    fitted = _make_score(score) if isinstance(score, str) else score
+    fitted = make_score(score) if isinstance(score, str) else score
     fitted.fit([episodes[i] for i in fit])
     z = np.array([score_episode(fitted, episodes[i]).max() for i in calibration])
     provenance = Provenance(
@@ -94,15 +95,8 @@ def load_monitor(
         raise SpecMismatch(
             f"monitor {folder} was calibrated on embeddings of {shape.embedding}, this policy gives {embedding_dim}"
         )
-    score_class = type(_make_score(described["score"]))
-    score = score_class.from_arrays({k[6:]: v for k, v in arrays.items() if k.startswith("score/")})  # type: ignore[attr-defined]
+    score = score_from_arrays(described["score"], {k[6:]: v for k, v in arrays.items() if k.startswith("score/")})
     return ConformalMonitor(score, arrays["calibration"], described["alpha"], shape, provenance)
-
-
-def _make_score(name: str) -> Score:
-    if name not in SCORES:
-        raise MonitorError(f"no score {name!r}; valid: {', '.join(sorted(SCORES))}")
-    return SCORES[name]()
 
 
 def _common_shape(episodes: Sequence[Sequence[Decision]]) -> DecisionShape:

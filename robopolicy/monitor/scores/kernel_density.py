@@ -1,14 +1,13 @@
-"""Scores: one number a decision, larger is worse; what they learn, they learn from successful episodes."""
+"""Kernel density: how unlike the successful episodes what the policy sees is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from robopolicy.errors import ContractError
-from robopolicy.interfaces import Score
+from robopolicy.monitor.episodes import Episodes
+from robopolicy.monitor.layout import ActionLayout
 from robopolicy.types import Decision
-
-Episodes = Sequence[Sequence[Decision]]
 
 
 class KernelDensity:
@@ -24,8 +23,12 @@ class KernelDensity:
     """
 
     name = "kernel_density"
+    requires: frozenset[str] = frozenset()
+    min_candidates = 1
 
-    def __init__(self, *, lam: float = 1e-5, max_points: int = 1000) -> None:
+    def __init__(
+        self, *, layout: ActionLayout | None = None, seed: int = 0, lam: float = 1e-5, max_points: int = 1000
+    ) -> None:
         self._lam = lam
         self._max_points = max_points
 
@@ -124,97 +127,6 @@ class KernelDensity:
         explained = np.einsum("qm,qm->q", k @ inverse, k)  # 1 - s, but for exp(2 * nearest)
         novelty: np.ndarray = np.maximum(-2.0 * nearest[:, 0] - np.log(explained), 0.0)
         return novelty
-
-
-class ChunkOverlap:
-    """How much the policy changed its mind: mean squared difference of two successive chunks where they overlap.
-
-    Each action element is divided by its spread in the fit. It needs one sample a decision (the temporal
-    consistency error); the first decision of an episode scores 0.
-    """
-
-    name = "chunk_overlap"
-
-    def __init__(self) -> None:
-        self._previous: Decision | None = None
-
-    def fit(self, episodes: Episodes) -> None:
-        """Learn the spread of each action element (A,)."""
-        rows = np.concatenate([d.chunks[0] for episode in episodes for d in episode])
-        std = rows.std(axis=0, dtype=np.float64)
-        if not np.any(std > 1e-6):
-            raise ContractError("the actions never change; there is no spread to compare chunks by")
-        self._scale = np.where(std > 1e-6, std, np.inf)  # an element that never moved cannot disagree
-
-    def update(self, decision: Decision) -> float:
-        """Return the disagreement with the previous decision's chunk, in squared spreads."""
-        previous, self._previous = self._previous, decision
-        if previous is None or previous.n_execute >= len(previous.chunks[0]):
-            return 0.0
-        left = previous.chunks[0][previous.n_execute :]
-        gap = (decision.chunks[0][: len(left)] - left).astype(np.float64) / self._scale
-        return float(np.mean(gap**2))
-
-    def reset(self) -> None:
-        """Forget the previous chunk."""
-        self._previous = None
-
-    def held_out(self, episodes: Episodes) -> list[np.ndarray]:
-        """Return each episode's scores (T_i,); one spread an element is too little to have learnt an episode by."""
-        return [score_episode(self, episode) for episode in episodes]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the spread of each action element."""
-        return {"scale": self._scale}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ChunkOverlap":
-        """Rebuild what ``arrays`` gave."""
-        score = cls()
-        score._scale = arrays["scale"]
-        return score
-
-
-class Clock:
-    """The stopwatch: a decision's index. Failures are often time-outs, so any other score has to beat this one."""
-
-    name = "clock"
-
-    def fit(self, episodes: Episodes) -> None:
-        """There is nothing to learn; calibration finds how long a success takes."""
-
-    def update(self, decision: Decision) -> float:
-        """Return the number of decisions before this one."""
-        return float(decision.index)
-
-    def reset(self) -> None:
-        """The index starts anew with the episode."""
-
-    def held_out(self, episodes: Episodes) -> list[np.ndarray]:
-        """Return each episode's scores (T_i,)."""
-        return [score_episode(self, episode) for episode in episodes]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return nothing."""
-        return {}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Clock":
-        """Return a new one."""
-        return cls()
-
-
-SCORES: dict[str, Callable[[], Score]] = {
-    "kernel_density": KernelDensity,
-    "chunk_overlap": ChunkOverlap,
-    "clock": Clock,
-}
-
-
-def score_episode(score: Score, episode: Sequence[Decision]) -> np.ndarray:
-    """Return the scores (T,) of one episode, as they would have been given while it ran."""
-    score.reset()
-    return np.array([score.update(decision) for decision in episode])
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
