@@ -13,7 +13,7 @@ from robopolicy.evaluation.outcomes import Outcome
 from robopolicy.evaluation.rollouts import Options, Rollout, evaluate, load_about, load_outcomes
 from robopolicy.evaluation.statistics import pace_words, summarise
 from robopolicy.monitor.decisions import load_decisions
-from robopolicy.monitor.monitor import fit_monitor
+from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
 
 sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes, which import what they run
 import tiny_worlds as tiny
@@ -186,7 +186,7 @@ def test_decisions_are_kept_and_make_a_monitor_that_sees_the_disturbance(tmp_pat
     episodes = [load_decisions(tmp_path / "calm" / outcome.decisions) for outcome in good]
     assert episodes[0][0].chunks.shape == (2, 4, 2)
     assert [decision.index for decision in episodes[0]] == list(range(len(episodes[0])))
-    folder = fit_monitor(episodes, alpha=0.1).save(tmp_path / "monitor")
+    folder = fit_monitor(episodes, MonitorConfig(alpha=0.1)).save(tmp_path / "monitor")
 
     agent = partial(tiny.make_guarded, folder, on_alarm="hold")
     options = Options(disturb_at=3)

@@ -9,6 +9,7 @@ from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.errors import SpecMismatch, UsageError
 
 SEEDS = "10000:10100"
+DEFAULT_SCORES = ("kernel_density", "chunk_overlap")  # for the help; `MonitorConfig` has them
 CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
 
 
@@ -24,6 +25,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         metavar="X",
         help="false alarms allowed, a fraction of good episodes (default 0.05)",
     )
+    add_monitoring(parser)
     parser.add_argument("--rollouts", type=Path, metavar="FOLDER", help="rollouts made before; default: make them")
     parser.add_argument("--env", metavar="NAME", help="where to make them: twin:TASK, gymnasium:ENV_ID")
     parser.add_argument("--seeds", metavar="SEEDS", help=f"their starts; not those you evaluate on (default {SEEDS})")
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         )  # fmt: skip
     elif ignored := [f"--{name}" for name in ("env", "seeds", "jobs") if getattr(args, name) is not None]:
         raise UsageError(f"{ignored[0]} says how to make rollouts, and --rollouts {args.rollouts} are made: give one")
-    say(calibrate(args.checkpoint, rollouts, args.out, alpha=args.alpha, choice=choice))
+    say(calibrate(args.checkpoint, rollouts, args.out, config_of(args), choice=choice, roles=args.roles))
 
 
 def collect(
@@ -65,29 +67,122 @@ def collect(
 
 
 def calibrate(
-    checkpoint: Path, rollouts: Path, out: Path, *, alpha: float, seed: int = 0, choice: Choice = AS_SAVED
+    checkpoint: Path,
+    rollouts: Path,
+    out: Path,
+    config: Any = None,
+    *,
+    alpha: float = 0.05,
+    choice: Choice = AS_SAVED,
+    roles: Path | None = None,
 ) -> str:
     """Fit and calibrate a monitor on the successful episodes of ``rollouts``; return its promise in words.
 
     Rollouts that are under way, or were killed, count up to the first without an end: the successes behind it are the
-    quick ones, and a threshold that was chosen on these would alarm at the others.
+    quick ones, and a threshold that was chosen on these would alarm at the others. Failed episodes are set aside and
+    counted; a logistic combination and a supervised score learn from them.
+
+    Args:
+        checkpoint: of the policy.
+        rollouts: an evaluation's folder, with decisions.
+        out: the monitor's folder.
+        config: `MonitorConfig`; None is the default one at ``alpha``.
+        alpha: false alarms allowed, a fraction of good episodes.
+        choice: solver and goal.
+        roles: file that fixes which episode fits and which calibrates; written if it is not there.
 
     Raises:
         NotEnoughCalibration: naming how many successes there are and how many ``alpha`` needs.
         SpecMismatch: if the rollouts are of another checkpoint; both are named.
+        MonitorError: if the scores do not fit what the policy gives.
     """
+    from robopolicy.cli.running import words
     from robopolicy.evaluation.outcomes import load_about, load_counted
     from robopolicy.monitor.decisions import load_decisions
-    from robopolicy.monitor.monitor import fit_monitor
+    from robopolicy.monitor.layout import ActionLayout
+    from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
+    from robopolicy.monitor.roles import Roles
+    from robopolicy.training.checkpoint import read_spec
 
-    sha, theirs = choice.resolve(checkpoint).sha, load_about(rollouts).get("policy_sha", "")
-    if theirs != sha:
+    config = config or MonitorConfig(alpha=alpha)
+    running, theirs = choice.resolve(checkpoint), load_about(rollouts).get("policy_sha", "")
+    if theirs != running.sha:
         raise SpecMismatch(
-            f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is {sha[:12]}; "
-            "a monitor is calibrated on the policy it guards, with the same solver and goal"
+            f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is "
+            f"{running.sha[:12]}; a monitor is calibrated on the policy it guards, with the same solver and goal"
         )
-    good = [outcome for outcome in load_counted(rollouts)[0] if outcome.success and outcome.decisions]
-    episodes = [load_decisions(rollouts / outcome.decisions) for outcome in good]
-    monitor = fit_monitor(episodes, alpha=alpha, seed=seed, policy_sha=sha, seeds=[o.seed for o in good])
+    kept = [outcome for outcome in load_counted(rollouts)[0] if outcome.decisions and outcome.error is None]
+    good, bad = [o for o in kept if o.success], [o for o in kept if not o.success]
+    split = None
+    if roles is not None:
+        split = Roles.load(roles) if roles.exists() else Roles.split([o.seed for o in good], alpha=config.alpha)
+        split.save(roles)
+    learns = config.how.combine == "logistic" or "supervised" in config.scores
+    monitor = fit_monitor(
+        [load_decisions(rollouts / o.decisions) for o in good],
+        config,
+        layout=ActionLayout.of(read_spec(checkpoint)),
+        roles=split,
+        seeds=[o.seed for o in good],
+        failures=[load_decisions(rollouts / o.decisions) for o in bad] if learns else (),
+        failure_seeds=[o.seed for o in bad] if learns else (),
+        failed=len(bad),
+        policy_sha=running.sha,
+        sampler=words(running.solver),
+    )
     monitor.save(out)
-    return f"monitor in {out}: {monitor.guarantee()}"
+    aside = "" if not bad else f" {len(bad)} failed episodes " + ("taught it." if learns else "were set aside.")
+    return f"monitor in {out}: {monitor.guarantee()}{aside}"
+
+
+def add_monitoring(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a monitor is made of."""
+    group = parser.add_argument_group("what the monitor looks at")
+    group.add_argument(
+        "--scores",
+        nargs="+",
+        metavar="NAME",
+        help=f"default: {' '.join(DEFAULT_SCORES)}; README names them",
+    )
+    group.add_argument(
+        "--combine", choices=["sum", "max", "min", "logistic"], default="sum",
+        help="of the standardised scores (default sum); logistic weighs them by the failed rollouts",
+    )  # fmt: skip
+    group.add_argument(
+        "--window", type=at_least(1), default=1, metavar="N", help="decisions that are averaged (default 1)"
+    )
+    group.add_argument(
+        "--patience", type=at_least(0), default=0, metavar="N",
+        help="decisions beside the newest that must be over the threshold too (default 0)",
+    )  # fmt: skip
+    group.add_argument(
+        "--shape", choices=["const", "band"], default="const",
+        help="one threshold, or a band around what is usual at each decision (default const)",
+    )  # fmt: skip
+    group.add_argument(
+        "--alpha-time", type=float, metavar="X",
+        help="false overruns allowed, a fraction of good episodes (default: the longest calibrated one, 1 / (n + 1))",
+    )  # fmt: skip
+    group.add_argument("--alpha-warn", type=float, metavar="X", help="p-value of a warning (default: twice alpha)")
+    group.add_argument("--split-seed", type=at_least(0), default=0, metavar="N", help="of the split (default 0)")
+    group.add_argument(
+        "--roles", type=Path, metavar="R.json",
+        help="which episode fits and which calibrates; written if it is not there, kept to if it is",
+    )  # fmt: skip
+
+
+def config_of(args: argparse.Namespace) -> Any:
+    """Return the `MonitorConfig` of the arguments of `add_monitoring`, and ``--alpha``."""
+    from robopolicy.monitor.monitor import DEFAULT, MonitorConfig
+    from robopolicy.monitor.statistic import Combination
+
+    if args.alpha_time is not None and not 0 < args.alpha_time < 1:
+        raise UsageError(f"--alpha-time is {args.alpha_time:g}; it is a fraction between 0 and 1, e.g. 0.02")
+    return MonitorConfig(
+        tuple(args.scores) if args.scores else DEFAULT.scores,
+        Combination(args.combine, args.window, args.patience, args.shape),
+        args.alpha,
+        args.alpha_time,
+        args.alpha_warn,
+        args.split_seed,
+    )

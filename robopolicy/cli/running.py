@@ -114,10 +114,12 @@ class Running:
             MonitorError: if there is none.
             SpecMismatch: if it was calibrated on another policy, or on this one with another solver or goal.
         """
-        from robopolicy.monitor.monitor import load_monitor
+        from robopolicy.monitor.artefact import load_monitor
+        from robopolicy.monitor.layout import ActionLayout
+        from robopolicy.training.checkpoint import read_spec
 
         try:
-            return load_monitor(folder, policy_sha=self.sha)
+            return load_monitor(folder, policy_sha=self.sha, layout=ActionLayout.of(read_spec(self.checkpoint)))
         except SpecMismatch as error:
             here = ", ".join(f"{name} {value}" for name, value in self.about.items()) or "its own solver and no goal"
             raise SpecMismatch(f"{error}. Another solver or goal is another policy; this one has {here}") from error

@@ -1,4 +1,4 @@
-"""Policy decisions, collected while a robot runs and kept in one npz an episode, never a pickle."""
+"""Policy decisions and what a monitor said of them, kept in one npz an episode each, never a pickle."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ import numpy as np
 
 from robopolicy.errors import MonitorError
 from robopolicy.types import Decision, Verdict
+
+NUMBERS = ("statistic", "threshold", "p_value", "latency_s")  # of a verdict
 
 
 class DecisionLog:
@@ -78,3 +80,58 @@ def load_decisions(path: str | Path) -> list[Decision]:
         ]
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise MonitorError(f"{path} does not hold an episode's decisions: {error}") from error
+
+
+def verdicts_path(decisions: str | Path) -> Path:
+    """Return where the verdicts on the decisions in ``decisions`` (.npz) lie: beside them."""
+    path = Path(decisions)
+    return path.with_name(f"{path.stem}.verdicts.npz")
+
+
+def save_verdicts(path: str | Path, verdicts: Sequence[Verdict]) -> Path:
+    """Write what a monitor said of an episode, T verdicts of the same scores, to ``path`` (.npz) and return it.
+
+    All but the reasons: stamps, each score, statistic, threshold, p-value, state, latency.
+
+    Raises:
+        MonitorError: if there are none, or they differ in their scores.
+    """
+    path = Path(path)
+    if not verdicts:
+        raise MonitorError(f"{path}: an episode without verdicts cannot be saved")
+    names = tuple(verdicts[0].scores)
+    if any(tuple(verdict.scores) != names for verdict in verdicts):
+        raise MonitorError(f"{path}: the verdicts of an episode differ in their scores; want {', '.join(names)} in all")
+    arrays = {
+        "stamp_ns": np.array([v.stamp_ns for v in verdicts], dtype=np.int64),
+        "state": np.array([v.state for v in verdicts], dtype=np.str_),
+        **{name: np.array([getattr(v, name) for v in verdicts], dtype=np.float64) for name in NUMBERS},
+        **{f"score/{name}": np.array([v.scores[name] for v in verdicts], dtype=np.float64) for name in names},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp.npz")
+    np.savez(scratch, **arrays)  # type: ignore[arg-type]
+    return scratch.replace(path)
+
+
+def load_verdicts(path: str | Path) -> list[Verdict]:
+    """Read what ``save_verdicts`` wrote; reasons are empty.
+
+    Raises:
+        MonitorError: if the file is not one of ours.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        scores = {name.removeprefix("score/"): a for name, a in arrays.items() if name.startswith("score/")}
+        return [
+            Verdict(
+                int(arrays["stamp_ns"][t]),
+                {name: float(values[t]) for name, values in scores.items()},
+                state=str(arrays["state"][t]),  # type: ignore[arg-type]
+                **{name: float(arrays[name][t]) for name in NUMBERS},
+            )
+            for t in range(len(arrays["stamp_ns"]))
+        ]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise MonitorError(f"{path} does not hold an episode's verdicts: {error}") from error

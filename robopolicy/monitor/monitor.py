@@ -1,105 +1,193 @@
-"""Make a failure monitor from successful episodes, and load one that was saved."""
+"""Make a failure monitor from successful episodes, and calibrate one anew."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import MonitorError, NotEnoughCalibration, SpecMismatch
+from robopolicy.errors import MonitorError, NotEnoughCalibration
 from robopolicy.interfaces import Score
-from robopolicy.monitor.conformal import min_calibration
-from robopolicy.monitor.runtime import SCHEMA, ConformalMonitor, DecisionShape, Provenance, file_sha
-from robopolicy.monitor.episodes import score_episode
-from robopolicy.monitor.scores import make_score, score_from_arrays
+from robopolicy.monitor.artefact import load_monitor
+from robopolicy.monitor.calibration import Calibration
+from robopolicy.monitor.conformal import conformal_rank
+from robopolicy.monitor.episodes import Episodes, score_episode
+from robopolicy.monitor.layout import ActionLayout
+from robopolicy.monitor.roles import Roles
+from robopolicy.monitor.runtime import ConformalMonitor, DecisionShape, Provenance
+from robopolicy.monitor.scores import copied, make_score, score_from_arrays
+from robopolicy.monitor.statistic import Combination, Statistic
 from robopolicy.types import Decision
 
-MIN_FIT = 2  # episodes a score learns from, beside those that calibrate it
+__all__ = ["DEFAULT", "MonitorConfig", "fit_monitor", "load_monitor", "recalibrated"]
+
+
+@dataclass(frozen=True)
+class MonitorConfig:
+    """Which scores, how they are combined, and how often they may be wrong."""
+
+    scores: tuple[str, ...] = ("kernel_density", "chunk_overlap")  # keys of `SCORES`
+    how: Combination = field(default_factory=Combination)
+    alpha: float = 0.05  # false alarms of the scores, a fraction of successful episodes
+    alpha_time: float | None = None  # false overruns; None: the longest calibrated success, 1 / (n + 1)
+    alpha_warn: float | None = None  # p-value of a warning; None: twice alpha
+    seed: int = 0  # of the split, and of what the scores draw
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # {score: its settings}
+
+
+DEFAULT = MonitorConfig()
 
 
 def fit_monitor(
-    episodes: Sequence[Sequence[Decision]],
+    episodes: Episodes,
+    config: MonitorConfig = DEFAULT,
     *,
-    alpha: float,
-    seed: int = 0,
-    score: str | Score = "kernel_density",
-    policy_sha: str = "",
+    layout: ActionLayout | None = None,
+    roles: Roles | None = None,
     seeds: Sequence[int] = (),
+    failures: Episodes = (),
+    failure_seeds: Sequence[int] = (),
+    failed: int = 0,
+    scores: Sequence[Score] | None = None,
+    policy_sha: str = "",
+    sampler: str = "",
 ) -> ConformalMonitor:
     """Fit and calibrate a monitor on successful episodes of one policy.
 
-    The episodes are split at random, whole: half of them, but no fewer than ``min_calibration(alpha)``, calibrate;
-    the others fit the score. No episode does both, or the threshold would promise nothing.
+    Episodes that calibrate fit nothing, or the threshold would promise nothing: they are told apart whole, by ``roles``
+    or at random. Scores are standardised by what they give on held-out episodes.
 
     Args:
         episodes: decisions of each *successful* episode.
-        alpha: false-alarm rate per successful episode.
-        seed: of the split.
-        score: a name in ``SCORES``, or a score of one's own (which cannot be saved and loaded by name).
+        config: see there.
+        layout: what the elements of an action are; None takes all for plain numbers.
+        roles: which of ``seeds`` fits and which calibrates; None splits at random by ``config.seed``.
+        seeds: of the episodes, in their order; None numbers them from 0.
+        failures: decisions of failed episodes, for a logistic combination and supervised scores.
+        failure_seeds: of these, for the record.
+        failed: how many failed episodes were set aside, for the record.
+        scores: scores of one's own in place of ``config.scores`` (which cannot be saved and loaded by name).
         policy_sha: identifies the policy; ``load_monitor`` compares it.
-        seeds: of the episodes, in their order, for the record.
+        sampler: its solver in words, for the record.
 
     Raises:
         NotEnoughCalibration: naming how many episodes there are and how many it takes.
-        MonitorError: if the score does not exist, or an episode has no decision or decisions of another shape.
+        MonitorError: if a score does not exist or needs what the policy does not give, an episode has no decision or
+            decisions of another shape, or ``roles`` name an episode that is not there.
     """
-    needed = min_calibration(alpha) + MIN_FIT
-    if len(episodes) < needed:
-        raise NotEnoughCalibration(
-            f"{len(episodes)} successful episodes; a false-alarm rate of {alpha:g} needs at least {needed}: "
-            f"{min_calibration(alpha)} to calibrate and {MIN_FIT} to fit the score"
-        )
-    shape = _common_shape(episodes)
-    order = np.random.default_rng(seed).permutation(len(episodes))
-    n_calibration = max(min_calibration(alpha), len(episodes) // 2)
-    calibration, fit = np.sort(order[:n_calibration]), np.sort(order[n_calibration:])
-    fitted = make_score(score) if isinstance(score, str) else score
-    fitted.fit([episodes[i] for i in fit])
-    z = np.array([score_episode(fitted, episodes[i]).max() for i in calibration])
-    provenance = Provenance(
-        policy_sha=policy_sha,
-        seed=seed,
-        fit_seeds=tuple(int(seeds[i]) for i in fit) if seeds else (),
-        calibration_seeds=tuple(int(seeds[i]) for i in calibration) if seeds else (),
+    numbers = [int(seed) for seed in seeds] or list(range(len(episodes)))
+    roles = roles or Roles.split(numbers, alpha=config.alpha, seed=config.seed)
+    if absent := sorted(set(roles.fit + roles.calibrate) - set(numbers)):
+        raise MonitorError(f"roles name episode {absent[0]}; there is no successful episode of this number")
+    conformal_rank(len(roles.calibrate), config.alpha)
+    if not roles.fit:
+        raise NotEnoughCalibration("no episode to fit the scores on; roles name at least one")
+    shape = _common_shape([*episodes, *failures])
+    layout = layout or ActionLayout(shape.action)
+    by_number = dict(zip(numbers, episodes, strict=True))
+    fit, calibrate = [by_number[i] for i in roles.fit], [by_number[i] for i in roles.calibrate]
+    by_name = scores is None
+    if scores is None:
+        scores = [
+            make_score(name, layout=layout, seed=config.seed, **config.settings.get(name, {})) for name in config.scores
+        ]
+    if not scores or len({score.name for score in scores}) < len(scores):
+        raise MonitorError(f"scores {[score.name for score in scores]}; want at least one, and none twice")
+    _require(scores, shape, episodes[0][0])
+    for score in scores:
+        more = {"failures": failures} if getattr(score, "learns_failures", False) else {}
+        score.fit(fit, **more)
+    held = [score.held_out(fit) for score in scores]  # m lists of (T_i,)
+    successes = [np.stack(columns, axis=1) for columns in zip(*held, strict=True)]
+    if by_name:  # as they will be loaded: the same bits, whatever order in memory a fit left its arrays in
+        scores = [score_from_arrays(score.name, copied(score)) for score in scores]
+    statistic = Statistic.fit(
+        [score.name for score in scores], successes, config.how, [_scored(scores, one) for one in failures]
     )
-    return ConformalMonitor(fitted, z, alpha, shape, provenance)
+    calibration = Calibration(
+        tuple(statistic.trace(_scored(scores, one)) for one in calibrate),
+        config.alpha,
+        config.alpha_time,
+        config.alpha_warn,
+    )
+    provenance = Provenance(
+        policy_sha, sampler, config.seed, roles.fit, roles.calibrate, tuple(int(s) for s in failure_seeds), failed
+    )
+    return ConformalMonitor(scores, statistic, calibration, shape, layout, provenance)
 
 
-def load_monitor(
-    folder: str | Path, *, policy_sha: str | None = None, embedding_dim: int | None = None
+def recalibrated(
+    monitor: ConformalMonitor,
+    episodes: Episodes,
+    seeds: Sequence[int],
+    *,
+    alpha: float | None = None,
+    only_new: bool = False,
+    parent: str = "",
 ) -> ConformalMonitor:
-    """Load what ``save`` wrote.
+    """Return a monitor of the same scores whose threshold comes from more successful episodes.
 
     Args:
-        folder: with ``monitor.json`` and ``arrays.npz``.
-        policy_sha: of the policy to be guarded; None does not compare.
-        embedding_dim: of the policy to be guarded; None leaves it to the first decision.
+        monitor: stays as it is.
+        episodes: decisions of confirmed successes.
+        seeds: their numbers; none may have fitted a score or calibrated this monitor.
+        alpha: another rate; None keeps it.
+        only_new: forget the old calibration episodes: the world has changed.
+        parent: sha256 of the monitor's json, for the record.
 
     Raises:
-        MonitorError: if the folder holds no monitor, one of a newer format, or a damaged one.
-        SpecMismatch: if it was calibrated on another policy; both are named.
+        MonitorError: if an episode was used before, or has decisions of another shape.
+        NotEnoughCalibration: if there are too few.
     """
-    described, arrays = _read(Path(folder))
-    try:
-        shape = DecisionShape(**described["decision"])
-        provenance = Provenance.from_json(described["provenance"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MonitorError(f"{folder} is not a monitor of schema {SCHEMA}: {error}") from error
-    if policy_sha is not None and policy_sha != provenance.policy_sha:
-        raise SpecMismatch(
-            f"monitor {folder} was calibrated on policy {provenance.policy_sha[:12] or '(unnamed)'}, "
-            f"this policy is {policy_sha[:12]}; calibrate anew"
+    old = monitor.provenance
+    used = set(old.fit_seeds) | set(old.calibration_seeds) | set(old.failure_seeds)
+    if twice := sorted(used & {int(seed) for seed in seeds}):
+        raise MonitorError(
+            f"episode {', '.join(map(str, twice[:5]))} was used to make this monitor; a threshold needs others"
         )
-    if embedding_dim is not None and embedding_dim != shape.embedding:
-        raise SpecMismatch(
-            f"monitor {folder} was calibrated on embeddings of {shape.embedding}, this policy gives {embedding_dim}"
-        )
-    score = score_from_arrays(described["score"], {k[6:]: v for k, v in arrays.items() if k.startswith("score/")})
-    return ConformalMonitor(score, arrays["calibration"], described["alpha"], shape, provenance)
+    if episodes and (shape := _common_shape(episodes)) != monitor.shape:
+        raise MonitorError(f"the monitor was calibrated on {monitor.shape}; these episodes have {shape}")
+    scores, statistic = copy.deepcopy((monitor.scores, monitor.statistic))  # they remember an episode
+    new = tuple(statistic.trace(_scored(scores, one)) for one in episodes)
+    before = monitor.calibration
+    calibration = Calibration(
+        new if only_new else before.traces + new,
+        before.alpha if alpha is None else alpha,
+        before.alpha_time,
+        None if alpha is not None else before.alpha_warn,
+    )
+    kept = () if only_new else old.calibration_seeds
+    provenance = replace(
+        Provenance(),
+        policy_sha=old.policy_sha, sampler=old.sampler, seed=old.seed, fit_seeds=old.fit_seeds,
+        calibration_seeds=kept + tuple(int(seed) for seed in seeds), failure_seeds=old.failure_seeds, parent=parent,
+    )  # fmt: skip
+    return ConformalMonitor(scores, statistic, calibration, monitor.shape, monitor.layout, provenance)
 
 
-def _common_shape(episodes: Sequence[Sequence[Decision]]) -> DecisionShape:
+def _scored(scores: Sequence[Score], episode: Sequence[Decision]) -> np.ndarray:
+    """Return the scores (T, m) of one episode."""
+    return np.stack([score_episode(score, episode) for score in scores], axis=1)
+
+
+def _require(scores: Sequence[Score], shape: DecisionShape, decision: Decision) -> None:
+    """Refuse scores that need what the policy does not give."""
+    for score in scores:
+        needs, least = getattr(score, "requires", frozenset()), getattr(score, "min_candidates", 1)
+        if absent := sorted(needs - set(decision.aux)):
+            raise MonitorError(f"score {score.name} needs {', '.join(absent)} of the policy; it gives {_had(decision)}")
+        if shape.candidates < least:
+            raise MonitorError(
+                f"score {score.name} needs {least} chunks a decision or more; these rollouts have {shape.candidates}"
+            )
+
+
+def _had(decision: Decision) -> str:
+    return ", ".join(sorted(decision.aux)) or "embedding and chunks only"
+
+
+def _common_shape(episodes: Episodes) -> DecisionShape:
     for i, episode in enumerate(episodes):
         if not episode:
             raise MonitorError(f"calibration episode {i} has no decisions")
@@ -107,16 +195,3 @@ def _common_shape(episodes: Sequence[Sequence[Decision]]) -> DecisionShape:
     if len(shapes) > 1:
         raise MonitorError("calibration episodes differ: " + " and ".join(sorted(str(s) for s in shapes)))
     return shapes.pop()
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        described = json.loads((folder / "monitor.json").read_text())
-        if described["schema"] > SCHEMA:
-            raise MonitorError(f"{folder} has schema {described['schema']}, this robopolicy reads up to {SCHEMA}")
-        if file_sha(folder / "arrays.npz") != described["arrays_sha256"]:
-            raise MonitorError(f"{folder}: arrays.npz is not the file that monitor.json was written with")
-        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-            return described, {name: file[name] for name in file.files}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise MonitorError(f"{folder} is not a monitor (monitor.json and arrays.npz): {error}") from error

@@ -1,9 +1,8 @@
-"""The failure monitor at run time: one score, the running maximum of an episode, a threshold by rank."""
+"""The failure monitor at run time: scores, their statistic, an episode's largest so far, a threshold by rank."""
 
 import hashlib
-import io
-import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -14,11 +13,10 @@ import numpy as np
 import robopolicy
 from robopolicy.errors import SpecMismatch
 from robopolicy.interfaces import Score
-from robopolicy.monitor.conformal import GUARANTEE, conformal_rank, conformal_threshold, false_alarm_interval, p_value
-from robopolicy.training.files import replace_file
+from robopolicy.monitor.calibration import Calibration
+from robopolicy.monitor.layout import ActionLayout
+from robopolicy.monitor.statistic import Statistic
 from robopolicy.types import Decision, MonitorState, Verdict
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,13 @@ class Provenance:
     """Where a monitor comes from; written beside it, compared when it is loaded."""
 
     policy_sha: str = ""
-    seed: int = 0  # of the split
-    fit_seeds: tuple[int, ...] = ()  # episodes that the score learnt from
-    calibration_seeds: tuple[int, ...] = ()  # episodes that the threshold comes from
+    sampler: str = ""  # the policy's solver, in words
+    seed: int = 0  # of the split, and of what the scores draw
+    fit_seeds: tuple[int, ...] = ()  # episodes that the scores learnt from
+    calibration_seeds: tuple[int, ...] = ()  # episodes that the threshold comes from, in the order of the traces
+    failure_seeds: tuple[int, ...] = ()  # failed episodes that weights or a supervised score learnt from
+    failed: int = 0  # failed episodes among the rollouts, set aside
+    parent: str = ""  # sha256 of the monitor.json that this one was recalibrated from
     software: str = field(default_factory=lambda: f"robopolicy {robopolicy.__version__}, numpy {np.__version__}")
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
@@ -63,60 +65,88 @@ class Provenance:
 
 
 class ConformalMonitor:
-    """Alarms, and stays alarmed until ``reset``, when the episode's largest score so far exceeds the threshold.
+    """Judges each decision; what it says stays said until ``reset`` or ``acknowledge``.
 
-    The calibrated number is the maximum over a whole successful episode, so an episode of any length is covered;
-    there is no threshold per step whose false alarms would add up.
+    ``alarm``: the episode's largest statistic so far exceeds the threshold. The calibrated number is the maximum over
+    a whole successful episode, so an episode of any length is covered; there is no threshold per step whose false
+    alarms would add up. ``overrun``: it has taken more decisions than its own alpha allows; beyond the longest
+    calibrated episode the scores are no longer asked, only this can fire. ``fault``: a decision or a score is no finite
+    number. ``warn``: the p-value of the episode so far is at most ``alpha_warn``. ``uncalibrated``: a person has
+    acknowledged an overrun, and nothing was calibrated for what follows.
 
     Args:
-        score: fitted on other episodes than those in ``z``.
-        z: (n,) the largest score of each calibration episode.
-        alpha: false-alarm rate per successful episode.
+        scores: fitted on other episodes than those of the calibration.
+        statistic: of these scores.
+        calibration: its traces over the calibration episodes, and the alphas.
         shape: of the decisions seen in calibration.
+        layout: of the actions.
         provenance: where the monitor comes from.
-
-    Raises:
-        NotEnoughCalibration: if n is too small for ``alpha``.
     """
 
     def __init__(
-        self, score: Score, z: np.ndarray, alpha: float, shape: DecisionShape, provenance: Provenance | None = None
+        self,
+        scores: Sequence[Score],
+        statistic: Statistic,
+        calibration: Calibration,
+        shape: DecisionShape,
+        layout: ActionLayout,
+        provenance: Provenance | None = None,
     ) -> None:
-        self.score = score
-        self.z = np.sort(np.asarray(z, dtype=np.float64))  # (n,)
-        self.alpha = alpha
+        self.scores = tuple(scores)
+        self.statistic = statistic
+        self.calibration = calibration
         self.shape = shape
-        self.threshold = conformal_threshold(self.z, alpha)
+        self.layout = layout
         self.provenance = provenance or Provenance()
         self.reset()
 
     def reset(self) -> None:
         """Start a new episode and re-arm."""
-        self.score.reset()
-        self._statistic = -np.inf
+        for score in self.scores:
+            score.reset()
+        self.statistic.reset()
+        self._count = 0
+        self._timed = True  # until an overrun is acknowledged
+        self._rearm()
+
+    def acknowledge(self) -> None:
+        """Re-arm within the episode: a person has looked. What the scores remember stays; alarms start from here.
+
+        The promise is of an episode's first alarm: a second look at the same episode may alarm falsely once more.
+        """
+        self._timed = self._timed and self._latched != "overrun"
+        if self._latched == "fault":  # what was no number may sit in a memory
+            for score in self.scores:
+                score.reset()
+            self.statistic.reset()
+        self._rearm()
 
     def step(self, decision: Decision) -> Verdict:
         """Return the verdict on the episode up to and including ``decision``.
 
-        A decision that holds a number that is not finite, or whose score is not finite, counts as infinitely bad.
-
         Raises:
             SpecMismatch: if the decision's shape is not the calibrated one.
+            MonitorError: if the decision lacks what a score needs.
         """
         start_s = time.perf_counter()
         if (shape := DecisionShape.of(decision)) != self.shape:
             raise SpecMismatch(f"monitor was calibrated on {self.shape}; the policy gives {shape}")
-        finite = bool(np.all(np.isfinite(decision.embedding)) and np.all(np.isfinite(decision.chunks)))
-        score = self.score.update(decision) if finite else np.inf
-        score = score if isfinite(score) else np.inf  # max(x, nan) is x: it would be nominal for ever
-        self._statistic = max(self._statistic, score)
-        state: MonitorState = "alarm" if self._statistic > self.threshold else "nominal"
-        p = p_value(self.z, self._statistic)
+        self._count += 1
+        scores, broken = self._ask(decision)
+        if self._count <= self.calibration.calibrated and not broken:
+            now = self.statistic.push(np.fromiter(scores.values(), np.float64, len(scores)))
+            self._largest = max(self._largest, now)
+            if not isfinite(now):
+                broken = "the statistic"
+        if broken:
+            self._latched, self._largest, self._why = "fault", np.inf, f"{broken} is not finite"
+        p = self.calibration.p(self._largest)
+        state = self._state(p)
         return Verdict(
             stamp_ns=decision.stamp_ns,
-            scores={self.score.name: score},
-            statistic=self._statistic,
-            threshold=self.threshold,
+            scores=scores,
+            statistic=self._largest,
+            threshold=self.calibration.threshold,
             p_value=p,
             state=state,
             latency_s=time.perf_counter() - start_s,
@@ -128,55 +158,80 @@ class ConformalMonitor:
         """Chunks that the policy has to draw a decision."""
         return self.shape.candidates
 
+    @property
+    def threshold(self) -> float:
+        """What the statistic must exceed for an alarm."""
+        return self.calibration.threshold
+
     def guarantee(self) -> str:
         """Return what the threshold promises, and what it does not, in words."""
-        low, high = false_alarm_interval(len(self.z), self.alpha)
-        return (
-            f"{GUARANTEE.format(n=len(self.z), alpha=self.alpha)} With these {len(self.z)} episodes "
-            f"the rate itself lies between {low:.1%} and {high:.1%} with probability 95 %."
-        )
+        return self.calibration.guarantee()
 
     def describe(self) -> dict[str, Any]:
         """Return all that a person wants to know of this monitor, JSON-able: what ``monitor.json`` holds."""
-        n = len(self.z)
         return {
-            "schema": SCHEMA,
-            "score": self.score.name,
-            "alpha": self.alpha,
-            "n_calibration": n,
-            "k": conformal_rank(n, self.alpha),
-            "threshold": self.threshold,
-            "false_alarm_rate_95": false_alarm_interval(n, self.alpha),
-            "guarantee": self.guarantee(),
+            "score": " + ".join(score.name for score in self.scores),
+            **self.calibration.describe(),
+            "statistic": self.statistic.describe(),
             "decision": asdict(self.shape),
+            "layout": self.layout.to_json(),
             "provenance": asdict(self.provenance),
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``arrays.npz`` (no pickle), then ``monitor.json`` (to be read), into ``folder``; return it.
-
-        Each file is replaced in one stroke and the json names the sha of the arrays: a monitor is whole or none.
+        """Write the monitor into ``folder`` and return it; see `robopolicy.monitor.artefact`.
 
         Raises:
             DiskFull: if there is no room.
+            MonitorError: if a score is not one of `SCORES`, which could not be loaded by its name.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {"calibration": self.z, **{f"score/{k}": v for k, v in self.score.arrays().items()}}
-        archive = io.BytesIO()
-        np.savez(archive, **arrays)  # type: ignore[arg-type]
-        replace_file(folder / "arrays.npz", archive.getvalue())
-        described = self.describe() | {"arrays_sha256": hashlib.sha256(archive.getvalue()).hexdigest()}
-        replace_file(folder / "monitor.json", (json.dumps(described, indent=2) + "\n").encode())
-        return folder
+        from robopolicy.monitor.artefact import save_monitor
+
+        return save_monitor(self, folder)
+
+    def _rearm(self) -> None:
+        self._latched: MonitorState | None = None
+        self._largest = -np.inf
+        self._why = ""
+
+    def _ask(self, decision: Decision) -> tuple[dict[str, float], str]:
+        """Return each score, and which number is not finite, "" if all are."""
+        if self._latched == "fault":  # what is no number may sit in a score's memory: none of them is asked again
+            return {score.name: np.nan for score in self.scores}, self._why.removesuffix(" is not finite")
+        if not np.all(np.isfinite(decision.embedding)):
+            return {score.name: np.nan for score in self.scores}, "the policy's embedding"
+        if not np.all(np.isfinite(decision.chunks)):
+            return {score.name: np.nan for score in self.scores}, "a chunk of the policy"
+        scores = {score.name: float(score.update(decision)) for score in self.scores}
+        return scores, next((f"score {name}" for name, value in scores.items() if not isfinite(value)), "")
+
+    def _state(self, p: float) -> MonitorState:
+        if self._latched != "fault":
+            if self._largest > self.calibration.threshold:
+                self._latched = "alarm"
+            elif self._timed and self._count > self.calibration.longest and self._latched is None:
+                self._latched = "overrun"
+        if self._latched is not None:
+            return self._latched
+        if self._count > self.calibration.calibrated:
+            return "uncalibrated"
+        return "warn" if p <= self.calibration.warn_rate else "nominal"
 
     def _reason(self, index: int, state: MonitorState, p: float) -> str:
-        comparison = f"{self.score.name} {self._statistic:.3g} against a threshold of {self.threshold:.3g}"
-        if not isfinite(self._statistic):
-            return f"decision {index}: the policy's output or its score is not finite"
-        if state == "alarm":
-            return f"decision {index}: {comparison}; at most {p:.1%} of successful episodes come this far out"
-        return f"decision {index}: {comparison}, as in a successful episode (p = {p:.2f})"
+        name = " + ".join(score.name for score in self.scores)
+        comparison = f"{name} {self._largest:.3g} against a threshold of {self.calibration.threshold:.3g}"
+        told = f"decision {index}"
+        match state:
+            case "fault":
+                return f"{told}: {self._why}"
+            case "alarm":
+                return f"{told}: {comparison}; at most {p:.1%} of successful episodes come this far out"
+            case "overrun":
+                return f"{told}: more than the {self.calibration.longest} decisions of successful episodes"
+            case "uncalibrated":
+                return f"{told}: beyond the {self.calibration.calibrated} decisions that were calibrated"
+            case _:
+                return f"{told}: {comparison}, as in a successful episode (p = {p:.2f})"
 
 
 def file_sha(path: Path) -> str:

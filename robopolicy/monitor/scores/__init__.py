@@ -53,3 +53,8 @@ def score_from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Score:
     """Rebuild the score ``name`` from what its ``arrays`` gave."""
     score: Score = score_class(name).from_arrays(arrays)
     return score
+
+
+def copied(score: Score) -> dict[str, np.ndarray]:
+    """Return what ``score.arrays()`` gives in fresh arrays, row after row, as a file holds them."""
+    return {name: np.array(array, order="C") for name, array in score.arrays().items()}
