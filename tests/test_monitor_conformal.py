@@ -66,7 +66,16 @@ def test_ties_and_saturation_keep_the_promise():
 
 def test_interval_of_the_false_alarm_rate():
     low, high = false_alarm_interval(19, 0.05)
-    assert (low, high) == pytest.approx((0.00133, 0.17647), abs=1e-4)
+    assert (low, high) == pytest.approx((0.0, 1 - 0.05 ** (1 / 19)), abs=1e-6)
+    assert high == pytest.approx(0.146, abs=5e-4)
+    from scipy.stats import beta
+
+    for n, alpha in ((50, 0.05), (200, 0.1), (19, 0.2)):
+        low, high = false_alarm_interval(n, alpha)
+        law = beta(n + 1 - conformal_rank(n, alpha), conformal_rank(n, alpha))
+        assert law.cdf(high) - law.cdf(low) == pytest.approx(0.95)
+        assert high - low <= law.ppf(0.975) - law.ppf(0.025)
+        assert law.pdf(low) == pytest.approx(law.pdf(high), rel=2e-3), "the shortest: its ends are equally likely"
     wide, narrow = false_alarm_interval(19, 0.1), false_alarm_interval(999, 0.1)
     assert wide[0] < narrow[0] < 0.1 < narrow[1] < wide[1]
 

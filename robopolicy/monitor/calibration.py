@@ -11,6 +11,7 @@ from robopolicy.monitor.conformal import (
     conformal_rank,
     conformal_threshold,
     false_alarm_interval,
+    min_calibration,
     p_value,
 )
 
@@ -74,11 +75,12 @@ class Calibration:
     def guarantee(self) -> str:
         """Return what the thresholds promise, and what they do not, in words."""
         low, high = false_alarm_interval(self.n, self.alpha)
+        n, k = self.n, conformal_rank(self.n, self.alpha)
         return (
-            f"{GUARANTEE.format(n=self.n, alpha=self.alpha)} With these {self.n} episodes "
-            f"the rate itself lies between {low:.1%} and {high:.1%} with probability 95 %. "
-            f"Beside that, an overrun is told from decision {self.longest + 1} on, of at most {self.overrun_rate:.2g} "
-            f"of successful episodes; beyond decision {self.calibrated} it is the only alarm there can be."
+            f"{GUARANTEE.format(n=n, alpha=self.alpha)} It takes {min_calibration(self.alpha)} episodes or more. "
+            f"Given these {n}, the rate itself follows Beta({n + 1 - k}, {k}): with probability 95 % it lies between "
+            f"{low:.1%} and {high:.1%}. An overrun, told from decision {self.longest + 1} on, is an alarm of its own, "
+            f"at most {self.overrun_rate:.2g} of successful episodes; beyond decision {self.calibrated} no other fires."
         )
 
     def describe(self) -> dict[str, Any]:
