@@ -8,11 +8,11 @@ import numpy as np
 from robopolicy.errors import ContractError, NotEnoughCalibration
 
 GUARANTEE = (
-    "If an episode is exchangeable with the {n} successful calibration episodes (same task, policy, robot, cameras, "
-    "start distribution and code) and the monitor was fixed before looking at them, then the probability that its "
-    "scores alarm at all during that episode, given that it succeeds, is at most {alpha:g}. This holds per episode, averaged "
-    "over calibration sets; it says nothing of how many failures are caught, and nothing once the distribution has "
-    "shifted."
+    "If an episode is exchangeable with the {n} successful calibration episodes (same task, policy, robot, "
+    "cameras, start distribution and code) and the monitor was fixed before looking at them, then the probability "
+    "that its scores alarm at all during that episode, given that it succeeds, is at most {alpha:g}. This holds "
+    "per episode, averaged over calibration sets; it says nothing of how many failures are caught, and nothing "
+    "once the distribution has shifted."
 )
 
 
