@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,13 @@ def walk(rng, length=12, dim=5, start=0.0):
     return [decision(t, at[t], at[t, :2] + np.arange(4)[:, None]) for t in range(length)]
 
 
+def talkative(d):
+    """The decision with three candidates, and all that a policy may say of its plan."""
+    chunks = d.chunks + np.float32([0.0, 0.1, 0.3])[:, None, None] * (1 + d.index)
+    told = {name: np.full(4, 1.0 + d.index) for name in ("denoise_variance", "ensemble_disagreement")}
+    return replace(d, chunks=chunks, aux=told)
+
+
 @pytest.fixture
 def episodes():
     rng = np.random.default_rng(0)
@@ -31,6 +40,7 @@ def episodes():
 @pytest.mark.parametrize("name", sorted(SCORES))
 def test_every_score_is_finite_repeats_and_survives_its_arrays(name, episodes):
     score = make_score(name)
+    episodes = [[talkative(d) for d in episode] for episode in episodes]
     assert isinstance(score, Score)
     assert score.name == name
     score.fit(episodes)

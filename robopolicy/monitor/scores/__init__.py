@@ -14,6 +14,10 @@ SCORES: dict[str, str] = {  # name: module:Class, imported when it is asked for:
     "kernel_density": "kernel_density:KernelDensity",
     "chunk_overlap": "chunk_overlap:ChunkOverlap",
     "clock": "clock:Clock",
+    "ace": "ace:ActionChunkEntropy",
+    "stac": "stac:TemporalConsistency",
+    "denoise_variance": "denoise_variance:DenoiseVariance",
+    "ensemble": "ensemble:EnsembleDisagreement",
 }
 
 
