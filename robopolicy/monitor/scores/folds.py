@@ -41,7 +41,9 @@ def require_folds(name: str, k: int) -> int:
 
 
 def scored_by_folds(
-    episodes: Episodes, parts: list[np.ndarray], refit: Callable[[np.ndarray, np.ndarray], Callable[..., np.ndarray]]
+    episodes: Episodes,
+    parts: list[np.ndarray],
+    refit: Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]],
 ) -> list[np.ndarray]:
     """Return each episode's scores (T_i,) by what was learnt from the parts it is not in.
 
