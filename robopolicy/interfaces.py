@@ -187,12 +187,24 @@ class Agent(Protocol):
 
 @runtime_checkable
 class Score(Protocol):
-    """One number a decision, larger is worse."""
+    """One number a decision, larger is worse.
+
+    A class of scores is made by ``(*, layout=None, seed=0, **settings)`` and remade from what ``arrays`` gave by the
+    classmethod ``from_arrays``. It may also have these, each absent as if it said nothing:
+
+    - ``requires: frozenset[str]``: the keys of ``Decision.aux`` that it cannot do without.
+    - ``min_candidates: int``: chunks a decision that it cannot do with less than; 1.
+    - ``learns_failures: bool``: its ``fit`` takes ``failures``, failed episodes, beside the successful ones.
+    """
 
     name: str
 
     def fit(self, episodes: Sequence[Sequence[Decision]]) -> None:
-        """Learn from successful episodes."""
+        """Learn from successful episodes.
+
+        Raises:
+            ContractError: if there is nothing to learn from, or a number is not finite.
+        """
         ...
 
     def update(self, decision: Decision) -> float:
@@ -204,11 +216,11 @@ class Score(Protocol):
         ...
 
     def held_out(self, episodes: Sequence[Sequence[Decision]]) -> list[np.ndarray]:
-        """Return each episode's scores (T_i,) as if it had been left out of the fit."""
+        """Return each fitted episode's scores (T_i,) as if it had been left out of the fit, whole."""
         ...
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that ``fit`` learnt, for the monitor's directory."""
+        """Return all that ``fit`` learnt, and the settings, as numbers: no array of objects."""
         ...
 
 

@@ -12,6 +12,12 @@ from robopolicy.monitor.layout import ActionLayout
 
 SCORES: dict[str, str] = {  # name: module:Class, imported when it is asked for: some need torch
     "kernel_density": "kernel_density:KernelDensity",
+    "rnd": "rnd:RND",
+    "logpzo": "logpzo:LogpZO",
+    "mahalanobis": "mahalanobis:Mahalanobis",
+    "knn": "knn:NearestNeighbours",
+    "pca_kmeans": "pca_kmeans:PcaKmeans",
+    "supervised": "supervised:Supervised",
     "chunk_overlap": "chunk_overlap:ChunkOverlap",
     "clock": "clock:Clock",
     "ace": "ace:ActionChunkEntropy",

@@ -1,12 +1,14 @@
 """Kernel density: how unlike the successful episodes what the policy sees is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
-from robopolicy.errors import ContractError
-from robopolicy.monitor.episodes import Episodes
+from robopolicy.monitor.episodes import Episodes, embeddings, owners
 from robopolicy.monitor.layout import ActionLayout
+from robopolicy.monitor.scores.folds import require_fitted
+from robopolicy.monitor.scores.standard import Standard, squared_distances, thinned
 from robopolicy.types import Decision
 
 
@@ -38,25 +40,16 @@ class KernelDensity:
         Raises:
             ContractError: if there is nothing to learn from, or an embedding is not finite.
         """
-        x = np.stack([d.embedding for episode in episodes for d in episode]).astype(np.float64)  # (M, E)
-        owner = np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes])  # (M,)
-        if not np.all(np.isfinite(x)):
-            raise ContractError("an embedding is not finite; the monitor cannot learn from it")
-        std = x.std(axis=0)
-        alive = std > 1e-6
-        if not alive.any():
-            raise ContractError(f"the {x.shape[1]} elements of the embedding never change over {len(x)} decisions")
-        if len(x) > self._max_points:
-            rows = np.linspace(0, len(x) - 1, self._max_points).round().astype(int)
-            x, owner = x[rows], owner[rows]
-        scale = np.maximum(std[alive], 0.05 * np.median(std[alive]))
-        mean = x[:, alive].mean(axis=0)
-        points = (x[:, alive] - mean) / scale
-        self._set(points, owner, mean, scale, alive, _median_distance(points))
+        x, owner = embeddings(episodes), owners(episodes)
+        rows = thinned(len(x), self._max_points)
+        standard = Standard.of(x, rows)
+        points = standard(x[rows])
+        self._set(points, owner[rows], standard, _median_distance(points))
 
     def update(self, decision: Decision) -> float:
         """Return the score of this decision, 0 or more."""
-        return float(self._novelty(self._standardise(decision.embedding[None]), self._points, self._inverse)[0])
+        log_k = self._log_kernel(self._standard(decision.embedding[None]), self._points, self._squares)
+        return float(_novelty(log_k, lambda k: k @ self._inverse)[0])
 
     def reset(self) -> None:
         """Nothing is carried from one decision to the next."""
@@ -66,14 +59,17 @@ class KernelDensity:
 
         Raises:
             ContractError: if these are not as many episodes as were fitted.
+            MonitorError: if there is only one.
         """
-        if len(episodes) != int(self._owner.max()) + 1:
-            raise ContractError(f"held_out got {len(episodes)} episodes; it was fitted on {int(self._owner.max()) + 1}")
+        require_fitted(episodes, int(self._owner.max()) + 1)
+        kernel = np.exp(self._log_kernel(self._points, self._points))
         scores = []
         for i, episode in enumerate(episodes):
-            others = self._points[self._owner != i]  # (m_i, D)
-            queries = self._standardise(np.stack([d.embedding for d in episode]))
-            scores.append(self._novelty(queries, others, self._invert(others)))
+            other = self._owner != i
+            points = self._points[other]  # (m_i, D)
+            factor = cho_factor(self._regular(kernel[np.ix_(other, other)]))
+            log_k = self._log_kernel(self._standard(np.stack([d.embedding for d in episode])), points)
+            scores.append(_novelty(log_k, lambda k, factor=factor: cho_solve(factor, k.T).T))
         return scores
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -81,61 +77,41 @@ class KernelDensity:
         return {
             "points": self._points,  # (m, D) float64, standardised
             "owner": self._owner,  # (m,) int64, episode of each point
-            "mean": self._mean,  # (D,)
-            "scale": self._scale,  # (D,)
-            "alive": self._alive,  # (E,) bool
+            **self._standard.arrays(),
             "settings": np.array([self._width, self._lam]),
+            "max_points": np.array(self._max_points),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "KernelDensity":
         """Rebuild what ``arrays`` gave."""
         width, lam = arrays["settings"]
-        score = cls(lam=float(lam))
-        points, owner, mean, scale, alive = (arrays[k] for k in ("points", "owner", "mean", "scale", "alive"))
-        score._set(points, owner, mean, scale, alive, float(width))
+        score = cls(lam=float(lam), max_points=int(arrays.get("max_points", np.array(1000))))
+        score._set(arrays["points"], arrays["owner"], Standard.from_arrays(arrays), float(width))
         return score
 
-    def _set(
-        self,
-        points: np.ndarray,
-        owner: np.ndarray,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        alive: np.ndarray,
-        width: float,
-    ) -> None:
-        self._points, self._owner, self._mean, self._scale, self._alive = points, owner, mean, scale, alive
-        self._width = width
-        self._inverse = self._invert(points)
+    def _set(self, points: np.ndarray, owner: np.ndarray, standard: Standard, width: float) -> None:
+        self._points, self._owner, self._standard, self._width = points, owner, standard, width
+        self._squares = (points**2).sum(axis=1)
+        self._inverse = np.linalg.inv(self._regular(np.exp(self._log_kernel(points, points))))
 
-    def _standardise(self, x: np.ndarray) -> np.ndarray:
-        standard: np.ndarray = (x[:, self._alive].astype(np.float64) - self._mean) / self._scale
-        return standard
+    def _regular(self, kernel: np.ndarray) -> np.ndarray:
+        return kernel + len(kernel) * self._lam * np.eye(len(kernel))
 
-    def _invert(self, points: np.ndarray) -> np.ndarray:
-        k = np.exp(self._log_kernel(points, points))
-        return np.linalg.inv(k + len(points) * self._lam * np.eye(len(points)))
-
-    def _log_kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return -0.5 * _squared_distances(a, b) / self._width**2  # (len(a), len(b))
-
-    def _novelty(self, queries: np.ndarray, points: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-        log_k = self._log_kernel(queries, points)  # (Q, m)
-        nearest = log_k.max(axis=1, keepdims=True)  # taken out of k_x, so that nothing underflows
-        k = np.exp(log_k - nearest)
-        explained = np.einsum("qm,qm->q", k @ inverse, k)  # 1 - s, but for exp(2 * nearest)
-        novelty: np.ndarray = np.maximum(-2.0 * nearest[:, 0] - np.log(explained), 0.0)
-        return novelty
+    def _log_kernel(self, a: np.ndarray, b: np.ndarray, squares_of_b: np.ndarray | None = None) -> np.ndarray:
+        return -0.5 * squared_distances(a, b, squares_of_b) / self._width**2  # (len(a), len(b))
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    squares: np.ndarray = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * a @ b.T
-    squares[squares < 0] = 0.0  # rounding
-    return squares
+def _novelty(log_k: np.ndarray, solve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return -log(1 - s) (Q,) of log kernels (Q, m); ``solve`` multiplies rows by (K + m lam I)^-1."""
+    nearest = log_k.max(axis=1, keepdims=True)  # taken out of k_x, so that nothing underflows
+    k = np.exp(log_k - nearest)
+    explained = np.einsum("qm,qm->q", solve(k), k)  # 1 - s, but for exp(2 * nearest)
+    novelty: np.ndarray = np.maximum(-2.0 * nearest[:, 0] - np.log(explained), 0.0)
+    return novelty
 
 
 def _median_distance(points: np.ndarray) -> float:
-    distances = np.sqrt(_squared_distances(points, points)[np.triu_indices(len(points), k=1)])
+    distances = np.sqrt(squared_distances(points, points)[np.triu_indices(len(points), k=1)])
     median = float(np.median(distances)) if len(distances) else 0.0
     return median if median > 0 else 1.0
