@@ -1,5 +1,7 @@
 """Several environments of a process whose policies plan together, and what then still holds of each of them alone."""
 
+import ast
+import os
 import sys
 import threading
 from functools import partial
@@ -11,6 +13,7 @@ import pytest
 
 from robopolicy.errors import ContractError, EvaluationError
 from robopolicy.evaluation.batched import Batched, envs_of, rows_of
+from robopolicy.evaluation.cores import core_shares
 from robopolicy.evaluation.rollouts import Options, Rollout, evaluate
 from robopolicy.evaluation.workers import Lost, Patience, Raised, Seeds, run_items
 from robopolicy.monitor.decisions import load_decisions
@@ -240,11 +243,44 @@ def test_those_to_be_run_alone_hold_up_nobody():
     waiting = [("a", 1, True), ("b", 1, True), ("c", 1, False), ("d", 1, False)]
 
     def place(held):
-        return _place(_Worker(None, None, dict(enumerate(held))), waiting, 2)
+        return _place(_Worker(None, None, held=dict(enumerate(held))), waiting, 2)
 
     quiet, suspect = _Held("x", 1, False, None), _Held("x", 1, True, None)
     assert place([]) == 0, "an empty worker takes the first of all"
     assert place([quiet]) == 2
     assert place([quiet, quiet]) is None
     assert place([suspect]) is None
-    assert _place(_Worker(None, None, {0: quiet}), waiting[:2], 2) is None
+    assert _place(_Worker(None, None, held={0: quiet}), waiting[:2], 2) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system pins no processes")
+def test_processes_of_several_environments_keep_to_cores_of_their_own_and_pass_them_on(tmp_path):
+    mine = os.sched_getaffinity(0)
+    build = partial(Batched, partial(many.Placed, tmp_path), 4, 4)
+    results = list(run_items(build, range(8), jobs=2, envs=4, patience=Patience(retries=1)))
+    assert sorted(result.value for result in results) == list(range(8))
+    assert os.sched_getaffinity(0) == mine, "the parent stays where it was"
+    shares = [{tuple(sorted(share))} for share in core_shares(2) or [mine, mine]]
+    seen = {path.name: ast.literal_eval(path.read_text()) for path in tmp_path.glob("cores-*")}
+    assert len(seen) == 3, "two, and the one that took over"
+    died = seen.pop(f"cores-{(tmp_path / 'died').read_text()}")
+    assert died in shares
+    assert sorted(map(sorted, seen.values())) == sorted(map(sorted, shares)), "it took over the cores too"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system pins no processes")
+def test_a_process_of_one_environment_runs_where_it_may(tmp_path):
+    (tmp_path / "died").touch()
+    assert len(list(run_items(partial(many.Placed, tmp_path), range(4), jobs=2))) == 4
+    everywhere = {tuple(sorted(os.sched_getaffinity(0)))}
+    assert [ast.literal_eval(path.read_text()) for path in tmp_path.glob("cores-*")] == [everywhere] * 2
+
+
+def test_shares_of_cores_are_alike_and_there_are_none_where_there_are_too_few(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {8, 3, 5, 11, 12}, raising=False)
+    assert core_shares(1) == [{3, 5, 8, 11, 12}]
+    assert core_shares(2) == [{3, 5}, {8, 11, 12}]
+    assert core_shares(5) == [{3}, {5}, {8}, {11}, {12}]
+    assert core_shares(6) == []
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert core_shares(2) == []

@@ -89,6 +89,29 @@ class Echo:
         pass
 
 
+class Placed:
+    """Notes in a folder on which cores each process's threads may run; item 4 kills its process the first time."""
+
+    def __init__(self, folder, share=None):
+        self._folder = folder
+        threads = [int(name) for name in os.listdir("/proc/self/task")]
+        cores = {tuple(sorted(os.sched_getaffinity(thread))) for thread in threads}
+        (folder / f"cores-{os.getpid()}").write_text(repr(cores))
+
+    def prepare(self, item):
+        pass
+
+    def run(self, item):
+        died = self._folder / "died"
+        if item == 4 and not died.exists():
+            died.write_text(str(os.getpid()))
+            os._exit(7)
+        return item
+
+    def close(self):
+        pass
+
+
 def serve(build, items, envs, rows):
     """Run items in this process; return their results by item, and the `Batched`."""
     from robopolicy.evaluation.batched import Batched
@@ -109,4 +132,4 @@ def serve(build, items, envs, rows):
 
 
 make_unsteady = partial(make_agent, Unsteady)
-__all__ = ["SPEC", "Echo", "NowhereWorld", "Together", "Unsteady", "make_agent", "make_unsteady", "serve"]
+__all__ = ["SPEC", "Echo", "NowhereWorld", "Placed", "Together", "Unsteady", "make_agent", "make_unsteady", "serve"]

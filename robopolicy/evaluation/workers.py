@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from robopolicy.errors import EvaluationError, RobopolicyError
+from robopolicy.evaluation.cores import core_shares, stay_on
 from robopolicy.evaluation.outcomes import Outcome
 
 # Read once, when numpy, torch or llvmpipe is loaded: two threads each in two workers on two cores spin, not work.
@@ -102,6 +103,7 @@ class _Worker:
 
     process: Any
     pipe: Connection
+    cores: frozenset[int] = frozenset()  # to which it keeps; none: to none
     held: dict[int, _Held] = field(default_factory=dict)  # by ticket
     tickets: int = 0
     ended: bool = False  # by itself
@@ -164,6 +166,9 @@ def run_items(
     is not: its time was given it. What it raises is its result. Where the worker had several items, nobody knows which
     of them it was: each is run again by itself, and only then judged.
 
+    Where a worker has several items, each keeps to cores of its own, if there are enough: what one of them leaves in
+    the caches, the next one finds. One that takes over from another has that one's.
+
     Args:
         build: picklable; called once in each worker: makes an `ItemRunner`, or a `Batched` of several.
         items: picklable.
@@ -177,7 +182,8 @@ def run_items(
     waiting = deque((item, 1, False) for item in items)
     jobs = min(max(jobs, 1), len(waiting))
     envs = min(envs, -(-len(waiting) // max(jobs, 1)))  # so that every worker gets its share
-    workers = [_start(build) for _ in range(jobs)]
+    shares = core_shares(jobs) if envs > 1 else []
+    workers = [_start(build, frozenset(shares[k] if shares else ())) for k in range(jobs)]
     stillborn = 0
     try:
         while workers:
@@ -207,7 +213,7 @@ def run_items(
                         else:
                             yield Result(held.item, lost, held.attempt)
                     if waiting:
-                        workers.append(_start(build))
+                        workers.append(_start(build, worker.cores))
                     continue
                 stillborn = 0
                 if told[0] == "result":
@@ -238,14 +244,14 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {message} ({Path(frame.filename).name}:{frame.lineno})"
 
 
-def _start(build: Callable[[], ItemRunner]) -> _Worker:
+def _start(build: Callable[[], ItemRunner], cores: frozenset[int]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     pipe, child = context.Pipe()
-    process = context.Process(target=_work, args=(build, child), daemon=True)
+    process = context.Process(target=_work, args=(build, child, cores), daemon=True)
     with _one_thread():
         process.start()
     child.close()  # so that the pipe ends when the process does
-    return _Worker(process, pipe)
+    return _Worker(process, pipe, cores)
 
 
 def _give(worker: _Worker, item: Any, attempt: int, alone: bool, patience: Patience, envs: int) -> None:
@@ -325,8 +331,9 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(build: Callable[[], Any], pipe: Connection) -> None:
+def _work(build: Callable[[], Any], pipe: Connection, cores: frozenset[int]) -> None:
     """The child's side: build once, then a result for each item until there is none."""
+    stay_on(cores)  # before anything here begins a thread
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError):  # the parent was killed: nobody to tell
