@@ -3,23 +3,24 @@
     python tests/benchmarks/bench_throughput.py [--presets mlp unet-small unet] [--task lift] [--steps 48]
 
 Ours: worker processes with 32 environments each, which plan together, as ``robopolicy eval`` runs them, safety layer
-and all; on one core, then on two. Theirs: gymnasium.vector.AsyncVectorEnv over the same world in a Gymnasium skin, a
-process each, one inference an environment in the process that steps them; a step a call, or a chunk a call as
-diffusion_policy's runner plays it, with the number of environments and threads of torch that serves it best. Same
-task, same policy (its weights are as they were drawn: that takes as long), episodes of one length, in one run. Bars: 3
-times theirs; on two cores 80 % of twice one core's: beside it stands what the machine itself gives two processes that
-share nothing, bare mj_step of the same model, since cores may share caches or be two threads of one. Beside the wall
-clock's there are rollouts a second of CPU, all processes together, which a busy machine changes less; a process that
-waits for others costs none. A core of a shared machine may give half of what it gave a minute ago: each is run in
-``--turns``, one after the other, and the best counts.
+and all; on one core, then on two, each process with a core of its own. Theirs: gymnasium.vector.AsyncVectorEnv over the
+same world in a Gymnasium skin, a process each, one inference an environment in the process that steps them; a step a
+call, or a chunk a call as diffusion_policy's runner plays it, with the number of environments and threads of torch that
+serves it best, on cores of their own if that helps. Same task, same policy (its weights are as they were drawn: that
+takes as long), episodes of one length, in one run. Bars: 3 times theirs; on two cores 80 % of twice one core's: beside
+it stands what the machine itself gives two processes that share nothing, bare mj_step of the same model, since cores
+may share caches or be two threads of one. Beside the wall clock's there are rollouts a second of CPU, all processes
+together, which a busy machine changes less; a process that waits for others costs none. A core of a shared machine may
+give half of what it gave a minute ago: each is run in ``--turns``, one after the other, and the best counts.
 """
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ import torch
 from robopolicy.cli.worlds import make_agent, make_safety, make_world
 from robopolicy.clock import SimClock
 from robopolicy.evaluation.batched import Batched
+from robopolicy.evaluation.cores import core_shares, stay_on
 from robopolicy.evaluation.rollouts import Options, Rollout
 from robopolicy.evaluation.workers import ENOUGH, Seeds
 from robopolicy.policies.config import preset
@@ -76,8 +78,9 @@ class Race:
     episodes: int  # of each process or environment
 
 
-def work(race: Race, first: int, gate: Any, times: Any) -> None:
+def work(race: Race, first: int, cores: Collection[int], gate: Any, times: Any) -> None:
     """One worker process of ours: be ready, wait for the others, run, tell when."""
+    stay_on(cores)
     torch.set_num_threads(1)
     world = partial(make_world, f"twin:{race.task}", cameras=())
     rollout = partial(Rollout, world, partial(make_agent, race.checkpoint), make_safety, Options(max_steps=race.steps))
@@ -114,7 +117,8 @@ def ours(race: Race, processes: int) -> Rate:
     """Return the rate of so many worker processes."""
     context = multiprocessing.get_context("spawn")
     gate, times = context.Barrier(processes), context.Queue()
-    workers = [context.Process(target=work, args=(race, 1000 * k, gate, times)) for k in range(processes)]
+    shares = core_shares(processes) or [set()] * processes
+    workers = [context.Process(target=work, args=(race, 1000 * k, shares[k], gate, times)) for k in range(processes)]
     for worker in workers:
         worker.start()
     found = [times.get() for _ in workers]
@@ -156,10 +160,12 @@ def bare_rates(task: str, calls: int = 1000) -> list[float]:
 class TwinEnv(gymnasium.Env):
     """A task of ours as a Gymnasium environment; ``step`` plays a row (A,), or all rows of a chunk (n, A).
 
-    It returns the last two observations, oldest first, flat.
+    It returns the last two observations, oldest first, flat. In a process of its own it keeps to ``cores``.
     """
 
-    def __init__(self, task: str, rows: int) -> None:
+    def __init__(self, task: str, rows: int, cores: Collection[int] = ()) -> None:
+        if multiprocessing.parent_process() is not None:  # AsyncVectorEnv also makes one in the process that plans
+            stay_on(cores)
         self._clock = SimClock()
         self._world = make_world(f"twin:{task}", self._clock, cameras=())
         spec = self._world.spec
@@ -184,8 +190,10 @@ class TwinEnv(gymnasium.Env):
         return np.concatenate(list(self._world.read().state.values()))
 
 
-def theirs(race: Race, envs: int, rows: int, threads: int, waves: int = 1) -> Rate:
+def theirs(race: Race, envs: int, rows: int, threads: int, *, pinned: bool = False, waves: int = 1) -> Rate:
     """Return the rate of an AsyncVectorEnv, each environment asking the policy by itself."""
+    cores = sorted(os.sched_getaffinity(0)) if pinned else []
+    shares = [{cores[k % len(cores)]} if cores else set() for k in range(envs)]
     torch.set_num_threads(threads)
     policy, spec = load_policy(race.checkpoint), read_spec(race.checkpoint)
     generators = [torch.Generator().manual_seed(k) for k in range(envs)]
@@ -197,7 +205,9 @@ def theirs(race: Race, envs: int, rows: int, threads: int, waves: int = 1) -> Ra
         ]
         return policy.plan(window, generator=generator).chunks[0]
 
-    vector = gymnasium.vector.AsyncVectorEnv([partial(TwinEnv, race.task, rows)] * envs, context="spawn")
+    vector = gymnasium.vector.AsyncVectorEnv(
+        [partial(TwinEnv, race.task, rows, share) for share in shares], context="spawn"
+    )
     try:
         seen, spent = vector.reset(seed=0)
         chunk_of(seen[0], generators[0])
@@ -220,9 +230,12 @@ def best_of_theirs(race: Race, rows: int, tried: Sequence[tuple[int, int]], turn
     """Return the best rate over (environments, threads) that are ``tried``, and what they were."""
     found = {one: theirs(race, one[0], rows, one[1]) for one in tried}
     envs, threads = max(found, key=lambda one: found[one].wall)
+    kept = theirs(race, envs, rows, threads, pinned=True)
+    pinned = kept.wall > found[envs, threads].wall
     waves = max(race.episodes // envs // turns, 1)  # as many episodes as ours, all turns together
-    again = [theirs(race, envs, rows, threads, waves=waves) for _ in range(turns)]
-    return best([*again, found[envs, threads]]), f"{envs} environments, {threads} thread{'s' * (threads > 1)}"
+    again = [theirs(race, envs, rows, threads, pinned=pinned, waves=waves) for _ in range(turns)]
+    words = f"{envs} environments{' on cores of their own' * pinned}, {threads} thread{'s' * (threads > 1)}"
+    return best([*again, kept, found[envs, threads]]), words
 
 
 def best(rates: Sequence[Rate]) -> Rate:
