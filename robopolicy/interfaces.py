@@ -66,7 +66,7 @@ class Environment(Protocol):
     """
 
     instruction: str  # the task in words
-    max_steps: int  # steps after which an episode has failed
+    max_steps: int  # steps, at the spec's rate, after which an episode has failed
 
     def reset(self, seed: int) -> None:
         """Put the world into the start that ``seed`` names: the same seed, the same start."""
@@ -110,7 +110,7 @@ class Task(Protocol):
     """
 
     instruction: str
-    max_steps: int
+    max_steps: int  # at 20 Hz
 
     def build(self) -> Any:
         """Return the task's scene as a ``mujoco.MjSpec``, without the arm."""

@@ -21,6 +21,7 @@ from sim_envs.shapes import make_shapes, poses_of
 from sim_envs.tracked import place_objects, tracked_of
 
 CAMERAS = ("front", "wrist")
+TASKS_HZ = 20.0  # at which tasks count their `max_steps`
 ACTIONS = ("tool_pose", "joint")
 HOME_POSITION = np.array([0.45, 0.0, 0.20])  # m, of the tool
 HOME_QUAT = np.array([0.0, 1.0, 0.0, 0.0])  # the tool points down, its x forward
@@ -52,7 +53,7 @@ class Twin:
         task: what is on the table.
         clock: shared with the loop.
         cameras: names among `CAMERAS` to draw; None is all, () draws nothing and needs no GL.
-        rate_hz: steps a second that the spec offers.
+        rate_hz: steps a second that the spec offers; an episode lasts as many seconds at any rate.
         size: (H, W) of each camera's picture, pixels.
         action: what it is commanded with: ``"tool_pose"``, or ``"joint"``: seven joint positions and the gripper.
         camera_hz: pictures a second of each camera; reads between them repeat the last with its own stamp. None draws
@@ -86,7 +87,8 @@ class Twin:
         self.model: mujoco.MjModel = scene.compile()
         self.data = mujoco.MjData(self.model)
         task.bind(self.model, self.data)
-        self.instruction, self.max_steps = task.instruction, task.max_steps
+        self.instruction = task.instruction
+        self.max_steps = max(round(task.max_steps * rate_hz / TASKS_HZ), 1)
         self.modes: tuple[str, ...] = tuple(getattr(task, "modes", ()))
         self._servo = ToolServo(self.model)
         self._drive: Drive = ToolDrive(self.model, self._servo) if action == "tool_pose" else JointDrive(self.model)

@@ -138,7 +138,7 @@ def deploy(
 
     from robopolicy.cli.progress import bar, say
     from robopolicy.cli.twin_first import TwinHealth, limits_of
-    from robopolicy.cli.worlds import check_device, make_agent, make_clock, make_robot, make_safety
+    from robopolicy.cli.worlds import check_device, make_agent, make_clock, make_robot, make_safety, rate_for
     from robopolicy.evaluation.rollouts import Options, Witness
     from robopolicy.interfaces import Environment
     from robopolicy.loop import run_episode
@@ -152,15 +152,15 @@ def deploy(
     look_at_limits(limits)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
+        rate_hz = timing.control_rate_hz or rate_for(robot_name, spec)
         bare = make_robot(
-            robot_name, clock, spec, cameras=shown, rate_hz=timing.control_rate_hz, domain=domain, seeing=seeing,
-            limits=limits,
+            robot_name, clock, spec, cameras=shown, rate_hz=rate_hz, domain=domain, seeing=seeing, limits=limits,
         )  # fmt: skip
         bare = perturbed(bare, robot_name, perturbations)
         stack.callback(bare.close)
         world = bare if isinstance(bare, Environment) else None
         each = bare.spec.rate_hz / spec.rate_hz if timing.beside else 1.0  # control steps a step of the policy
-        steps = max_steps or round(world.max_steps * each if world else 10 * bare.spec.rate_hz)
+        steps = max_steps or (world.max_steps if world else round(10 * bare.spec.rate_hz))
         _require(robot_name, world, steps, disturb_at, video)
         timing.fits(spec, bare.spec).require_from(
             bare.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}"

@@ -237,9 +237,10 @@ class Subject:
         told = unseen(perturbations, tuple(spec.cameras))
         world = f"{env}|{other['perturbations']}" if other else env
         return cls(
-            make_world or world_factory(env, tuple(spec.cameras), perturbations), agent, running.sha,
+            make_world or world_factory(env, spec, perturbations), agent, running.sha,
             f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}",
-            {"policy_sha": running.sha, "env": env, "software": software, **running.about, **other, **_told(modes)},
+            {"policy_sha": running.sha, "env": env, "software": software, "rate": f"{spec.rate_hz:g} Hz",
+             **running.about, **other, **_told(modes)},
             described,
             {**running.about, **other, **({"unseen": told} if told else {})}, modes,
         )  # fmt: skip
@@ -314,16 +315,12 @@ def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbat
 def _fit(checkpoint: Path, env: str, make: partial | None, perturbations: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
     """The checkpoint's spec, and the modes of the world that it fits."""
     from robopolicy.behaviour import modes_of
-    from robopolicy.cli.worlds import make_world
+    from robopolicy.cli.worlds import world_factory
     from robopolicy.clock import SimClock
     from robopolicy.training.checkpoint import read_spec
 
     spec = read_spec(checkpoint)
-    cameras = tuple(spec.cameras)
-    if make is None:
-        world = make_world(env, SimClock(), cameras=cameras, perturbations=perturbations)
-    else:
-        world = make(SimClock())
+    world = (make or world_factory(env, spec, perturbations))(SimClock())
     try:
         spec.require_from(world.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {env}")
     finally:

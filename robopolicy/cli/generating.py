@@ -21,7 +21,6 @@ from robopolicy.types import EpisodeMeta
 
 PATIENCE = 20  # failures in a row before a demonstrator is given up
 BATCH = 100_000  # seeds that workers are given at a time
-TASKS_HZ = 20.0  # at which tasks of ours count their steps
 RETRIES = 3  # runs of a seed after the one in which its worker died
 EPISODE_S = 600.0  # by the wall clock, that a worker may take for one episode before it is taken to hang
 
@@ -105,8 +104,6 @@ class Demonstrator:
         )
         self.spec: PolicySpec = self._world.spec
         self._limits, _ = read_limits(scene.limits, self.spec)
-        each = self.spec.rate_hz / TASKS_HZ if scene.robot.startswith("twin:") else 1.0
-        self._max_steps = round(self._world.max_steps * each)
         self._make_safety, self._agent = make_safety, scene.make_agent(self.spec)
         # Simulated time can wait for the disk: nothing is dropped.
         self._recorder = Recorder(path, keep=self._keep, background=False)
@@ -123,7 +120,7 @@ class Demonstrator:
         world.reset(seed)
         meta = run_episode(
             world, self._agent, self._clock, self._make_safety(self.spec, self._limits), self._describe(seed),
-            max_steps=self._max_steps, watchers=[self._recorder], done=lambda _: world.success(), finish=self._finish,
+            max_steps=world.max_steps, watchers=[self._recorder], done=lambda _: world.success(), finish=self._finish,
         )  # fmt: skip
         new = self._recorder.committed[before:]
         kept = self.path / "episodes" / f"{new[0]:06d}" if new else None

@@ -22,13 +22,13 @@ def trial(env: str, seeds: str, spec: PolicySpec) -> Callable[[Path], Mapping[st
         SpecMismatch: both sides printed.
         UsageError: if the seeds make no sense.
     """
-    from robopolicy.cli.worlds import make_world
+    from robopolicy.cli.worlds import world_factory
     from robopolicy.clock import SimClock
     from robopolicy.evaluation.statistics import parse_seeds
     from robopolicy.interfaces import Environment
 
     numbers = parse_seeds(seeds)
-    world = make_world(env, SimClock(), cameras=tuple(spec.cameras))
+    world = world_factory(env, spec)(SimClock())
     try:
         if not isinstance(world, Environment):
             raise UsageError(f"--eval-env {env} is no simulated world; it cannot be put back to a start")

@@ -161,7 +161,6 @@ def make_offline(
         n: (state, told if np.shape(told) == (NUMBERS[action],) else None) for n, (state, told) in starts.items()
     }
     world = OfflineTwin(make_task(task), clock, fitting, cameras=cameras, action=action, rate_hz=rate_hz)
-    world.max_steps = round(world.max_steps * rate_hz / 20.0)  # tasks count at 20 Hz
     if parameters is None:
         return world
     from sim_envs.imperfections import Imperfect, Imperfections

@@ -16,6 +16,7 @@ from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
+AT_ANY_RATE = ("twin", "robosuite")  # simulated worlds whose steps may last as long as a policy's
 SIMULATED = ("twin", "gymnasium", "planar", "robosuite")  # what runs in simulated time
 WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, robosuite:TASK, or your own as package.module:Class"
 
@@ -59,6 +60,14 @@ def make_world(
     if rate_hz is not None and abs(world.spec.rate_hz - rate_hz) > 1e-6:
         raise UsageError(f"robot {name} runs at {world.spec.rate_hz:g} Hz, not at {rate_hz:g} Hz")
     return world
+
+
+def rate_for(name: str, spec: PolicySpec) -> float | None:
+    """Return the rate at which the world called ``name`` is to run for a policy; None is the world's own.
+
+    It is the policy's where the world can have it. A step of a Gymnasium environment has no other length than its own.
+    """
+    return spec.rate_hz if name.partition(":")[0] in AT_ANY_RATE else None
 
 
 def packages_of(name: str) -> tuple[str, ...]:
@@ -208,9 +217,11 @@ def check_device(name: str) -> str:
     return name
 
 
-def world_factory(name: str, cameras: Sequence[str] = (), perturbations: Sequence[str] = ()) -> partial:
-    """Return ``make_world`` for one name, to be called with a clock in another process."""
-    return partial(make_world, name, cameras=tuple(cameras), perturbations=tuple(perturbations))
+def world_factory(name: str, spec: PolicySpec, perturbations: Sequence[str] = ()) -> partial:
+    """Return ``make_world`` for a policy's spec: with its cameras, at its rate; to be called in another process."""
+    return partial(
+        make_world, name, cameras=tuple(spec.cameras), rate_hz=rate_for(name, spec), perturbations=tuple(perturbations)
+    )
 
 
 def _import_robot(name: str) -> Any:

@@ -87,6 +87,8 @@ def require_alike(runs: Sequence[Run]) -> list[str]:
     for first, second in combinations(runs, 2):
         for key in ALIKE:
             _same(first, second, key, first.about.get(key, ""), second.about.get(key, ""))
+        if all("rate" in run.about and "step" in run.about.get("options", "") for run in (first, second)):
+            _same(first, second, "rate", first.about["rate"], second.about["rate"])  # of the steps that options count
         _same(first, second, "the disturbance", _disturbed(first), _disturbed(second))
         theirs = {outcome.seed: ", ".join(outcome.perturbations) for outcome in second.outcomes}
         for mine in first.outcomes:
