@@ -69,7 +69,11 @@ class GymnasiumEnv:
         self._best = 0.0
 
     def read(self) -> Observation:
-        """Step through the periods that have passed and return what the environment shows now."""
+        """Step through the periods that have passed and return what the environment shows now.
+
+        Raises:
+            ContractError: if the environment's reward is no number; it then stands still until it is reset.
+        """
         now_ns = self._clock.now_ns()
         while self._start_ns is not None and self._start_ns + (self._steps + 1) * self.spec.period_ns <= now_ns:
             self._play(self._start_ns + self._steps * self.spec.period_ns)
@@ -149,6 +153,11 @@ class GymnasiumEnv:
         self._seen, reward, terminated, truncated, info = self._env.step(action)
         self._over, self._terminated = terminated or truncated, bool(terminated)
         self._success = bool(info.get("is_success", info.get("success", terminated)))
+        if not math.isfinite(reward):
+            self._over = True  # whoever stops it now is not told again
+            raise ContractError(
+                f"{self.instruction}: the reward of step {self._steps} is {reward}; want a finite number"
+            )
         self._best = max(self._best, min(float(reward), 1.0))
 
     def _harmless(self) -> np.ndarray:

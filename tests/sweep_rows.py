@@ -5,9 +5,9 @@ import zlib
 import numpy as np
 
 from robopolicy.evaluation.outcomes import Outcome
+from robopolicy.evaluation.results import Lost, Result
 from robopolicy.evaluation.suite import Entrant, Item, Suite, identity_of
 from robopolicy.evaluation.sweep import Episode, Facts, Machine, row_of
-from robopolicy.evaluation.workers import Lost, Result
 
 SUITE = Suite(
     {"ours": Entrant("runs/ours"), "baseline": Entrant("runs/baseline"), "few demos": Entrant("runs/few")},

@@ -114,6 +114,7 @@ def test_a_suite_becomes_a_table_and_a_page_and_is_resumed(suite, capsys):
         ("EasyWorld]", "EasyWorld, twin:lift]", "SAME"),
         ("second: runs/second", "second: {folder: runs/second, solver: ddjm}", "no solver 'ddjm'; valid: .*ddim"),
         ("runs/second", "runs/first", "checkpoints first and second are the same policy"),
+        ("worlds: [tiny_worlds:Easy", "disturb_at: 3\nworlds: [tiny_worlds:Calm", "CalmWorld cannot be disturbed"),
         ("seeds", "seds", "no key in the suite 'seds'; valid: .*seeds"),
     ],
 )

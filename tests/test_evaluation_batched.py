@@ -14,8 +14,9 @@ import pytest
 from robopolicy.errors import ContractError, EvaluationError
 from robopolicy.evaluation.batched import Batched, envs_of, rows_of
 from robopolicy.evaluation.cores import core_shares
+from robopolicy.evaluation.results import Lost, Patience, Raised
 from robopolicy.evaluation.rollouts import Options, Rollout, evaluate
-from robopolicy.evaluation.workers import Lost, Patience, Raised, Seeds, run_items
+from robopolicy.evaluation.workers import Seeds, run_items
 from robopolicy.monitor.decisions import load_decisions
 from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy.types import Observation

@@ -15,6 +15,7 @@ import pytest
 
 from robopolicy.errors import EvaluationError
 from robopolicy.evaluation import sweep_table
+from robopolicy.evaluation.results import Patience, Raised
 from robopolicy.evaluation.rollouts import Rollout
 from robopolicy.evaluation.suite import Cell, Suite, shard_of
 from robopolicy.evaluation.sweep import Bench, Processes, Recipe, git_sha, look, sweep
@@ -29,7 +30,6 @@ from robopolicy.evaluation.sweep_table import (
     schema,
     seal_abandoned,
 )
-from robopolicy.evaluation.workers import Patience, Raised
 
 sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes, which import what they run
 import tiny_sweep

@@ -139,7 +139,7 @@ def test_worlds_that_hang_crash_and_raise_on_a_cluster(tmp_path):
         code = (
             "import sys, json, tiny_sweep as t, tiny_wild; from robopolicy.evaluation.sweep import sweep;"
             "from robopolicy.evaluation.sweep_ray import RayActors; from robopolicy.evaluation.suite import Suite;"
-            "from robopolicy.evaluation.workers import Patience\n"
+            "from robopolicy.evaluation.results import Patience\n"
             f"s = Suite({{'a': None}}, ('wild',), (4, 5, 6, 17, 18)); i, r = t.parts(s, {{'wild': tiny_wild.World}})\n"
             f"rows = sweep(i, r, {str(tmp_path)!r}, facts=t.FACTS,"
             f" executor=RayActors({address!r}, 1, Patience(episode_s=2.0, build_s=60.0, retries=1)))\n"

@@ -11,11 +11,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes, which import what they run
 import tiny_worlds as tiny
 
+from robopolicy.evaluation.results import Patience
 from robopolicy.evaluation.rollouts import Options
 from robopolicy.evaluation.suite import Suite, identity_of, items_of, shard_of
 from robopolicy.evaluation.sweep import Facts, Processes, Recipe, sweep
 from robopolicy.evaluation.sweep_table import VARYING
-from robopolicy.evaluation.workers import Patience
 
 FACTS = Facts({"a": ("runs/a", "aa"), "b": ("runs/b", "bb")}, "tiny 1", "")
 WORLDS = {"point": tiny.PointWorld, "easy": tiny.EasyWorld}

@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from robopolicy.agents import Chunked, Guarded
-from robopolicy.errors import LateCommand, UnsafeCommand
+from robopolicy.errors import LateCommand, UnsafeCommand, UsageError
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, Plan
 
@@ -78,6 +78,13 @@ class EasyWorld(PointWorld):
 
     def success(self):
         return self._steps >= 6
+
+
+class CalmWorld(EasyWorld):
+    """Nothing can be done to it."""
+
+    def disturb(self, rng):
+        raise UsageError("a calm world")
 
 
 class HomingPolicy:

@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -203,10 +203,15 @@ def deploy(
 
 def _require(robot_name: str, world: Any, steps: int, disturb_at: int | None, video: Path | None) -> None:
     """Refuse what could not be done, before anything moves."""
+    from robopolicy.cli.worlds import SIMULATED, make_world, require_disturbance
+
     if world is None and (disturb_at is not None or video is not None):
         raise UsageError(f"--disturb-at and --video need a simulated world; {robot_name!r} is none")
     if disturb_at is not None and disturb_at >= steps:
         raise UsageError(f"--disturb-at {disturb_at} is never reached: the episode has {steps} steps")
+    if disturb_at is not None and robot_name.partition(":")[0] in SIMULATED:
+        with closing(make_world(robot_name, SimClock())) as spare:
+            require_disturbance(spare, robot_name)
     if video is not None and video.suffix != ".webm":
         raise UsageError(f"--video {video}: videos are VP8 in .webm; name the file {video.with_suffix('.webm').name}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.against import Against, add_against
-from robopolicy.cli.arguments import at_least
+from robopolicy.cli.arguments import at_least, positive
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of, unseen
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.cli.together import ALONE, Together, add_together
@@ -38,6 +38,11 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=at_least(1), default=2, metavar="N", help="processes (default 2)")
     add_together(parser)
+    parser.add_argument(
+        "--episode-timeout", type=positive, default=600.0, metavar="S",
+        help="an episode that takes longer by the wall clock is recorded as hung; where several share a process they "
+        "have so much each (default 600)",
+    )  # fmt: skip
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument(
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     summary = evaluate(
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
         disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
-        perturbations=perturbations, envs=args.envs, exact=args.exact,
+        perturbations=perturbations, envs=args.envs, exact=args.exact, episode_s=args.episode_timeout,
         against=Against.of(args, parse_seeds(args.seeds)),
     )  # fmt: skip
     say(summary)
@@ -104,6 +109,7 @@ def evaluate(
     perturbations: Sequence[str] = (),
     envs: int | None = None,
     exact: bool = False,
+    episode_s: float | None = None,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
     against: Against | None = None,
@@ -127,6 +133,7 @@ def evaluate(
         perturbations: of the world, each as AXIS:SEVERITY, in the order of `perturbations_of`.
         envs: episodes at once in each process; None is as many as plan together.
         exact: every plan is made alone, as a robot's; otherwise in batches, which rounds them otherwise.
+        episode_s: longest that an episode may take by the wall clock; None is for ever.
         label: what the progress bar says.
         deployed: single episodes to show at the top of the report, each with a label.
         against: another policy's evaluation to compare with.
@@ -137,12 +144,15 @@ def evaluate(
     from robopolicy.evaluation.rollouts import Options
     from robopolicy.evaluation.statistics import parse_seeds
 
-    subject = Subject.of(checkpoint, env, monitor, candidates, device, choice, perturbations=perturbations)
+    disturbed = disturb_at is not None
+    subject = Subject.of(
+        checkpoint, env, monitor, candidates, device, choice, perturbations=perturbations, disturbed=disturbed
+    )
     options = Options(decisions=decisions, disturb_at=disturb_at, realtime=realtime)
     together = Together.of(checkpoint, envs, exact=exact, realtime=realtime)
     return roll_and_report(
-        subject, parse_seeds(seeds), out, options, jobs=jobs, together=together, videos=videos, label=label,
-        deployed=deployed, against=against, title=f"{checkpoint.name} in {env}",
+        subject, parse_seeds(seeds), out, options, jobs=jobs, together=together, videos=videos, episode_s=episode_s,
+        label=label, deployed=deployed, against=against, title=f"{checkpoint.name} in {env}",
         facts={"checkpoint": str(checkpoint), "env": env, "seeds": seeds},
     )  # fmt: skip
 
@@ -158,6 +168,7 @@ def roll_and_report(
     jobs: int = 2,
     together: Together = ALONE,
     videos: int = 8,
+    episode_s: float | None = None,
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
     against: Against | None = None,
@@ -165,6 +176,7 @@ def roll_and_report(
     """Run what ``out`` does not hold yet, film some of it, write the report; return the headline in words."""
     from robopolicy.cli.worlds import packages_of
     from robopolicy.evaluation.report import PACKAGES, versions, write_report
+    from robopolicy.evaluation.results import Patience
     from robopolicy.evaluation.statistics import pace_words, summarise
 
     if together.rows is not None:
@@ -172,7 +184,10 @@ def roll_and_report(
     if against is not None:
         against.require(subject.about, options)
         seeds = against.worth(seeds)
-    outcomes = _roll(subject, seeds, out, options, jobs=jobs, together=together, label=label, against=against)
+    patience = Patience.with_episodes(episode_s)
+    outcomes = _roll(
+        subject, seeds, out, options, jobs=jobs, together=together, patience=patience, label=label, against=against
+    )
     said = {}
     if against is not None:
         outcomes = against.counted(outcomes)
@@ -182,7 +197,7 @@ def roll_and_report(
     software = versions((*PACKAGES, *packages_of(subject.about["env"])))
     films = _film(
         subject, outcomes, out / "videos", replace(options, decisions=False), jobs=jobs, together=together,
-        videos=videos,
+        patience=patience, videos=videos,
     )  # fmt: skip
     write_report(
         out, outcomes, summary, films, monitor=subject.monitor, deployed=deployed, title=title,
@@ -210,16 +225,17 @@ class Subject:
     def of(
         cls, checkpoint: Path, env: str, monitor: Path | None = None, candidates: int | None = None,
         device: str = "cpu", choice: Choice = AS_SAVED, make_world: partial | None = None,
-        perturbations: Sequence[str] = (),
+        perturbations: Sequence[str] = (), disturbed: bool = False,
     ) -> "Subject":  # fmt: skip
         """Check that everything fits together and return it; raises what `check_fit` and `Choice.resolve` raise.
 
         ``make_world`` makes a world of one's own, which then is only called ``env`` and has no ``perturbations``.
+        ``disturbed``: episodes are to be disturbed; UsageError if the world has no disturbance.
         """
         from robopolicy.cli.worlds import check_device, make_agent, packages_of, world_factory
         from robopolicy.evaluation.report import versions
 
-        spec, modes = _fit(checkpoint, env, make_world, perturbations)
+        spec, modes = _fit(checkpoint, env, make_world, perturbations, disturbed=disturbed)
         running = choice.resolve(checkpoint)
         described, guard = None, ""
         if monitor is not None:
@@ -254,6 +270,7 @@ def _roll(
     *,
     jobs: int,
     together: Together,
+    patience: Any,
     label: str,
     against: Against | None,
 ) -> list[Any]:
@@ -273,27 +290,30 @@ def _roll(
         return roll(
             subject.make_world, subject.make_agent, seeds, make_safety=make_safety, jobs=jobs, out=out,
             identity=subject.identity, about=subject.about, options=options, envs=together.envs, rows=together.rows,
-            on_progress=show, enough=(lambda _: False) if against is None else against.enough,
+            patience=patience, on_progress=show, enough=(lambda _: False) if against is None else against.enough,
         )  # fmt: skip
 
 
 def _film(
-    subject: Subject, outcomes: list[Any], folder: Path, options: Any, *, jobs: int, together: Together, videos: int
-) -> dict[int, Any]:
-    """Run some episodes once more with the camera on, failures first; return them by seed."""
+    subject: Subject, outcomes: list[Any], folder: Path, options: Any, *, jobs: int, together: Together, patience: Any,
+    videos: int,
+) -> dict[int, Any]:  # fmt: skip
+    """Run some episodes once more with the camera on, failures first; return them by seed. What hung is left out."""
     from robopolicy.cli.progress import bar
     from robopolicy.cli.worlds import make_safety
     from robopolicy.evaluation.page import failures_first
+    from robopolicy.evaluation.results import HUNG
     from robopolicy.evaluation.rollouts import film
 
-    shown = [outcome.seed for outcome in failures_first(outcomes)[:videos]]
+    ended = [outcome for outcome in outcomes if not (outcome.error or "").startswith(HUNG)]
+    shown = [outcome.seed for outcome in failures_first(ended)[:videos]]
     if not shown:
         return {}
     with bar("film", len(shown), "videos") as progress:
         return film(
             subject.make_world, subject.make_agent, shown, folder, make_safety=make_safety, identity=subject.identity,
             jobs=jobs, options=replace(options, video_every=2), envs=together.envs, rows=together.rows,
-            on_progress=lambda _: progress.advance(),
+            patience=patience, on_progress=lambda _: progress.advance(),
         )  # fmt: skip
 
 
@@ -312,10 +332,12 @@ def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbat
     return _fit(checkpoint, env, make, perturbations)[0]
 
 
-def _fit(checkpoint: Path, env: str, make: partial | None, perturbations: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
-    """The checkpoint's spec, and the modes of the world that it fits."""
+def _fit(
+    checkpoint: Path, env: str, make: partial | None, perturbations: Sequence[str], *, disturbed: bool = False
+) -> tuple[Any, tuple[str, ...]]:
+    """The checkpoint's spec, and the modes of the world that it fits, and that can be ``disturbed`` where it is to."""
     from robopolicy.behaviour import modes_of
-    from robopolicy.cli.worlds import world_factory
+    from robopolicy.cli.worlds import require_disturbance, world_factory
     from robopolicy.clock import SimClock
     from robopolicy.training.checkpoint import read_spec
 
@@ -323,6 +345,8 @@ def _fit(checkpoint: Path, env: str, make: partial | None, perturbations: Sequen
     world = (make or world_factory(env, spec, perturbations))(SimClock())
     try:
         spec.require_from(world.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {env}")
+        if disturbed:
+            require_disturbance(world, env)
     finally:
         world.close()
     return spec, modes_of(world)

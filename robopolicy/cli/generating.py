@@ -222,7 +222,8 @@ def _ordered(build: Callable[[], Demonstrator], seed: int, jobs: int) -> Iterato
 
     What goes wrong with a seed is raised in its turn: one process alone might never have come so far.
     """
-    from robopolicy.evaluation.workers import Patience, run_items
+    from robopolicy.evaluation.results import Patience
+    from robopolicy.evaluation.workers import run_items
 
     done: dict[int, Any] = {}
     while True:
@@ -238,7 +239,7 @@ def _ordered(build: Callable[[], Demonstrator], seed: int, jobs: int) -> Iterato
 
 def _attempt(result: Any, jobs: int) -> Attempt:
     """Return what came of a seed, by the `Result` of its worker; raises EvaluationError if nothing did."""
-    from robopolicy.evaluation.workers import Lost, Raised
+    from robopolicy.evaluation.results import Lost, Raised
 
     seed, value = result.item, result.value
     if isinstance(value, Raised):

@@ -120,10 +120,9 @@ def _executor(args: argparse.Namespace) -> Any:
 
 
 def _patience(args: argparse.Namespace) -> Any:
-    from robopolicy.evaluation.sweep import BUILD_S
-    from robopolicy.evaluation.workers import Patience
+    from robopolicy.evaluation.results import Patience
 
-    return Patience(args.episode_timeout, max(BUILD_S, args.episode_timeout), args.retries)
+    return Patience.with_episodes(args.episode_timeout, args.retries)
 
 
 def _run(args: argparse.Namespace, planned: Any, items: Sequence[Any], out: Path) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
         CheckpointError: if a checkpoint is none; lists those beside it.
         UnknownName: if a world does not exist; lists those that do.
         SpecMismatch: if a checkpoint does not fit a world; both sides printed.
-        UsageError: if there is no such perturbation, or a world cannot have it, and lists those there are; if two
-            checkpoints are the same policy.
+        UsageError: if there is no such perturbation, or a world cannot have it, and lists those there are; if it
+            cannot be disturbed, and names what can; if two checkpoints are the same policy.
     """
     from robopolicy.cli.perturbing import unseen
     from robopolicy.cli.together import Together
@@ -48,8 +48,9 @@ def plan(suite: Suite, device: str = "cpu", envs: int | None = None, *, exact: b
     from robopolicy.training.checkpoint import read_spec
 
     options = Options(max_steps=suite.max_steps, disturb_at=suite.disturb_at)
-    subjects = {(name, world): _subject(entrant, world, device) for name, entrant in suite.checkpoints.items()
-                for world in suite.worlds}  # fmt: skip
+    disturbed = suite.disturb_at is not None
+    subjects = {(name, world): _subject(entrant, world, device, disturbed=disturbed)
+                for name, entrant in suite.checkpoints.items() for world in suite.worlds}  # fmt: skip
     modes = {world: check_world(world, suite.perturbations) for world in suite.worlds}
     for (a, world), (b, other) in combinations(subjects, 2):
         if world == other and subjects[a, world].identity == subjects[b, world].identity:
@@ -119,7 +120,7 @@ def check_world(name: str, conditions: Sequence[Sequence[str]]) -> tuple[str, ..
         world.close()
 
 
-def _subject(entrant: Entrant, world: str, device: str) -> Any:
+def _subject(entrant: Entrant, world: str, device: str, *, disturbed: bool) -> Any:
     from robopolicy.cli.evaluate import Subject
     from robopolicy.cli.running import Choice
 
@@ -130,7 +131,8 @@ def _subject(entrant: Entrant, world: str, device: str) -> Any:
         raise CheckpointError(f"no checkpoint {folder}; in {beside}/ there are: {', '.join(known) or '(none)'}")
     monitor = None if entrant.monitor is None else Path(entrant.monitor)
     return Subject.of(
-        folder, world, monitor, entrant.candidates, device, Choice(entrant.solver, entrant.solver_steps)
+        folder, world, monitor, entrant.candidates, device, Choice(entrant.solver, entrant.solver_steps),
+        disturbed=disturbed,
     )  # fmt: skip
 
 

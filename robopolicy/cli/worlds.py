@@ -70,6 +70,25 @@ def rate_for(name: str, spec: PolicySpec) -> float | None:
     return spec.rate_hz if name.partition(":")[0] in AT_ANY_RATE else None
 
 
+def require_disturbance(world: Any, name: str) -> None:
+    """Disturb a world that is made for nothing else.
+
+    Raises:
+        UsageError: if it has no disturbance; names what has one.
+    """
+    import numpy as np
+
+    world.reset(0)
+    world.read()
+    try:
+        world.disturb(np.random.default_rng(0))
+    except UsageError as error:
+        raise UsageError(
+            f"{name} cannot be disturbed ({error}); what can: twin:TASK, planar:pusht, "
+            "gymnasium:gym_pusht/PushT-v0, robosuite:TASK where something lies loose"
+        ) from error
+
+
 def packages_of(name: str) -> tuple[str, ...]:
     """Return the packages beside mujoco, installed or not, by whose versions an episode of a world may differ."""
     kind, _, which = name.partition(":")

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from robopolicy.errors import ContractError
-from robopolicy.evaluation.workers import ENOUGH, ItemRunner, Raised, describe_error
+from robopolicy.evaluation.results import Raised
+from robopolicy.evaluation.workers import ENOUGH, ItemRunner, describe_error
 from robopolicy.interfaces import Policy
 from robopolicy.policies.steady import is_same_in, is_steady
 from robopolicy.spec import PolicySpec

@@ -16,6 +16,7 @@ from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import ContractError, EvaluationError, LateCommand, UnsafeCommand
 from robopolicy.evaluation.batched import Batched, Share
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_about, load_outcomes
+from robopolicy.evaluation.results import WAITING, Patience
 from robopolicy.evaluation.witness import Options, Witness
 from robopolicy.evaluation.workers import Seeds, run_in_workers
 from robopolicy.interfaces import Agent, Safety
@@ -132,6 +133,7 @@ def evaluate(
     options: Options = PLAIN,
     envs: int = 1,
     rows: int | None = None,
+    patience: Patience = WAITING,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
     enough: Callable[[Outcome], bool] = lambda outcome: False,
 ) -> list[Outcome]:
@@ -156,6 +158,7 @@ def evaluate(
         envs: episodes at once in each worker, which share its policy; ``make_agent`` then takes ``share=``.
         rows: plans of a batch, see `Batched`; ``envs`` and ``jobs`` change no bit of an episode, this does. None: each
             plan is made alone, as a robot's.
+        patience: how long an episode may take; one that hangs has an error for an outcome, like one that crashes.
         on_progress: called with each outcome, at once with those found in ``out``.
         enough: called like ``on_progress``; True ends it: episodes under way are given up, and what was not run has
             no outcome.
@@ -188,7 +191,8 @@ def evaluate(
     if together:
         build = partial(Batched, partial(Seeds, build), envs, rows)
     missing = [seed for seed in seeds if seed not in outcomes and not over]
-    with closing(run_in_workers(build, missing, jobs=jobs, envs=envs if together else None)) as running:
+    envs_each = envs if together else None
+    with closing(run_in_workers(build, missing, jobs=jobs, envs=envs_each, patience=patience)) as running:
         for outcome in running:
             outcomes[outcome.seed] = outcome
             if log is not None:
@@ -211,6 +215,7 @@ def film(
     options: Options = FILMED,
     envs: int = 1,
     rows: int | None = None,
+    patience: Patience = WAITING,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[int, Outcome]:
     """Run ``seeds`` once more with the camera on: a video each, made only once; return the outcomes by seed.
@@ -231,6 +236,7 @@ def film(
         options=replace(options, video_every=options.video_every or 2, realtime=False),
         envs=envs,
         rows=rows,
+        patience=patience,
         on_progress=on_progress,
     )
     return {o.seed: replace(o, video=str(folder / o.video)) if o.video else o for o in outcomes}

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 from robopolicy.evaluation.batched import Batched, Share
 from robopolicy.evaluation.outcomes import Outcome
+from robopolicy.evaluation.results import Patience, Raised, Result
 from robopolicy.evaluation.rollouts import MakeAgent, MakeSafety, MakeWorld, Options, Rollout
 from robopolicy.evaluation.suite import Cell, Item
 from robopolicy.evaluation.sweep_table import Journal, Row, read_rows, seal_abandoned
-from robopolicy.evaluation.workers import Lost, Patience, Raised, Result, run_items
+from robopolicy.evaluation.workers import run_items
 
-BUILD_S = 600.0  # longest that a world and an agent may take to be made where episodes have a limit
 AS_IS = Options()
 ONCE_MORE = Patience(retries=1)
 
@@ -261,16 +261,8 @@ def outcome_from(result: Result) -> Outcome:
     item: Item = result.item
     if isinstance(result.value, Episode):
         return result.value.outcome
-    error = result.value.what if isinstance(result.value, Raised) else words(result.value, result.attempts)
+    error = result.value.what if isinstance(result.value, Raised) else result.value.words(result.attempts)
     return Outcome(item.seed, error=error, perturbations=item.cell.perturbations)
-
-
-def words(lost: Lost, attempts: int) -> str:
-    """Return in words why an episode has no outcome."""
-    if lost.hung:
-        return f"hung: {lost.how}, and was ended"
-    what = "while its world and agent were made" if lost.building else "during this episode"
-    return f"crashed: the process died {what} ({lost.how}){f', {attempts} times' if attempts > 1 else ''}"
 
 
 def git_sha(folder: Path | None = None) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from robopolicy.errors import EvaluationError, MissingExtra
 from robopolicy.evaluation.report import versions
-from robopolicy.evaluation.workers import ENOUGH, ONE_THREAD, Lost, Patience, Raised, Result, describe_error
+from robopolicy.evaluation.results import Lost, Patience, Raised, Result
+from robopolicy.evaluation.workers import ENOUGH, ONE_THREAD, describe_error
 
 LOCAL = "local"
 REACH_S = 10.0  # for a cluster's head to answer

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from robopolicy.errors import EvaluationError, RobopolicyError
 from robopolicy.evaluation.cores import core_shares, stay_on
 from robopolicy.evaluation.outcomes import Outcome
+from robopolicy.evaluation.results import WAITING, Lost, Patience, Raised, Result
 
 # Read once, when numpy, torch or llvmpipe is loaded: two threads each in two workers on two cores spin, not work.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
@@ -52,40 +53,6 @@ class ItemRunner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long workers may take, and how often they may die."""
-
-    episode_s: float | None = None  # longest an episode may last by the wall clock; None is for ever
-    build_s: float | None = None  # the same of what is built before it
-    retries: int = 0  # runs of one item after the one in which its worker died
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Why there is no result of an item: its worker died or hung."""
-
-    how: str  # "SIGKILL", "exit code 3", "ran for more than 60 s"
-    hung: bool = False
-    building: bool = False  # before the episode began
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of one item."""
-
-    item: Any
-    value: Any  # what the runner returned; a `Lost`; or a `Raised`
-    attempts: int = 1
-
-
-@dataclass(frozen=True)
-class Raised:
-    """What a runner raised, in one line."""
-
-    what: str
-
-
 @dataclass
 class _Held:
     """An item that a worker has."""
@@ -118,7 +85,7 @@ class _Worker:
 
 
 def run_in_workers(
-    build: Callable[[], Any], seeds: Sequence[int], *, jobs: int, envs: int | None = None
+    build: Callable[[], Any], seeds: Sequence[int], *, jobs: int, envs: int | None = None, patience: Patience = WAITING
 ) -> Iterator[Outcome]:
     """Yield one outcome a seed, in the order they finish.
 
@@ -128,13 +95,15 @@ def run_in_workers(
         seeds: one episode each.
         jobs: processes at a time.
         envs: episodes at a time in each.
+        patience: see there.
 
     Raises:
         EvaluationError: if ``build`` raises or its process dies.
     """
-    for result in run_items(build if envs else partial(Seeds, build), seeds, jobs=jobs, envs=envs or 1):
+    make = build if envs else partial(Seeds, build)
+    for result in run_items(make, seeds, jobs=jobs, envs=envs or 1, patience=patience):
         if isinstance(result.value, Lost):
-            yield Outcome(result.item, error=f"the worker process died during this episode ({result.value.how})")
+            yield Outcome(result.item, error=result.value.words(result.attempts))
         elif isinstance(result.value, Raised):
             yield Outcome(result.item, error=result.value.what)
         else:
@@ -157,7 +126,7 @@ def run_items(
     items: Sequence[Any],
     *,
     jobs: int,
-    patience: Patience = Patience(),
+    patience: Patience = WAITING,
     envs: int = 1,
 ) -> Iterator[Result]:
     """Yield one result an item, in the order they finish; they are begun in the order given.
