@@ -1,6 +1,8 @@
 """Contract tests for what thinks: policies, agents, scores and monitors; `robopolicy.testing` re-exports them."""
 
+import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,27 +96,39 @@ class AgentContract:
 
 
 class ScoreContract:
-    """A score is finite, causal, forgets at reset, and scores held-out episodes like fresh ones."""
+    """A score is finite, causal, forgets at reset, survives its arrays, and leaves out whole episodes.
+
+    ``memorises`` says that it knows the decisions it was fitted on again; that is then tested to be made good.
+    """
+
+    memorises = False
+    embedding = 8  # E
+    margin = 0.2  # what is unknown scores so much more than what is familiar, as a share of that
 
     def make(self) -> Score:
         """Return an unfitted score."""
         raise NotImplementedError
 
+    def fit(self, score: Score, episodes: Sequence[Sequence[Decision]]) -> Score:
+        """Fit and return it; override where it needs more than successful episodes."""
+        score.fit(episodes)
+        return score
+
     def episodes(self, n: int = 6, length: int = 5, seed: int = 0) -> list[list[Decision]]:
-        """Return ``n`` random episodes of decisions."""
+        """Return ``n`` random episodes of decisions; each sees a corner of the world of its own."""
         rng = np.random.default_rng(seed)
         return [
             [
                 Decision(
                     t,
                     t,
-                    rng.standard_normal(8).astype(np.float32),
+                    (corner + rng.standard_normal(self.embedding)).astype(np.float32),
                     rng.standard_normal((4, 8, 3)).astype(np.float32),
                     4,
                 )
                 for t in range(length)
             ]
-            for _ in range(n)
+            for corner in 4.0 * rng.standard_normal((n, self.embedding))
         ]
 
     def run(self, score: Score, episode: Sequence[Decision]) -> list[float]:
@@ -126,8 +140,7 @@ class ScoreContract:
         assert isinstance(self.make(), Score)
 
     def test_scores_are_finite_and_forget_at_reset(self) -> None:
-        score = self.make()
-        score.fit(self.episodes())
+        score = self.fit(self.make(), self.episodes())
         fresh = self.episodes(1, seed=1)[0]
         first = self.run(score, fresh)
         assert np.isfinite(first).all()
@@ -135,12 +148,59 @@ class ScoreContract:
         assert self.run(score, fresh[:3]) == first[:3]  # causal
 
     def test_held_out_has_one_score_a_decision(self) -> None:
-        score = self.make()
         episodes = self.episodes()
-        score.fit(episodes)
-        held = score.held_out(episodes)
+        held = self.fit(self.make(), episodes).held_out(episodes)
         assert [len(scores) for scores in held] == [len(episode) for episode in episodes]
         assert np.isfinite(np.concatenate(held)).all()
+
+    def test_same_episodes_same_score(self) -> None:
+        episodes, fresh = self.episodes(), self.episodes(1, seed=1)[0]
+        one, other = (self.fit(self.make(), episodes) for _ in range(2))
+        assert self.run(one, fresh) == self.run(other, fresh)
+        np.testing.assert_array_equal(
+            np.concatenate(one.held_out(episodes)), np.concatenate(other.held_out(episodes))
+        )  # fmt: skip
+
+    def test_survives_its_arrays(self) -> None:
+        episodes, fresh = self.episodes(), self.episodes(1, seed=1)[0]
+        score = self.fit(self.make(), episodes)
+        archive = io.BytesIO()
+        np.savez(archive, **{name: np.array(a, order="C") for name, a in score.arrays().items()})  # as a file holds it
+        archive.seek(0)
+        with np.load(archive, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        assert all(array.dtype.kind in "biuf" for array in arrays.values()), "numbers only: no text, no objects"
+        again: Score = type(score).from_arrays(arrays)  # type: ignore[attr-defined]
+        assert self.run(again, fresh) == self.run(score, fresh)
+        np.testing.assert_array_equal(
+            np.concatenate(again.held_out(episodes)), np.concatenate(score.held_out(episodes))
+        )  # fmt: skip
+
+    def test_held_out_is_not_what_was_learnt_by_heart(self) -> None:
+        if not self.memorises:
+            pytest.skip("it does not know its episodes again")
+        episodes = self.episodes(4)
+        score = self.fit(self.make(), episodes)
+        inside = np.mean([self.run(score, episode) for episode in episodes])
+        held = np.mean(score.held_out(episodes))
+        assert held > inside + self.margin * abs(inside), "its own decisions made it look familiar"
+
+    def test_whole_episodes_are_left_out(self) -> None:
+        """A decision seen twice in its own episode stays unknown, one seen in another episode becomes familiar."""
+        if not self.memorises:
+            pytest.skip("it does not know its episodes again")
+        first, second, *others = self.episodes(4)
+        alone = [[*first, *_later(first)], second, *others]
+        twin = [first, [*second, *_later(first)], *others]
+        unknown, familiar = (
+            np.mean(self.fit(self.make(), episodes).held_out(episodes)[0][: len(first)]) for episodes in (alone, twin)
+        )
+        assert unknown > familiar + self.margin * abs(familiar), "copies in its own episode made it look familiar"
+
+
+def _later(episode: Sequence[Decision]) -> list[Decision]:
+    """Return the decisions again, as the same episode would go on with them."""
+    return [replace(decision, index=decision.index + len(episode)) for decision in episode]
 
 
 class MonitorContract:

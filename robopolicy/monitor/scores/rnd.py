@@ -76,6 +76,11 @@ class RND:
         self._seed, self._raw, self._device = seed, raw, device
         self._folds = require_folds(self.name, folds)
 
+    @property
+    def widths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Widths of target and predictor after their input."""
+        return self._target_widths, self._predictor_widths
+
     def fit(self, episodes: Episodes) -> None:
         """Teach the predictor on the embeddings (E,) of successful episodes; a tenth of these tells when to stop.
 
