@@ -26,6 +26,7 @@ from robopolicy.policies.steady import is_same_in, is_steady
 from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
+from robopolicy.policies.ways import Solved
 from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, PlanRequest
 
@@ -148,20 +149,30 @@ def test_batches_of_the_shapes_in_use_are_steady(name, n):
     assert is_steady(seeing, 4, n)
 
 
-def test_a_plan_that_depends_on_its_place_is_not_steady(monkeypatch):
+@pytest.mark.parametrize("part", ["chunks", "variance"])
+def test_a_plan_that_depends_on_its_place_is_not_steady(part, monkeypatch):
     policy = make(*CASES["ddim"])
     assert is_steady(policy, 4)
     solve = policy.solve
     ramp = torch.arange(4)[:, None, None] * 1e-7
-    monkeypatch.setattr(policy, "solve", lambda *given: solve(*given) * (1 + ramp), raising=False)
+    ramp = ramp if part == "chunks" else ramp[..., 0]
+
+    def slanted(*given, **more):
+        solved = solve(*given, **more)
+        return solved._replace(**{part: getattr(solved, part) * (1 + ramp)})
+
+    monkeypatch.setattr(policy, "solve", slanted, raising=False)
     assert not is_steady(policy, 4)
 
 
 def test_a_plan_that_depends_on_the_size_of_its_batch_is_not_the_same_in_another(monkeypatch):
     policy = make(*CASES["ddim"])
-    monkeypatch.setattr(policy, "solve", lambda cond, noise, *rest: noise, raising=False)
+    monkeypatch.setattr(policy, "solve", lambda cond, noise, *rest, **more: Solved(noise, noise[..., 0]), raising=False)
     assert is_same_in(policy, 4, 8)
-    monkeypatch.setattr(policy, "solve", lambda cond, noise, *rest: noise * (1 + 1e-7 * len(noise)), raising=False)
+    monkeypatch.setattr(
+        policy, "solve", lambda cond, noise, *rest, **more: Solved(noise * (1 + 1e-7 * len(noise)), noise[..., 0]),
+        raising=False,
+    )  # fmt: skip
     assert is_steady(policy, 4)
     assert not is_same_in(policy, 4, 8)
 
@@ -170,8 +181,8 @@ def test_requests_that_agree_cost_one_pass_of_the_network(monkeypatch):
     policy = make(*CASES["given prefix"])
     shapes = []
     monkeypatch.setattr(
-        policy, "solve", lambda cond, noise, rest=None, delay=0, solve=policy.solve: (
-            shapes.append((len(cond), rest is not None, delay)) or solve(cond, noise, rest, delay)
+        policy, "solve", lambda cond, noise, rest=None, delay=0, solve=policy.solve, **more: (
+            shapes.append((len(cond), rest is not None, delay)) or solve(cond, noise, rest, delay, **more)
         ), raising=False,
     )  # fmt: skip
     together(policy, range(9))

@@ -30,14 +30,15 @@ class Recorder:
     def __call__(self, solve, cond, noise):
         self.recorded += 1
         inputs = cond.clone(), noise.clone()
-        made = solve(*inputs).clone()
+        made = [part.clone() for part in solve(*inputs)]
 
         def replay(cond, noise):
             self.replayed += 1
             inputs[0].copy_(cond)
             inputs[1].copy_(noise)
-            made.copy_(solve(*inputs))
-            return made.clone()
+            for part, fresh in zip(made, solve(*inputs), strict=True):
+                part.copy_(fresh)
+            return [part.clone() for part in made]
 
         return replay
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robopolicy.policies.running import Running
 from robopolicy.policies.selectors import choose
+from robopolicy.policies.ways import Solved
 from robopolicy.types import Plan, PlanRequest
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ def draw_plans(policy: "DiffusionPolicy", requests: Sequence[PlanRequest], rows:
         parts = [requests[at : at + rows] for at in range(0, len(requests), rows)]
         return [plan for part in parts for plan in draw_plans(policy, part, rows)]
     draws = [policy.draw_noise(_count(policy, one), plan_generator(one.generator)) for one in requests]
-    batch = policy.look([one.window for one in filled(requests, rows)], rows)
-    cond, state = policy.encode(batch), batch["state"]  # (B, K, E), {name: (B, T, D)}
+    windows = [one.window for one in filled(requests, rows)]
+    batch = policy.look(windows, rows)
+    state = batch["state"]  # {name: (B, T, D)}
+    conds = [policy.encode(batch), *(other.encode(other.look(windows, rows)) for other in policy.companions)]
     asked = [
         _Asked(i, one, noise, _running(policy, one, _rows(state, [i])))
         for i, (one, noise) in enumerate(zip(requests, draws, strict=True))
@@ -49,7 +52,7 @@ def draw_plans(policy: "DiffusionPolicy", requests: Sequence[PlanRequest], rows:
         alike[_count(policy, one.request), bound, one.request.delay_steps if bound else 0].append(one)
     plans = {}
     for (count, bound, delay), group in alike.items():
-        for i, plan in _solved(policy, cond, state, filled(group, rows), count, bound, delay):
+        for i, plan in _solved(policy, conds, state, filled(group, rows), count, bound, delay):
             plans[i] = plan
     return [plans[i] for i in range(len(requests))]
 
@@ -80,29 +83,62 @@ class _Asked:
 
 def _solved(
     policy: "DiffusionPolicy",
-    cond: Tensor,
+    conds: Sequence[Tensor],
     state: Mapping[str, Tensor],
     group: Sequence[_Asked],
     count: int,
     bound: bool,
     delay: int,
 ) -> list[tuple[int, Plan]]:
-    """Denoise ``count`` chunks for each of a group; return their plans, each with its request's index."""
+    """Denoise ``count`` chunks for each of a group; return their plans, each with its request's index.
+
+    Args:
+        policy: not training.
+        conds: (B, K, E) of its own, then of its companions.
+        state: {name: (B, T, D)}.
+        group: requests that are alike.
+        count: candidates to draw.
+        bound: whether there are running chunks to agree with.
+        delay: rows of them that will have been executed.
+    """
     at = [one.index for one in group]
+    cond, *others = (each[at] for each in conds)
+    every = count if policy.config.selector.name == "first" else 1  # else any of them may come first
     rest = torch.stack([one.running.rows() for one in group]) if bound else None  # type: ignore[misc]
     noise = torch.cat([one.noise for one in group], dim=-3).to(cond.device)
-    made = policy.solve(_each(cond[at], count), noise, None if rest is None else _each(rest, count), delay)
-    chunks = made.unflatten(0, (len(group), count))  # (B, count, P + H, C)
+    solved = policy.solve(
+        _each(cond, count), noise, None if rest is None else _each(rest, count), delay, every=every,
+        others=[_each(other, count // every) for other in others],
+    )  # fmt: skip
+    chunks = solved.chunks.unflatten(0, (len(group), count))  # (B, count, P + H, C)
     orders = [_order(policy, one, chunks[k]) for k, one in enumerate(group)]
     n = len(orders[0])
     taken = torch.cat([chunks[k, order] for k, order in enumerate(orders)])  # (B n, P + H, C)
     states = {name: _each(part, n) for name, part in _rows(state, at).items()}
     values = policy.codec.decode(policy.action.inverse(taken)[:, policy.config.past :], states).cpu().numpy()
-    features = cond[at].flatten(1).float().cpu().numpy()
+    features = cond.flatten(1).float().cpu().numpy()
+    said = _said(solved, policy.config.past, len(group))
     return [
-        (one.index, Plan(values[k * n : (k + 1) * n].copy(), features[k].copy(), one.running.aux(taken[k * n])))
+        (
+            one.index,
+            Plan(
+                values[k * n : (k + 1) * n].copy(), features[k].copy(),
+                {name: each[k, orders[k][0] // every].copy() for name, each in said.items()}
+                | one.running.aux(taken[k * n]),
+            ),
+        )
         for k, one in enumerate(group)
-    ]
+    ]  # fmt: skip
+
+
+def _said(solved: Solved, past: int, group: int) -> dict[str, np.ndarray]:
+    """Return what `Plan.aux` has of every candidate that was looked at: (B, M / B, H) float32 each."""
+    told = {"denoise_variance": solved.variance, "ensemble_disagreement": solved.disagreement}
+    return {
+        name: rows.unflatten(0, (group, -1))[..., past:].float().cpu().numpy()
+        for name, rows in told.items()
+        if rows is not None
+    }
 
 
 def _order(policy: "DiffusionPolicy", one: _Asked, chunks: Tensor) -> list[int]:

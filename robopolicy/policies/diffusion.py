@@ -22,6 +22,7 @@ from robopolicy.policies.guidance import agreement, prefixed, real_time
 from robopolicy.policies.memory import FrameMemory
 from robopolicy.policies.normaliser import Normaliser, require_fitted
 from robopolicy.policies.processes import Process
+from robopolicy.policies.ways import Solved, Way
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan, PlanRequest
 
@@ -58,6 +59,7 @@ class DiffusionPolicy(nn.Module):
         self._goal: Observation | None = None  # what `plan` is to reach
         self._seen, self._goal_seen = FrameMemory(), FrameMemory()
         self._graphs = Graphs()
+        self.companions: tuple[DiffusionPolicy, ...] = ()  # see `robopolicy.policies.ensemble`; no part of the weights
         self._fitted = False  # until a plan has found it so
         tokens = spec.n_obs + (goal is not None)
         self.net = self.config.net.build(self.rows, self.codec.dim, tokens, self.encoder.token_dim)
@@ -117,6 +119,8 @@ class DiffusionPolicy(nn.Module):
         if goal is not None:
             require_goal(goal, self.config.goal)
         self._goal = goal
+        for companion in self.companions:
+            companion.set_goal(goal)
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -187,11 +191,36 @@ class DiffusionPolicy(nn.Module):
                 if there is one.
             delay: rows of ``previous`` that will have been executed before this chunk arrives.
         """
+        grid = self.process.grid(self.config.solver.steps)
+        return solvers.solve(self.config.solver, self._denoiser(cond, grid, previous, delay), grid, noise)
+
+    def sample_and_tell(
+        self, cond: Tensor, noise: Tensor, previous: Tensor | None = None, delay: int = 0, *, every: int = 1,
+        others: Sequence[Tensor] = (),
+    ) -> Solved:  # fmt: skip
+        """Return what `sample` does, to the bit, and what was to be seen on the way.
+
+        Args:
+            cond: (N, K, E).
+            noise: as for `sample`.
+            previous: as for `sample`.
+            delay: as for `sample`.
+            every: of each so many candidates the first is looked at.
+            others: conditions (N / every, K, E) of the companions.
+        """
+        grid = self.process.grid(self.config.solver.steps)
+        some = previous if previous is None or previous.dim() == 2 else previous[::every]
+        asked = [other._denoiser(c, grid, some, delay) for other, c in zip(self.companions, others, strict=True)]
+        way = Way(self._denoiser(cond, grid, previous, delay), every, tuple(asked))
+        chunks = solvers.solve(self.config.solver, way, grid, noise)
+        return Solved(chunks, way.variance(), way.disagreement())
+
+    def _denoiser(self, cond: Tensor, grid: solvers.Grid, previous: Tensor | None, delay: int) -> solvers.Denoiser:
         process, config = self.process, self.config
         net = self.net
         if config.goal is not None and config.goal.weight != 1:
             net = guided(net, self._goal_free(cond), config.goal.weight)
-        grid, jumps = process.grid(config.solver.steps), config.solver.name == "consistency"
+        jumps = config.solver.name == "consistency"
         if previous is not None and config.max_delay and delay:
             by_row = partial(process.jump if jumps else process.denoise, net, cond)
             denoise = prefixed(by_row, previous[..., : config.past + delay, :], process.clean_level)
@@ -201,7 +230,7 @@ class DiffusionPolicy(nn.Module):
                 weights = agreement(self.spec.horizon, delay, self.spec.n_execute, config.real_time.schedule)
                 weights = torch.cat([torch.zeros(config.past), weights]).to(cond.device)
                 denoise = real_time(denoise, grid, previous, weights, config.real_time)
-        return solvers.solve(config.solver, solvers.clipped(denoise, self.action.limit), grid, noise)
+        return solvers.clipped(denoise, self.action.limit)
 
     def plan(
         self,
@@ -219,8 +248,10 @@ class DiffusionPolicy(nn.Module):
         alone, seeded by one number from ``generator``: the same generator gives the same plans everywhere, and
         candidate 0, the one to execute, does not depend on ``n`` unless the selector draws fewer than that.
 
-        ``aux`` holds, if chunks begin in the past, the first candidate's ``past_error``: how far what it says was done
-        is from what was, mean squared in normalised space.
+        ``aux`` is of the first candidate, in normalised space: ``denoise_variance`` (H,), how much the solver's guesses
+        of the clean chunk varied in the latter half of its steps, mean over a row's elements; with companions,
+        ``ensemble_disagreement`` (H,); and, if chunks begin in the past, ``past_error``: how far what it says was done
+        is from what was, mean squared.
 
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
@@ -280,17 +311,28 @@ class DiffusionPolicy(nn.Module):
         """Whether a new chunk is bent to agree with the one that is running."""
         return bool(self.config.max_delay) or self.config.real_time is not None
 
-    def solve(self, cond: Tensor, noise: Tensor, running: Tensor | None = None, delay: int = 0) -> Tensor:
-        """Return what `sample` does; from a recording where there is a GPU and no running chunk to agree with."""
-        if running is not None:
-            return self.sample(cond, noise, running, delay)
+    def solve(
+        self, cond: Tensor, noise: Tensor, running: Tensor | None = None, delay: int = 0, *, every: int = 1,
+        others: Sequence[Tensor] = (),
+    ) -> Solved:  # fmt: skip
+        """Return what `sample_and_tell` does; from a recording where there is a GPU, and neither a running chunk nor a
+        companion.
+        """
+        if running is not None or self.companions:
+            return self.sample_and_tell(cond, noise, running, delay, every=every, others=others)
+
+        def told(cond: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+            solved = self.sample_and_tell(cond, noise, every=every)
+            return solved.chunks, solved.variance
+
         place = next(self.net.parameters()).data_ptr(), self.action.center.data_ptr()
-        return self._graphs.run(self.sample, cond, noise, (self.config, place))
+        return Solved(*self._graphs.run(told, cond, noise, (self.config, place, every)))
 
     def beside(self) -> "DiffusionPolicy":
         """Return this policy once more, weights and all shared but what it remembers of an episode."""
         other = copy.copy(self)
         other._seen, other._goal_seen = FrameMemory(), FrameMemory()
+        other.companions = tuple(companion.beside() for companion in self.companions)
         return other
 
     def stats(self) -> dict[str, Any]:
@@ -304,6 +346,8 @@ class DiffusionPolicy(nn.Module):
     def reset(self) -> None:
         """Forget the frames seen; all else is the same from one plan to the next."""
         self._seen.forget()
+        for companion in self.companions:
+            companion.reset()
 
     def train(self, mode: bool = True) -> "DiffusionPolicy":
         """Switch dropout and random crops on or off; what was encoded before weights are trained is forgotten."""

@@ -1,12 +1,12 @@
 """Whole samples as CUDA graphs: a solve is hundreds of small kernels, and launching each costs more than it."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Solve = Callable[[Tensor, Tensor], Tensor]  # condition and noise to chunks, nothing but tensor operations
+Solve = Callable[[Tensor, Tensor], Sequence[Tensor]]  # condition and noise to chunks; nothing but tensor operations
 KEPT = 4  # recordings; each has memory of its own
 
 
@@ -24,8 +24,8 @@ class Graphs:
         self._record = record
         self._replays: dict[Hashable, Solve] = {}
 
-    def run(self, solve: Solve, cond: Tensor, noise: Tensor, key: Hashable = ()) -> Tensor:
-        """Return ``solve(cond, noise)``, from a recording if there can be one.
+    def run(self, solve: Solve, cond: Tensor, noise: Tensor, key: Hashable = ()) -> Sequence[Tensor]:
+        """Return ``solve(cond, noise)``, a tensor or more, from a recording if there can be one.
 
         Args:
             solve: the same function for the same ``key``.
@@ -69,10 +69,10 @@ def record_cuda(solve: Solve, cond: Tensor, noise: Tensor) -> Solve:
     with torch.cuda.graph(graph):
         made = solve(*inputs)
 
-    def replay(cond: Tensor, noise: Tensor) -> Tensor:
+    def replay(cond: Tensor, noise: Tensor) -> Sequence[Tensor]:
         inputs[0].copy_(cond)
         inputs[1].copy_(noise)
         graph.replay()
-        return made.clone()  # the next replay writes over it
+        return tuple(part.clone() for part in made)  # the next replay writes over it
 
     return replay

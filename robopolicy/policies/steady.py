@@ -57,7 +57,9 @@ def _planner(policy: Any, count: int, n: int) -> Callable[[Sequence[int], int], 
 
 def _same(some: dict[int, Plan], others: dict[int, Plan]) -> bool:
     return all(
-        np.array_equal(plan.chunks, others[seed].chunks) and np.array_equal(plan.features, others[seed].features)
+        np.array_equal(plan.chunks, others[seed].chunks)
+        and np.array_equal(plan.features, others[seed].features)
+        and all(np.array_equal(each, others[seed].aux[name], equal_nan=True) for name, each in plan.aux.items())
         for seed, plan in some.items()
     )
 
