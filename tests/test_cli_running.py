@@ -37,8 +37,8 @@ SPEC = PolicySpec(
 )  # fmt: skip
 
 
-def checkpoint(folder: Path, config: DiffusionConfig = SMALL, spec: PolicySpec = tiny.SPEC) -> Path:
-    torch.manual_seed(0)
+def checkpoint(folder: Path, config: DiffusionConfig = SMALL, spec: PolicySpec = tiny.SPEC, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     policy = DiffusionPolicy(replace(spec, n_obs=1, horizon=4, n_execute=2), config)
     rng = np.random.default_rng(0)
     state = {name: rng.uniform(-1, 1, (50, part.dim)).astype(np.float32) for name, part in spec.state.items()}
@@ -50,6 +50,12 @@ def checkpoint(folder: Path, config: DiffusionConfig = SMALL, spec: PolicySpec =
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     return checkpoint(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def companion(tmp_path_factory):
+    """Trained alike, from another seed."""
+    return checkpoint(tmp_path_factory.mktemp("companion"), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -204,12 +210,12 @@ def test_folders_tell_evaluations_apart(plain, tmp_path):
 
     names = set()
     for words in ([], ["--solver", "ddpm"], ["--solver.steps", "2"], ["--goal", "a/d.zarr:3"], ["--realtime"],
-                  ["--disturb-at", "4"]):  # fmt: skip
+                  ["--disturb-at", "4"], ["--companion", "runs/b"]):  # fmt: skip
         args = ["eval", "--checkpoint", "p", "--env", "gymnasium:a/B-v0", *words]
         names.add(_folder(build_parser().parse_args(args)))
     assert names == {
         "eval-gymnasium-a-B-v0" + more
-        for more in ("", "-ddpm", "-2-steps", "-goal-d.zarr-3", "-realtime", "-disturbed-4")
+        for more in ("", "-ddpm", "-2-steps", "-goal-d.zarr-3", "-realtime", "-disturbed-4", "-with-b")
     }
 
 
@@ -224,6 +230,51 @@ def test_a_monitor_guards_the_solver_it_was_calibrated_with(plain, tmp_path):
         AS_SAVED.resolve(plain).load_monitor(tmp_path / "monitor")
     with pytest.raises(SpecMismatch, match="this one has solver ddim, 3 steps"):
         Choice(steps=3).resolve(plain).load_monitor(tmp_path / "monitor")
+
+
+def test_a_companion_changes_no_command_and_makes_another_policy(plain, companion, tmp_path):
+    choice = Choice(companions=(companion,))
+    running = choice.resolve(plain)
+    assert len({running.sha, AS_SAVED.resolve(plain).sha, Choice(companions=(plain,)).resolve(plain).sha}) == 3
+    assert running.about == {"companions": f"{companion} ({checkpoint_sha(companion)[:12]})"}
+    state = {name: np.zeros(part.dim, np.float32) for name, part in tiny.SPEC.state.items()}
+    plans = [
+        one.load().plan([Observation(0, state)], generator=np.random.default_rng(0))
+        for one in (AS_SAVED.resolve(plain), running)
+    ]
+    assert np.array_equal(plans[0].chunks, plans[1].chunks)
+    assert "ensemble_disagreement" not in plans[0].aux
+    assert plans[1].aux["ensemble_disagreement"].max() > 0
+    few = Choice(steps=1, companions=(companion,)).resolve(plain)
+    assert few.sha not in (running.sha, Choice(steps=1).resolve(plain).sha)
+    assert few.load().config.solver.steps == 1
+
+
+def test_a_companion_that_is_another_by_now_or_was_trained_otherwise_is_refused(plain, tmp_path):
+    running = Choice(companions=(checkpoint(tmp_path, seed=1),)).resolve(plain)
+    checkpoint(tmp_path, seed=2)
+    with pytest.raises(CheckpointError, match=f"{tmp_path} was overwritten meanwhile"):
+        running.load()
+    other = checkpoint(tmp_path, replace(SMALL, process=ConsistencyConfig()))
+    with pytest.raises(SpecMismatch, match=r"companion 1: its process is ConsistencyConfig.*train it alike"):
+        Choice(companions=(other,)).resolve(plain)
+    with pytest.raises(CheckpointError):
+        Choice(companions=(tmp_path / "none",)).resolve(plain)
+
+
+def test_a_monitor_of_what_policies_tell_guards_the_pair_it_was_calibrated_with(plain, companion, tmp_path, capsys):
+    pair = ["--checkpoint", str(plain), "--companion", str(companion)]
+    monitor, scores = str(tmp_path / "monitor"), ["--scores", "ensemble", "denoise_variance", "ace"]
+    words = ["--env", WORLD, "--seeds", "0:13,20", "--jobs", "1", "--out", monitor, "--alpha", "0.2"]
+    assert main(["calibrate", *pair, *words, *scores]) == 0, capsys.readouterr().err
+    watched = ["--robot", WORLD, "--monitor", monitor, "--max-steps", "4", "--allow-slow", "--on-alarm", "log"]
+    assert main(["deploy", *pair, *watched]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["deploy", *pair[:2], *watched]) == 1
+    assert "Another solver, goal or companion is another policy" in capsys.readouterr().err
+    assert main(["eval", *pair, "--env", WORLD, "--seeds", "0:2", "--jobs", "1", "--monitor", monitor]) == 0
+    told = json.loads((plain / f"eval-{WORLD.replace(':', '-')}-with-{companion.name}" / "results.json").read_text())
+    assert told["facts"]["companions"].startswith(str(companion))
 
 
 def test_a_deployment_takes_the_solver_and_refuses_what_does_not_fit(plain, capsys):

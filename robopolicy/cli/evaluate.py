@@ -87,6 +87,7 @@ def _folder(args: argparse.Namespace, perturbations: Sequence[str] = ()) -> str:
     parts += [part for part in (args.solver, args.solver_steps and f"{args.solver_steps}-steps") if part]
     if args.goal is not None:
         parts.append(f"goal-{Path(args.goal).name}")
+    parts += [f"with-{folder.name}" for folder in args.companion or ()]
     parts += perturbations
     return "-".join(parts).replace(":", "-").replace("/", "-")
 

@@ -106,7 +106,7 @@ def _require_person(args: argparse.Namespace) -> None:
         raise UnknownName("teleoperation device", args.teleop, ["expert", *DEVICES, OWN])
     if args.monitor is not None and args.checkpoint is None:
         raise UsageError("--monitor watches a policy: add its --checkpoint")
-    if args.checkpoint is None and (ignored := _given(args, ("solver", "solver_steps", "goal"))):
+    if args.checkpoint is None and (ignored := _given(args, ("solver", "solver_steps", "goal", "companion"))):
         raise UsageError(f"{ignored[0]} says how a policy plans: add its --checkpoint")
     if args.teleop != "expert" and args.jobs is not None:
         raise UsageError("--jobs is of the expert; a person drives one robot at a time")

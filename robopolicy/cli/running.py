@@ -1,4 +1,4 @@
-"""A checkpoint as a command runs it: perhaps with another solver than it was trained with, and towards a goal."""
+"""A checkpoint as a command runs it: perhaps with another solver than its own, towards a goal, with companions."""
 
 import argparse
 import hashlib
@@ -38,6 +38,14 @@ def add_running(parser: Any) -> None:
         help="for a policy trained with goals: plan towards what was seen there (default: the episode's last step); "
         "without, towards nothing in particular",
     )
+    parser.add_argument(
+        "--companion",
+        type=Path,
+        action="append",
+        metavar="FOLDER",
+        help="a checkpoint trained alike from another seed: each plan then tells how far the two differ, for a monitor "
+        "with the score 'ensemble'; it costs another call of a network a step and changes no command; may be repeated",
+    )
 
 
 @dataclass(frozen=True)
@@ -47,11 +55,13 @@ class Choice:
     solver: str | None = None
     steps: int | None = None
     goal: str | None = None
+    companions: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Choice":
         """Read it off the arguments of `add_running`, or of `add_solver`."""
-        return cls(args.solver, args.solver_steps, getattr(args, "goal", None))
+        companions = tuple(getattr(args, "companion", None) or ())
+        return cls(args.solver, args.solver_steps, getattr(args, "goal", None), companions)
 
     def resolve(self, checkpoint: str | Path) -> "Running":
         """Return how ``checkpoint`` is to run, once it is sure that it can.
@@ -60,6 +70,7 @@ class Choice:
             CheckpointError: if it is none.
             UnknownName, ContractError: if there is no such solver, or the policy's process cannot be solved by it.
             UsageError, DatasetError, SpecMismatch: if the policy knows no goals, or there is no such goal.
+            SpecMismatch: if a companion was trained otherwise; both sides printed.
         """
         from robopolicy.training.checkpoint import checkpoint_sha, load_policy, read_config, read_spec
 
@@ -76,7 +87,14 @@ class Choice:
             about["goal"] = f"{self.goal} ({_digest(goal)[:12]})"
         if about:
             sha = hashlib.sha256(f"{sha}|{solver}|{'' if goal is None else _digest(goal)}".encode()).hexdigest()
-        return Running(checkpoint, sha, solver, goal, about, weights)
+        if not self.companions:
+            return Running(checkpoint, sha, solver, goal, about, weights)
+        companions = tuple((folder, checkpoint_sha(folder)) for folder in self.companions)
+        sha = hashlib.sha256("|".join((sha, *(each for _, each in companions))).encode()).hexdigest()
+        about["companions"] = ", ".join(f"{folder} ({each[:12]})" for folder, each in companions)
+        running = Running(checkpoint, sha, solver, goal, about, weights, companions)
+        running.load()
+        return running
 
 
 @dataclass(frozen=True)
@@ -89,30 +107,36 @@ class Running:
     goal: Observation | None = None
     about: dict[str, str] = field(default_factory=dict)  # what is not as the checkpoint has it, to be read
     weights: str = ""  # the checkpoint's own sha
+    companions: tuple[tuple[Path, str], ...] = ()  # checkpoints and their shas
 
     def load(self, device: str = "cpu") -> Any:
-        """Return the `DiffusionPolicy` on ``device``.
+        """Return the `DiffusionPolicy` on ``device``, its companions with it.
 
         Raises:
-            CheckpointError: if the checkpoint is another by now: its results would go by the name of the first.
+            CheckpointError: if a checkpoint is another by now: its results would go by the name of the first.
+            SpecMismatch: if a companion was trained otherwise; both sides printed.
         """
+        from robopolicy.policies.ensemble import ensemble
         from robopolicy.training.checkpoint import checkpoint_sha, load_policy
 
-        if self.weights and (now := checkpoint_sha(self.checkpoint)) != self.weights:
-            raise CheckpointError(
-                f"checkpoint {self.checkpoint} was overwritten meanwhile: sha {now[:12]}, was {self.weights[:12]}; "
-                "copy one that is still being trained before it is evaluated"
-            )
+        for folder, sha in ((self.checkpoint, self.weights), *self.companions):
+            if sha and (now := checkpoint_sha(folder)) != sha:
+                raise CheckpointError(
+                    f"checkpoint {folder} was overwritten meanwhile: sha {now[:12]}, was {sha[:12]}; "
+                    "copy one that is still being trained before it is evaluated"
+                )
         policy = load_policy(self.checkpoint, device, solver=self.solver)
         policy.set_goal(self.goal)
-        return policy
+        if not self.companions:
+            return policy
+        return ensemble([policy, *(load_policy(folder, device) for folder, _ in self.companions)])
 
     def load_monitor(self, folder: str | Path) -> Any:
         """Return the `ConformalMonitor` in ``folder``.
 
         Raises:
             MonitorError: if there is none.
-            SpecMismatch: if it was calibrated on another policy, or on this one with another solver or goal.
+            SpecMismatch: if it was calibrated on another policy, or on this one with another solver, goal or companion.
         """
         from robopolicy.monitor.artefact import load_monitor
         from robopolicy.monitor.layout import ActionLayout
@@ -122,7 +146,9 @@ class Running:
             return load_monitor(folder, policy_sha=self.sha, layout=ActionLayout.of(read_spec(self.checkpoint)))
         except SpecMismatch as error:
             here = ", ".join(f"{name} {value}" for name, value in self.about.items()) or "its own solver and no goal"
-            raise SpecMismatch(f"{error}. Another solver or goal is another policy; this one has {here}") from error
+            raise SpecMismatch(
+                f"{error}. Another solver, goal or companion is another policy; this one has {here}"
+            ) from error
 
 
 AS_SAVED = Choice()

@@ -191,8 +191,9 @@ class DiffusionPolicy(nn.Module):
                 if there is one.
             delay: rows of ``previous`` that will have been executed before this chunk arrives.
         """
-        grid = self.process.grid(self.config.solver.steps)
-        return solvers.solve(self.config.solver, self._denoiser(cond, grid, previous, delay), grid, noise)
+        solver = self.config.solver
+        grid = self.process.grid(solver.steps)
+        return solvers.solve(solver, self._denoiser(cond, grid, solver, previous, delay), grid, noise)
 
     def sample_and_tell(
         self, cond: Tensor, noise: Tensor, previous: Tensor | None = None, delay: int = 0, *, every: int = 1,
@@ -208,19 +209,23 @@ class DiffusionPolicy(nn.Module):
             every: of each so many candidates the first is looked at.
             others: conditions (N / every, K, E) of the companions.
         """
-        grid = self.process.grid(self.config.solver.steps)
+        solver = self.config.solver
+        grid = self.process.grid(solver.steps)
         some = previous if previous is None or previous.dim() == 2 else previous[::every]
-        asked = [other._denoiser(c, grid, some, delay) for other, c in zip(self.companions, others, strict=True)]
-        way = Way(self._denoiser(cond, grid, previous, delay), every, tuple(asked))
-        chunks = solvers.solve(self.config.solver, way, grid, noise)
+        asked = zip(self.companions, others, strict=True)
+        companions = tuple(other._denoiser(its, grid, solver, some, delay) for other, its in asked)
+        way = Way(self._denoiser(cond, grid, solver, previous, delay), every, companions)
+        chunks = solvers.solve(solver, way, grid, noise)
         return Solved(chunks, way.variance(), way.disagreement())
 
-    def _denoiser(self, cond: Tensor, grid: solvers.Grid, previous: Tensor | None, delay: int) -> solvers.Denoiser:
+    def _denoiser(
+        self, cond: Tensor, grid: solvers.Grid, solver: solvers.SolverConfig, previous: Tensor | None, delay: int
+    ) -> solvers.Denoiser:
         process, config = self.process, self.config
         net = self.net
         if config.goal is not None and config.goal.weight != 1:
             net = guided(net, self._goal_free(cond), config.goal.weight)
-        jumps = config.solver.name == "consistency"
+        jumps = solver.name == "consistency"
         if previous is not None and config.max_delay and delay:
             by_row = partial(process.jump if jumps else process.denoise, net, cond)
             denoise = prefixed(by_row, previous[..., : config.past + delay, :], process.clean_level)

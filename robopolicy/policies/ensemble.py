@@ -1,7 +1,6 @@
 """Policies that were trained alike from other seeds: one of them plans, and how far the others differ is told."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -36,7 +35,6 @@ def ensemble(policies: Sequence[DiffusionPolicy]) -> DiffusionPolicy:
     for i, other in enumerate(others, start=1):
         require_fitted({"action": other.action}, f"companion {i}")
         require_alike(first, other, f"companion {i}")
-        other.config = replace(other.config, solver=first.config.solver)
         other.companions = ()
         other.set_goal(first._goal)
     first.companions = tuple(others)
