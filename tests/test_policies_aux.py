@@ -269,6 +269,13 @@ def test_policies_that_are_the_same_do_not_differ():
     )
 
 
+@pytest.mark.parametrize("name", ["given prefix", "real time"])
+def test_about_rows_that_are_given_nobody_differs(name):
+    told = plan(ensemble([make(CASES[name]), make(CASES[name], seed=1)]), n=3, **running()).aux
+    assert told["ensemble_disagreement"][:2].tolist() == [0.0, 0.0]
+    assert told["ensemble_disagreement"][2:].min() > 1e-9
+
+
 def test_only_what_is_executed_is_asked_about(monkeypatch):
     both = ensemble([make(), make(seed=1)])
     other = watched(both.companions[0], monkeypatch)
@@ -285,6 +292,11 @@ def test_a_goal_is_a_goal_for_all_and_reset_is_too():
     assert both.companions[0]._goal is both._goal is not None
     assert second._goal is None
     assert not np.allclose(plan(both).aux["ensemble_disagreement"], free)
+    told = make(config)
+    told.set_goal(window(9)[0])
+    assert np.array_equal(
+        plan(ensemble([told, second])).aux["ensemble_disagreement"], plan(both).aux["ensemble_disagreement"]
+    )
     seeing = ensemble([make(spec=SEEING), make(spec=SEEING, seed=1)])
     seeing.plan(window(0, SEEING), generator=np.random.default_rng(0))
     assert seeing.companions[0]._seen._frames
