@@ -120,6 +120,7 @@ class Guarded:
 
     Attributes:
         inner: the agent itself.
+        reactions: to which state, and how.
         latched: the newest verdict that asks for a reaction, None before one and after ``rearm``.
         reaction: what it does now: ``"log"`` is nothing.
         hands_over: why the operator shall take over, "" if they need not; `Shared` asks for it.
@@ -141,7 +142,7 @@ class Guarded:
         self.decision: Decision | None = None
         self.inner = self._agent = agent
         self._monitor, self._clock = monitor, clock
-        self._reactions = reactions = Reactions(on_alarm) if isinstance(on_alarm, str) else on_alarm
+        self.reactions = reactions = Reactions(on_alarm) if isinstance(on_alarm, str) else on_alarm
         self._trail: Trail | None = None
         if reactions.used & {"slow", "retreat"}:
             if spec is None:
@@ -195,11 +196,11 @@ class Guarded:
             self._answer(verdict, observation)
             if harder(self.reaction, "slow") != "slow":
                 return self._react(observation, verdict)
-            if verdict.state == "stale" and self._reactions.on_late == "hold":
+            if verdict.state == "stale" and self.reactions.on_late == "hold":
                 self._flush(list(self._history))
                 return Command(None, "hold", verdict, verdict.reason)
         slow = self.reaction == "slow" or self._warned
-        if (pace := self._reactions.speed if slow else 1.0) != self._pace:
+        if (pace := self.reactions.speed if slow else 1.0) != self._pace:
             self._pace, command = pace, self._agent.at_pace(pace, observation, command)  # type: ignore[attr-defined]
         return command if verdict is None else replace(command, verdict=verdict)
 
@@ -227,7 +228,7 @@ class Guarded:
 
     def _judge(self, decision: Decision) -> Verdict:
         """Return the monitor's verdict, ``stale`` if it came too late to be of use."""
-        deadline_s, clock = self._reactions.deadline_s, self._clock
+        deadline_s, clock = self.reactions.deadline_s, self._clock
         if deadline_s is None or clock is None:
             return self._monitor.step(decision)
         began_ns = clock.now_ns()
@@ -240,7 +241,7 @@ class Guarded:
 
     def _answer(self, verdict: Verdict, observation: Observation) -> None:
         """Take up the reaction to a verdict, if it is harder than what is done already."""
-        wanted = self._reactions.to(verdict.state)
+        wanted = self.reactions.to(verdict.state)
         self._warned = wanted == "slow" and not verdict.acts
         if not verdict.acts:
             return
