@@ -53,14 +53,8 @@ def make(path, episodes=6):
                 stamp = SECOND + k * SPEC.period_ns
                 state = {"q": np.array([k, -k], np.float32), "grip": np.array([number], np.float32)}
                 images = {"front": hue(k), "deep": np.full((48, 64), 500 + 10 * k, np.uint16)}
-                verdict = Verdict(
-                    stamp,
-                    {},
-                    k / 10,
-                    4.5,
-                    0.1,
-                    {1: "alarm", 4: "overrun"}.get(number, "nominal") if k > 45 else "nominal",
-                )
+                judged = {1: "alarm", 4: "overrun"}.get(number, "nominal") if k > 45 else "nominal"
+                verdict = Verdict(stamp, {}, k / 10, 4.5, 0.1, judged)
                 seen = Observation(stamp, state, images, dict.fromkeys(images, stamp))
                 source = "human" if 20 <= k < 30 else "policy"
                 episode.add(Step(seen, np.array([0.1 * k, 1], np.float32), stamp, source, verdict))

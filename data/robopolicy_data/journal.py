@@ -70,10 +70,7 @@ def read_journal(path: Path) -> Journal:
     if header.get("records") == RECORDS:
         return Journal(header, np.frombuffer(_whole(rest, dtype), dtype))
     single = version.startswith("1.")  # format 1 had a frame of every camera a step
-    lacks = [
-        *(f"{MONITOR}/{name}" for name in ("latency_s", "scores")),
-        *(align_path(k) for k in spec.cameras if single),
-    ]
+    lacks = [f"{MONITOR}/latency_s", f"{MONITOR}/scores", *(align_path(k) for k in spec.cameras if single)]
     old = np.dtype([(name, dtype[name]) for name in dtype.names or () if name not in lacks])
     found = np.frombuffer(_whole(rest, old), old)
     rows = np.zeros(len(found), dtype)
