@@ -36,12 +36,13 @@ def add_reacting(parser: Any, *, default: str = "hold", late: bool = True) -> No
     )  # fmt: skip
 
 
-def reactions_of(args: argparse.Namespace, *, operator: bool = False) -> Any:
+def reactions_of(args: argparse.Namespace, *, operator: bool = False, otherwise: str = "hold") -> Any:
     """Return the `Reactions` that the arguments of `add_reacting` ask for.
 
     Args:
         args: also with ``monitor``.
         operator: whether somebody is there who could take over.
+        otherwise: reaction to an alarm where nothing was asked for; with ``"log"`` a fault too is only said then.
 
     Raises:
         UsageError: if a reaction is asked for and there is no monitor, or an operator's and there is none.
@@ -52,8 +53,12 @@ def reactions_of(args: argparse.Namespace, *, operator: bool = False) -> Any:
     if asked and args.monitor is None:
         raise UsageError(f"{asked[0]} says what a monitor's word does: add its --monitor")
     deadline_ms = given["monitor_deadline_ms"]
+    if otherwise == "log" and {given["on_alarm"], given["on_overrun"]} <= {None, "log"}:
+        from robopolicy.reactions import Reactions
+
+        return Reactions.never()
     return reactions(
-        given["on_alarm"] or "hold", given["on_overrun"], given["monitor_late"] or "hold",
+        given["on_alarm"] or otherwise, given["on_overrun"], given["monitor_late"] or "hold",
         None if deadline_ms is None else deadline_ms / 1e3, operator=operator,
     )  # fmt: skip
 
@@ -68,3 +73,9 @@ def reactions(
         if name == "handover" and not operator:
             raise UsageError(NO_OPERATOR.format(option=option))
     return Reactions(on_alarm, on_overrun, on_late=on_late, deadline_s=deadline_s)
+
+
+def reactions_told(reactions: Any) -> dict[str, str]:
+    """Return what is done to which state, {alarm, overrun, fault: reaction}; nothing if it is never acted upon."""
+    told = {state: reactions.to(state) for state in ("alarm", "overrun", "fault")}
+    return told if set(told.values()) != {"log"} else {}
