@@ -150,7 +150,7 @@ class RobotNode:
         if not self.running:
             raise UsageError("no episode runs: there is no alarm to acknowledge")
         self._acknowledged.set()
-        return "the monitor is armed again, and the policy plans anew"
+        return "at its next step the monitor is armed again, and the policy plans anew"
 
     def deactivate(self, reason: str = "deactivated") -> None:
         """Hold, and start no more episodes."""
