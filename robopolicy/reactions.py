@@ -164,9 +164,9 @@ class Trail:
         for at, lasted_s in reversed(self._points):
             points.append(at)
             lasting.append(lasted_s)
-            driven_s += lasted_s
             if driven_s >= allowed.retreat_s:
                 break
+            driven_s += lasted_s
         if len(points) < 2:
             return None
         took_s = [0.0, *lasting[1:-1]]  # from a way point to the one before it; to the first, from the command
