@@ -115,7 +115,7 @@ class Reactions:
 
 def harder(one: str, other: str) -> str:
     """Return the harder of two reactions."""
-    return max(one, other, key=REACTIONS.index)  # type: ignore[arg-type]
+    return max(one, other, key=REACTIONS.index)
 
 
 class Trail:
@@ -265,6 +265,9 @@ class Slowed:
     def __init__(self, agent: Agent, spec: PolicySpec) -> None:
         self.decision: Decision | None = None
         self._agent, self._spec, self._seed = agent, spec, 0
+        self._before: np.ndarray | None = None  # (A,) the agent's command before the newest
+        self._goal: Command | None = None  # its newest
+        self._asked_ns = self._next_ns = 0
         self._forget()
 
     def reset(self, seed: int = 0) -> None:
@@ -318,9 +321,7 @@ class Slowed:
 
     def _forget(self) -> None:
         self._time = SlowTime()
-        self._before: np.ndarray | None = None
-        self._goal: Command | None = None
-        self._asked_ns = self._next_ns = 0
+        self._before = self._goal = None
 
 
 def flush(agent: Any, history: Sequence[Observation], otherwise: Callable[[], None]) -> None:
