@@ -19,7 +19,9 @@ ARGUMENTS = {
     "robot": ("", "ros:FILE.yaml, twin:TASK, mock, or module:Class"),
     "checkpoint": ("", "folder that robopolicy train wrote"),
     "monitor": ("", "folder that robopolicy calibrate wrote; empty: unguarded"),
-    "on_alarm": ("", "hold or log"),
+    "on_alarm": ("", "log, slow, hold, retreat or stop"),
+    "on_overrun": ("", "the same, to an episode longer than any calibrated one; empty: as to an alarm"),
+    "monitor_late": ("", "hold or log, to a verdict that comes too late"),
     "limits": ("", "YAML file of safety limits and watchdogs"),
     "control_rate": ("", "Hz of commands, the policy plans beside the loop"),
     "allow_slow": ("false", "drive although plans take longer than a step"),
@@ -27,7 +29,10 @@ ARGUMENTS = {
     "domain": ("", "of ROS 2; empty: ROS_DOMAIN_ID, or 0"),
     "autostart": ("false", "configure, activate and start at once: THE ARM MOVES"),
 }
-OPTIONS = ("robot", "checkpoint", "monitor", "on_alarm", "limits", "control_rate", "seed", "domain", "params_file")
+OPTIONS = (
+    "robot", "checkpoint", "monitor", "on_alarm", "on_overrun", "monitor_late", "limits", "control_rate", "seed",
+    "domain", "params_file",
+)  # fmt: skip
 SWITCHES = ("autostart", "allow_slow", "use_sim_time")
 
 

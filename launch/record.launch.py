@@ -20,7 +20,8 @@ ARGUMENTS = {
     "operator": ("", "stored with every episode"),
     "task": ("", "in words; stored with every episode"),
     "checkpoint": ("", "a policy drives, the person takes over"),
-    "monitor": ("", "its failure monitor: an alarm holds the robot"),
+    "monitor": ("", "its failure monitor"),
+    "on_alarm": ("", "log, slow, hold, retreat, handover or stop; empty: hold"),
     "limits": ("", "YAML file of safety limits and watchdogs; with arm:= those of config/"),
     "domain": ("", "of ROS 2; empty: ROS_DOMAIN_ID, or 0"),
 }
@@ -37,7 +38,7 @@ def recorder(context):
     told["robot"] = told["robot"] or (f"ros:{CONFIG / arm}.yaml" if arm else "twin:lift")
     command = ["robopolicy", "record"]
     for name, value in told.items():
-        command += [f"--{name}", value] if value else []
+        command += [f"--{name.replace('_', '-')}", value] if value else []
     # Ten seconds from Ctrl-C to SIGTERM: the robot is stopped, and the episode committed.
     return [ExecuteProcess(cmd=command, output="screen", sigterm_timeout="10")]
 

@@ -5,14 +5,19 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from robopolicy.chunks import ChunkPlayer
 from robopolicy.errors import ContractError
-from robopolicy.interfaces import Agent, Monitor, Policy, Teleop
-from robopolicy.types import ActionChunk, Command, Decision, Observation
+from robopolicy.interfaces import Agent, Clock, Monitor, Policy, Teleop
+from robopolicy.reactions import Reactions, Slowed, Trail, Way, flush, harder
+from robopolicy.spec import PolicySpec
+from robopolicy.types import ActionChunk, Command, Decision, EpisodeMeta, Observation, Step, Verdict
+
+HISTORY = 16  # observations kept for an agent that plans anew
 
 
 class Chunked:
@@ -101,57 +106,164 @@ class Chunked:
 
 
 class Guarded:
-    """Holds the robot from the moment the monitor alarms until the episode is reset, or `rearm` is called.
+    """Runs an agent as long as its monitor lets it; what the monitor says is answered by `Reactions`.
+
+    A decision is judged *before* the first command of it is sent. What was answered by more than a line in the log
+    lasts until ``reset`` or ``rearm``; by then nothing is left of the chunk that was running.
 
     Args:
         agent: decides as long as all is well.
-        monitor: judges each of its decisions *before* the first command of that decision is sent.
-        on_alarm: ``"hold"``, or ``"log"`` to attach the verdict and carry on.
+        monitor: judges each of its decisions.
+        on_alarm: `Reactions`, or the name of the one to an alarm.
+        spec: of the robot; wanted to slow down and to retreat.
+        clock: on which judging is timed, where the reactions have a deadline; simulated time does not pass meanwhile.
+
+    Attributes:
+        inner: the agent itself.
+        reactions: to which state, and how.
+        latched: the newest verdict that asks for a reaction, None before one and after ``rearm``.
+        reaction: what it does now: ``"log"`` is nothing.
+        hands_over: why the operator shall take over, "" if they need not; `Shared` asks for it.
+
+    Raises:
+        UnknownName: if there is no such reaction.
+        ContractError: if the robot's commands do not allow it, or nothing says what they are.
     """
 
-    def __init__(self, agent: Agent, monitor: Monitor, *, on_alarm: str = "hold") -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        monitor: Monitor,
+        *,
+        on_alarm: str | Reactions = "hold",
+        spec: PolicySpec | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.decision: Decision | None = None
         self.inner = self._agent = agent
-        self._monitor = monitor
-        self._on_alarm = on_alarm
-        self._held: Command | None = None
+        self._monitor, self._clock = monitor, clock
+        self.reactions = reactions = Reactions(on_alarm) if isinstance(on_alarm, str) else on_alarm
+        self._trail: Trail | None = None
+        if reactions.used & {"slow", "retreat"}:
+            if spec is None:
+                raise ContractError("to slow down or to retreat, say the robot's spec: Guarded(..., spec=robot.spec)")
+            reactions.require(spec.action)
+            self._trail = Trail(spec, reactions)
+            if "slow" in reactions.used and not hasattr(agent, "at_pace"):
+                self._agent = Slowed(agent, spec)
+        self._seed = 0
+        self._begin()
 
     def reset(self, seed: int = 0) -> None:
         """Re-arm: forget the alarm and the episode."""
         self._agent.reset(seed)
         self._monitor.reset()
         self.decision = None
-        self._held = None
+        self._seed = seed
+        if self._trail is not None:
+            self._trail.reset()
+        self._begin()
 
     def replan(self, history: Sequence[Observation]) -> None:
         """Forget the running chunk; what the monitor knows, and an alarm above all, stays."""
-        replan = getattr(self._agent, "replan", None)
-        if replan is not None:
-            replan(history)
+        self._history.clear()
+        self._history.extend(history)
+        if hasattr(self._agent, "replan"):
+            self._agent.replan(history)
+            self._pace = 1.0  # as a plan begins; the next step slows it again if it is to be slow
 
     def close(self) -> None:
         """Release what the agent within holds, a thread that plans; idempotent."""
-        getattr(self._agent, "close", lambda: None)()
+        getattr(self.inner, "close", lambda: None)()
 
     def rearm(self) -> None:
-        """Forget the alarm in mid-episode: a person has put right what it was about."""
-        self._monitor.reset()
-        self._held = None
+        """Forget the alarm in mid-episode, and what was planned: a person has put right what it was about."""
+        getattr(self._monitor, "acknowledge", self._monitor.reset)()
+        history = list(self._history)
+        self._begin()
+        self._flush(history)
 
     def act(self, observation: Observation) -> Command:
-        """Return the agent's command with the verdict attached, or a hold once there was an alarm."""
+        """Return the agent's command with the verdict attached, or what the reaction to a verdict is."""
         self.decision = None
-        if self._held is not None:
-            return self._held
+        self._history.append(observation)
+        if harder(self.reaction, "slow") != "slow":
+            return self._react(observation, None)
         command = self._agent.act(observation)
         self.decision = self._agent.decision
-        if self.decision is None:
-            return command
-        verdict = self._monitor.step(self.decision)
-        if verdict.state == "alarm" and self._on_alarm == "hold":
-            self._held = Command(None, "hold", reason=verdict.reason)
-            return Command(None, "hold", verdict, verdict.reason)
-        return Command(command.values, command.source, verdict, command.reason)
+        verdict = None if self.decision is None else self._judge(self.decision)
+        if verdict is not None:
+            self._answer(verdict, observation)
+            if harder(self.reaction, "slow") != "slow":
+                return self._react(observation, verdict)
+            if verdict.state == "stale" and self.reactions.on_late == "hold":
+                self._flush(list(self._history))
+                return Command(None, "hold", verdict, verdict.reason)
+        slow = self.reaction == "slow" or self._warned
+        if (pace := self.reactions.speed if slow else 1.0) != self._pace:
+            self._pace, command = pace, self._agent.at_pace(pace, observation, command)  # type: ignore[attr-defined]
+        return command if verdict is None else replace(command, verdict=verdict)
+
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """As a watcher: nothing to note yet."""
+
+    def on_step(self, step: Step) -> None:
+        """As a watcher: note where the robot is, whoever drives, for a way back."""
+        if self._trail is not None:
+            self._trail.see(step)
+
+    def on_end(self, meta: EpisodeMeta) -> None:
+        """As a watcher: nothing to note any more."""
+
+    def _begin(self) -> None:
+        """All is well, as far as is known."""
+        self.latched: Verdict | None = None
+        self.reaction = "log"
+        self.hands_over = ""
+        self._why = ""
+        self._warned = False
+        self._way: Way | None = None
+        self._pace = 1.0
+        self._history: deque[Observation] = deque(maxlen=HISTORY)
+
+    def _judge(self, decision: Decision) -> Verdict:
+        """Return the monitor's verdict, ``stale`` if it came too late to be of use."""
+        deadline_s, clock = self.reactions.deadline_s, self._clock
+        if deadline_s is None or clock is None:
+            return self._monitor.step(decision)
+        began_ns = clock.now_ns()
+        verdict = self._monitor.step(decision)
+        took_s = (clock.now_ns() - began_ns) / 1e9
+        if took_s <= deadline_s or verdict.acts:  # what is wrong is wrong, however late
+            return verdict
+        why = f"decision {decision.index}: judged in {took_s:.3f} s; at most {deadline_s:g} s is allowed"
+        return replace(verdict, state="stale", latency_s=took_s, reason=why)
+
+    def _answer(self, verdict: Verdict, observation: Observation) -> None:
+        """Take up the reaction to a verdict, if it is harder than what is done already."""
+        wanted = self.reactions.to(verdict.state)
+        self._warned = wanted == "slow" and not verdict.acts
+        if not verdict.acts:
+            return
+        self.latched = verdict
+        if harder(wanted, self.reaction) == self.reaction:
+            return
+        self.reaction, self._why = wanted, verdict.reason
+        if wanted == "retreat" and self._trail is not None:
+            self._way = self._trail.back(observation.stamp_ns)
+        self.hands_over = (verdict.reason or verdict.state) if wanted == "handover" else ""
+
+    def _react(self, observation: Observation, verdict: Verdict | None) -> Command:
+        """Return the command of a reaction in which the agent has no say."""
+        values = None if self._way is None else self._way.at(observation.stamp_ns)
+        if values is not None:
+            return Command(values, "policy", verdict, f"goes back: {self._why}")
+        return Command(None, "hold", verdict, self._why, ends=self.reaction == "stop")
+
+    def _flush(self, history: Sequence[Observation]) -> None:
+        """Let the agent forget what it would have played."""
+        self._pace = 1.0
+        flush(self._agent, history, lambda: self._agent.reset(self._seed))
 
 
 class Teleoperated:

@@ -172,7 +172,11 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Agent(Protocol):
-    """What sits in the loop: one observation in, one command out. `Chunked`, `Guarded`, `Teleoperated`."""
+    """What sits in the loop: one observation in, one command out. `Chunked`, `Guarded`, `Teleoperated`.
+
+    One that is a `Watcher` too hears of every step. It may have ``replan(history) -> None``, which forgets what it
+    would play next, and ``at_pace(pace, observation, command) -> Command``, which lets its time go at another pace.
+    """
 
     decision: Decision | None  # the plan made in the latest ``act``; None if it made none
 
@@ -226,7 +230,11 @@ class Score(Protocol):
 
 @runtime_checkable
 class Monitor(Protocol):
-    """Judges each decision of an episode."""
+    """Judges each decision of an episode.
+
+    One that can be armed again in mid-episode, and remember the episode, has ``acknowledge() -> None`` too; another is
+    reset for that.
+    """
 
     def step(self, decision: Decision) -> Verdict:
         """Return the verdict on the episode up to and including ``decision``."""

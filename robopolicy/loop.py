@@ -23,7 +23,8 @@ def run_episode(
 
     However the episode ends, also by an exception or Ctrl-C, the robot is stopped and the watchers hear of the end,
     so that nothing recorded is lost; after an exception ``success`` is False and ``notes`` says why. Ticks that a
-    stall swallowed are skipped, and counted in ``extra["skipped_ticks"]``.
+    stall swallowed are skipped, and counted in ``extra["skipped_ticks"]``. A command may end the episode (``ends``);
+    ``notes`` then holds its reason. An agent that is a `Watcher` too hears of every step, first of all.
 
     Args:
         robot: where observations come from and commands go.
@@ -39,6 +40,8 @@ def run_episode(
     meta = replace(meta, rate_hz=robot.spec.rate_hz)
     agent.reset(meta.seed or 0)
     safety.reset()
+    if isinstance(agent, Watcher) and agent not in watchers:
+        watchers = (agent, *watchers)
     for watcher in watchers:
         watcher.on_start(meta, robot.spec)
     start_ns, k, skipped = clock.now_ns(), 0, 0
@@ -58,6 +61,9 @@ def run_episode(
             step = Step(observation, sent, due_ns, command.source, command.verdict)
             for watcher in watchers:
                 watcher.on_step(step)
+            if command.ends:
+                meta = replace(meta, notes=f"{meta.notes} {command.reason}".strip())
+                break
             now = (clock.now_ns() - start_ns) // robot.spec.period_ns
             skipped += max(now - (k + 1), 0)
             k = max(now, k + 1)  # after a stall, on with the present tick: no burst of those that were missed

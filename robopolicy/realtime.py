@@ -12,6 +12,7 @@ from robopolicy.errors import UnknownName, UnsafeCommand
 from robopolicy.inference import Inference
 from robopolicy.interfaces import Clock, Policy
 from robopolicy.measured import measured_action
+from robopolicy.reactions import SlowTime
 from robopolicy.trajectory import Motion, ensembled
 from robopolicy.types import ActionChunk, Command, Decision, Observation, Plan
 
@@ -79,6 +80,7 @@ class RealTime:
         if seams not in get_args(Seams):
             raise UnknownName("seams", seams, get_args(Seams))
         self.decision: Decision | None = None
+        self._time = SlowTime()
         self._policy, self._clock, self._inference, self._n = policy, clock, inference, n
         self._make_generator = generator
         spec = policy.spec
@@ -101,11 +103,13 @@ class RealTime:
         self._given: deque[tuple[int, np.ndarray]] = deque()  # commands, and when each was
         self._decisions = self.late = self.plans = 0
         self.decision = None
+        self._time = SlowTime()
         self._forget_plan()
 
     def replan(self, history: Sequence[Observation]) -> None:
         """Forget the motion, not the episode: somebody else drove, and saw ``history`` (oldest first)."""
         self._inference.drop()
+        self._time = SlowTime()
         self._seen = deque(history)
         self._given.clear()
         self._forget_plan()
@@ -117,13 +121,16 @@ class RealTime:
 
     def act(self, observation: Observation) -> Command:
         """Return where the motion is now, or a hold before the first plan; never waits for a plan."""
-        now_ns = self._clock.now_ns()
+        clock_ns, seen_ns = self._clock.now_ns(), observation.stamp_ns
+        now_ns = self._time.at(clock_ns)
+        if (own_ns := self._time.at(seen_ns)) != seen_ns:
+            observation = replace(observation, stamp_ns=own_ns)
         self._see(observation)
-        self.decision = self._collect(now_ns)
+        self.decision = self._collect(now_ns, clock_ns)
         if not self._inference.busy and observation.stamp_ns >= self._next_ns:
-            self._begin(observation, now_ns)
-            self.decision = self.decision or self._collect(now_ns)
-        if why := self._overdue(now_ns):
+            self._begin(observation, clock_ns, seen_ns)
+            self.decision = self.decision or self._collect(now_ns, clock_ns)
+        if why := self._overdue(now_ns, clock_ns):
             self._motion, self._waiting = Motion(self._fade_s), why
         if not self._motion.started:
             return Command(None, "hold", reason=self._waiting)
@@ -131,6 +138,11 @@ class RealTime:
         self._given.append((now_ns, values))
         over = now_ns + self._lead_ns > self._motion.end_ns
         return Command(values, "policy", reason="the plan is over: holding its end" if over else "")
+
+    def at_pace(self, pace: float, observation: Observation, command: Command) -> Command:
+        """Let the motion go on at ``pace`` from now on; return the command of this step, which is where it is."""
+        self._time.go(pace, self._clock.now_ns())
+        return command
 
     def ahead(self, step_ns: int) -> tuple[ActionChunk, np.ndarray] | None:
         """Return the motion from the next step on to where it rests: points, and velocities (H, A) per second.
@@ -144,16 +156,16 @@ class RealTime:
         """
         if not self._motion.started:
             return None
-        now_ns = self._clock.now_ns()
+        now_ns = self._clock.now_ns()  # at its own pace: a controller that takes whole motions is not slowed
         count = max(math.ceil((self._motion.rest_ns - self._lead_ns - now_ns) / step_ns), 1)
         stamps_ns = now_ns + step_ns * np.arange(1, count + 1, dtype=np.int64)
         points = [self._motion.at(int(stamp_ns) + self._lead_ns) for stamp_ns in stamps_ns]
         values, velocities = (np.stack(part) for part in zip(*points, strict=True))
         return ActionChunk(stamps_ns, values.astype(np.float32), self._made_ns), velocities
 
-    def _overdue(self, now_ns: int) -> str:
+    def _overdue(self, now_ns: int, clock_ns: int) -> str:
         """Return why the motion must not go on, or nothing."""
-        waited_s = (now_ns - self._begun_ns) / 1e9
+        waited_s = (clock_ns - self._begun_ns) / 1e9
         if self._late_s is not None and self._inference.busy and waited_s > self._late_s:
             return f"a plan has been awaited for {waited_s:.2f} s; at most {self._late_s:g} s is allowed"
         over_s = (now_ns + self._lead_ns - self._motion.rest_ns) / 1e9
@@ -171,7 +183,8 @@ class RealTime:
         self._waiting = FIRST
         self._begun_ns = 0
         self._next_ns: int = -1  # plan at the first observation not before it
-        self._asked_ns = -1  # stamp of the observation that the plan in hand answers
+        self._asked_ns = -1  # stamp of the observation that the plan in hand answers, in the motion's time
+        self._answers_ns = -1  # the same, as the robot gave it
 
     def _see(self, observation: Observation) -> None:
         self._seen.append(_sharing(observation, self._seen[-1]) if self._seen else observation)
@@ -181,8 +194,8 @@ class RealTime:
         while self._given and self._given[0][0] < oldest_ns:
             self._given.popleft()
 
-    def _collect(self, now_ns: int) -> Decision | None:
-        done = self._inference.collect(now_ns)
+    def _collect(self, now_ns: int, clock_ns: int) -> Decision | None:
+        done = self._inference.collect(clock_ns)
         if done is None:
             return None
         plan, asked_ns = done[0], self._asked_ns
@@ -200,7 +213,7 @@ class RealTime:
         else:
             self._play(ActionChunk(stamps_ns, plan.chunks[0], asked_ns), now_ns)
         index, self._decisions = self._decisions, self._decisions + 1
-        return Decision(index, asked_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
+        return Decision(index, self._answers_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
 
     def _play(self, chunk: ActionChunk, now_ns: int) -> None:
         if self._seams == "ensemble":
@@ -211,7 +224,7 @@ class RealTime:
         self._made_ns = chunk.made_ns
         self.plans += 1
 
-    def _begin(self, observation: Observation, now_ns: int) -> None:
+    def _begin(self, observation: Observation, clock_ns: int, seen_ns: int) -> None:
         spec, stamp_ns = self._policy.spec, observation.stamp_ns
         window = [_nearest(self._seen, stamp_ns - k * self._period_ns) for k in range(spec.n_obs - 1, -1, -1)]
         told = self._motion.started and self._seams in ("fade", "rtc")
@@ -226,8 +239,8 @@ class RealTime:
             )  # fmt: skip
 
         self._next_ns = stamp_ns + spec.n_execute * self._period_ns
-        self._asked_ns, self._begun_ns = stamp_ns, now_ns
-        self._inference.begin(work, now_ns)
+        self._asked_ns, self._answers_ns, self._begun_ns = stamp_ns, seen_ns, clock_ns
+        self._inference.begin(work, clock_ns)
 
     def _sampled(self, stamp_ns: int) -> np.ndarray:
         """Return the running motion at the rows of a plan of now, (H, A) float32."""

@@ -14,6 +14,7 @@ from robopolicy.stalls import SurvivesStalls
 from robopolicy.types import EpisodeMeta, Event, Observation, Phase
 
 FOREVER = 10**9  # steps; a person says when it is over
+MONITOR = "monitor"  # what ended an episode that no person did: `Reactions` asked for a stop
 PATIENCE = 20  # refused commands in a row, between episodes, before the session gives up
 
 
@@ -21,7 +22,7 @@ PATIENCE = 20  # refused commands in a row, between episodes, before the session
 class Outcome:
     """How one recorded episode ended."""
 
-    ended: str  # success, failure, discard, redo, quit, time limit, or the name of an error
+    ended: str  # success, failure, discard, redo, quit, time limit, monitor, or the name of an error
     meta: EpisodeMeta
     steps: int
     time_s: float
@@ -85,7 +86,7 @@ def run_session(
     Between episodes the world stands at the next start and the person may move about; ``start`` puts it back there and
     records. ``success`` and ``failure`` keep the episode, ``discard`` does not, ``redo`` does not and offers the same
     start again, ``undo`` takes the newest kept one away, ``pause`` holds (and records that it held), ``takeover`` and
-    ``release`` switch between policy and person.
+    ``release`` switch between policy and person. A policy's monitor may hand over to the person, or end the episode.
 
     A step so late that safety refuses its observation sends the set-point in force once more and is marked ``stall``;
     three in a row, or any other refusal, or a stale frame end the episode, not the session: it is kept, without
@@ -120,6 +121,7 @@ class _Session:
     phase: Phase = "waiting"
     ended: str = ""
     asked: bool = False  # whether to quit while recording
+    handed: str = ""  # why the monitor gave the robot to the person last, told already
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self) -> SessionResult:
@@ -157,11 +159,13 @@ class _Session:
     def _record(self) -> Outcome:
         self._to_start()
         self.phase, self.shared.waiting, self.ended, self.asked = "recording", False, "", False
+        self.handed = ""
         self.pace = Pace()
         self.view.begin(self.pace)
         watchers = (self.recorder, *self.watchers)
         try:
             meta = self._loop(self.wishes.describe(self.seed), self._pressed_while_recording, watchers)
+            self.ended = self.ended or MONITOR
         except (UnsafeCommand, StaleFrame) as error:
             self.ended = f"{type(error).__name__}: {error}"
             meta = self.wishes.describe(self.seed)
@@ -214,6 +218,7 @@ class _Session:
             self.ended = "success"
         if not self.ended and limit_s is not None and self.pace.time_s >= limit_s:
             self.ended = "time limit"
+        self._tell_handover()
         self.phase = "paused" if self.shared.paused else "recording"
         self.view.show(self.phase if not self.ended else "saving", self.held)
         return bool(self.ended)
@@ -235,6 +240,14 @@ class _Session:
         elif event == "undo":
             self.view.note("undo works between episodes; discard ends this one")
 
+    def _tell_handover(self) -> None:
+        """Say and mark once that the monitor gave the robot to the person."""
+        if self.shared.handed_over != self.handed:
+            self.handed = self.shared.handed_over
+            if self.handed:
+                self._mark("handover")
+                self.view.note(f"yours: {self.handed}")
+
     def _stalled(self, why: str) -> None:
         self.view.late(why)
         if self.phase != "waiting":
@@ -248,7 +261,11 @@ class _Session:
     def _finish(self, meta: EpisodeMeta) -> EpisodeMeta:
         if self.phase == "waiting":
             return meta
-        extra: dict[str, Any] = {**meta.extra, "ended": self.ended, "achieved_hz": round(self.pace.mean_hz, 3)}
+        extra: dict[str, Any] = {
+            **meta.extra,
+            "ended": self.ended or MONITOR,
+            "achieved_hz": round(self.pace.mean_hz, 3),
+        }
         if isinstance(self.robot, Environment):
             extra |= {"score": self.robot.score(), "world_success": self.robot.success()}
         notes = meta.notes

@@ -1,10 +1,11 @@
 """Shared control: a policy drives, a person takes over in mid-episode and gives back, with no bump either way."""
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
-from robopolicy.interfaces import Agent, Teleop
+from robopolicy.interfaces import Agent, Teleop, Watcher
 from robopolicy.rotations import (
     matrix_to_rot6d,
     matrix_to_rotvec,
@@ -25,7 +26,8 @@ class Shared:
     A person who takes over starts from the command now in force. A policy that gets the robot back plans anew, from
     what was seen meanwhile, and the step between the command in force and its own first one is faded out smoothly.
     Paused, it holds; a device that holds (nobody there) and comes back is engaged anew, from where the robot stopped.
-    Giving back arms an agent that alarmed again (its ``rearm``); a pause alone never does.
+    Giving back arms an agent that alarmed again (its ``rearm``); a pause alone never does. An agent that asks for the
+    operator (its ``hands_over`` says why) is taken over from in the same step.
 
     Give it to the loop as the agent *and* as a watcher: without the second it knows only what it asked for, not what
     safety made of it.
@@ -40,6 +42,7 @@ class Shared:
         set_point: the command (A,) now in force, or None before the first; set it to what holds a robot at its start.
         reason: why it holds, if it does.
         waiting: True between episodes: the policy does not drive, the person may.
+        handed_over: why the agent gave the robot to the person, "" if they took it or it drives.
     """
 
     def __init__(self, agent: Agent | None, teleop: Teleop, spec: PolicySpec, *, blend_s: float = BLEND_S) -> None:
@@ -60,7 +63,7 @@ class Shared:
         self._stale = self._given_back = False  # the policy's plan; whether a person drove since it was made
         self._coming_back = False  # from its next command on, the step to it is faded out
         self._source: Source = "hold"
-        self.reason = ""
+        self.reason = self.handed_over = ""
         self._history: deque[Observation] = deque(maxlen=HISTORY)
         self._offset: np.ndarray | None = None
         self._fade = (0, 0)  # steps done, steps in all
@@ -88,7 +91,7 @@ class Shared:
     def release(self) -> None:
         """Give the robot back to the policy; nothing if there is none."""
         if self._agent is not None and self._human:
-            self._human = False
+            self._human, self.handed_over = False, ""
             self._coming_back = self._stale = self._given_back = True
 
     def switch(self) -> None:
@@ -121,8 +124,10 @@ class Shared:
         """As a watcher: nothing to note yet."""
 
     def on_step(self, step: Step) -> None:
-        """As a watcher: note what was really sent."""
+        """As a watcher: note what was really sent, and let the agent note it."""
         self.set_point = step.sent
+        if isinstance(self._agent, Watcher):
+            self._agent.on_step(step)
 
     def on_end(self, meta: EpisodeMeta) -> None:
         """As a watcher: nothing to note any more."""
@@ -144,6 +149,10 @@ class Shared:
             self._stale = self._given_back = False  # once: planning anew every step would forget every alarm
         command = self._agent.act(observation)
         self.decision = self._agent.decision
+        if why := getattr(self._agent, "hands_over", ""):
+            self.takeover()
+            self.handed_over = why
+            return replace(self._by_person(observation), verdict=command.verdict)
         if command.values is None or command.source == "hold":
             return command
         if self._coming_back:

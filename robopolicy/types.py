@@ -86,6 +86,7 @@ class Command:
     source: Source
     verdict: Verdict | None = None
     reason: str = ""
+    ends: bool = False  # the episode is over with this one, which is a hold
 
 
 @dataclass(frozen=True)

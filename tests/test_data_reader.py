@@ -1,7 +1,9 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import META, SPEC, make_steps, record
 
-from robopolicy.errors import DatasetError, NewerFormat, UnknownCamera, UnknownName
-from robopolicy_data.layout import streams
+from robopolicy.errors import ContractError, DatasetError, NewerFormat, UnknownCamera, UnknownName
+from robopolicy.types import Verdict
+from robopolicy_data.check import check
+from robopolicy_data.layout import MONITOR, MONITOR_STATES, streams
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
 
@@ -83,6 +87,65 @@ def test_verdicts_are_there_when_somebody_judged(tmp_path):
     np.testing.assert_array_equal(verdicts["statistic"], [np.nan, np.nan, 2.5, 3.5])
     np.testing.assert_array_equal(verdicts["threshold"][2:], [9, 9])
     assert unjudged.verdicts() is None
+
+
+def judged(step, scores, *, state="nominal", latency_s=0.001):
+    verdict = Verdict(step.observation.stamp_ns, scores, 0.5, 0.7, 0.2, state, latency_s)
+    return replace(step, verdict=verdict)
+
+
+def test_every_score_and_latency_is_in_a_zarr_store_beside_the_step_it_was_of(tmp_path):
+    import zarr
+
+    steps = make_steps(1, 700)  # more than are cut at a time
+    first = {600: {"rnd": 1.5, "ace": 3.0}, 608: {"ace": np.nan, "rnd": 2.5}, 616: {"ace": 4.0}, 624: {}}
+    for k, scores in first.items():
+        steps[k] = judged(steps[k], scores, state="overrun" if k == 624 else "warn", latency_s=k / 1e6)
+    with DatasetWriter(tmp_path / "d", SPEC) as writer:
+        episode = writer.begin(META)
+        for step in steps:
+            episode.add(step)
+        episode.commit()
+    (read,) = Dataset(tmp_path / "d")
+    stored = zarr.open_group(tmp_path / "d", mode="r")[f"episodes/000000/{MONITOR}"]
+    assert stored["scores"].attrs["names"] == ["rnd", "ace"]
+    np.testing.assert_array_equal(stored["scores"][:], np.stack([*read.scores().values()], axis=1))
+    for name, values in read.scores().items():
+        wanted = np.full(700, np.nan)
+        for k, scores in first.items():
+            wanted[k] = scores.get(name, np.nan)
+        np.testing.assert_array_equal(values, wanted)
+    verdicts = read.verdicts()
+    np.testing.assert_array_equal(verdicts["latency_s"][[599, 600, 624]], [np.nan, 600e-6, 624e-6])
+    np.testing.assert_array_equal(stored["latency_s"][:], verdicts["latency_s"])
+    assert [MONITOR_STATES[k] for k in verdicts["state"][[599, 600, 624]]] == ["none", "warn", "overrun"]
+    assert check(tmp_path / "d") == []
+    shutil.rmtree(tmp_path / f"d/episodes/000000/{MONITOR}/latency_s")  # as an earlier version left it
+    shutil.rmtree(tmp_path / f"d/episodes/000000/{MONITOR}/scores")
+    (old,) = Dataset(tmp_path / "d")
+    assert set(old.verdicts()) == {"statistic", "threshold", "p_value", "state"}
+    assert old.scores() == {}
+    assert check(tmp_path / "d") == []
+
+
+def test_the_names_of_scores_are_fixed_by_the_first_verdict_that_has_some(tmp_path):
+    steps = make_steps(1, 4)
+    with DatasetWriter(tmp_path / "d", SPEC) as writer:
+        episode = writer.begin(META)
+        episode.add(judged(steps[0], {}))
+        episode.add(judged(steps[1], {"a": 1.0}))
+        with pytest.raises(ContractError, match="score 'b' is not among those of this episode: a"):
+            episode.add(judged(steps[2], {"b": 1.0}))
+        episode.add(judged(steps[2], {"a": 3.0}))
+        episode.commit()
+        other = writer.begin(META)
+        with pytest.raises(ContractError, match="has 17 scores; at most 16"):
+            other.add(judged(steps[0], {f"s{k}": 1.0 for k in range(17)}))
+        other.add(judged(steps[0], {"b": 1.0}))
+        other.commit()
+    one, two = Dataset(tmp_path / "d")
+    np.testing.assert_array_equal(one.scores()["a"], [np.nan, 1.0, 3.0])
+    assert list(two.scores()) == ["b"]
 
 
 def test_rows_of_images(path):

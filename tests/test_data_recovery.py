@@ -20,6 +20,7 @@ from robopolicy_data.check import check
 from robopolicy_data.frames import JpegFrames
 from robopolicy_data.reader import Dataset
 from robopolicy_data.recovery import recover
+from robopolicy_data.rows import row_dtype
 from robopolicy_data.writer import DatasetWriter
 
 SHARD = "episode/obs/cam/{}/c.0.0.0.0"
@@ -65,6 +66,39 @@ def test_nothing_that_was_whole_is_lost(path, steps):
     assert only_warnings(path)
     assert not (path / ".wip").exists()
     assert not (path / ".trash").exists()
+
+
+def test_what_the_monitor_said_is_recovered_score_by_score(path):
+    left = interrupt(path, [*make_steps(3, 3), *make_steps(3, 6, verdict=True)[3:]])
+    assert json.loads((left / "scores.json").read_bytes()) == ["a"]
+    with DatasetWriter(path, SPEC, lossless=True, recover=True):
+        pass
+    (read,) = Dataset(path)
+    np.testing.assert_array_equal(read.scores()["a"], [np.nan] * 3 + [1.0] * 3)
+    np.testing.assert_array_equal(read.verdicts()["latency_s"], [np.nan] * 3 + [0.0] * 3)
+    assert only_warnings(path)
+
+
+def test_a_journal_without_latency_and_scores_is_recovered(path):
+    left = interrupt(path, make_steps(3, 6, verdict=True))
+    head, _, records = (left / "journal").read_bytes().partition(b"\n")
+    header = json.loads(head)
+    assert header.pop("records") == 2
+    dtype = row_dtype(SPEC)
+    new = np.frombuffer(records, dtype)
+    old = np.zeros(len(new), [(n, dtype[n]) for n in dtype.names if not n.endswith(("latency_s", "/scores"))])
+    for name in old.dtype.names:
+        old[name] = new[name]
+    rows = b"".join(row.tobytes()[:-4] + crc(row.tobytes()[:-4]) for row in old)
+    (left / "journal").write_bytes(json.dumps(header).encode() + b"\n" + rows)
+    (left / "scores.json").unlink()
+    with DatasetWriter(path, SPEC, lossless=True, recover=True) as writer:
+        assert writer.interrupted[0].steps == 6
+    (read,) = Dataset(path)
+    np.testing.assert_array_equal(read.verdicts()["statistic"], 0.5 + np.arange(6))
+    assert np.isnan(read.verdicts()["latency_s"]).all()
+    assert read.scores() == {}
+    assert only_warnings(path)
 
 
 def test_what_was_put_aside_is_recovered_later(path):

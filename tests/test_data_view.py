@@ -53,7 +53,8 @@ def make(path, episodes=6):
                 stamp = SECOND + k * SPEC.period_ns
                 state = {"q": np.array([k, -k], np.float32), "grip": np.array([number], np.float32)}
                 images = {"front": hue(k), "deep": np.full((48, 64), 500 + 10 * k, np.uint16)}
-                verdict = Verdict(stamp, {}, k / 10, 4.5, 0.1, "alarm" if number == 1 and k > 45 else "nominal")
+                judged = {1: "alarm", 4: "overrun"}.get(number, "nominal") if k > 45 else "nominal"
+                verdict = Verdict(stamp, {}, k / 10, 4.5, 0.1, judged)
                 seen = Observation(stamp, state, images, dict.fromkeys(images, stamp))
                 source = "human" if 20 <= k < 30 else "policy"
                 episode.add(Step(seen, np.array([0.1 * k, 1], np.float32), stamp, source, verdict))
@@ -192,7 +193,7 @@ def test_filters_and_order(tab):
     assert tab.eval(numbers) == [2]
     tab.eval("(s => { s.value = ''; s.oninput({ target: s }); })(byId('search'))")
     tab.eval("(s => { s.value = 'alarm'; s.onchange(); })(byId('by-flag'))")
-    assert tab.eval(numbers) == [1]
+    assert tab.eval(numbers) == [1, 4], "an overrun is one"
     tab.eval("(s => { s.value = ''; s.onchange(); })(byId('by-flag'))")
     tab.eval("(s => { s.value = 'newest'; s.onchange(); })(byId('by-sort'))")
     assert tab.eval(numbers) == [5, 4, 3, 2, 1, 0]

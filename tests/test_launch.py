@@ -68,10 +68,12 @@ def test_deploy_passes_every_argument_on(start):
     told = {
         "namespace": "left", "name": "node", "use_sim_time": "True", "params_file": "p.yaml", "transport": "dds",
         "arm": "fr3", "robot": "twin:lift", "checkpoint": "c", "monitor": "m", "on_alarm": "log", "limits": "l.yaml",
-        "control_rate": "100", "allow_slow": "true", "seed": "3", "domain": "7", "autostart": "true",
+        "on_overrun": "stop", "monitor_late": "hold", "control_rate": "100", "allow_slow": "true", "seed": "3",
+        "domain": "7", "autostart": "true",
     }  # fmt: skip
     args = parsed(start("deploy", **told))
     assert (args.robot, args.limits, args.monitor, args.on_alarm) == ("twin:lift", "l.yaml", "m", "log")
+    assert (args.on_overrun, args.monitor_late) == ("stop", "hold")
     assert (args.control_rate, args.seed, args.domain, args.autostart, args.use_sim_time) == (100.0, 3, 7, True, True)
     assert args.allow_slow is True
     assert (args.transport, args.name, str(args.params_file)) == ("dds", "node", "p.yaml")
@@ -91,11 +93,12 @@ def test_record_and_twin_pass_every_argument_on(start):
     told = {
         "arm": "ur5e", "robot": "", "data": "d.zarr", "teleop": "ros", "topic": "/t", "message": "JointState",
         "episodes": "3", "operator": "ann", "task": "tidy up", "checkpoint": "c", "monitor": "m", "limits": "",
-        "domain": "7",
+        "domain": "7", "on_alarm": "handover",
     }  # fmt: skip
     args = parsed(start("record", **told))
     assert (args.robot, args.topic, args.message) == (f"ros:{CONFIG / 'ur5e.yaml'}", "/t", "JointState")
     assert args.limits == CONFIG / "ur5e_limits.yaml"
+    assert args.on_alarm == "handover"
     assert (args.operator, args.task, args.domain, str(args.monitor)) == ("ann", "tidy up", 7, "m")
     assert set(runpy.run_path(str(LAUNCH / "record.launch.py"))["ARGUMENTS"]) == set(told)
     args = parsed(start("twin"))
@@ -190,7 +193,7 @@ def test_the_nodes_parameter_file_has_every_parameter_at_its_default(tmp_path):
     for bad, says in (
         ("/**: {ros__parameters: {sed: 1}}", "no key in /\\*\\*.ros__parameters 'sed'; valid: "),
         ("/**: {seed: 1}", "/\\*\\* has no 'ros__parameters'"),
-        ("/**: {ros__parameters: {on_alarm: panic}}", "'panic'; valid: hold, log"),
+        ("/**: {ros__parameters: {on_alarm: panic}}", "'panic'; valid: handover, hold, log"),
         ("/**: {ros__parameters: {threads: 0}}", "parameter threads is 0; want 1 or more"),
     ):
         file.write_text(bad)

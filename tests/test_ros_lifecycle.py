@@ -134,6 +134,16 @@ def test_a_fault_is_reset_by_the_service(serve):
     assert served.call("start") == (True, "running")
 
 
+def test_an_alarm_is_acknowledged_by_a_service(serve):
+    served = serve()
+    served.node.change_state("configure")
+    served.node.change_state("activate")
+    assert served.call("acknowledge") == (False, "no episode runs: there is no alarm to acknowledge")
+    served.call("start")
+    well, says = served.call("acknowledge")
+    assert (well, says) == (True, "at its next step the monitor is armed again, and the policy plans anew")
+
+
 def test_what_does_not_open_is_logged_in_one_line_and_stays_unconfigured(serve):
     served = serve(wrong=StaleFrame("camera front: nothing comes"))
     assert not served.node.change_state("configure")

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_ros_arm import LOOPBACK
 from node_parts import Ears, MockRig, Sways, until
 
+from robopolicy.agents import Guarded
 from robopolicy.errors import StaleFrame, UsageError
+from robopolicy.types import Observation, Step, Verdict
 from robopolicy_hardware.ros.codec import message
 from robopolicy_hardware.ros.local import LocalTopics, Wire
 from robopolicy_hardware.ros.node import RobotNode
@@ -271,6 +274,84 @@ def test_the_score_is_said_once_a_decision_and_an_alarm_is_an_error(made):
     one.node.start()
     until(lambda: (one.ears.found("monitor") or [0])[0] == 2)
     assert one.ears.found("monitor")[1] == "alarm: overlap is high"
+
+
+class Judge:
+    """A monitor that alarms at its third decision, until it is acknowledged."""
+
+    def __init__(self, state="alarm"):
+        self.state, self.seen, self.acknowledged = state, 0, 0
+
+    def reset(self):
+        self.seen = 0
+
+    def acknowledge(self):
+        self.acknowledged += 1
+        self.seen = -1000
+
+    def step(self, decision):
+        self.seen += 1
+        state = self.state if self.seen > 2 else "nominal"
+        return Verdict(decision.stamp_ns, {"rnd": 0.5}, 1.0, 0.5, 0.1, state, reason=f"it is {state}")
+
+
+class Decides(Sways):
+    """Gives no verdicts of its own, and plans anew when told to."""
+
+    def act(self, observation):
+        return replace(super().act(observation), verdict=None)
+
+    def replan(self, history):
+        self.step = 0
+
+
+def test_an_alarm_is_acknowledged_by_a_button_in_the_loops_own_thread_and_the_robot_goes_on(made):
+    judge, said = Judge(), []
+    one = made(agent=Guarded(Decides(), judge))
+    with pytest.raises(UsageError, match="no episode runs: there is no alarm to acknowledge"):
+        one.node.acknowledge()
+    buttons = NodeButtons(one.node, one.transport, "/robopolicy", said.append)
+    press = one.far.publisher("/robopolicy/acknowledge", "std_msgs/msg/Bool")
+    one.node.configure()
+    one.node.activate()
+    one.node.start()
+    until(lambda: one.ears.now["running"] and one.ears.now["state"] == "hold")
+    assert one.ears.now["reason"] == "it is alarm"
+    held, seen = judge.acknowledged, judge.seen
+    press.send(message("std_msgs/msg/Bool")(True))
+    until(lambda: one.ears.now["state"] == "running")
+    buttons.close()
+    assert (held, seen, judge.acknowledged) == (0, 3, 1)
+    assert said == ["acknowledge: at its next step the monitor is armed again, and the policy plans anew"]
+    assert one.node.acknowledge()
+    time.sleep(0.1)
+    assert judge.acknowledged == 1, "there is nothing to acknowledge"
+
+
+def test_an_episode_that_the_monitor_stops_says_why(made):
+    one = made(agent=Guarded(Decides(), Judge("overrun"), on_alarm="stop"))
+    one.node.configure()
+    one.node.activate()
+    one.node.start()
+    until(lambda: not one.node.running)
+    until(lambda: one.ears.now["ended"])
+    assert one.ears.now["ended"] == "it is overrun"
+    assert one.rig.robot.state == "hold"
+
+
+@pytest.mark.parametrize(
+    ("state", "level"),
+    [("nominal", 0), ("warn", 1), ("uncalibrated", 1), ("stale", 1), ("alarm", 2), ("overrun", 2), ("fault", 2)],
+)
+def test_how_grave_each_state_of_the_monitor_is(made, state, level):
+    one = made()
+    one.node.configure()
+    verdict = Verdict(0, {"rnd": 0.5}, 1.0, 0.5, 0.1, state, 0.003, "why")
+    seen = Observation(0, {})
+    one.rig.topics.on_step(Step(seen, np.zeros(3, np.float32), 0, "policy", verdict))
+    (found,) = [one for one in one.rig.topics.findings() if one.name.endswith("monitor")]
+    assert (found.level, found.says) == (level, f"{state}: why")
+    assert (found.values["score rnd"], found.values["latency ms"]) == ("0.5", "3.00")
 
 
 def test_a_message_that_cannot_be_sent_is_said_again(made):

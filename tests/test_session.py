@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hands import Hand
 from tiny_worlds import SPEC, AnythingGoes, PointWorld, make_agent
 
+from robopolicy.agents import Guarded
 from robopolicy.cli.demonstrate import undo
 from robopolicy.clock import SimClock, WallClock
 from robopolicy.errors import ContractError, LateCommand, UnsafeCommand
@@ -19,8 +20,8 @@ from robopolicy.session import Wishes, keep_unless_discarded, run_session
 from robopolicy.shared_control import Shared
 from robopolicy.spec import CameraSpec
 from robopolicy.testing import WatcherContract
-from robopolicy.types import EpisodeMeta, Observation, Step
-from robopolicy_data.layout import SOURCES
+from robopolicy.types import EpisodeMeta, Observation, Step, Verdict
+from robopolicy_data.layout import MONITOR_STATES, SOURCES
 from robopolicy_data.reader import Dataset
 from robopolicy_data.recorder import Recorder
 
@@ -308,3 +309,39 @@ def test_pace_tells_a_camera_that_shows_the_same_frame_again():
     assert pace.camera_hz == pytest.approx(10.0)
     assert pace.shares() == {"human": 0.75, "hold": 0.25}
     assert pace.mean_hz == pytest.approx(20.0)
+
+
+class Judges:
+    """A monitor that alarms at its third decision until it is reset."""
+
+    seen = 0
+
+    def reset(self):
+        self.seen = 0
+
+    def step(self, decision):
+        self.seen += 1
+        state = "alarm" if self.seen == 3 else "nominal"
+        return Verdict(decision.stamp_ns, {"a": 1.0}, 1.0, 0.5, 0.1, state, reason="it is lost")
+
+
+def test_a_monitor_hands_over_to_the_person_marked_and_told_until_they_give_back(tmp_path):
+    script = {2: ["start"], 10: ["release"], 16: ["success"], 17: ["quit"]}
+    policy = Guarded(make_agent(), Judges(), on_alarm="handover")
+    _, hand, _ = session(tmp_path / "d", script, policy=policy)
+    (episode,) = Dataset(tmp_path / "d")
+    names = [SOURCES[i] for i in episode.sources()]
+    assert names == ["policy"] * 4 + ["human"] * 3 + ["policy"] * 4 + ["human"] * 2, "giving back arms it again"
+    assert [m["name"] for m in episode.attributes["marks"]] == ["handover", "release", "handover"]
+    assert any(s.message == "yours: it is lost" for s in hand.shown)
+    assert MONITOR_STATES[episode.verdicts()["state"][4]] == "alarm", "in the step that the person commands already"
+
+
+def test_a_monitor_that_stops_ends_the_episode_which_is_kept_without_success(tmp_path):
+    policy = Guarded(make_agent(), Judges(), on_alarm="stop")
+    result, _, told = session(tmp_path / "d", {2: ["start"], 14: ["quit"]}, policy=policy)
+    assert [o.ended for o in result.outcomes] == ["monitor"]
+    (episode,) = Dataset(tmp_path / "d")
+    assert (episode.meta.success, episode.length, episode.meta.notes) == (False, 5, "it is lost")
+    assert episode.meta.extra["ended"] == "monitor"
+    assert told[0].startswith("episode 1 of 9: monitor, 5 steps")

@@ -18,7 +18,7 @@ PACKAGES = {
 }
 CONTRACT = {
     "types", "spec", "interfaces", "errors", "rotations", "clock", "loop", "agents", "chunks",
-    "alignment", "area", "behaviour", "following", "inference", "measured", "realtime", "resampling",
+    "alignment", "area", "behaviour", "following", "inference", "measured", "reactions", "realtime", "resampling",
     "settings", "smoothness", "topics", "trajectory",
 }  # fmt: skip
 HEAVY = {"torch", "zarr", "mujoco", "cv2", "diffusers", "scipy", "rclpy", "safetensors", "rich", "simplejpeg"}

@@ -72,6 +72,7 @@ def _check_episode(episode: Episode, spec: PolicySpec, source: Source, ranges: "
         **{f"time/{name}": partial(episode.stamps_ns, name) for name in ("step", "action")},
         **{f"{DERIVED}/{name}": partial(episode.derived, name) for name in derived},
         MONITOR: episode.verdicts,
+        f"{MONITOR}/scores": episode.scores,
     }
     numbers: dict[str, np.ndarray] = {}
     for stream, read in readers.items():

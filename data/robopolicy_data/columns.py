@@ -9,7 +9,16 @@ import numpy as np
 
 from robopolicy.spec import PolicySpec
 from robopolicy_data.files import AppendFile
-from robopolicy_data.layout import MONITOR, Stream, align_path, camera_path, monitor_streams, streams, time_path
+from robopolicy_data.layout import (
+    MONITOR,
+    Stream,
+    align_path,
+    camera_path,
+    monitor_streams,
+    scores_stream,
+    streams,
+    time_path,
+)
 from robopolicy_data.timing import Periods, timing
 
 
@@ -59,15 +68,17 @@ class Columns:
     Attributes:
         rows: steps cut so far.
         frames: of each camera, likewise.
+        scores: names of the monitor's, once they are known.
     """
 
     def __init__(self, episode: Path, index: Path, spec: PolicySpec) -> None:
-        self.rows = 0
+        self.rows, self.scores = 0, ()
         self.frames = dict.fromkeys(spec.cameras, 0)
         self._episode, self._index, self._spec = episode, index, spec
         self._columns: dict[str, Column] = {}
         self._indexes: dict[str, Column] = {}
         self._streams, self._judged = list(streams(spec)), False
+        self._scored = False
         self._periods = {name: Periods() for name in ("step", "action", *spec.cameras)}
 
     def create(self) -> None:
@@ -89,9 +100,14 @@ class Columns:
                 self._make(stream)
             self._streams += monitor_streams()
             self._judged = True
+        if self.scores and not self._scored:
+            self._make(scores_stream(self.scores))
+            self._streams.append(scores_stream(self.scores))
+            self._scored = True
         for stream in self._streams:
             if stream.camera is None:
-                self._extend(stream, self.rows, block[stream.path])
+                rows = block[stream.path]
+                self._extend(stream, self.rows, rows if stream.dim is None else rows[:, : stream.dim])
             else:
                 self._extend(stream, self.frames[stream.camera], block[stream.path][fresh[stream.camera]])
         for name, rows in fresh.items():
@@ -137,7 +153,7 @@ class Columns:
         column = self._columns[stream.path]
         if column.rows < done:  # nobody had judged so far
             empty = np.nan if stream.dtype == "float64" else 0
-            column.append(np.full(done - column.rows, empty, stream.dtype))
+            column.append(np.full(stream.shape(done - column.rows), empty, stream.dtype))
         _extend(column, done, rows)
 
 

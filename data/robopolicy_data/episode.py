@@ -127,10 +127,30 @@ class Episode:
         return self._read(time_path(stream))
 
     def verdicts(self) -> dict[str, np.ndarray] | None:
-        """Return the monitor's statistic, threshold, p_value (T,) float64 and state (T,) uint8, or None."""
+        """Return the monitor's statistic, threshold, p_value, latency_s (T,) float64 and state (T,) uint8, or None.
+
+        Earlier versions recorded no latency: there is none in what they wrote.
+        """
         if not self._source.exists(f"{self._at}/{MONITOR}/zarr.json"):
             return None
-        return {s.path.rpartition("/")[2]: self._read(s.path) for s in monitor_streams()}
+        paths = [s.path for s in monitor_streams()]
+        if not self._source.exists(f"{self._at}/{MONITOR}/latency_s/zarr.json"):
+            paths.remove(f"{MONITOR}/latency_s")
+        return {path.rpartition("/")[2]: self._read(path) for path in paths}
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Return each of the monitor's scores by its name, (T,) float64, NaN where a step has no verdict."""
+        at = f"{self._at}/{MONITOR}/scores"
+        if not self._source.exists(f"{at}/zarr.json"):
+            return {}
+        try:
+            names = (json_in(self._source, f"{at}/zarr.json").get("attributes") or {}).get("names") or []
+            values = read_array(self._source, at)
+            if values.shape != (self.length, len(names)):
+                raise DatasetError(f"shape {values.shape} for {self.length} steps and {len(names)} names")
+        except DatasetError as error:
+            raise DatasetError(f"episode {self.number}, {MONITOR}/scores: {error}") from error
+        return {str(name): values[:, k].copy() for k, name in enumerate(names)}
 
     def derived_names(self) -> list[str]:
         """Return what tools have added, e.g. ``["monitor@1", "quality@1"]``."""

@@ -16,12 +16,12 @@ from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Step
 from robopolicy_data.camera_writer import CameraWriter
 from robopolicy_data.columns import Columns
-from robopolicy_data.files import AppendFile, disk_full_as
+from robopolicy_data.files import AppendFile, disk_full_as, replace_durable
 from robopolicy_data.frames import Coding
-from robopolicy_data.journal import JournalWriter, journal_header
+from robopolicy_data.journal import SCORES, JournalWriter, journal_header
 from robopolicy_data.layout import camera_path, shard_file
 from robopolicy_data.metadata import episode_attributes, now, software, to_bytes
-from robopolicy_data.rows import fill, point, require_forward, row_dtype
+from robopolicy_data.rows import fill, point, require_forward, row_dtype, scores_of
 from robopolicy_data.skeleton import lay_out, seal
 from robopolicy_data.syncing import Syncing
 
@@ -100,10 +100,14 @@ class EpisodeWriter:
         if self._held == BLOCK:
             self._cut()
         row, seen = self._block[self._held : self._held + 1][0], step.observation
-        fill(row, step, self._spec)
+        scores = scores_of(step, self._columns.scores)
+        fill(row, step, self._spec, scores)
         require_forward(row, self._last)
         new = {name: made for name, camera in self._cameras.items() if (made := camera.encode(seen)) is not None}
         with disk_full_as(self._story):
+            if scores != self._columns.scores:  # a monitor's first word
+                replace_durable(self._folder / SCORES, to_bytes(list(scores)))
+                self._columns.scores = scores
             places = {name: self._cameras[name].append(data) for name, (_, data) in new.items()}
             for name, camera in self._cameras.items():
                 frame = camera.frames if name in new else camera.frames - 1

@@ -13,14 +13,18 @@ from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.files import AppendFile, crc32c
 from robopolicy_data.frames import Coding
-from robopolicy_data.layout import align_path
+from robopolicy_data.layout import MONITOR, align_path
 from robopolicy_data.metadata import episode_attributes, require_readable, to_bytes
 from robopolicy_data.rows import row_dtype
+
+RECORDS = 2  # of what they hold: 2 has the monitor's latency and scores
+SCORES = "scores.json"  # beside the journal, once a monitor has spoken: the names
 
 
 def journal_header(meta: EpisodeMeta, uuid: str, recorded: str, spec: PolicySpec, coding: Coding) -> dict[str, Any]:
     """Return what the first line of a journal says."""
-    return {**episode_attributes(meta, 0, uuid, recorded), "spec": spec.to_json(), "coding": asdict(coding)}
+    attributes = episode_attributes(meta, 0, uuid, recorded)
+    return {**attributes, "spec": spec.to_json(), "coding": asdict(coding), "records": RECORDS}
 
 
 class JournalWriter:
@@ -63,16 +67,29 @@ def read_journal(path: Path) -> Journal:
         raise DatasetError(f"{path} is not a journal: {error}") from error
     require_readable(version, path)
     dtype = row_dtype(spec)
-    if not version.startswith("1."):
+    if header.get("records") == RECORDS:
         return Journal(header, np.frombuffer(_whole(rest, dtype), dtype))
-    old = np.dtype([(name, dtype[name]) for name in dtype.names or () if not name.startswith("align/")])
+    single = version.startswith("1.")  # format 1 had a frame of every camera a step
+    lacks = [f"{MONITOR}/latency_s", f"{MONITOR}/scores", *(align_path(k) for k in spec.cameras if single)]
+    old = np.dtype([(name, dtype[name]) for name in dtype.names or () if name not in lacks])
     found = np.frombuffer(_whole(rest, old), old)
     rows = np.zeros(len(found), dtype)
     for name in old.names or ():
         rows[name] = found[name]
-    for name in spec.cameras:  # format 1 had a frame of every camera a step
+    rows[f"{MONITOR}/latency_s"], rows[f"{MONITOR}/scores"] = np.nan, np.nan
+    for name in spec.cameras if single else ():
         rows[align_path(name)] = np.arange(len(rows))
     return Journal(header, rows)
+
+
+def read_scores(folder: Path) -> tuple[str, ...]:
+    """Return the names of an unfinished episode's scores; none if no monitor had spoken."""
+    try:
+        return tuple(map(str, json.loads((folder / SCORES).read_bytes())))
+    except FileNotFoundError:
+        return ()
+    except ValueError as error:
+        raise DatasetError(f"{folder / SCORES} is damaged: {error}") from error
 
 
 def _whole(records: bytes, dtype: np.dtype) -> bytes:

@@ -1,7 +1,7 @@
 """Where things lie in a dataset: names, paths, dtypes and units of every stream, given the spec."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ SOURCES = ("policy", "human", "hold")  # what the numbers in action/source mean
 MONITOR_STATES = ("none", "nominal", "alarm", "uncalibrated", "warn", "overrun", "stale", "fault")
 DERIVED = "derived"
 MONITOR = f"{DERIVED}/monitor@1"
+MOST_SCORES = 16  # of one monitor; a journal record has room for so many
 LOCK, WIP, TRASH, EPISODES = ".lock", ".wip", ".trash", "episodes"
 _OWN_TIMES = ("step", "action")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\-]*")
@@ -80,7 +81,13 @@ def streams(spec: PolicySpec) -> tuple[Stream, ...]:
 def monitor_streams() -> tuple[Stream, ...]:
     """Return the streams of the failure monitor's verdicts; NaN and state 0 where a step has none."""
     numbers = (Stream(f"{MONITOR}/{k}", "float64") for k in ("statistic", "threshold", "p_value"))
-    return (*numbers, Stream(f"{MONITOR}/state", "uint8", None, {"meanings": list(MONITOR_STATES)}))
+    state = Stream(f"{MONITOR}/state", "uint8", None, {"meanings": list(MONITOR_STATES)})
+    return (*numbers, state, Stream(f"{MONITOR}/latency_s", "float64", None, {"units": ["s"]}))
+
+
+def scores_stream(names: Sequence[str]) -> Stream:
+    """Return the stream of a verdict's single scores, in the order of their names; NaN where a step has none."""
+    return Stream(f"{MONITOR}/scores", "float64", len(names), {"names": list(names)})
 
 
 def groups(paths: Iterable[str]) -> list[str]:

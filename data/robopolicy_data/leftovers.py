@@ -14,7 +14,7 @@ from robopolicy_data.columns import Columns
 from robopolicy_data.episode_writer import BLOCK, remove_folder
 from robopolicy_data.files import crc32c, sync_tree
 from robopolicy_data.frames import DepthFrames, FrameCodec, JpegFrames, ZstdFrames
-from robopolicy_data.journal import Journal, read_journal
+from robopolicy_data.journal import Journal, read_journal, read_scores
 from robopolicy_data.layout import DERIVED, TRASH, align_path, camera_path, shard_file, streams
 from robopolicy_data.metadata import KEY, episode_attributes, meta_from_json
 from robopolicy_data.shard import ShardWriter
@@ -107,6 +107,7 @@ def _write(folder: Path, spec: PolicySpec, journal: Journal, steps: int, reason:
     columns, shards = Columns(episode, folder / "index", spec), {}
     try:
         columns.create()
+        columns.scores = read_scores(folder)
         for start in range(0, steps, BLOCK):
             columns.add(journal.rows[start : min(start + BLOCK, steps)])
         codecs: dict[str, FrameCodec] = {}

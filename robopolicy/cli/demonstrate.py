@@ -10,6 +10,8 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.perturbing import drawn, perturbations_of, perturbed
+from robopolicy.cli.reacted import Marking
+from robopolicy.cli.reacting import reactions_of
 from robopolicy.cli.running import Choice, Running
 from robopolicy.cli.signals import ended_once
 from robopolicy.clock import WallClock
@@ -47,7 +49,7 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         robot.read()  # what cannot be drawn fails here, before there is a dataset
         accept(args.data, robot.spec, recover=True)
         held, newest = recorded(args.data)
-        policy = None if running is None else _policy(args, running, robot)
+        policy = None if running is None else _policy(args, running, robot, clock)
         options = DeviceOptions(
             args.speed, args.host, args.port, args.token, topic=args.topic, kind=args.message, domain=args.domain
         )
@@ -69,6 +71,8 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         )
         shared = Shared(policy, teleop, robot.spec)
         watchers = [device] if isinstance(device, Watcher) else []  # the browser shows a policy at work too
+        if args.monitor is not None:
+            watchers.append(Marking(policy, [recorder]))
         if args.compare_with is not None:
             watchers.append(_comparison(args.compare_with, robot.spec))
         return run_session(driven, shared, teleop, clock, safety, recorder, wishes, watchers=watchers)
@@ -105,7 +109,7 @@ def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
     return perturbed(robot, args.robot, perturbations_of(args))  # type: ignore[no-any-return]
 
 
-def _policy(args: argparse.Namespace, running: Running, robot: Robot) -> Agent:
+def _policy(args: argparse.Namespace, running: Running, robot: Robot, clock: Clock) -> Agent:
     import torch
 
     from robopolicy.cli.deploy import check_pace
@@ -117,7 +121,10 @@ def _policy(args: argparse.Namespace, running: Running, robot: Robot) -> Agent:
     )
     torch.set_num_threads(1)
     check = partial(check_pace, waits=False, allow_slow=True)  # a person is there: told, not refused
-    agent = make_agent(running, monitor=args.monitor, device=check_device(args.device), check=check)
+    agent = make_agent(
+        running, monitor=args.monitor, on_alarm=reactions_of(args, operator=True), device=check_device(args.device),
+        check=check, clock=clock, robot=robot.spec,
+    )  # fmt: skip
     agent.act(robot.read())  # the first plan is slow: buffers, threads; the loop resets the agent
     return agent
 

@@ -12,6 +12,8 @@ from typing import Any
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.perturbing import add_perturbing, drawn, perturbations_of, perturbed
+from robopolicy.cli.reacted import Marking
+from robopolicy.cli.reacting import add_reacting, reactions_of
 from robopolicy.cli.running import AS_SAVED, Choice, Running, add_running
 from robopolicy.cli.signals import ended_once
 from robopolicy.cli.timing import IN_THE_LOOP, Timing, add_timing, may_last_s
@@ -35,9 +37,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="as train wrote it")
     parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="failure monitor; none: unguarded")
-    parser.add_argument(
-        "--on-alarm", choices=["hold", "log"], default="hold", help="stop the arm, or only say so (default hold)"
-    )
+    add_reacting(parser)
     parser.add_argument(
         "--seed",
         type=at_least(0),
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
 
     with ended_once():  # a second signal does not interrupt the stop
         outcome = deploy(
-            args.robot, args.checkpoint, monitor=args.monitor, on_alarm=args.on_alarm, seed=args.seed,
+            args.robot, args.checkpoint, monitor=args.monitor, on_alarm=reactions_of(args), seed=args.seed,
             max_steps=args.max_steps, disturb_at=args.disturb_at, record=args.record, cameras=tuple(args.cameras),
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
             allow_slow=args.allow_slow, domain=args.domain, choice=Choice.of(args), timing=Timing.of(args),
@@ -103,7 +103,7 @@ def deploy(
     checkpoint: Path,
     *,
     monitor: Path | None = None,
-    on_alarm: str = "hold",
+    on_alarm: Any = "hold",
     seed: int = 200_000,
     max_steps: int | None = None,
     disturb_at: int | None = None,
@@ -122,7 +122,7 @@ def deploy(
     perturbations: Sequence[str] = (),
     watch: Callable[[Any, Any], Sequence[Watcher]] = lambda robot, agent: (),
 ) -> Any:
-    """Run one guarded episode and return its `Outcome`.
+    """Run one guarded episode and return its `Outcome`; ``on_alarm`` is a reaction's name, or `Reactions`.
 
     Where time is real the robot is watched (`robopolicy_hardware.supervisor`): whatever ends or stops the loop ends in
     one stop. ``watch`` is told the robot and the agent that are driven, and returns more watchers; ``seeing`` is of a
@@ -171,7 +171,10 @@ def deploy(
         torch.set_num_threads(threads)
         check = partial(check_pace, waits=waits, allow_slow=allow_slow, beside=timing.beside)
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
-        agent = make_agent(running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play)
+        agent = make_agent(
+            running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play, clock=clock,
+            robot=bare.spec,
+        )  # fmt: skip
         stack.callback(getattr(agent, "close", lambda: None))
         guarded = None if waits else watched(bare, watchdogs, stack, partial(topics_of, domain))
         safety = make_safety(bare.spec, allowed)
@@ -186,6 +189,7 @@ def deploy(
         witness = Witness(bare, agent, seed, Options(disturb_at=disturb_at, video_every=every), video)
         stack.callback(witness.close)
         recording = [*map(stack.enter_context, recorders)]
+        marking = [Marking(agent, recording)] if recording else []
         first = [TwinHealth(bare)] if robot_name.startswith("twin-first:") else []
         stack.callback(lambda: [say(one.summary()) for one in first])
         told = first[0].line if first else lambda: ""
@@ -193,7 +197,7 @@ def deploy(
         meta = run_episode(
             robot, agent, clock, safety,
             _describe(bare, robot_name, seed, running, timing),
-            max_steps=steps, watchers=[witness, *first, ticker, *watch(robot, agent), *recording],
+            max_steps=steps, watchers=[witness, *first, ticker, *watch(robot, agent), *recording, *marking],
             done=witness.done if world else lambda _: False,
             finish=lambda meta: ticker.told(replace(meta, success=world.success() if world else None)),
         )  # fmt: skip

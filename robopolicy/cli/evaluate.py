@@ -12,6 +12,7 @@ from typing import Any
 from robopolicy.cli.against import Against, add_against
 from robopolicy.cli.arguments import at_least, positive
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of, unseen
+from robopolicy.cli.reacting import add_reacting, reactions_of, reactions_told
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.cli.together import ALONE, Together, add_together
 
@@ -29,7 +30,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         metavar="SEEDS",
         help="starts: FIRST:LAST+1, or a comma-separated list (default 100000:100050)",
     )
-    parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="also count its alarms, without acting on them")
+    parser.add_argument("--monitor", type=Path, metavar="FOLDER", help="also count its alarms")
+    add_reacting(parser, default="log", late=False)
     parser.add_argument(
         "--out",
         type=Path,
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
         disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
         perturbations=perturbations, envs=args.envs, exact=args.exact, episode_s=args.episode_timeout,
+        reactions=reactions_of(args, otherwise="log"),
         against=Against.of(args, parse_seeds(args.seeds)),
     )  # fmt: skip
     say(summary)
@@ -84,6 +87,7 @@ def _folder(args: argparse.Namespace, perturbations: Sequence[str] = ()) -> str:
         parts.append(f"disturbed-{args.disturb_at}")
     if args.realtime:
         parts.append("realtime")
+    parts += [f"on-{state}-{name}" for state in ("alarm", "overrun") if (name := getattr(args, f"on_{state}"))]
     parts += [part for part in (args.solver, args.solver_steps and f"{args.solver_steps}-steps") if part]
     if args.goal is not None:
         parts.append(f"goal-{Path(args.goal).name}")
@@ -114,6 +118,7 @@ def evaluate(
     label: str = "evaluate",
     deployed: Sequence[tuple[str, Any]] = (),
     against: Against | None = None,
+    reactions: Any = None,
 ) -> str:
     """Roll a checkpoint out over ``seeds``, resuming what ``out`` already holds; write results.json and report.html.
 
@@ -122,7 +127,7 @@ def evaluate(
         env: name of the simulated world.
         seeds: as on the command line.
         out: folder of outcomes, report and videos.
-        monitor: folder of a monitor whose alarms are logged, not acted upon.
+        monitor: folder of a monitor whose alarms are counted.
         jobs: worker processes.
         videos: how many episodes to show, failures first.
         disturb_at: step at which every episode is disturbed, or None.
@@ -138,6 +143,7 @@ def evaluate(
         label: what the progress bar says.
         deployed: single episodes to show at the top of the report, each with a label.
         against: another policy's evaluation to compare with.
+        reactions: `Reactions` to the monitor, in simulated time never late; None only counts its alarms.
 
     Returns:
         The headline in words.
@@ -147,8 +153,9 @@ def evaluate(
 
     disturbed = disturb_at is not None
     subject = Subject.of(
-        checkpoint, env, monitor, candidates, device, choice, perturbations=perturbations, disturbed=disturbed
-    )
+        checkpoint, env, monitor, candidates, device, choice, perturbations=perturbations, disturbed=disturbed,
+        reactions=reactions,
+    )  # fmt: skip
     options = Options(decisions=decisions, disturb_at=disturb_at, realtime=realtime)
     together = Together.of(checkpoint, envs, exact=exact, realtime=realtime)
     return roll_and_report(
@@ -226,15 +233,17 @@ class Subject:
     def of(
         cls, checkpoint: Path, env: str, monitor: Path | None = None, candidates: int | None = None,
         device: str = "cpu", choice: Choice = AS_SAVED, make_world: partial | None = None,
-        perturbations: Sequence[str] = (), disturbed: bool = False,
+        perturbations: Sequence[str] = (), disturbed: bool = False, reactions: Any = None,
     ) -> "Subject":  # fmt: skip
         """Check that everything fits together and return it; raises what `check_fit` and `Choice.resolve` raise.
 
         ``make_world`` makes a world of one's own, which then is only called ``env`` and has no ``perturbations``.
-        ``disturbed``: episodes are to be disturbed; UsageError if the world has no disturbance.
+        ``disturbed``: episodes are to be disturbed; UsageError if the world has no disturbance. ``reactions`` are
+        those to the monitor; None is `Reactions.never`.
         """
         from robopolicy.cli.worlds import check_device, make_agent, packages_of, world_factory
         from robopolicy.evaluation.report import versions
+        from robopolicy.reactions import Reactions
 
         spec, modes = _fit(checkpoint, env, make_world, perturbations, disturbed=disturbed)
         running = choice.resolve(checkpoint)
@@ -244,22 +253,27 @@ class Subject:
 
             described = running.load_monitor(monitor).describe()
             guard = file_sha(monitor / "monitor.json")
+        reactions = reactions or Reactions.never()
         # After an upgrade of one of these, episodes may come out otherwise.
         software = versions(("robopolicy", "torch", "mujoco", *packages_of(env)))
         agent = partial(
-            make_agent, running, monitor=monitor, on_alarm="log", candidates=candidates, device=check_device(device)
-        )
+            make_agent, running, monitor=monitor, on_alarm=reactions, candidates=candidates,
+            device=check_device(device),
+        )  # fmt: skip
         where = "" if device == "cpu" else f"|{device}"  # other hardware rounds otherwise, and draws other episodes
         other = {"perturbations": ", ".join(perturbations)} if perturbations else {}
+        acting = ", ".join(f"{name}: {value}" for name, value in reactions_told(reactions).items())
+        chosen = {**running.about, **({"reactions": acting} if acting else {})}
         told = unseen(perturbations, tuple(spec.cameras))
         world = f"{env}|{other['perturbations']}" if other else env
         return cls(
             make_world or world_factory(env, spec, perturbations), agent, running.sha,
-            f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}",
+            f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}"
+            + (f"|{reactions!r}" if acting else ""),
             {"policy_sha": running.sha, "env": env, "software": software, "rate": f"{spec.rate_hz:g} Hz",
-             **running.about, **other, **_told(modes)},
+             **chosen, **other, **_told(modes)},
             described,
-            {**running.about, **other, **({"unseen": told} if told else {})}, modes,
+            {**chosen, **other, **({"unseen": told} if told else {})}, modes,
         )  # fmt: skip
 
 

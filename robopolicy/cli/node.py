@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.reacting import add_reacting
 from robopolicy.cli.timing import SEAMS
 from robopolicy.errors import UsageError
 
@@ -29,7 +30,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", metavar="NAME", help="ros:FILE.yaml, twin:TASK, mock, module:Class")
     parser.add_argument("--checkpoint", metavar="FOLDER", help="as train wrote it")
     parser.add_argument("--monitor", metavar="FOLDER", help="failure monitor; none: unguarded")
-    parser.add_argument("--on-alarm", choices=["hold", "log"], help="stop the arm, or only say so (default hold)")
+    add_reacting(parser)
     parser.add_argument("--limits", metavar="L.yaml", help="safety limits and watchdogs of the robot")
     parser.add_argument(
         "--control-rate", type=positive, metavar="HZ", help="plan beside the loop, command at this rate"
@@ -118,7 +119,8 @@ def _over_dds(parameters: Any, name: str, domain: int | None, say: Callable[...,
         node.activate()
         buttons = NodeButtons(node, transport, name, say=say)
         stack.callback(buttons.close)
-        say(f"{name} is active in domain {transport.domain}: {name}/start, stop and reset take std_msgs/Bool")
+        words = "start, stop, reset and acknowledge"
+        say(f"{name} is active in domain {transport.domain}: {name}/{words} take std_msgs/Bool")
         if parameters.autostart:
             say(f"start: {node.start()}")
         threading.Event().wait()

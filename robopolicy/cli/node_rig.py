@@ -89,7 +89,7 @@ class NodeRig:
         with limited() as told:
             limits, watchdogs = read_limits(told, bare.spec)
         self._safety = make_safety(bare.spec, limits)
-        self._agent = _agent(parameters, timing.agent(self._clock, watchdogs), timing.beside)
+        self._agent = _agent(parameters, timing.agent(self._clock, watchdogs), timing.beside, self._clock, bare.spec)
         stack.callback(getattr(self._agent, "close", lambda: None))
         self.robot = watched(bare, watchdogs, stack, lambda: Lent(transport))
         self._driven = following(self.robot, bare, self._agent, self._safety)
@@ -157,15 +157,18 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name
     return robot, [one.topic for one in (config.action, config.action.gripper) if one is not None]
 
 
-def _agent(parameters: Any, play: Any, beside: bool) -> Any:
+def _agent(parameters: Any, play: Any, beside: bool, clock: Clock, robot: PolicySpec) -> Any:
     import torch
 
     from robopolicy.cli.deploy import check_pace
+    from robopolicy.cli.reacting import reactions
     from robopolicy.cli.worlds import check_device, make_agent
 
+    deadline_s = parameters.monitor_deadline_ms / 1e3 or None
+    asked = reactions(parameters.on_alarm, parameters.on_overrun or None, parameters.monitor_late, deadline_s)
     torch.set_num_threads(parameters.threads)
     return make_agent(
-        parameters.checkpoint, monitor=parameters.monitor or None, on_alarm=parameters.on_alarm,
-        device=check_device(parameters.device), play=play,
+        parameters.checkpoint, monitor=parameters.monitor or None, on_alarm=asked,
+        device=check_device(parameters.device), play=play, clock=clock, robot=robot,
         check=partial(check_pace, waits=False, allow_slow=parameters.allow_slow, beside=beside),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of
+from robopolicy.cli.reacting import add_reacting, reactions_of
 from robopolicy.cli.running import add_running
 from robopolicy.cli.watched import add_limits
 from robopolicy.errors import UnknownName, UsageError
@@ -47,7 +48,8 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     about.add_argument("--notes", default="", metavar="TEXT")
     person = parser.add_argument_group("when a person drives")
     person.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="a policy drives, the person takes over")
-    person.add_argument("--monitor", type=Path, metavar="FOLDER", help="its failure monitor: an alarm holds the robot")
+    person.add_argument("--monitor", type=Path, metavar="FOLDER", help="its failure monitor")
+    add_reacting(person)
     person.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     add_running(person)
     person.add_argument("--auto-success", action="store_true", help="a simulated world's success ends the episode")
@@ -106,6 +108,7 @@ def _require_person(args: argparse.Namespace) -> None:
         raise UnknownName("teleoperation device", args.teleop, ["expert", *DEVICES, OWN])
     if args.monitor is not None and args.checkpoint is None:
         raise UsageError("--monitor watches a policy: add its --checkpoint")
+    reactions_of(args, operator=True)
     if args.checkpoint is None and (ignored := _given(args, ("solver", "solver_steps", "goal", "companion"))):
         raise UsageError(f"{ignored[0]} says how a policy plans: add its --checkpoint")
     if args.teleop != "expert" and args.jobs is not None:

@@ -124,7 +124,8 @@ def following(robot: Robot, bare: Robot, agent: Any, safety: Any) -> Robot:
         safety: of the loop.
 
     Raises:
-        UsageError: if motions are wanted, and the policy does not plan beside the loop.
+        UsageError: if motions are wanted, and the policy does not plan beside the loop, or a reaction to its monitor
+            gives single commands.
     """
     if not getattr(bare, "follows", False):
         return robot
@@ -132,6 +133,12 @@ def following(robot: Robot, bare: Robot, agent: Any, safety: Any) -> Robot:
     from robopolicy_hardware.motion_limits import limit_motion
 
     planning = getattr(agent, "inner", agent)
+    used = agent.reactions.used & {"slow", "retreat"} if hasattr(agent, "reactions") else ()
+    if used:
+        raise UsageError(
+            f"the robot's file says send: chunk; its controller takes whole motions, and {' and '.join(sorted(used))} "
+            "would give single commands: --on-alarm hold or stop"
+        )
     if not hasattr(planning, "ahead"):
         raise UsageError("the robot's file says send: chunk; that wants --control-rate, the distance of its points")
     return Following(robot, planning, partial(limit_motion, safety))

@@ -178,28 +178,33 @@ def make_agent(
     checkpoint: str | Path | Running,
     *,
     monitor: str | Path | None = None,
-    on_alarm: str = "hold",
+    on_alarm: Any = "hold",
     candidates: int | None = None,
     device: str = "cpu",
     check: Callable[[Any, int], None] | None = None,
     play: Callable[..., Agent] | None = None,
     share: Callable[..., Any] | None = None,
+    clock: Clock | None = None,
+    robot: PolicySpec | None = None,
 ) -> Agent:
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
     Args:
         checkpoint: folder written by ``robopolicy train``; or how it runs, with another solver or towards a goal.
         monitor: folder written by ``robopolicy calibrate``, or None.
-        on_alarm: ``"hold"`` or ``"log"``.
+        on_alarm: name of a reaction, or `robopolicy.reactions.Reactions`.
         candidates: chunks to draw a plan; None is 1, or what the monitor was calibrated with.
         device: where the policy computes, ``"cpu"`` or ``"cuda"``.
         check: told the policy and its candidates before anything else is done with them; may raise.
         play: makes an agent of (policy, candidates, generator), as `Timing.agent` does; None is `Chunked`.
         share: gives the policy where several environments of a process use one (`robopolicy.evaluation.batched`).
+        clock: the loop's. Where it is real a verdict may take one control period, unless the reactions say otherwise.
+        robot: its spec; None is the policy's.
     """
     import torch
 
     from robopolicy.agents import Chunked, Guarded
+    from robopolicy.reactions import Reactions
 
     running = checkpoint if isinstance(checkpoint, Running) else AS_SAVED.resolve(checkpoint)
     watch = None
@@ -218,7 +223,13 @@ def make_agent(
         agent = play(policy, candidates or 1, generator)
     else:
         agent = Chunked(policy, n=candidates or 1, generator=generator)
-    return agent if watch is None else Guarded(agent, watch, on_alarm=on_alarm)
+    if watch is None:
+        return agent
+    robot = robot or policy.spec
+    asked = Reactions(on_alarm) if isinstance(on_alarm, str) else on_alarm
+    if clock is not None and not isinstance(clock, SimClock) and asked.deadline_s is None:
+        asked = replace(asked, deadline_s=robot.period_ns / 1e9)
+    return Guarded(agent, watch, on_alarm=asked, spec=robot, clock=clock)
 
 
 def check_device(name: str) -> str:

@@ -33,7 +33,7 @@ class Outcome:
     success: bool = False
     score: float = 0.0  # 0 to 1
     steps: int = 0  # commands sent
-    alarm_step: int | None = None  # of the first alarm
+    alarm_step: int | None = None  # of the first alarm, overrun or fault
     alarm_reason: str = ""
     disturb_step: int | None = None  # if it was disturbed
     disturbance: str = ""  # what was done, in words

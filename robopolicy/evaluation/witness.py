@@ -91,7 +91,7 @@ class Witness:
         if (verdict := step.verdict) is not None:
             p, threshold = float(verdict.p_value), float(verdict.threshold)
             self._marks.append(Mark(self._steps, float(verdict.statistic), threshold, p, verdict.state))
-            if verdict.state == "alarm" and self._alarm is None:
+            if verdict.acts and self._alarm is None:
                 self._alarm = (self._steps, verdict.reason)
         if self._film is not None and self._steps % (self._options.video_every or 1) == 0:
             self._film.add(self._world.picture(), alarm=self._alarm is not None)

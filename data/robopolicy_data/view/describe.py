@@ -18,6 +18,7 @@ from robopolicy_data.reader import Dataset
 
 POINTS = 700  # of a curve: about one a pixel
 _QUALITY = "quality@1"
+_ACTS = [MONITOR_STATES.index(state) for state in ("alarm", "overrun", "fault")]  # as `Verdict.acts`
 
 
 def describe_dataset(dataset: Dataset, episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def describe_row(episode: Episode) -> dict[str, Any]:
         "notes": meta.notes,
         "recorded": own.get("recorded", ""),
         "sources": {name: _share(sources == i) for i, name in enumerate(SOURCES) if np.any(sources == i)},
-        "alarm": verdicts is not None and bool(np.any(verdicts["state"] == MONITOR_STATES.index("alarm"))),
+        "alarm": verdicts is not None and bool(np.isin(verdicts["state"], _ACTS).any()),
         "score": _number(meta.extra.get("score")),
         "outlier": [reason for reason in quality.get("outlier") or [] if reason != "failed"],  # the outcome says so
         "marks": [mark_name(mark) for mark in own.get("marks") or []],
@@ -113,6 +114,8 @@ def _plots(episode: Episode, spec: PolicySpec, rows: np.ndarray) -> list[dict[st
     if verdicts is not None:
         curves = np.stack([verdicts["statistic"], verdicts["threshold"]], axis=1)
         plots.append(_plot("monitor", ["statistic", "threshold"], "", curves[rows], steps=True))
+        scores = episode.scores()
+        plots += [_plot(f"score {name}", [""], "", one[rows, None], steps=True) for name, one in scores.items()]
     for tool, arrays in _derived(episode):
         numbers = {k: v for k, v in arrays.items() if v.dtype.kind == "f"}
         plots += [_plot(f"{name} ({tool})", [""], "", values[rows, None]) for name, values in numbers.items()]

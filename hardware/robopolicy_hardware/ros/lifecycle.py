@@ -27,7 +27,8 @@ OpenRig = Callable[[Parameters, Any, str], Rig]
 class PolicyNode(LifecycleNode):
     """Transitions open robot and policy, let episodes start, hold, and release.
 
-    ``~/start``, ``~/stop`` and ``~/reset`` are ``std_srvs/Trigger`` services; a stop is served whatever else is.
+    ``~/start``, ``~/stop``, ``~/reset`` and ``~/acknowledge`` are ``std_srvs/Trigger`` services; a stop is served
+    whatever else is.
 
     Args:
         told: values of the parameters where ROS says no other.
@@ -52,7 +53,8 @@ class PolicyNode(LifecycleNode):
         )  # fmt: skip
         whenever = ReentrantCallbackGroup()
         for word, act in {
-            "start": self.driven.start, "stop": lambda: self.driven.stop("asked by ~/stop"), "reset": self.driven.reset
+            "start": self.driven.start, "stop": lambda: self.driven.stop("asked by ~/stop"),
+            "reset": self.driven.reset, "acknowledge": self.driven.acknowledge,
         }.items():  # fmt: skip
             self.create_service(Trigger, f"~/{word}", _answer(act), callback_group=whenever)
 

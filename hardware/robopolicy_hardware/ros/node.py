@@ -7,8 +7,9 @@ from concurrent.futures import TimeoutError as Late
 from typing import Literal, Protocol
 
 from robopolicy.errors import RobopolicyError, UsageError
-from robopolicy.interfaces import Agent
-from robopolicy.types import Command, Decision, EpisodeMeta, Observation
+from robopolicy.interfaces import Agent, Watcher
+from robopolicy.spec import PolicySpec
+from robopolicy.types import Command, Decision, EpisodeMeta, Observation, Step
 from robopolicy_hardware.supervisor import Supervised
 
 JOIN_S = 2.0  # for the loop to end, once it was told to
@@ -62,6 +63,7 @@ class RobotNode:
         self._rig: Rig | None = None
         self._lock = threading.RLock()
         self._stopping, self._stops = threading.Event(), 0
+        self._acknowledged = threading.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="episode")
         self._episode: Future[None] | None = None
 
@@ -109,6 +111,7 @@ class RobotNode:
                 raise UsageError(why)
             rig.require_alone()
             self._stopping.clear()
+            self._acknowledged.clear()
             if self._stops != stops:  # counted before it is set: whichever way they meet, the stop wins
                 raise UsageError("a stop was asked for meanwhile; start again")
             self.ended = ""
@@ -137,6 +140,17 @@ class RobotNode:
             rig = self._opened()
             rig.robot.reset()
             return str(rig.robot.state)
+
+    def acknowledge(self) -> str:
+        """Arm the monitor of a running episode again, at its next step: a person has put right what it was about.
+
+        Raises:
+            UsageError: if no episode runs.
+        """
+        if not self.running:
+            raise UsageError("no episode runs: there is no alarm to acknowledge")
+        self._acknowledged.set()
+        return "at its next step the monitor is armed again, and the policy plans anew"
 
     def deactivate(self, reason: str = "deactivated") -> None:
         """Hold, and start no more episodes."""
@@ -169,7 +183,9 @@ class RobotNode:
 
     def _run(self, rig: Rig) -> None:
         try:
-            rig.run(lambda agent: _Stoppable(agent, self._stopping), lambda _: self._stopping.is_set())
+            rig.run(
+                lambda agent: _Stoppable(agent, self._stopping, self._acknowledged), lambda _: self._stopping.is_set()
+            )
         except RobopolicyError as error:
             self.ended = str(error)
         except BaseException as error:
@@ -187,21 +203,38 @@ class RobotNode:
 
 
 class _Stoppable:
-    """An agent that only holds once a stop was asked for, also if that was while it thought."""
+    """An agent that only holds once a stop was asked for, also if that was while it thought.
 
-    def __init__(self, agent: Agent, stopping: threading.Event) -> None:
-        self._agent, self._stopping = agent, stopping
+    A guarded one is armed again in the loop's own thread, once that was asked for.
+    """
+
+    def __init__(self, agent: Agent, stopping: threading.Event, acknowledged: threading.Event) -> None:
+        self._agent, self._stopping, self._acknowledged = agent, stopping, acknowledged
 
     @property
     def decision(self) -> Decision | None:
         return self._agent.decision
 
     def act(self, observation: Observation) -> Command:
+        if self._acknowledged.is_set():
+            self._acknowledged.clear()
+            if getattr(self._agent, "latched", None) is not None:
+                self._agent.rearm()  # type: ignore[attr-defined]
         command = self._agent.act(observation)
         return Command(None, "hold", reason="stopped") if self._stopping.is_set() else command
 
     def reset(self, seed: int = 0) -> None:
         self._agent.reset(seed)
+
+    def on_start(self, meta: EpisodeMeta, spec: PolicySpec) -> None:
+        """A guarded agent is a watcher, so this is one; there is nothing to note yet."""
+
+    def on_step(self, step: Step) -> None:
+        if isinstance(self._agent, Watcher):
+            self._agent.on_step(step)
+
+    def on_end(self, meta: EpisodeMeta) -> None:
+        """Nothing to note any more."""
 
 
 def _held(rig: Rig, reason: str) -> str:

@@ -1,4 +1,4 @@
-"""Start, stop and reset of a node by Bool topics: what Trigger services are, for machines without ROS."""
+"""Start, stop, reset and acknowledge of a node by Bool topics: what Trigger services are, for machines without ROS."""
 
 import queue
 import threading
@@ -12,7 +12,7 @@ from robopolicy_hardware.ros.transport import Transport
 
 
 class NodeButtons:
-    """``NAME/start``, ``NAME/stop`` and ``NAME/reset``: ``std_msgs/Bool``, true presses.
+    """``NAME/start``, ``stop``, ``reset`` and ``acknowledge``: ``std_msgs/Bool``, true presses.
 
     A stop is done in the thread that receives it; the others in one of their own, in their order.
 
@@ -32,6 +32,7 @@ class NodeButtons:
             Button(transport, f"{name}/start", lambda: self._asked.put(("start", partial(node.start, node.stops)))),
             Button(transport, f"{name}/stop", lambda: self._do("stop", lambda: node.stop(f"asked on {name}/stop"))),
             Button(transport, f"{name}/reset", lambda: self._asked.put(("reset", node.reset))),
+            Button(transport, f"{name}/acknowledge", lambda: self._asked.put(("acknowledge", node.acknowledge))),
         ]
 
     def close(self) -> None:

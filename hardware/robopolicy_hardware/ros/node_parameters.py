@@ -18,7 +18,10 @@ DESCRIPTIONS = {
     "robot": "ros:FILE.yaml, twin:TASK, mock, or module:Class",
     "checkpoint": "folder that robopolicy train wrote",
     "monitor": "folder that robopolicy calibrate wrote; empty: unguarded",
-    "on_alarm": "what an alarm of the monitor does: hold or log",
+    "on_alarm": "what an alarm of the monitor does: log, slow, hold, retreat or stop",
+    "on_overrun": "what an episode longer than any calibrated one does; empty: as an alarm",
+    "monitor_late": "what a verdict that comes too late does: hold or log",
+    "monitor_deadline_ms": "what a verdict may take; 0: one control period",
     "limits": "YAML file of safety limits and watchdogs; empty: cautious ones for the kind of command",
     "control_rate": "Hz of commands, the policy plans beside the loop; 0: the policy's own rate, in the loop",
     "seams": "how one plan follows another beside the loop: fade, ensemble, rtc, none; empty: fade",
@@ -45,7 +48,10 @@ class Parameters:
     robot: str = ""
     checkpoint: str = ""
     monitor: str = ""
-    on_alarm: Literal["hold", "log"] = "hold"
+    on_alarm: Literal["log", "slow", "hold", "retreat", "handover", "stop"] = "hold"
+    on_overrun: Literal["", "log", "slow", "hold", "retreat", "handover", "stop"] = ""
+    monitor_late: Literal["hold", "log"] = "hold"
+    monitor_deadline_ms: float = 0.0
     limits: str = ""
     control_rate: float = 0.0
     seams: Literal["", "fade", "ensemble", "rtc", "none"] = ""
@@ -60,7 +66,13 @@ class Parameters:
     safety: Mapping[str, Any] = field(default_factory=dict)  # over those of the file of limits
 
     def __post_init__(self) -> None:
-        for name, least in (("control_rate", 0), ("threads", 1), ("seed", 0), ("max_steps", 0)):
+        for name, least in (
+            ("control_rate", 0),
+            ("monitor_deadline_ms", 0),
+            ("threads", 1),
+            ("seed", 0),
+            ("max_steps", 0),
+        ):
             if not getattr(self, name) >= least:
                 raise ContractError(f"parameter {name} is {getattr(self, name)}; want {least} or more")
 

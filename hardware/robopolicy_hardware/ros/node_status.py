@@ -173,8 +173,9 @@ class StatusTopics:
         verdict = self._verdict
         if verdict is None:
             return []
-        level = {"alarm": ERROR, "uncalibrated": WARN}.get(verdict.state, OK)
+        level = ERROR if verdict.acts else OK if verdict.state == "nominal" else WARN
         values = {key: f"{getattr(verdict, key):.6g}" for key in ("statistic", "threshold", "p_value")}
         values["latency ms"] = f"{verdict.latency_s * 1e3:.2f}"
+        values |= {f"score {key}": f"{value:.6g}" for key, value in verdict.scores.items()}
         says = f"{verdict.state}: {verdict.reason}" if verdict.reason else verdict.state
         return [Finding(f"{name}: monitor", level, says, values)]

@@ -5,6 +5,11 @@ const ICONS = {
   play: '<svg viewBox="0 0 20 20"><path d="M5 3v14l12-7z"/></svg>',
   pause: '<svg viewBox="0 0 20 20"><path d="M4 3h4v14H4zM12 3h4v14h-4z"/></svg>',
 };
+const MONITOR_COLOURS = {
+  nominal: "var(--good)",
+  alarm: "var(--bad)", overrun: "var(--bad)", fault: "var(--bad)",
+  uncalibrated: "var(--hold)", warn: "var(--hold)", stale: "var(--hold)",
+};
 let clock = 0; // of the animation frame before, ms
 
 function openRow(row, time) {
@@ -112,7 +117,7 @@ function showTimeline() {
   if (timed.length) addTrack("marks", timed.map((mark) => [mark.from, mark.to, "mark", mark.text]));
   for (const word of words) {
     const swatch = make("i", word);
-    swatch.style.background = { nominal: "var(--good)", alarm: "var(--bad)", uncalibrated: "var(--hold)" }[word] || `var(--${word})`;
+    swatch.style.background = MONITOR_COLOURS[word] || `var(--${word})`;
     legend.append(make("span", "", swatch, word));
   }
   tracks.append(make("div", "cursor"));
