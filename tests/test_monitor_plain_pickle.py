@@ -135,6 +135,8 @@ RAW = {
     "numpy.core.multiarray.ndarray.__class__": b"\x80\x04" + stack_global(CORE, "ndarray.__class__") + b".",
     "multiarray.scalar.__globals__": b"\x80\x04" + stack_global(CORE, "scalar.__globals__") + b".",
     "a name that is no text": b"\x80\x04" + short("os") + b"N\x93.",
+    r"os.sys\n\x1b[31mtem": b"\x80\x04" + stack_global("os", "sys\n\x1b[31mtem") + b".",
+    "uses STRING": b"S'\\d'\n.",
     "uses PERSID": b"Pfile\n.",
     "uses EXT1": b"\x80\x02\x82\x01.",
     "uses NEWOBJ": b"\x80\x04" + NDARRAY + b"K\x03\x85\x85\x81.",

@@ -7,6 +7,7 @@ containers are made of have stand-ins here, which check what they are given; ano
 import io
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from math import prod
@@ -46,15 +47,22 @@ def plain_from_bytes(data: bytes, name: str) -> Any:
         MonitorError: as `load_plain` says.
     """
     try:
-        scan(data)
+        with warnings.catch_warnings(action="ignore"):  # of odd escapes in text that is refused anyway
+            scan(data)
         return _plain(_Reader(io.BytesIO(data)).load(), {}, 0)
     except Refused as refused:
-        raise MonitorError(f"{name}: {refused}; only numpy arrays and plain containers are read") from refused
+        raise MonitorError(f"{name}: {_line(refused)}; only numpy arrays and plain containers are read") from refused
     except (
         pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, MemoryError,
         OverflowError,
     ) as error:  # fmt: skip
-        raise MonitorError(f"{name} is not a readable pickle: {' '.join(str(error).split())}") from error
+        raise MonitorError(f"{name} is not a readable pickle: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """What it says, without what a stranger's name might do to a terminal."""
+    text = f"{error!s:.200}"
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 class _Reader(pickle.Unpickler):
