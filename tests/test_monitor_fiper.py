@@ -20,6 +20,7 @@ from robopolicy.evaluation.outcomes import load_about, load_counted
 from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.fiper import FiperEpisode, fiper_files, read_fiper, read_fiper_episode, write_fiper
 from robopolicy.monitor.layout import ActionLayout
+from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
 from robopolicy.types import Decision
 
 
@@ -253,6 +254,19 @@ def test_imported_rollouts_are_rollouts(tmp_path, capsys):
         assert about["policy_sha"] == "fiper:push_t"
         seeds += [o.seed for o in outcomes]
     assert len(set(seeds)) == 10, "no episode of the test is one of the calibration"
+
+
+def test_a_monitor_is_made_of_what_was_imported(tmp_path):
+    task(tmp_path / "push_t", calibration=24)
+    command("import-fiper", tmp_path / "push_t", tmp_path / "out")
+    folder = tmp_path / "out" / "calibration"
+    good = [outcome for outcome in load_counted(folder)[0] if outcome.success]
+    episodes = [load_decisions(folder / outcome.decisions) for outcome in good]
+    layout = ActionLayout.from_json(json.loads(load_about(folder)["action_layout"]))
+    seeds = [outcome.seed for outcome in good]
+    monitor = fit_monitor(episodes, MonitorConfig(alpha=0.2), layout=layout, seeds=seeds)
+    assert sorted(monitor.provenance.fit_seeds + monitor.provenance.calibration_seeds) == seeds
+    assert monitor.step(read_fiper(tmp_path / "push_t")["test"][0].decisions[0]).state in ("nominal", "warn", "alarm")
 
 
 def test_to_import_again_changes_nothing_and_other_files_replace_the_old(tmp_path):
