@@ -29,6 +29,7 @@ class Labelled:
     onset: float | None = None  # when it failed, stamped by the task, in decisions: 7.5 is halfway from 7 to 8
     stalled: float | None = None  # last progress of one without such a stamp, found with hindsight, in decisions
     dt_s: float = 1.0  # from one decision to the next
+    seed: int = 0  # of the episode, in its folder
 
     @property
     def ood(self) -> bool:
@@ -142,6 +143,7 @@ def _labelled(outcome: Outcome, folder: Path, name: str) -> Labelled:
         onset if stamped else None,
         onset if outcome.failure == "stalled" else None,
         _dt_s(decisions),
+        outcome.seed,
     )
 
 

@@ -58,10 +58,21 @@ class Draws:
         for group in (success, ~success):
             if n := int(np.count_nonzero(group)):
                 self._counts[:, group] = rng.multinomial(n, np.full(n, 1 / n), resamples)
+        self._weights: dict[tuple[str, ...], np.ndarray] = {}  # of panels seen: methods judge the same episodes
+        self._known: dict[tuple[int, Measure], tuple[Panel, np.ndarray]] = {}  # a panel that is kept keeps its id
 
     def weights(self, panel: Panel) -> np.ndarray:
         """Return how often each episode of a panel comes in each resample, (R, n)."""
-        return self._counts[:, [self._column[name] for name in panel.names]]
+        if panel.names not in self._weights:
+            self._weights[panel.names] = self._counts[:, [self._column[name] for name in panel.names]]
+        return self._weights[panel.names]
+
+    def measured(self, panel: Panel, measure: Measure) -> np.ndarray:
+        """Return a measure of a panel in each resample, (R,)."""
+        key = id(panel), measure
+        if key not in self._known:
+            self._known[key] = panel, measure(panel, self.weights(panel))
+        return self._known[key][1]
 
 
 def estimate(splits: Sequence[Panel], measure: Measure, draws: Draws, *, confidence: float = 0.95) -> Estimate:
@@ -136,7 +147,7 @@ def _share_limits(
 
 def _over_splits(splits: Sequence[Panel], measure: Measure, draws: Draws) -> np.ndarray:
     """The mean over splits in each resample (R,), of those splits in which it is defined; NaN without any."""
-    values = np.stack([measure(panel, draws.weights(panel)) for panel in splits])  # (S, R)
+    values = np.stack([draws.measured(panel, measure) for panel in splits])  # (S, R)
     known = ~np.isnan(values)
     total = np.where(known, values, 0.0).sum(axis=0)
     count = known.sum(axis=0)

@@ -1,0 +1,318 @@
+"""A monitor against single scores, a stopwatch, chance and the published method, on the same episodes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from robopolicy.errors import ContractError, MonitorError, NotEnoughCalibration, SpecMismatch
+from robopolicy.interfaces import Monitor
+from robopolicy.monitor.baselines import RandomTrigger, clock_at
+from robopolicy.monitor.judged import NOMINAL, Judged, judge
+from robopolicy.monitor.layout import ActionLayout
+from robopolicy.monitor.measures import MEASURES, Panel, median_lead, nominal_false_alarms, point, tnr, tpr, twa
+from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
+from robopolicy.monitor.protocol import Split
+from robopolicy.monitor.resampled import RESAMPLES, Draws, Estimate, difference, estimate, summary
+
+Kind = Literal["monitor", "score", "baseline", "published"]
+CLOCK, MATCHED, RANDOM, ALONE = "clock", "clock, same false alarms", "random, same alarm rate", "without overrun"
+PAIRED = ("balanced_accuracy", "twa", "auroc", "auroc_25", "auroc_50", "tpr", "tnr", "caught_in_time")
+STRATUM = {"tpr": tpr, "false_alarm_free": tnr, "twa": twa, "median_lead_s": median_lead}
+
+
+@dataclass(frozen=True)
+class Method:
+    """Something that makes a monitor of a split's fit and calibration episodes."""
+
+    name: str
+    kind: Kind
+    make: Callable[[Split], Monitor]
+    words: str = ""  # what it is
+
+
+@dataclass(frozen=True)
+class Row:
+    """One monitor's numbers over all splits."""
+
+    name: str
+    kind: Kind
+    words: str
+    panels: tuple[Panel, ...]  # of each split
+    measures: Mapping[str, Estimate]  # by name, see `MEASURES`
+    strata: Mapping[str, Mapping[str, Estimate]]  # by stratum and name, see `STRATUM`
+    behind: Mapping[str, Estimate]  # by measure: the first row's minus this one's, paired; none of the first
+
+    @property
+    def leads(self) -> dict[str, int]:
+        """Failures of the first split whose onset the task stamped, by when the alarm came; and those without one."""
+        panel = self.panels[0]
+        lead = panel.lead_s[~panel.success]
+        return {
+            "before": int(np.count_nonzero(np.isfinite(lead) & (lead > 0))),
+            "after": int(np.count_nonzero(np.isfinite(lead) & (lead <= 0))),
+            "never": int(np.count_nonzero(np.isneginf(lead))),
+            "no_onset": int(np.count_nonzero(np.isnan(lead))),
+        }
+
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        """Median and 99th percentile of a step of the monitor on this machine; empty where none was timed."""
+        timed = np.concatenate([episode.latency_s for panel in self.panels for episode in panel.episodes])
+        if not timed.any():
+            return {}
+        return {f"p{p}": float(np.percentile(timed, p) * 1e3) for p in (50, 99)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All methods on the same episodes; the first row is the monitor in question."""
+
+    rows: tuple[Row, ...]
+    alpha: float
+    guarantee: str  # of the first split's monitor
+    notes: tuple[str, ...] = ()  # what is not in the table, and why
+
+    def row(self, name: str) -> Row:
+        """Return the row of this name.
+
+        Raises:
+            MonitorError: if there is none; those there are are named.
+        """
+        found = next((row for row in self.rows if row.name == name), None)
+        if found is None:
+            raise MonitorError(f"no method {name!r} in this table; it has {', '.join(row.name for row in self.rows)}")
+        return found
+
+    @property
+    def ours(self) -> Row:
+        """The monitor in question."""
+        return self.rows[0]
+
+    @property
+    def strata(self) -> list[str]:
+        """The nominal one first, then by name."""
+        names = {episode.stratum for panel in self.ours.panels for episode in panel.episodes}
+        return sorted(names, key=lambda name: (name != NOMINAL, name))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and finite numbers; an infinite lead, of failures without alarm, is None."""
+        return {
+            "alpha": self.alpha,
+            "guarantee": self.guarantee,
+            "notes": list(self.notes),
+            "strata": self.strata,
+            "methods": {
+                row.name: {
+                    "kind": row.kind,
+                    "words": row.words,
+                    "measures": {name: _plain(found) for name, found in row.measures.items()},
+                    "strata": {s: {n: _plain(found) for n, found in part.items()} for s, part in row.strata.items()},
+                    "behind": {name: _plain(found) for name, found in row.behind.items()},
+                    "leads": row.leads,
+                    "latency_ms": row.latency_ms,
+                }
+                for row in self.rows
+            },
+        }
+
+
+def fitted(
+    name: str, config: MonitorConfig, kind: Kind = "monitor", words: str = "", *, layout: ActionLayout | None = None
+) -> Method:
+    """Return the method that fits and calibrates a monitor of ``config`` on each split, with the split's seed."""
+
+    def make(split: Split) -> Monitor:
+        episodes, seeds = split.learning
+        failures = [episode.decisions for episode in split.failed]
+        return fit_monitor(
+            episodes, replace(config, seed=split.seed), layout=layout, roles=split.roles, seeds=seeds,
+            failures=failures, failure_seeds=[episode.seed for episode in split.failed], failed=len(failures),
+        )  # fmt: skip
+
+    return Method(name, kind, make, words)
+
+
+def compare(
+    splits: Sequence[Split],
+    ours: Method,
+    others: Sequence[Method] = (),
+    *,
+    config: MonitorConfig,
+    notes: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda name: None,
+) -> Comparison:
+    """Let every method judge the test episodes of every split, and measure.
+
+    The stopwatch, the stopwatch at the same false alarm rate, and the random trigger are always among them. Overruns
+    are alarms of ``ours``, which is told without them too; of a single score only its own alarms count. A method that
+    cannot be made on these episodes is left out, and a note says why; ``ours`` has to be.
+
+    Args:
+        splits: one a seed.
+        ours: the monitor in question.
+        others: to compare with.
+        config: of ``ours``: its alpha is the stopwatch's too.
+        notes: what else is to be said.
+        resamples: of the bootstrap.
+        seed: of the bootstrap and of the random trigger.
+        on_progress: called with each method's name before it begins.
+
+    Raises:
+        MonitorError, NotEnoughCalibration, SpecMismatch: if ``ours`` or the stopwatch cannot be made or asked.
+        ContractError: if there is no split.
+    """
+    if not splits:
+        raise ContractError("no split to compare on; want one at least")
+    on_progress(ours.name)
+    monitors = [ours.make(split) for split in splits]
+    mine = [judge(monitor, split.test) for monitor, split in zip(monitors, splits, strict=True)]
+    notes, found = list(notes), [(ours, mine)]
+    if any(episode.overrun is not None for judged in mine for episode in judged):
+        alone = replace(ours, name=f"{ours.name}, {ALONE}", words="alarms of its scores alone")
+        found.append((alone, [[episode.without_overrun() for episode in judged] for judged in mine]))
+    stopwatch = fitted(CLOCK, MonitorConfig(("clock",), alpha=config.alpha), "baseline", "score = time, same alpha")
+    for method in (*others, stopwatch):
+        on_progress(method.name)
+        try:
+            judged = [judge(method.make(split), split.test) for split in splits]
+        except (MonitorError, NotEnoughCalibration, SpecMismatch) as error:
+            if method is stopwatch:
+                raise
+            notes.append(f"{method.name} is not in the table: {error}")
+            continue
+        if method.kind == "score":
+            judged = [[episode.without_overrun() for episode in one] for one in judged]
+        found.append((method, judged))
+    found.append((Method(MATCHED, "baseline", ours.make, _MATCHED), [clock_at(judged) for judged in mine]))
+    on_progress(RANDOM)
+    found.append(_random(splits, mine, config.alpha, seed))
+    guarantee = getattr(monitors[0], "guarantee", lambda: "")()
+    return _measured(found, splits, config.alpha, guarantee, notes, resamples, seed)
+
+
+_MATCHED = "the earliest time that successes of this very test outlast no more often than the monitor alarms at them"
+
+
+def _random(splits: Sequence[Split], mine: Sequence[Sequence[Judged]], alpha: float, seed: int) -> Any:
+    """The random trigger: its rate is the monitor's on nominal test successes, alpha where there are none."""
+    calm = [episode for judged in mine for episode in judged if episode.success and not episode.ood]
+    lengths = [e.length for e in calm] or [len(e.decisions) for split in splits for e in split.calibrate]
+    rate = sum(e.first is not None for e in calm) / len(calm) if calm else alpha
+
+    def make(split: Split) -> Monitor:
+        return RandomTrigger.like(lengths, rate, seed=seed + split.seed)
+
+    words = f"{make(splits[0]).hazard.per_decision:.2%} a decision: {rate:.1%} of nominal successes"  # type: ignore[attr-defined]
+    method = Method(RANDOM, "baseline", make, words)
+    return method, [judge(make(split), split.test) for split in splits]
+
+
+def _measured(
+    found: Sequence[tuple[Method, Sequence[Sequence[Judged]]]],
+    splits: Sequence[Split],
+    alpha: float,
+    guarantee: str,
+    notes: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> Comparison:
+    panels = [
+        tuple(Panel.of(judged, split.task_time) for judged, split in zip(one, splits, strict=True)) for _, one in found
+    ]
+    draws = Draws(panels[0], np.random.default_rng(seed), resamples)
+    strata = sorted({episode.stratum for panel in panels[0] for episode in panel.episodes})
+    rows = []
+    for (method, _), mine in zip(found, panels, strict=True):
+        behind = {} if mine is panels[0] else {n: difference(panels[0], mine, MEASURES[n], draws) for n in PAIRED}
+        by_stratum = {}
+        for stratum in strata:
+            part = [panel for panel in (panel.only(stratum) for panel in mine) if panel is not None]
+            by_stratum[stratum] = {name: estimate(part, measure, draws) for name, measure in STRATUM.items()}
+        rows.append(
+            Row(method.name, method.kind, method.words, mine, summary(mine, MEASURES, draws), by_stratum, behind)
+        )
+    return Comparison(tuple(rows), alpha, guarantee, tuple(notes))
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """Return what the numbers say, a sentence each: of the promise, of time, of chance, of what was published."""
+    ours, alpha = comparison.ours, comparison.alpha
+    said = [_promise(ours, alpha)]
+    for name, what in ((MATCHED, "a stopwatch that alarms falsely as often"), (RANDOM, "alarms drawn at random")):
+        said += [_against(comparison.row(name), measure, what) for measure in ("twa", "caught_in_time")]
+    said += [_against(row, "twa", row.name) for row in comparison.rows if row.kind == "published"]
+    said.append(_early(ours, comparison.row(CLOCK)))
+    said.append(_ahead(ours))
+    return [sentence for sentence in said if sentence]
+
+
+_NAMES = {"twa": "TWA", "caught_in_time": "failures alarmed within the task time"}
+
+
+def _promise(ours: Row, alpha: float) -> str:
+    found = ours.measures["nominal_false_alarms"]
+    if found.value is None or found.counts is None:
+        return "No nominal success was tested: nothing is said of the promised false-alarm rate."
+    allowed = alpha + 1.64 * float(np.sqrt(alpha * (1 - alpha) / found.counts[1]))
+    alone = float(np.mean([point(_alone(panel), nominal_false_alarms) for panel in ours.panels]))
+    kept = "within" if alone <= allowed else "ABOVE"
+    return (
+        f"False alarms of the scores at {alone:.1%} of nominal successes ({found.value:.1%} with overruns, "
+        f"{found.counts[1]} a split): {kept} the promised {alpha:.1%} + 1.64 standard errors = {allowed:.1%}."
+    )
+
+
+def _alone(panel: Panel) -> Panel:
+    return replace(panel, episodes=tuple(episode.without_overrun() for episode in panel.episodes))
+
+
+def _against(row: Row, measure: str, what: str) -> str:
+    found = row.behind[measure]
+    if found.value is None or found.low is None or found.high is None:
+        return ""
+    told = "is not told apart from" if not found.apart_from_zero else "beats" if found.value > 0 else "LOSES TO"
+    return (
+        f"By {_NAMES[measure]} the monitor {told} {what}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}], "
+        "paired by episode."
+    )
+
+
+def _early(ours: Row, clock: Row) -> str:
+    mine, its = ours.measures["auroc_50"], clock.measures["auroc_50"]
+    if mine.value is None or its.value is None or mine.low is None:
+        return ""
+    return (
+        f"At half the nominal task time failures rank above successes with AUROC {mine.value:.2f} "
+        f"[{mine.low:.2f}, {mine.high:.2f}]; by the clock {its.value:.2f}."
+    )
+
+
+def _ahead(ours: Row) -> str:
+    leads, found = ours.leads, ours.measures["median_lead_s"]
+    stamped = leads["before"] + leads["after"] + leads["never"]
+    if not stamped:
+        return "No failure has an onset that its task stamped: nothing is said of the lead."
+    median = "" if found.value is None else f", median lead {_lead(found)} of those with an alarm"
+    return (
+        f"Of {stamped} failures with an onset {leads['before']} were alarmed before it, {leads['after']} at it or "
+        f"after it, {leads['never']} never{median}."
+    )
+
+
+def _lead(found: Estimate) -> str:
+    limits = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.2f}{limits} s"
+
+
+def _plain(found: Estimate) -> dict[str, Any]:
+    finite = {
+        name: None if value is None or not np.isfinite(value) else value
+        for name, value in (("value", found.value), ("low", found.low), ("high", found.high))
+    }
+    splits = [None if value is None or not np.isfinite(value) else value for value in found.splits]
+    counts = None if found.counts is None else {"k": found.counts[0], "n": found.counts[1]}
+    return {**finite, "confidence": found.confidence, "method": found.method, "splits": splits, "counts": counts}
