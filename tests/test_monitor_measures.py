@@ -249,7 +249,9 @@ class Level:
     def step(self, decision):
         value = float(decision.embedding[0])
         if self.state == "nominal":
-            self.state = "overrun" if value == 9 else "fault" if np.isnan(value) else "alarm" if value > 1 else "nominal"
+            self.state = (
+                "overrun" if value == 9 else "fault" if np.isnan(value) else "alarm" if value > 1 else "nominal"
+            )
         return Verdict(decision.stamp_ns, {}, value, 1.0, 0.5, self.state, 0.001)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from robopolicy.cli.against import Against, add_against
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.calibrate import CANDIDATES
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of, unseen
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.cli.together import ALONE, Together, add_together
@@ -51,6 +52,12 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         help="at the pace of the wall clock, as deploy --realtime: the world goes on while the policy plans, in the "
         "thread that commands too; wants as many idle cores as --jobs",
     )
+    parser.add_argument(
+        "--decisions",
+        action="store_true",
+        help=f"also keep every decision, for `robopolicy monitor eval`: {CANDIDATES} chunks are drawn a plan, as "
+        "calibrate does, or as many as --monitor wants",
+    )
     add_running(parser)
     add_perturbing(parser)
     add_against(parser)
@@ -71,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
         disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
         perturbations=perturbations, envs=args.envs, exact=args.exact, episode_s=args.episode_timeout,
+        decisions=args.decisions, candidates=CANDIDATES if args.decisions and args.monitor is None else None,
         against=Against.of(args, parse_seeds(args.seeds)),
     )  # fmt: skip
     say(summary)
@@ -84,6 +92,8 @@ def _folder(args: argparse.Namespace, perturbations: Sequence[str] = ()) -> str:
         parts.append(f"disturbed-{args.disturb_at}")
     if args.realtime:
         parts.append("realtime")
+    if args.decisions:
+        parts.append("decisions")
     parts += [part for part in (args.solver, args.solver_steps and f"{args.solver_steps}-steps") if part]
     if args.goal is not None:
         parts.append(f"goal-{Path(args.goal).name}")
