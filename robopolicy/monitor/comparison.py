@@ -11,7 +11,7 @@ from robopolicy.interfaces import Monitor
 from robopolicy.monitor.baselines import RandomTrigger, clock_at
 from robopolicy.monitor.judged import NOMINAL, Judged, judge
 from robopolicy.monitor.layout import ActionLayout
-from robopolicy.monitor.measures import MEASURES, Panel, median_lead, nominal_false_alarms, point, tnr, tpr, twa
+from robopolicy.monitor.measures import MEASURES, Panel, median_lead, tnr, tpr, twa
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
 from robopolicy.monitor.protocol import Split
 from robopolicy.monitor.resampled import RESAMPLES, Draws, Estimate, difference, estimate, summary
@@ -134,6 +134,34 @@ def fitted(
     return Method(name, kind, make, words)
 
 
+def published(*, alpha: float, layout: ActionLayout | None = None, small: bool = False) -> list[Method]:
+    """Return FIPER as its authors coded it, on all of a split's successes, and with thresholds that hold.
+
+    Args:
+        alpha: 1 less their quantile; false alarms of the valid one.
+        layout: what the elements of an action are.
+        small: with narrow networks in place of the paper's, which take many minutes a split on a CPU.
+    """
+    from robopolicy.monitor.paper import fiper_paper
+
+    settings = {"rnd": {"small": True}} if small else {}
+    size = "small networks" if small else "the paper's networks"
+
+    def coded(split: Split) -> Monitor:
+        made = fiper_paper(alpha=alpha, seed=split.seed, layout=layout, settings=settings)
+        return made.fit(split.learning[0], [episode.decisions for episode in split.failed])
+
+    def valid(split: Split) -> Monitor:
+        made = fiper_paper(True, alpha=alpha, seed=split.seed, layout=layout, settings=settings)
+        episodes, seeds = split.learning
+        return made.fit(episodes, roles=split.roles, seeds=seeds)
+
+    return [
+        Method("FIPER", "published", coded, f"as coded, thresholds of what it was fitted on; {size}"),
+        Method("FIPER, fixed", "published", valid, f"the same scores, both high at once, calibrated by rank; {size}"),
+    ]
+
+
 def compare(
     splits: Sequence[Split],
     ours: Method,
@@ -148,8 +176,8 @@ def compare(
     """Let every method judge the test episodes of every split, and measure.
 
     The stopwatch, the stopwatch at the same false alarm rate, and the random trigger are always among them. Overruns
-    are alarms of ``ours``, which is told without them too; of a single score only its own alarms count. A method that
-    cannot be made on these episodes is left out, and a note says why; ``ours`` has to be.
+    are alarms of ``ours``, which is told without them too; of single scores and published methods only their own
+    alarms count. A method that cannot be made on these episodes is left out, and a note says why; ``ours`` has to be.
 
     Args:
         splits: one a seed.
@@ -179,12 +207,12 @@ def compare(
         on_progress(method.name)
         try:
             judged = [judge(method.make(split), split.test) for split in splits]
-        except (MonitorError, NotEnoughCalibration, SpecMismatch) as error:
+        except (MonitorError, NotEnoughCalibration, SpecMismatch, ContractError) as error:
             if method is stopwatch:
                 raise
             notes.append(f"{method.name} is not in the table: {error}")
             continue
-        if method.kind == "score":
+        if method.kind in ("score", "published"):
             judged = [[episode.without_overrun() for episode in one] for one in judged]
         found.append((method, judged))
     found.append((Method(MATCHED, "baseline", ours.make, _MATCHED), [clock_at(judged) for judged in mine]))
@@ -236,76 +264,6 @@ def _measured(
             Row(method.name, method.kind, method.words, mine, summary(mine, MEASURES, draws), by_stratum, behind)
         )
     return Comparison(tuple(rows), alpha, guarantee, tuple(notes))
-
-
-def verdicts(comparison: Comparison) -> list[str]:
-    """Return what the numbers say, a sentence each: of the promise, of time, of chance, of what was published."""
-    ours, alpha = comparison.ours, comparison.alpha
-    said = [_promise(ours, alpha)]
-    for name, what in ((MATCHED, "a stopwatch that alarms falsely as often"), (RANDOM, "alarms drawn at random")):
-        said += [_against(comparison.row(name), measure, what) for measure in ("twa", "caught_in_time")]
-    said += [_against(row, "twa", row.name) for row in comparison.rows if row.kind == "published"]
-    said.append(_early(ours, comparison.row(CLOCK)))
-    said.append(_ahead(ours))
-    return [sentence for sentence in said if sentence]
-
-
-_NAMES = {"twa": "TWA", "caught_in_time": "failures alarmed within the task time"}
-
-
-def _promise(ours: Row, alpha: float) -> str:
-    found = ours.measures["nominal_false_alarms"]
-    if found.value is None or found.counts is None:
-        return "No nominal success was tested: nothing is said of the promised false-alarm rate."
-    allowed = alpha + 1.64 * float(np.sqrt(alpha * (1 - alpha) / found.counts[1]))
-    alone = float(np.mean([point(_alone(panel), nominal_false_alarms) for panel in ours.panels]))
-    kept = "within" if alone <= allowed else "ABOVE"
-    return (
-        f"False alarms of the scores at {alone:.1%} of nominal successes ({found.value:.1%} with overruns, "
-        f"{found.counts[1]} a split): {kept} the promised {alpha:.1%} + 1.64 standard errors = {allowed:.1%}."
-    )
-
-
-def _alone(panel: Panel) -> Panel:
-    return replace(panel, episodes=tuple(episode.without_overrun() for episode in panel.episodes))
-
-
-def _against(row: Row, measure: str, what: str) -> str:
-    found = row.behind[measure]
-    if found.value is None or found.low is None or found.high is None:
-        return ""
-    told = "is not told apart from" if not found.apart_from_zero else "beats" if found.value > 0 else "LOSES TO"
-    return (
-        f"By {_NAMES[measure]} the monitor {told} {what}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}], "
-        "paired by episode."
-    )
-
-
-def _early(ours: Row, clock: Row) -> str:
-    mine, its = ours.measures["auroc_50"], clock.measures["auroc_50"]
-    if mine.value is None or its.value is None or mine.low is None:
-        return ""
-    return (
-        f"At half the nominal task time failures rank above successes with AUROC {mine.value:.2f} "
-        f"[{mine.low:.2f}, {mine.high:.2f}]; by the clock {its.value:.2f}."
-    )
-
-
-def _ahead(ours: Row) -> str:
-    leads, found = ours.leads, ours.measures["median_lead_s"]
-    stamped = leads["before"] + leads["after"] + leads["never"]
-    if not stamped:
-        return "No failure has an onset that its task stamped: nothing is said of the lead."
-    median = "" if found.value is None else f", median lead {_lead(found)} of those with an alarm"
-    return (
-        f"Of {stamped} failures with an onset {leads['before']} were alarmed before it, {leads['after']} at it or "
-        f"after it, {leads['never']} never{median}."
-    )
-
-
-def _lead(found: Estimate) -> str:
-    limits = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
-    return f"{found.value:.2f}{limits} s"
 
 
 def _plain(found: Estimate) -> dict[str, Any]:

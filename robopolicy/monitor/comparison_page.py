@@ -14,7 +14,8 @@ from robopolicy.evaluation.page_measures import tile
 from robopolicy.evaluation.paired import Difference
 from robopolicy.evaluation.report import document, versions
 from robopolicy.monitor import comparison_plots as plots
-from robopolicy.monitor.comparison import CLOCK, MATCHED, Comparison, Row, verdicts
+from robopolicy.monitor.comparison import CLOCK, MATCHED, Comparison, Row
+from robopolicy.monitor.comparison_verdicts import verdicts
 from robopolicy.monitor.judged import Judged
 from robopolicy.monitor.measures import budget, roc
 from robopolicy.monitor.resampled import Estimate

@@ -16,6 +16,7 @@ from robopolicy.errors import SpecMismatch, UsageError
 
 SPLITS = 5
 HOLD_OUT = 0.25
+SIZES = ("small", "paper", "none")  # of the published method's networks
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
@@ -46,6 +47,11 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         help="other scores to set beside it, each alone; all: every one",
     )
     parser.add_argument(
+        "--published", choices=SIZES, default="small",
+        help="FIPER beside it, with narrow networks, with the paper's (many minutes a split on a CPU), or not "
+        "(default small)",
+    )  # fmt: skip
+    parser.add_argument(
         "--seeds-of-split", type=at_least(1), default=SPLITS, metavar="N",
         help=f"how often fit, calibration and test are drawn anew (default {SPLITS})",
     )  # fmt: skip
@@ -60,7 +66,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the action."""
     from robopolicy.cli.progress import say
-    from robopolicy.monitor.comparison import verdicts
+    from robopolicy.monitor.comparison_verdicts import verdicts
 
     for name in ("alpha", "hold_out"):
         if not 0 < getattr(args, name) < 1:
@@ -68,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(f"--{option} is {getattr(args, name):g}; it is a fraction between 0 and 1, e.g. 0.05")
     found = evaluate_monitor(
         args.checkpoint, args.calibration, args.test, args.out, config_of(args), also=args.also,
-        splits=args.seeds_of_split, hold_out=args.hold_out, choice=Choice.of(args),
+        published=args.published, splits=args.seeds_of_split, hold_out=args.hold_out, choice=Choice.of(args),
     )  # fmt: skip
     wide = max(len(row.name) for row in found.rows)
     for row in found.rows:
@@ -88,6 +94,7 @@ def evaluate_monitor(
     config: Any = None,
     *,
     also: Sequence[str] = (),
+    published: str = "small",
     splits: int = SPLITS,
     hold_out: float = HOLD_OUT,
     choice: Choice = AS_SAVED,
@@ -101,6 +108,7 @@ def evaluate_monitor(
         out: folder.
         config: `MonitorConfig` of the monitor in question; None is the default one.
         also: other scores to set beside it, each alone; ``all`` is every one that learns from successes.
+        published: FIPER beside it, with ``small`` networks, those of the ``paper``, or ``none``.
         splits: how often the roles are drawn.
         hold_out: share of the nominal successes to test on.
         choice: solver and goal.
@@ -134,17 +142,17 @@ def evaluate_monitor(
               learn_failures=learns)
         for seed in range(splits)
     ]  # fmt: skip
-    published, absent = _published(layout, config.alpha)
+    theirs, absent = _published(published, config.alpha, layout)
     about = {
         "policy_sha": running.sha, "env": env, "calibration": names[0], "test": names[1:], "hold_out": hold_out,
-        "monitor": asdict(config), "beside": singles, "published": [method.name for method in published],
+        "monitor": asdict(config), "beside": singles, "published": published,
     }  # fmt: skip
     sha = freeze(out, drawn, about)
     ours = fitted("monitor", config, words=_words(config), layout=layout)
     others = [fitted(name, MonitorConfig((name,), alpha=config.alpha), "score", layout=layout) for name in singles]
-    with bar("judge", len(others) + len(published) + 3, "monitors") as progress:
+    with bar("judge", len(others) + len(theirs) + 3, "monitors") as progress:
         found = compare(
-            drawn, ours, [*others, *published], config=config, notes=absent,
+            drawn, ours, [*others, *theirs], config=config, notes=absent,
             on_progress=lambda name: progress.advance(note=name),
         )  # fmt: skip
     write_results(
@@ -196,9 +204,16 @@ def _singles(scores: Sequence[str], also: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys([*own, *asked]) if name not in ("clock", *(scores if not own else ()))]
 
 
-def _published(layout: Any, alpha: float) -> tuple[list[Any], list[str]]:
-    """FIPER as its authors coded it, and with valid thresholds."""
-    return [], []
+def _published(size: str, alpha: float, layout: Any) -> tuple[list[Any], list[str]]:
+    """FIPER as coded and with valid thresholds; or why it is not there."""
+    from robopolicy.monitor.comparison import published
+
+    if size == "none":
+        return [], ["FIPER is not in the table: --published none"]
+    try:
+        return published(alpha=alpha, layout=layout, small=size == "small"), []
+    except ImportError as error:
+        return [], [f"FIPER is not in the table: {error}"]
 
 
 def _words(config: Any) -> str:
