@@ -85,7 +85,7 @@ def splits(test, n=3, rollouts=None, **rest):
 def compared():
     blind = Method("blind", "score", lambda one: Still(0.0))
     broken = Method("broken", "published", lambda one: raising("needs what is not there"))
-    return compare(splits(perturbed()), LEVEL, [blind, broken], config=CONFIG, resamples=300)
+    return compare(splits(perturbed()), LEVEL, [blind, broken], alpha=0.1, resamples=300)
 
 
 class Still:
@@ -139,9 +139,9 @@ def test_what_cannot_be_made_is_said(compared):
     with pytest.raises(MonitorError, match="no method 'broken' in this table; it has level, blind, clock"):
         compared.row("broken")
     with pytest.raises(MonitorError, match="needs what"):
-        compare(splits(perturbed(), 1), replace(LEVEL, make=lambda one: raising("needs what")), config=CONFIG)
+        compare(splits(perturbed(), 1), replace(LEVEL, make=lambda one: raising("needs what")), alpha=0.1)
     with pytest.raises(ContractError, match="no split"):
-        compare([], LEVEL, config=CONFIG)
+        compare([], LEVEL, alpha=0.1)
 
 
 def test_verdicts_in_words(compared):
@@ -157,11 +157,11 @@ def test_verdicts_in_words(compared):
 def test_verdicts_say_what_is_bad():
     """A monitor that alarms at every first decision breaks its promise and is no better than chance."""
     always = Method("always", "monitor", lambda one: Always())
-    said = verdicts(compare(splits(perturbed(20), 2), always, config=CONFIG, resamples=200))
+    said = verdicts(compare(splits(perturbed(20), 2), always, alpha=0.1, resamples=200))
     assert "False alarms of the scores at 100.0% of nominal successes" in said[0]
     assert "ABOVE the promised" in said[0]
     blind = Method("blind", "monitor", lambda one: Still(0.0))
-    said = verdicts(compare(splits(perturbed(20), 2), blind, config=CONFIG, resamples=200))
+    said = verdicts(compare(splits(perturbed(20), 2), blind, alpha=0.1, resamples=200))
     assert any("LOSES TO a stopwatch" in s for s in said)
     assert any("0 were alarmed before it, 0 at it or after it, 10 never" in s for s in said)
 
@@ -184,7 +184,7 @@ class Late(Still):
 def test_overruns_are_told_apart():
     late = Method("late", "monitor", lambda one: Late(0.0))
     score = Method("score", "score", lambda one: Late(0.0))
-    found = compare(splits(perturbed(20), 2), late, [score], config=CONFIG, resamples=50)
+    found = compare(splits(perturbed(20), 2), late, [score], alpha=0.1, resamples=50)
     assert [row.name for row in found.rows][:2] == ["late", "late, without overrun"]
     assert found.ours.measures["tpr"].value == 1
     assert found.rows[1].measures["tpr"].value == 0
@@ -197,13 +197,14 @@ def test_a_fitted_monitor_sees_the_jump_and_keeps_its_promise():
         splits(perturbed(30, jump=12.0), 2, nominal(60)),
         fitted("monitor", CONFIG),
         [fitted("clock again", MonitorConfig(("clock",), alpha=0.1), "baseline")],
-        config=CONFIG,
+        alpha=0.1,
         resamples=100,
     )
     assert found.ours.measures["tpr"].value == 1
     assert found.ours.measures["median_lead_s"].value == pytest.approx(0.6)
     again, clock = found.row("clock again"), found.row(CLOCK)
     assert again.measures["twa"].value == clock.measures["twa"].value
+    assert again.measures["auroc"].value <= clock.measures["auroc"].value == 1, "it goes on counting"
     assert "at most 0.1" in found.guarantee
     assert "successful calibration episodes" in found.guarantee
 
@@ -261,7 +262,7 @@ def test_no_outcome_reaches_a_monitor():
     """What became of the test episodes changes no verdict and no role."""
     test = perturbed(20)
     swapped = [replace(e, success=not e.success, onset=None) for e in test]
-    one, other = (compare(splits(t, 1), LEVEL, config=CONFIG, resamples=20) for t in (test, swapped))
+    one, other = (compare(splits(t, 1), LEVEL, alpha=0.1, resamples=20) for t in (test, swapped))
     alarms = [{e.name: e.alarm for e in found.ours.panels[0].episodes} for found in (one, other)]
     assert alarms[0] == alarms[1]
 
@@ -289,12 +290,12 @@ def test_the_page_and_its_numbers(compared, tmp_path):
 
 def test_a_page_of_little_is_a_page_too(tmp_path):
     """No failure at all, and nothing but failures without onset or alarm."""
-    calm = compare(splits([e for e in perturbed(12) if e.success], 1), LEVEL, config=CONFIG, resamples=20)
+    calm = compare(splits([e for e in perturbed(12) if e.success], 1), LEVEL, alpha=0.1, resamples=20)
     Page(write_results(tmp_path / "a", calm, title="t", facts={}).read_text())
     assert any("No failure has an onset" in s for s in verdicts(calm))
     bad = [replace(e, onset=None) for e in perturbed(12) if not e.success]
     blind = Method("blind", "monitor", lambda one: Still(0.0))
-    found = compare(splits(bad, 1, nominal(11)), blind, config=CONFIG, resamples=20)
+    found = compare(splits(bad, 1, nominal(11)), blind, alpha=0.1, resamples=20)
     Page(write_results(tmp_path / "b", found, title="t", facts={}).read_text())
     assert "No nominal success was tested" in verdicts(found)[0]
 

@@ -10,12 +10,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from judged_episodes import judged, labelled
 
-from robopolicy.errors import ContractError, EvaluationError, MonitorError
+from robopolicy.errors import ContractError, EvaluationError, MonitorError, NotEnoughCalibration
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog
 from robopolicy.evaluation.statistics import success_rate
 from robopolicy.interfaces import Monitor
 from robopolicy.monitor import measures as m
-from robopolicy.monitor.baselines import Hazard, RandomTrigger, clock_at
+from robopolicy.monitor.baselines import Hazard, RandomTrigger, Stopwatch, clock_at
 from robopolicy.monitor.decisions import save_decisions
 from robopolicy.monitor.judged import judge, read_labelled
 from robopolicy.monitor.measures import MEASURES, Panel, point, rank_area, roc
@@ -333,6 +333,18 @@ def test_a_random_trigger_repeats_in_any_order_and_differs_by_seed():
     never, always = (judge(RandomTrigger(Hazard(h)), episodes) for h in (0.0, 1.0))
     assert {e.alarm for e in never} == {None}
     assert {e.alarm for e in always} == {0}
+
+
+def test_a_stopwatch_is_calibrated_by_rank_on_lengths():
+    lengths = list(range(10, 29))  # 19 episodes: the threshold of .1 is the 18th, that of .05 the longest
+    watch = Stopwatch(lengths, 0.1)
+    assert isinstance(watch, Monitor)
+    found = judge(watch, [labelled(f"{n}", True, np.zeros(n)) for n in (27, 28, 60)])
+    assert [e.alarm for e in found] == [None, 27, 27]
+    assert found[2].statistic[-1] == 59, "it goes on counting"
+    assert Stopwatch(lengths, 0.05).threshold == 27
+    with pytest.raises(NotEnoughCalibration, match="at least 19"):
+        Stopwatch(lengths[1:], 0.05)
 
 
 def test_a_clock_at_the_same_false_alarm_rate():

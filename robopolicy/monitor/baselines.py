@@ -1,4 +1,4 @@
-"""What a monitor has to beat: an alarm at random as often, and a stopwatch that alarms falsely as often."""
+"""What a monitor has to beat: an alarm at random as often, a stopwatch, and one that alarms falsely as often."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robopolicy.errors import ContractError
+from robopolicy.monitor.conformal import conformal_threshold
 from robopolicy.monitor.judged import Judged
-from robopolicy.types import Decision, Verdict
+from robopolicy.types import Decision, MonitorState, Verdict
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,38 @@ class RandomTrigger:
             "alarm" if self._alarmed else "nominal",
             reason=f"decision {decision.index}: drawn at random, {h:.2%} a decision",
         )
+
+
+class Stopwatch:
+    """Alarms once an episode has taken longer than successes do, calibrated by rank as any score is.
+
+    It is `scores.clock` without an end: where a monitor no longer asks its scores, beyond the longest calibrated
+    episode, this one goes on counting.
+
+    Args:
+        lengths: (n,) decisions of the successful calibration episodes.
+        alpha: false-alarm rate per successful episode.
+
+    Raises:
+        NotEnoughCalibration: if n is too small for ``alpha``.
+    """
+
+    def __init__(self, lengths: Sequence[int], alpha: float) -> None:
+        self.threshold = conformal_threshold(np.asarray(lengths, np.float64) - 1, alpha)  # of the last decision's index
+        self.candidates = 1  # chunks that it needs of a decision
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new episode."""
+        self._count = 0
+
+    def step(self, decision: Decision) -> Verdict:
+        """Count the decision; its index is the statistic."""
+        index = float(self._count)
+        self._count += 1
+        state: MonitorState = "alarm" if index > self.threshold else "nominal"
+        reason = f"decision {decision.index}: by the clock, against {self.threshold:g}"
+        return Verdict(decision.stamp_ns, {"clock": index}, index, self.threshold, 1.0, state, reason=reason)
 
 
 def clock_at(judged: Sequence[Judged]) -> list[Judged]:

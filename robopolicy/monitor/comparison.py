@@ -8,7 +8,7 @@ import numpy as np
 
 from robopolicy.errors import ContractError, MonitorError, NotEnoughCalibration, SpecMismatch
 from robopolicy.interfaces import Monitor
-from robopolicy.monitor.baselines import RandomTrigger, clock_at
+from robopolicy.monitor.baselines import RandomTrigger, Stopwatch, clock_at
 from robopolicy.monitor.judged import NOMINAL, Judged, judge
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.measures import MEASURES, Panel, median_lead, tnr, tpr, twa
@@ -167,7 +167,7 @@ def compare(
     ours: Method,
     others: Sequence[Method] = (),
     *,
-    config: MonitorConfig,
+    alpha: float,
     notes: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -183,7 +183,7 @@ def compare(
         splits: one a seed.
         ours: the monitor in question.
         others: to compare with.
-        config: of ``ours``: its alpha is the stopwatch's too.
+        alpha: false-alarm rate of ``ours``, and of the stopwatch.
         notes: what else is to be said.
         resamples: of the bootstrap.
         seed: of the bootstrap and of the random trigger.
@@ -202,7 +202,10 @@ def compare(
     if any(episode.overrun is not None for judged in mine for episode in judged):
         alone = replace(ours, name=f"{ours.name}, {ALONE}", words="alarms of its scores alone")
         found.append((alone, [[episode.without_overrun() for episode in judged] for judged in mine]))
-    stopwatch = fitted(CLOCK, MonitorConfig(("clock",), alpha=config.alpha), "baseline", "score = time, same alpha")
+    stopwatch = Method(
+        CLOCK, "baseline", lambda split: Stopwatch([len(e.decisions) for e in split.calibrate], alpha),
+        "score = time, calibrated on the lengths of the same episodes at the same alpha",
+    )  # fmt: skip
     for method in (*others, stopwatch):
         on_progress(method.name)
         try:
@@ -217,9 +220,9 @@ def compare(
         found.append((method, judged))
     found.append((Method(MATCHED, "baseline", ours.make, _MATCHED), [clock_at(judged) for judged in mine]))
     on_progress(RANDOM)
-    found.append(_random(splits, mine, config.alpha, seed))
+    found.append(_random(splits, mine, alpha, seed))
     guarantee = getattr(monitors[0], "guarantee", lambda: "")()
-    return _measured(found, splits, config.alpha, guarantee, notes, resamples, seed)
+    return _measured(found, splits, alpha, guarantee, notes, resamples, seed)
 
 
 _MATCHED = "the earliest time that successes of this very test outlast no more often than the monitor alarms at them"
@@ -231,10 +234,10 @@ def _random(splits: Sequence[Split], mine: Sequence[Sequence[Judged]], alpha: fl
     lengths = [e.length for e in calm] or [len(e.decisions) for split in splits for e in split.calibrate]
     rate = sum(e.first is not None for e in calm) / len(calm) if calm else alpha
 
-    def make(split: Split) -> Monitor:
+    def make(split: Split) -> RandomTrigger:
         return RandomTrigger.like(lengths, rate, seed=seed + split.seed)
 
-    words = f"{make(splits[0]).hazard.per_decision:.2%} a decision: {rate:.1%} of nominal successes"  # type: ignore[attr-defined]
+    words = f"{make(splits[0]).hazard.per_decision:.2%} a decision: {rate:.1%} of nominal successes"
     method = Method(RANDOM, "baseline", make, words)
     return method, [judge(make(split), split.test) for split in splits]
 

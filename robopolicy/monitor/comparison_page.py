@@ -34,6 +34,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {  # measure: head of its column, what 
     "ood_false_alarms": ("False, perturbed", "alarms at successes of perturbed worlds: no promise covers these"),
     "median_lead_s": ("Lead, s", "median from alarm to the stamped onset, of detected failures; below 0 is after it"),
 }
+TABLES = (tuple(COLUMNS)[:5], tuple(COLUMNS)[5:])  # so that each is as wide as the page
 SHOWN = 12  # failures in cards
 
 
@@ -137,15 +138,20 @@ def _verdicts(said: Sequence[str], notes: Sequence[str]) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    head = "<tr><th>Monitor</th>"
-    head += "".join(f'<th class="n" title="{escape(what)}">{escape(name)}</th>' for name, what in COLUMNS.values())
-    rows = "".join(
-        f'<tr><td><b>{escape(row.name)}</b><br><span class="soft small">{escape(row.words)}</span></td>'
-        + "".join(_cell(row.measures[name]) for name in COLUMNS)
-        + "</tr>"
-        for row in comparison.rows
+    tables = "".join(_columns(comparison.rows, names) for names in TABLES)
+    return f"<h2>Every monitor on the same episodes</h2>{tables}"
+
+
+def _columns(rows: Sequence[Row], names: Sequence[str]) -> str:
+    head = "".join(f'<th class="n" title="{escape(COLUMNS[n][1])}">{escape(COLUMNS[n][0])}</th>' for n in names)
+    told = names is TABLES[0]  # what each is, once
+    body = "".join(
+        f'<tr><td class="cause"><b>{escape(row.name)}</b>'
+        + (f'<br><span class="soft small">{escape(row.words)}</span>' if told and row.words else "")
+        + f"</td>{''.join(_cell(row.measures[n]) for n in names)}</tr>"
+        for row in rows
     )
-    return f'<h2>Every monitor on the same episodes</h2><div class="card scroll"><table>{head}</tr>{rows}</table></div>'
+    return f'<div class="card gap scroll"><table><tr><th>Monitor</th>{head}</tr>{body}</table></div>'
 
 
 def _cell(found: Estimate) -> str:
@@ -200,7 +206,7 @@ def _drawings(comparison: Comparison) -> str:
     return (
         '<h2>Largest statistic so far</h2><div class="card"><div class="label-top">First split. '
         '<span class="badge good">success</span> <span class="badge bad">failure</span> A ring is an alarm, a triangle '
-        f"the onset of a failure.</div>{plots.traces_plot(ours.episodes)}</div>"
+        f"the onset of a failure.</div>{plots.traces_plot(ours.episodes, base=330)}</div>"
         f'<div class="cards wide gap">{drawn}</div>'
     )
 

@@ -22,7 +22,7 @@ STYLE = """
 """
 
 
-def traces_plot(episodes: Sequence[Judged], *, width: int = 1000, most: int = 80) -> str:
+def traces_plot(episodes: Sequence[Judged], *, width: int = 1000, base: int = BASE, most: int = 80) -> str:
     """Draw how bad episodes looked over time: successes and failures, the threshold, alarms, and onsets of failures.
 
     The height is that of asinh, linear about the threshold and logarithmic far from it.
@@ -30,6 +30,7 @@ def traces_plot(episodes: Sequence[Judged], *, width: int = 1000, most: int = 80
     Args:
         episodes: of one monitor; all have its threshold.
         width: about the pixels it will get.
+        base: px where the plot ends below.
         most: as many successes and failures are drawn, evenly taken from all.
     """
     chosen = [e for success in (True, False) for e in _some([e for e in episodes if e.success == success], most)]
@@ -38,14 +39,14 @@ def traces_plot(episodes: Sequence[Judged], *, width: int = 1000, most: int = 80
     if not values.size:
         return ""
     threshold = _threshold(chosen)
-    y = _height([*values, threshold] if isfinite(threshold) else list(values), threshold)
+    y = _height([*values, threshold] if isfinite(threshold) else list(values), threshold, base)
     last_s = max((e.length - 1) * e.dt_s for e in chosen) or 1.0
 
     def x(seconds: float) -> float:
         return LEFT + (width - 10 - LEFT) * min(seconds / last_s, 1.0)
 
     lines = "".join(_line(e, x, y) for e in chosen)
-    dots = "".join(_marks(e, x, y) for e in chosen)
+    dots = "".join(_marks(e, x, y, base) for e in chosen)
     few = [e.success for e in chosen]
     drawn = (
         f"{sum(few)} of {sum(e.success for e in episodes)} successes, "
@@ -58,10 +59,11 @@ def traces_plot(episodes: Sequence[Judged], *, width: int = 1000, most: int = 80
             f'<text x="{LEFT + 4}" y="{y(threshold) - 4:.1f}" class="tick">threshold {threshold:.3g}</text>'
         )
     return _svg(
-        f"{_axis(width)}{lines}{level}{dots}{_time(width, last_s)}"
-        f'<text x="{(LEFT + width) / 2}" y="{BASE + 16}" class="tick" text-anchor="middle">{drawn}</text>',
+        f"{_axis(width, base)}{lines}{level}{dots}{_time(width, last_s, base)}"
+        f'<text x="{(LEFT + width) / 2}" y="{base + 16}" class="tick" text-anchor="middle">{drawn}</text>',
         width,
         f"how bad episodes looked over time: {drawn}",
+        base + 22,
     )
 
 
@@ -164,7 +166,7 @@ def _threshold(episodes: Sequence[Judged]) -> float:
     return float(first.threshold[0]) if np.all(first.threshold == first.threshold[0]) else 0.0
 
 
-def _height(values: Sequence[float], threshold: float) -> Callable[[float], float]:
+def _height(values: Sequence[float], threshold: float, base: int) -> Callable[[float], float]:
     low, high = float(np.min(values)), float(np.max(values))
     middle = threshold if isfinite(threshold) else low
     scale = max(middle - low, 1e-9) if middle > low else max(high - low, 1e-9)
@@ -173,8 +175,8 @@ def _height(values: Sequence[float], threshold: float) -> Callable[[float], floa
 
     def y(value: float) -> float:
         if not isfinite(value) or value < LOWEST:
-            return float(TOP) if value > 0 else float(BASE)
-        return BASE - (BASE - TOP - 8) * (asinh((value - middle) / scale) - bottom) / gap
+            return float(TOP) if value > 0 else float(base)
+        return base - (base - TOP - 8) * (asinh((value - middle) / scale) - bottom) / gap
 
     return y
 
@@ -189,12 +191,12 @@ def _line(e: Judged, x: Callable[[float], float], y: Callable[[float], float]) -
     return f'<path d="{path}" class="line-{css}"><title>{escape(told)}</title></path>'
 
 
-def _marks(e: Judged, x: Callable[[float], float], y: Callable[[float], float]) -> str:
+def _marks(e: Judged, x: Callable[[float], float], y: Callable[[float], float], base: int) -> str:
     marks = ""
     if e.onset is not None:
         at = x(e.onset * e.dt_s)
         marks += (
-            f'<path d="M{at:.1f} {BASE - 8}l4 8h-8z" class="onset">'
+            f'<path d="M{at:.1f} {base - 8}l4 8h-8z" class="onset">'
             f"<title>{escape(e.name)}: {escape(e.failure)} at {e.onset * e.dt_s:.2f} s</title></path>"
         )
     if e.first is not None:
@@ -208,16 +210,16 @@ def _marks(e: Judged, x: Callable[[float], float], y: Callable[[float], float]) 
     return marks
 
 
-def _axis(width: int) -> str:
-    return f'<line x1="{LEFT}" x2="{width - 10}" y1="{BASE}" y2="{BASE}" class="axis"/>'
+def _axis(width: int, base: int) -> str:
+    return f'<line x1="{LEFT}" x2="{width - 10}" y1="{base}" y2="{base}" class="axis"/>'
 
 
-def _time(width: int, last_s: float) -> str:
+def _time(width: int, last_s: float, base: int) -> str:
     return (
-        f'<text x="{LEFT}" y="{BASE + 16}" class="tick">0 s</text>'
-        f'<text x="{width - 10}" y="{BASE + 16}" class="tick" text-anchor="end">{last_s:.3g} s</text>'
+        f'<text x="{LEFT}" y="{base + 16}" class="tick">0 s</text>'
+        f'<text x="{width - 10}" y="{base + 16}" class="tick" text-anchor="end">{last_s:.3g} s</text>'
     )
 
 
-def _svg(parts: str, width: int, label: str, height: int = BASE + 22) -> str:
+def _svg(parts: str, width: int, label: str, height: int) -> str:
     return f'<svg viewBox="0 0 {width} {height}" class="plot" role="img" aria-label="{escape(label)}">{parts}</svg>'

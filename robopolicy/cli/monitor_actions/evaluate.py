@@ -152,7 +152,7 @@ def evaluate_monitor(
     others = [fitted(name, MonitorConfig((name,), alpha=config.alpha), "score", layout=layout) for name in singles]
     with bar("judge", len(others) + len(theirs) + 3, "monitors") as progress:
         found = compare(
-            drawn, ours, [*others, *theirs], config=config, notes=absent,
+            drawn, ours, [*others, *theirs], alpha=config.alpha, notes=absent,
             on_progress=lambda name: progress.advance(note=name),
         )  # fmt: skip
     write_results(
