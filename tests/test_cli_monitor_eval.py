@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from robopolicy.cli.evaluate import _folder
 from robopolicy.cli.main import build_parser, main
 from robopolicy.cli.monitor_actions import evaluate as action
 from robopolicy.errors import EvaluationError, MonitorError, SpecMismatch, UsageError
-from robopolicy.evaluation.outcomes import load_outcomes
+from robopolicy.evaluation.outcomes import load_about, load_outcomes
 from robopolicy.monitor.decisions import load_decisions
+from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.monitor import MonitorConfig
 from robopolicy.monitor.roles import Roles
 
@@ -117,6 +119,25 @@ def test_what_does_not_belong_together_is_refused(made, tmp_path):
     with pytest.raises(SpecMismatch, match=r"bare are of twin:moon, those of .*nominal of tiny_worlds:EasyWorld"):
         run(test=[bare])
     assert not (tmp_path / "out").exists()
+
+
+def test_rollouts_without_a_checkpoint_are_taken_as_they_are(made, tmp_path):
+    """As those of another project: what their actions are, they say themselves."""
+    mine = tmp_path / "rollouts"
+    shutil.copytree(made / "nominal", mine)
+    current = json.loads((mine / "current.json").read_text())
+    layout = json.dumps(ActionLayout(2, position=(0,)).to_json())
+    (mine / "current.json").write_text(json.dumps(current | {"about": current["about"] | {"action_layout": layout}}))
+    found = action.evaluate_monitor(None, mine, [made / "thrown"], tmp_path / "out", CONFIG, splits=1, published="none")
+    assert found.ours.measures["tnr"].counts[1] == 9
+    assert action._layout(load_about(mine), None) == ActionLayout(2, position=(0,))
+    assert action._layout({}, None) is None
+    (mine / "current.json").write_text(json.dumps(current | {"about": {**current["about"], "policy_sha": "abc"}}))
+    with pytest.raises(SpecMismatch, match=r"thrown are of policy \w{12}, those of .*rollouts of abc; "):
+        action.evaluate_monitor(None, mine, [made / "thrown"], tmp_path / "out", CONFIG, splits=1)
+    (mine / "current.json").write_text(json.dumps(current | {"about": {}}))
+    with pytest.raises(SpecMismatch, match=r"policy \(unnamed\)"):
+        action.evaluate_monitor(None, mine, [], tmp_path / "out", CONFIG, splits=1)
 
 
 @pytest.mark.parametrize("words", [("--alpha", "0"), ("--hold-out", "1")])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from browser_chromium import Tab, chromium
 from judged_episodes import judged, labelled
 from test_evaluation_report import Page
 
@@ -189,7 +190,10 @@ def test_overruns_are_told_apart():
     assert found.ours.measures["tpr"].value == 1
     assert found.rows[1].measures["tpr"].value == 0
     assert found.row("score").measures["tpr"].value == 0, "of a single score its own alarms count"
-    assert "False alarms of the scores at 0.0%" in verdicts(found)[0]
+    said = verdicts(found)
+    assert "False alarms of the scores at 0.0%" in said[0]
+    assert said[-2].startswith("Of 10 failures with an onset 0 were alarmed before it, 10 at it or after it")
+    assert said[-1].startswith("Without overruns: Of 10 failures with an onset 0 were alarmed before it, 0 at it")
 
 
 def test_a_fitted_monitor_sees_the_jump_and_keeps_its_promise():
@@ -298,6 +302,32 @@ def test_a_page_of_little_is_a_page_too(tmp_path):
     found = compare(splits(bad, 1, nominal(11)), blind, alpha=0.1, resamples=20)
     Page(write_results(tmp_path / "b", found, title="t", facts={}).read_text())
     assert "No nominal success was tested" in verdicts(found)[0]
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with chromium() as running:
+        yield Tab(running)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 380])
+def test_a_browser_shows_it_whole(tab, compared, tmp_path, scheme, width):
+    path = write_results(tmp_path, compared, title="t", facts={"command": "robopolicy x"})
+    tab.page.emulate_media(color_scheme=scheme)
+    tab.size(width, 900)
+    tab.open(path.as_uri())
+    assert tab.eval("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.eval("document.querySelectorAll('svg.plot').length") > 20
+    if width == 1200:
+        wide = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth <= e.clientWidth)"
+        assert all(tab.eval(wide)), "no table is wider than the page"
+    boxes = tab.eval(
+        "[...document.querySelectorAll('svg.plot')].map(s => [s.viewBox.baseVal.width, "
+        "...[...s.querySelectorAll('text')].map(t => t.getBBox()).map(b => [b.x, b.x + b.width])])"
+    )
+    assert all(left >= -1 and right <= wide + 1 for wide, *texts in boxes for left, right in texts), "no word is cut"
+    assert tab.errors == []
 
 
 def test_numbers_in_digits():

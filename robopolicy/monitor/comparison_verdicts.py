@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from robopolicy.monitor.comparison import CLOCK, MATCHED, RANDOM, Comparison, Row
+from robopolicy.monitor.comparison import ALONE, CLOCK, MATCHED, RANDOM, Comparison, Row
 from robopolicy.monitor.measures import Panel, nominal_false_alarms, point
 from robopolicy.monitor.resampled import Estimate
 
@@ -20,6 +20,7 @@ def verdicts(comparison: Comparison) -> list[str]:
     said += [_against(row, "twa", row.name) for row in comparison.rows if row.kind == "published"]
     said.append(_early(ours, comparison.row(CLOCK)))
     said.append(_ahead(ours))
+    said += [f"Without overruns: {_ahead(row)}" for row in comparison.rows if row.name == f"{ours.name}, {ALONE}"]
     return [sentence for sentence in said if sentence]
 
 

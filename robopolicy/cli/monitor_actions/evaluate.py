@@ -1,10 +1,11 @@
 """`robopolicy monitor eval`: what a monitor of this policy is worth, against time, chance and what was published."""
 
 import argparse
+import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "eval", parents=[debug], help="measure a monitor on stored decisions: intervals, clock, chance, a report"
     )
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FOLDER", help="of the policy to guard")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FOLDER",
+        help="of the policy to guard; without, rollouts are taken as they are, such as those of import-fiper",
+    )  # fmt: skip
     parser.add_argument(
         "--calibration", required=True, type=Path, metavar="FOLDER",
         help="rollouts of the nominal world with decisions: calibrate makes them, or eval --decisions",
@@ -87,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def evaluate_monitor(
-    checkpoint: Path,
+    checkpoint: Path | None,
     calibration: Path,
     test: Sequence[Path],
     out: Path,
@@ -102,7 +106,7 @@ def evaluate_monitor(
     """Freeze the roles, judge, measure, write ``out/results.json`` and ``out/report.html``; return the `Comparison`.
 
     Args:
-        checkpoint: of the policy.
+        checkpoint: of the policy; None takes rollouts as they are: all of one policy, of which nothing else is known.
         calibration: an evaluation's folder, nominal, with decisions.
         test: the same of other starts, or of perturbed worlds.
         out: folder.
@@ -124,17 +128,15 @@ def evaluate_monitor(
     from robopolicy.monitor.comparison import compare, fitted
     from robopolicy.monitor.comparison_page import write_results
     from robopolicy.monitor.judged import read_labelled
-    from robopolicy.monitor.layout import ActionLayout
     from robopolicy.monitor.monitor import MonitorConfig
     from robopolicy.monitor.protocol import freeze, split
-    from robopolicy.training.checkpoint import read_spec
 
-    config, running = config or MonitorConfig(), choice.resolve(checkpoint)
-    folders = [calibration, *test]
-    env = _require_alike(folders, running.sha, checkpoint)
+    config, folders = config or MonitorConfig(), [calibration, *test]
+    running = None if checkpoint is None else choice.resolve(checkpoint)
+    about = _require_alike(folders, running)
+    env, layout = about.get("env", ""), _layout(about, checkpoint)
     names = _names(folders)
     rollouts, *tested = (read_labelled(folder, name=name) for folder, name in zip(folders, names, strict=True))
-    layout = ActionLayout.of(read_spec(checkpoint))
     singles = _singles(config.scores, also)
     learns = config.how.combine == "logistic" or "supervised" in config.scores
     drawn = [
@@ -143,11 +145,11 @@ def evaluate_monitor(
         for seed in range(splits)
     ]  # fmt: skip
     theirs, absent = _published(published, config.alpha, layout)
-    about = {
-        "policy_sha": running.sha, "env": env, "calibration": names[0], "test": names[1:], "hold_out": hold_out,
+    protocol = {
+        "policy_sha": about["policy_sha"], "env": env, "calibration": names[0], "test": names[1:], "hold_out": hold_out,
         "monitor": asdict(config), "beside": singles, "published": published,
     }  # fmt: skip
-    sha = freeze(out, drawn, about)
+    sha = freeze(out, drawn, protocol)
     ours = fitted("monitor", config, words=_words(config), layout=layout)
     others = [fitted(name, MonitorConfig((name,), alpha=config.alpha), "score", layout=layout) for name in singles]
     with bar("judge", len(others) + len(theirs) + 3, "monitors") as progress:
@@ -155,32 +157,48 @@ def evaluate_monitor(
             drawn, ours, [*others, *theirs], alpha=config.alpha, notes=absent,
             on_progress=lambda name: progress.advance(note=name),
         )  # fmt: skip
+    of = {} if running is None else {"checkpoint": str(checkpoint), **running.about}
+    name = f" of {checkpoint.name}" if checkpoint is not None else ""
     write_results(
-        out, found, title=f"A monitor of {checkpoint.name} in {env}", protocol=sha,
-        facts={"checkpoint": str(checkpoint), "sha": running.sha, "env": env, "scores": _words(config),
+        out, found, title=f"A monitor{name} in {env}", protocol=sha,
+        facts={**of, "sha": about["policy_sha"], "env": env, "scores": _words(config),
                "calibration": str(calibration), "test": ", ".join(map(str, test)), "alpha": f"{config.alpha:g}",
-               "splits": str(splits), **running.about, "command": shlex.join(["robopolicy", *sys.argv[1:]])},
+               "splits": str(splits), "command": shlex.join(["robopolicy", *sys.argv[1:]])},
     )  # fmt: skip
     return found
 
 
-def _require_alike(folders: Sequence[Path], sha: str, checkpoint: Path) -> str:
-    """Return the world of all the rollouts once it is sure that they are of this policy."""
+def _require_alike(folders: Sequence[Path], running: Any) -> dict[str, str]:
+    """Return what the first rollouts say of themselves once it is sure that all are of this policy and world."""
     from robopolicy.evaluation.outcomes import load_about
 
     abouts = [load_about(folder) for folder in folders]
+    first = abouts[0]
+    sha = first.get("policy_sha", "") if running is None else running.sha
+    mine = f"those of {folders[0]} of" if running is None else f"checkpoint {running.checkpoint} is"
     for folder, about in zip(folders, abouts, strict=True):
-        if (theirs := about.get("policy_sha", "")) != sha:
+        if (theirs := about.get("policy_sha", "")) != sha or not sha:
             raise SpecMismatch(
-                f"rollouts {folder} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is {sha[:12]}; "
+                f"rollouts {folder} are of policy {theirs[:12] or '(unnamed)'}, {mine} {sha[:12] or '(unnamed)'}; "
                 "a monitor is tested on the policy it guards, with the same solver and goal"
             )
-        if about.get("env") != abouts[0].get("env"):
+        if about.get("env") != first.get("env"):
             raise SpecMismatch(
-                f"rollouts {folder} are of {about.get('env')}, those of {folders[0]} of {abouts[0].get('env')}; "
+                f"rollouts {folder} are of {about.get('env')}, those of {folders[0]} of {first.get('env')}; "
                 "a monitor is tested in the world it was calibrated in, perturbed or not"
             )
-    return str(abouts[0].get("env", ""))
+    return first
+
+
+def _layout(about: Mapping[str, str], checkpoint: Path | None) -> Any:
+    """What the elements of an action are: by the policy's spec, or as the rollouts say; None if nobody does."""
+    from robopolicy.monitor.layout import ActionLayout
+    from robopolicy.training.checkpoint import read_spec
+
+    if checkpoint is not None:
+        return ActionLayout.of(read_spec(checkpoint))
+    said = about.get("action_layout")
+    return ActionLayout.from_json(json.loads(said)) if said else None
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
