@@ -11,7 +11,7 @@ from robopolicy.interfaces import Monitor
 from robopolicy.monitor.baselines import RandomTrigger, Stopwatch, clock_at
 from robopolicy.monitor.judged import NOMINAL, Judged, judge
 from robopolicy.monitor.layout import ActionLayout
-from robopolicy.monitor.measures import MEASURES, Panel, median_lead, tnr, tpr, twa
+from robopolicy.monitor.measures import MEASURES, Measure, Panel, median_lead, tnr, tpr, twa
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
 from robopolicy.monitor.protocol import Split
 from robopolicy.monitor.resampled import RESAMPLES, Draws, Estimate, difference, estimate, summary
@@ -19,7 +19,7 @@ from robopolicy.monitor.resampled import RESAMPLES, Draws, Estimate, difference,
 Kind = Literal["monitor", "score", "baseline", "published"]
 CLOCK, MATCHED, RANDOM, ALONE = "clock", "clock, same false alarms", "random, same alarm rate", "without overrun"
 PAIRED = ("balanced_accuracy", "twa", "auroc", "auroc_25", "auroc_50", "tpr", "tnr", "caught_in_time")
-STRATUM = {"tpr": tpr, "false_alarm_free": tnr, "twa": twa, "median_lead_s": median_lead}
+STRATUM: Mapping[str, Measure] = {"tpr": tpr, "false_alarm_free": tnr, "twa": twa, "median_lead_s": median_lead}
 
 
 @dataclass(frozen=True)

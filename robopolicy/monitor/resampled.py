@@ -96,7 +96,7 @@ def estimate(splits: Sequence[Panel], measure: Measure, draws: Draws, *, confide
         return Estimate(value, low, high, confidence, "clopper-pearson", each, None if n == 0 else (k, n))
     if measure is balanced_accuracy:
         sides = [_share_limits(splits, side, (1 + confidence) / 2)[2:] for side in (tpr, tnr)]
-        lows, highs = ([side[i] for side in sides if side[i] is not None] for i in (0, 1))
+        lows, highs = ([limit for side in sides if (limit := side[i]) is not None] for i in (0, 1))
         low, high = (_mean(limits) if len(limits) == 2 else None for limits in (lows, highs))
         return Estimate(value, low, high, confidence, "clopper-pearson", each)
     low, high = _limits(_over_splits(splits, measure, draws), confidence)

@@ -144,7 +144,9 @@ def evaluate_monitor(
               learn_failures=learns)
         for seed in range(splits)
     ]  # fmt: skip
-    theirs, absent = _published(published, config.alpha, layout)
+    theirs, notes = _published(published, config.alpha, layout)
+    if shared := {e.seed for e in rollouts} & {e.seed for one in tested for e in one}:
+        notes.append(f"{len(shared)} starts of the calibration rollouts come again in perturbed test episodes")
     protocol = {
         "policy_sha": about["policy_sha"], "env": env, "calibration": names[0], "test": names[1:], "hold_out": hold_out,
         "monitor": asdict(config), "beside": singles, "published": published,
@@ -154,7 +156,7 @@ def evaluate_monitor(
     others = [fitted(name, MonitorConfig((name,), alpha=config.alpha), "score", layout=layout) for name in singles]
     with bar("judge", len(others) + len(theirs) + 3, "monitors") as progress:
         found = compare(
-            drawn, ours, [*others, *theirs], alpha=config.alpha, notes=absent,
+            drawn, ours, [*others, *theirs], alpha=config.alpha, notes=notes,
             on_progress=lambda name: progress.advance(note=name),
         )  # fmt: skip
     of = {} if running is None else {"checkpoint": str(checkpoint), **running.about}
