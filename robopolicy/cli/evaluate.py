@@ -45,18 +45,17 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "have so much each (default 600)",
     )  # fmt: skip
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
+    parser.add_argument(
+        "--decisions", action="store_true",
+        help="keep every decision and the monitor's verdicts in OUT/decisions, for calibrate --rollouts and monitor; "
+        f"{CANDIDATES} chunks are drawn a plan, as calibrate does, or as many as --monitor wants",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument(
         "--realtime",
         action="store_true",
         help="at the pace of the wall clock, as deploy --realtime: the world goes on while the policy plans, in the "
         "thread that commands too; wants as many idle cores as --jobs",
-    )
-    parser.add_argument(
-        "--decisions",
-        action="store_true",
-        help=f"also keep every decision, for `robopolicy monitor eval`: {CANDIDATES} chunks are drawn a plan, as "
-        "calibrate does, or as many as --monitor wants",
     )
     add_running(parser)
     add_perturbing(parser)
