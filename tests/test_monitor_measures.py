@@ -228,6 +228,21 @@ def test_an_episode_of_several_splits_is_one_episode():
     assert (five.low, five.high) == (pytest.approx(one.low), pytest.approx(one.high))
 
 
+def test_resamples_have_as_many_failures_as_there_are():
+    """Or a test set with few of them would now and then have none, and nothing to measure."""
+    panel = Panel.of(noisy(2)[25:])  # 5 failures, 30 successes
+    weights = Draws([panel], np.random.default_rng(0), 400).weights(panel)
+    assert set(weights[:, ~panel.success].sum(axis=1)) == {5}
+    assert set(weights[:, panel.success].sum(axis=1)) == {30}
+    assert weights.mean(axis=0) == pytest.approx(np.ones(35), abs=0.25)
+
+
+def test_a_stratum_is_timed_by_all_episodes():
+    part = Panel.of(four()).only("camera:0.5")
+    assert (part.names, part.longest, part.task_time) == (("b",), 11, 4)
+    assert Panel.of(four()).only("push:1") is None
+
+
 def test_pairs_must_be_pairs():
     a, b = Panel.of(noisy(1)), Panel.of(noisy(1)[:-1])
     draws = Draws([a, b], np.random.default_rng(0), 10)
