@@ -135,8 +135,8 @@ def calibrate(
     return f"monitor in {out}: {monitor.guarantee()}{aside}"
 
 
-def add_monitoring(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what a monitor is made of."""
+def add_monitoring(parser: argparse.ArgumentParser, *, split: bool = True) -> None:
+    """Add the options that say what a monitor is made of, and, with ``split``, of which episodes."""
     group = parser.add_argument_group("what the monitor looks at")
     group.add_argument(
         "--scores",
@@ -164,6 +164,9 @@ def add_monitoring(parser: argparse.ArgumentParser) -> None:
         help="false overruns allowed, a fraction of good episodes (default: the longest calibrated one, 1 / (n + 1))",
     )  # fmt: skip
     group.add_argument("--alpha-warn", type=float, metavar="X", help="p-value of a warning (default: twice alpha)")
+    if not split:
+        parser.set_defaults(split_seed=0)
+        return
     group.add_argument("--split-seed", type=at_least(0), default=0, metavar="N", help="of the split (default 0)")
     group.add_argument(
         "--roles", type=Path, metavar="R.json",

@@ -11,6 +11,7 @@ from typing import Any
 
 from robopolicy.cli.against import Against, add_against
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.calibrate import CANDIDATES
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of, unseen
 from robopolicy.cli.reacting import add_reacting, reactions_of, reactions_told
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
@@ -46,6 +47,11 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "have so much each (default 600)",
     )  # fmt: skip
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
+    parser.add_argument(
+        "--decisions", action="store_true",
+        help="keep every decision and the monitor's verdicts in OUT/decisions, for calibrate --rollouts and monitor; "
+        f"{CANDIDATES} chunks are drawn a plan, as calibrate does, or as many as --monitor wants",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument(
         "--realtime",
@@ -74,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
         disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
         perturbations=perturbations, envs=args.envs, exact=args.exact, episode_s=args.episode_timeout,
         reactions=reactions_of(args, otherwise="log"),
+        decisions=args.decisions, candidates=CANDIDATES if args.decisions and args.monitor is None else None,
         against=Against.of(args, parse_seeds(args.seeds)),
     )  # fmt: skip
     say(summary)
@@ -88,6 +95,8 @@ def _folder(args: argparse.Namespace, perturbations: Sequence[str] = ()) -> str:
     if args.realtime:
         parts.append("realtime")
     parts += [f"on-{state}-{name}" for state in ("alarm", "overrun") if (name := getattr(args, f"on_{state}"))]
+    if args.decisions:
+        parts.append("decisions")
     parts += [part for part in (args.solver, args.solver_steps and f"{args.solver_steps}-steps") if part]
     if args.goal is not None:
         parts.append(f"goal-{Path(args.goal).name}")
