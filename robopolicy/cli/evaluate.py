@@ -44,6 +44,10 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "have so much each (default 600)",
     )  # fmt: skip
     parser.add_argument("--disturb-at", type=at_least(0), metavar="STEP", help="disturb every episode at this step")
+    parser.add_argument(
+        "--decisions", action="store_true",
+        help="keep every decision and the monitor's verdicts in OUT/decisions, for calibrate --rollouts and monitor",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")
     parser.add_argument(
         "--realtime",
@@ -71,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint, args.env, args.seeds, out, monitor=args.monitor, jobs=args.jobs, videos=args.videos,
         disturb_at=args.disturb_at, device=args.device, realtime=args.realtime, choice=Choice.of(args),
         perturbations=perturbations, envs=args.envs, exact=args.exact, episode_s=args.episode_timeout,
+        decisions=args.decisions,
         against=Against.of(args, parse_seeds(args.seeds)),
     )  # fmt: skip
     say(summary)
