@@ -1,0 +1,1 @@
+"""The actions of `robopolicy monitor`, a module each."""
