@@ -11,6 +11,7 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.drifting import note_drift
 from robopolicy.cli.perturbing import add_perturbing, drawn, perturbations_of, perturbed
 from robopolicy.cli.reacted import Marking
 from robopolicy.cli.reacting import add_reacting, reactions_of
@@ -202,6 +203,8 @@ def deploy(
             finish=lambda meta: ticker.told(replace(meta, success=world.success() if world else None)),
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
+        if monitor is not None and world is None:
+            note_drift(monitor, outcome.marks, meta, robot_name)
     return replace(outcome, video=None if video is None else str(video))
 
 

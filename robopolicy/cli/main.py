@@ -16,6 +16,7 @@ from robopolicy.cli import (
     doctor,
     evaluate,
     export,
+    monitor,
     node,
     record,
     replay,
@@ -25,7 +26,23 @@ from robopolicy.cli import (
 )
 from robopolicy.errors import RobopolicyError
 
-COMMANDS = (demo, record, replay, train, calibrate, evaluate, compare, sweep, deploy, node, export, data, twin, doctor)
+COMMANDS = (
+    demo,
+    record,
+    replay,
+    train,
+    calibrate,
+    evaluate,
+    compare,
+    sweep,
+    deploy,
+    node,
+    export,
+    data,
+    monitor,
+    twin,
+    doctor,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from robopolicy.evaluation.witness import Options, Witness
 from robopolicy.evaluation.workers import Seeds, run_in_workers
 from robopolicy.interfaces import Agent, Safety
 from robopolicy.loop import run_episode
-from robopolicy.monitor.decisions import save_decisions
+from robopolicy.monitor.decisions import save_decisions, save_verdicts, verdicts_path
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta, Observation
 
@@ -105,6 +105,8 @@ class Rollout:
         if self._options.decisions and self._out is not None and witness.decisions:
             folder = self._out / "decisions" / self._identity
             path = save_decisions(folder / f"{seed:06d}.npz", witness.decisions)
+            if witness.verdicts:
+                save_verdicts(verdicts_path(path), witness.verdicts)
             outcome = replace(outcome, decisions=str(path.relative_to(self._out)))
         if outcome.video is not None:
             outcome = replace(outcome, video=str(Path(self._identity, outcome.video)))

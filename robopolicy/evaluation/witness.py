@@ -12,7 +12,7 @@ from robopolicy.evaluation.outcomes import Mark, Outcome
 from robopolicy.evaluation.tool_path import ToolPath
 from robopolicy.interfaces import Agent
 from robopolicy.spec import PolicySpec
-from robopolicy.types import Decision, EpisodeMeta, Observation, Step
+from robopolicy.types import Decision, EpisodeMeta, Observation, Step, Verdict
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Options:
 
     max_steps: int | None = None  # None: the world's own
     disturb_at: int | None = None  # step before which the world is disturbed
-    decisions: bool = False  # keep every decision in out/decisions/IDENTITY/SEED.npz
+    decisions: bool = False  # keep every decision in out/decisions/IDENTITY/SEED.npz, a monitor's verdicts beside it
     video_every: int | None = None  # film every so many steps into out/IDENTITY/SEED.webm; `film` does
     realtime: bool = False  # at the pace of the wall clock, which does not wait for plans
 
@@ -49,6 +49,7 @@ class Witness:
 
     def __init__(self, world: Any, agent: Agent, seed: int, options: Options, film_path: Path | None) -> None:
         self.decisions: list[Decision] = []
+        self.verdicts: list[Verdict] = []
         self._world, self._agent, self._seed, self._options = world, agent, seed, options
         self._marks: list[Mark] = []
         self._steps = 0
@@ -89,6 +90,8 @@ class Witness:
         if self._options.decisions and self._agent.decision is not None:
             self.decisions.append(self._agent.decision)
         if (verdict := step.verdict) is not None:
+            if self._options.decisions:
+                self.verdicts.append(verdict)
             p, threshold = float(verdict.p_value), float(verdict.threshold)
             self._marks.append(Mark(self._steps, float(verdict.statistic), threshold, p, verdict.state))
             if verdict.acts and self._alarm is None:

@@ -1,0 +1,16 @@
+"""`robopolicy monitor`: look at a failure monitor, audit it, renew it; each action is a module of `monitor_actions`."""
+
+import argparse
+from typing import Any
+
+from robopolicy.cli.monitor_actions import inspect, recalibrate, replay
+
+ACTIONS = (inspect, replay, recalibrate)
+
+
+def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
+    """Add the command's actions."""
+    parser = commands.add_parser("monitor", help="look at a failure monitor, audit it, renew it")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action in ACTIONS:
+        action.add_parser(actions, debug)
