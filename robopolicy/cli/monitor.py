@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
-from robopolicy.cli.monitor_actions import inspect, recalibrate, replay
+from robopolicy.cli.monitor_actions import evaluate, export_fiper, import_fiper, inspect, recalibrate, replay
 
-ACTIONS = (inspect, replay, recalibrate)
+ACTIONS = (evaluate, inspect, replay, recalibrate, import_fiper, export_fiper)
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
