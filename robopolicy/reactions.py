@@ -39,7 +39,8 @@ class Reactions:
 
     Alarm, overrun and fault latch: all but log last until ``rearm`` or ``reset``. A late verdict (``stale``) does not:
     with ``on_late="hold"`` (fail closed) what it judged late is thrown away, the robot holds, and plans anew until a
-    verdict is in time; with ``"log"`` (fail open) it goes on.
+    verdict is in time (each such plan is a decision, and brings an overrun nearer); with ``"log"`` (fail open) it goes
+    on.
 
     Attributes:
         on_alarm: reaction to an alarm.

@@ -114,7 +114,8 @@ def test_where_time_is_real_a_verdict_may_take_one_control_period(scripted, poli
     assert made().reactions.deadline_s is None
 
 
-def test_deploy_records_every_score_state_and_latency_and_marks_the_reaction(scripted, policy, tmp_path):
+def test_deploy_records_every_score_state_and_latency_and_marks_the_reaction(scripted, policy, tmp_path, monkeypatch):
+    monkeypatch.setattr("robopolicy.cli.worlds.make_clock", lambda name, *, realtime: SimClock())  # a busy machine
     outcome = deploy("tiny_worlds:PointWorld", policy, monitor=Path("m"), on_alarm="log", max_steps=7)
     assert (outcome.steps, outcome.alarm_step) == (7, 4)
     path = tmp_path / "d.zarr"
