@@ -60,7 +60,7 @@ def export_fiper(folders: dict[str, Path], out: Path, task: str, *, checkpoint: 
         layout = _layout(folder, checkpoint)
         outcomes = [outcome for outcome in load_outcomes(folder) if outcome.decisions]
         if not outcomes:
-            raise UsageError(f"{folder} has no episode with decisions; calibrate --env keeps them")
+            raise UsageError(f"{folder} has no decisions; calibrate --env keeps them, eval with --decisions")
         target = out / task / "rollouts" / part
         files = write_fiper(_episodes(folder, outcomes, layout, task), target, part=part)
         good = sum(outcome.success for outcome in outcomes)
