@@ -19,8 +19,13 @@ def verdicts(comparison: Comparison) -> list[str]:
         said += [_against(comparison.row(name), measure, what) for measure in ("twa", "caught_in_time")]
     said += [_against(row, "twa", row.name) for row in comparison.rows if row.kind == "published"]
     said.append(_early(ours, comparison.row(CLOCK)))
-    said.append(_ahead(ours))
-    said += [f"Without overruns: {_ahead(row)}" for row in comparison.rows if row.name == f"{ours.name}, {ALONE}"]
+    if ours.measures["tpr"].value is None:
+        said.append("No failure was tested: nothing is said of what the monitor catches.")
+    else:
+        said.append(_ahead(ours) or "No failure has an onset that its task stamped: nothing is said of the lead.")
+    for row in comparison.rows:
+        if row.name == f"{ours.name}, {ALONE}" and (ahead := _ahead(row)):
+            said.append(f"Without overruns: {ahead}")
     return [sentence for sentence in said if sentence]
 
 
@@ -66,7 +71,7 @@ def _ahead(ours: Row) -> str:
     leads, found = ours.leads, ours.measures["median_lead_s"]
     stamped = leads["before"] + leads["after"] + leads["never"]
     if not stamped:
-        return "No failure has an onset that its task stamped: nothing is said of the lead."
+        return ""
     median = "" if found.value is None else f", median lead {_lead(found)} of those with an alarm"
     return (
         f"Of {stamped} failures with an onset {leads['before']} were alarmed before it, {leads['after']} at it or "

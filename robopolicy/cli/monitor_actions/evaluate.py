@@ -250,6 +250,6 @@ def _told(row: Any) -> str:
 
     shown = {"balanced_accuracy": "balanced accuracy", "twa": "TWA", "tpr": "TPR", "tnr": "TNR",
              "auroc_50": "AUROC at half time", "median_lead_s": "lead s"}  # fmt: skip
-    found = ((what, row.measures[name]) for name, what in shown.items())
+    found = ((what, row.measures[name]) for name, what in shown.items() if row.measures[name].value is not None)
     parts = (f"{what} {number(one)}" + (f" [{limits(one)}]" if limits(one) else "") for what, one in found)
     return "   ".join(parts)
