@@ -1,6 +1,5 @@
 """`robopolicy monitor eval` from rollouts to report, and the rollouts with decisions that it takes."""
 
-import argparse
 import json
 import shutil
 import sys
@@ -51,20 +50,14 @@ def test_eval_keeps_decisions_of_as_many_chunks_as_calibrate_draws(made):
     assert _folder(build_parser().parse_args([*words, "--decisions"])) == "eval-twin-lift-decisions"
 
 
-def parsed(*words):
-    parser = argparse.ArgumentParser()
-    action.add_parser(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
-    return parser.parse_args(["eval", *map(str, words)])
-
-
 def test_from_rollouts_to_a_report(made, tmp_path, capsys):
     out = tmp_path / "out"
-    args = parsed(
+    command = [
         "--checkpoint", made / "policy", "--calibration", made / "nominal", "--test", made / "thrown", "--out", out,
         "--alpha", "0.2", "--scores", "chunk_overlap", "--also", "kernel_density", "--seeds-of-split", "2",
         "--published", "none",
-    )  # fmt: skip
-    args.run(args)
+    ]  # fmt: skip
+    assert main(["monitor", "eval", *map(str, command)]) == 0
     said = capsys.readouterr().out
     for words in ("monitor", "clock, same false alarms", "random, same alarm rate", "kernel_density", "TWA",
                   "FIPER is not in the table: --published none", "report.html"):  # fmt: skip
@@ -128,8 +121,10 @@ def test_rollouts_without_a_checkpoint_are_taken_as_they_are(made, tmp_path):
     current = json.loads((mine / "current.json").read_text())
     layout = json.dumps(ActionLayout(2, position=(0,)).to_json())
     (mine / "current.json").write_text(json.dumps(current | {"about": current["about"] | {"action_layout": layout}}))
-    found = action.evaluate_monitor(None, mine, [made / "thrown"], tmp_path / "out", CONFIG, splits=1, published="none")
+    found = action.evaluate_monitor(None, mine, [made / "thrown"], tmp_path / "out", CONFIG, splits=1)
     assert found.ours.measures["tnr"].counts[1] == 9
+    assert [row.kind for row in found.rows].count("published") == 2, found.notes
+    assert found.row("FIPER").behind["twa"].value is not None
     assert action._layout(load_about(mine), None) == ActionLayout(2, position=(0,))
     assert action._layout({}, None) is None
     (mine / "current.json").write_text(json.dumps(current | {"about": {**current["about"], "policy_sha": "abc"}}))
@@ -142,7 +137,7 @@ def test_rollouts_without_a_checkpoint_are_taken_as_they_are(made, tmp_path):
 
 @pytest.mark.parametrize("words", [("--alpha", "0"), ("--hold-out", "1")])
 def test_fractions_are_fractions(words):
-    args = parsed("--checkpoint", "c", "--calibration", "r", "--out", "o", *words)
+    args = build_parser().parse_args(["monitor", "eval", "--calibration", "r", "--out", "o", *words])
     with pytest.raises(UsageError, match="it is a fraction between 0 and 1"):
         args.run(args)
 

@@ -13,6 +13,7 @@ from robopolicy.monitor.judged import NOMINAL, Judged, judge
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.measures import MEASURES, Measure, Panel, median_lead, tnr, tpr, twa
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
+from robopolicy.monitor.paper import fiper_paper
 from robopolicy.monitor.protocol import Split
 from robopolicy.monitor.resampled import RESAMPLES, Draws, Estimate, difference, estimate, summary
 
@@ -142,8 +143,6 @@ def published(*, alpha: float, layout: ActionLayout | None = None, small: bool =
         layout: what the elements of an action are.
         small: with narrow networks in place of the paper's, which take many minutes a split on a CPU.
     """
-    from robopolicy.monitor.paper import fiper_paper
-
     settings = {"rnd": {"small": True}} if small else {}
     size = "small networks" if small else "the paper's networks"
 

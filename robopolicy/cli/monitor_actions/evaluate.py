@@ -126,6 +126,7 @@ def evaluate_monitor(
     """
     from robopolicy.cli.progress import bar
     from robopolicy.monitor.comparison import compare, fitted
+    from robopolicy.monitor.comparison import published as fipers
     from robopolicy.monitor.comparison_page import write_results
     from robopolicy.monitor.judged import read_labelled
     from robopolicy.monitor.monitor import MonitorConfig
@@ -144,7 +145,9 @@ def evaluate_monitor(
               learn_failures=learns)
         for seed in range(splits)
     ]  # fmt: skip
-    theirs, notes = _published(published, config.alpha, layout)
+    theirs, notes = [], ["FIPER is not in the table: --published none"]
+    if published != "none":
+        theirs, notes = fipers(alpha=config.alpha, layout=layout, small=published == "small"), []
     if shared := {e.seed for e in rollouts} & {e.seed for one in tested for e in one}:
         notes.append(f"{len(shared)} starts of the calibration rollouts come again in perturbed test episodes")
     protocol = {
@@ -222,18 +225,6 @@ def _singles(scores: Sequence[str], also: Sequence[str]) -> list[str]:
         raise UsageError(f"--also {unknown[0]}: no such score; valid: all, {', '.join(sorted(SCORES))}")
     own = list(scores) if len(scores) > 1 else []
     return [name for name in dict.fromkeys([*own, *asked]) if name not in ("clock", *(scores if not own else ()))]
-
-
-def _published(size: str, alpha: float, layout: Any) -> tuple[list[Any], list[str]]:
-    """FIPER as coded and with valid thresholds; or why it is not there."""
-    from robopolicy.monitor.comparison import published
-
-    if size == "none":
-        return [], ["FIPER is not in the table: --published none"]
-    try:
-        return published(alpha=alpha, layout=layout, small=size == "small"), []
-    except ImportError as error:
-        return [], [f"FIPER is not in the table: {error}"]
 
 
 def _words(config: Any) -> str:
