@@ -14,7 +14,7 @@ import torch
 from robopolicy.clock import SimClock
 from robopolicy.errors import SYSTEM_LIBRARIES
 from robopolicy.policies.diffusion import DiffusionPolicy
-from robopolicy.spec import CameraSpec, PolicySpec
+from robopolicy.spec import CameraSpec, PolicySpec, StateSpec
 from robopolicy.training.checkpoint import save_checkpoint
 from robopolicy_data.reader import Dataset
 from sim_envs.worlds import make_world
@@ -121,14 +121,14 @@ def test_dataset_of_a_newer_format(tmp_path, dataset):
 
 def test_checkpoint_that_does_not_fit_the_robot_prints_both(tmp_path, untrained):
     spec = lift_spec()
-    other = untrained(tmp_path / "other", replace(spec, rate_hz=10.0, state={"tool_pos": spec.state["tool_pos"]}))
+    other = untrained(tmp_path / "other", replace(spec, state={"tool_pos": StateSpec(3, ("mm",))}))
     for words in (
         ("eval", "--checkpoint", other, "--env", "twin:lift"),
         ("deploy", "--checkpoint", other, "--robot", "twin:lift"),
     ):
         line = complaint(*words)
-        assert "10 Hz" in line
-        assert "20 Hz" in line
+        assert "(3,) mm" in line
+        assert "(3,) m;" in line or line.rstrip().endswith("(3,) m")
     missing = untrained(tmp_path / "missing", lift_spec())
     line = complaint("deploy", "--checkpoint", missing, "--robot", "twin:pusht")
     assert "cube_pos" in line
