@@ -14,6 +14,7 @@ import torch
 from robopolicy.cli.calibrate import calibrate, collect
 from robopolicy.cli.deploy import deploy
 from robopolicy.cli.main import main
+from robopolicy.cli.monitor_actions.replay import replay
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_outcomes
 from robopolicy.monitor.decisions import load_decisions, load_verdicts, save_decisions, save_verdicts, verdicts_path
 from robopolicy.monitor.drift_journal import JOURNAL, STATE, DriftJournal
@@ -63,11 +64,10 @@ def rollouts(folder, seeds, *, failed=(), watched=None, sha=SHA, far=0.0):
     log = OutcomeLog(folder, "one")
     log.begin({"policy_sha": sha, "env": "none"}, list(seeds))
     for seed in seeds:
-        decisions = episode(rng, far=far)
-        path = save_decisions(folder / "decisions" / f"{seed}.npz", decisions)
-        if watched is not None:
-            save_verdicts(verdicts_path(path), verdicts_of(load_monitor(watched), decisions))
+        path = save_decisions(folder / "decisions" / f"{seed}.npz", episode(rng, far=far))
         log.append(Outcome(seed, seed not in failed, decisions=str(path.relative_to(folder))))
+    for one in replay(watched, folder) if watched is not None else ():
+        save_verdicts(verdicts_path(folder / "decisions" / f"{one.name}.npz"), one.verdicts)
     return folder
 
 

@@ -217,7 +217,7 @@ def _start(build: Callable[[], ItemRunner], cores: frozenset[int]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     pipe, child = context.Pipe()
     process = context.Process(target=_work, args=(build, child, cores), daemon=True)
-    with _one_thread():
+    with one_thread():
         process.start()
     child.close()  # so that the pipe ends when the process does
     return _Worker(process, pipe, cores)
@@ -287,7 +287,8 @@ def _bury(worker: _Worker, patience: Patience) -> Lost:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Processes that are started in the block compute in one thread, whose number decides how sums are rounded."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     try:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     monitor = load_monitor(args.monitor)
     require_same_policy(args.rollouts, args.monitor, monitor)
-    episodes = replay(monitor, args.rollouts, seed=args.seed)
+    episodes = replay(args.monitor, args.rollouts, seed=args.seed)
     compared = [one for one in episodes if one.difference is not None]
     unlike = [one for one in compared if one.difference]
     for one in unlike[:SHOWN]:
@@ -52,16 +52,29 @@ def run(args: argparse.Namespace) -> int:
     return 1 if unlike else 0
 
 
-def replay(monitor: Any, rollouts: Path, *, seed: int | None = None) -> list[Any]:
-    """Return what ``monitor`` says of each stored episode, a `Replayed` each, by seed.
+def replay(folder: Path, rollouts: Path, *, seed: int | None = None) -> list[Any]:
+    """Return what the monitor in ``folder`` says of each stored episode, a `Replayed` each, by seed.
+
+    It is worked out in a process of one thread, as in an evaluation: how many there are decides how sums are rounded.
 
     Raises:
         UsageError: if there is no episode with decisions, or none of this seed.
         EvaluationError: if the folder is not an evaluation's.
         SpecMismatch: if the decisions are not of the shape that was calibrated.
     """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from robopolicy.evaluation.workers import one_thread
+
+    with one_thread(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_replayed, folder, rollouts, seed).result()
+
+
+def _replayed(folder: Path, rollouts: Path, seed: int | None) -> list[Any]:
     from robopolicy.evaluation.monitor_page import Replayed
     from robopolicy.evaluation.outcomes import load_outcomes
+    from robopolicy.monitor.artefact import load_monitor
     from robopolicy.monitor.decisions import load_decisions, load_verdicts, verdicts_path
     from robopolicy.monitor.replaying import first_difference, verdicts_of
 
@@ -70,7 +83,7 @@ def replay(monitor: Any, rollouts: Path, *, seed: int | None = None) -> list[Any
     if not wanted:
         which = "" if seed is None else f" of seed {seed}"
         raise UsageError(f"{rollouts} has no decisions{which}; eval keeps them with --decisions")
-    episodes = []
+    monitor, episodes = load_monitor(folder), []
     for one in wanted:
         path = rollouts / str(one.decisions)
         verdicts = verdicts_of(monitor, load_decisions(path))
