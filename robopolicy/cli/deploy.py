@@ -11,7 +11,9 @@ from typing import Any
 
 from robopolicy import __version__
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.calibrate import CANDIDATES
 from robopolicy.cli.drifting import note_drift
+from robopolicy.cli.keeping import Keeping, add_keeping
 from robopolicy.cli.perturbing import add_perturbing, drawn, perturbations_of, perturbed
 from robopolicy.cli.reacted import Marking
 from robopolicy.cli.reacting import add_reacting, reactions_of
@@ -78,6 +80,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     add_timing(parser)
     add_limits(parser)
     add_running(parser)
+    add_keeping(parser)
     first = parser.add_argument_group("a twin before the robot", "of --robot twin-first:TASK:ROBOT")
     add_seeing(first, unseen_s=Seeing.unseen)
     parser.set_defaults(run=run)
@@ -94,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
             video=args.video, realtime=args.realtime, device=args.device, threads=args.threads,
             allow_slow=args.allow_slow, domain=args.domain, choice=Choice.of(args), timing=Timing.of(args),
             limits=args.limits, seeing=None if Seeing.of(args) == Seeing() else Seeing.of(args),
-            perturbations=perturbations_of(args),
+            perturbations=perturbations_of(args), keeping=Keeping.of(args),
         )  # fmt: skip
     say(tell(outcome, args.robot))
 
@@ -121,6 +124,7 @@ def deploy(
     limits: Path | None = None,
     seeing: Seeing | None = None,
     perturbations: Sequence[str] = (),
+    keeping: Keeping | None = None,
     watch: Callable[[Any, Any], Sequence[Watcher]] = lambda robot, agent: (),
 ) -> Any:
     """Run one guarded episode and return its `Outcome`; ``on_alarm`` is a reaction's name, or `Reactions`.
@@ -163,6 +167,11 @@ def deploy(
         each = bare.spec.rate_hz / spec.rate_hz if timing.beside else 1.0  # control steps a step of the policy
         steps = max_steps or (world.max_steps if world else round(10 * bare.spec.rate_hz))
         _require(robot_name, world, steps, disturb_at, video)
+        about = {"policy_sha": running.sha, "env": robot_name, "rate": f"{spec.rate_hz:g} Hz", **running.about}
+        if keeping is not None:
+            keeping.require(world, robot_name, monitor, on_alarm)
+            keeping.same(about)
+            seed = keeping.seed(seed, world)
         timing.fits(spec, bare.spec).require_from(
             bare.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {robot_name}"
         )
@@ -174,7 +183,7 @@ def deploy(
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
         agent = make_agent(
             running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play, clock=clock,
-            robot=bare.spec,
+            robot=bare.spec, candidates=CANDIDATES if keeping is not None and monitor is None else None,
         )  # fmt: skip
         stack.callback(getattr(agent, "close", lambda: None))
         guarded = None if waits else watched(bare, watchdogs, stack, partial(topics_of, domain))
@@ -187,7 +196,8 @@ def deploy(
         if world is not None:
             world.reset(seed)
         every = max(2, round(2 * each)) if video else None
-        witness = Witness(bare, agent, seed, Options(disturb_at=disturb_at, video_every=every), video)
+        options = Options(disturb_at=disturb_at, decisions=keeping is not None, video_every=every)
+        witness = Witness(bare, agent, seed, options, video)
         stack.callback(witness.close)
         recording = [*map(stack.enter_context, recorders)]
         marking = [Marking(agent, recording)] if recording else []
@@ -205,6 +215,8 @@ def deploy(
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
         if monitor is not None and world is None:
             note_drift(monitor, outcome.marks, meta, robot_name)
+    if keeping is not None:  # the robot stands, and is let go: a person may take their time to answer
+        outcome = keeping.keep(witness, outcome, world, about)
     return replace(outcome, video=None if video is None else str(video))
 
 
