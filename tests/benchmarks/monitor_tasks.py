@@ -1,0 +1,80 @@
+"""Policies that succeed, and worlds in which they fail: what `bench_monitor_tasks.py` judges monitors by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from robopolicy.evaluation.outcomes import Outcome, load_outcomes
+
+ARM = ("tool_pos", "tool_quat", "gripper")
+NOMINAL = 10_000  # first seed of the undisturbed episodes, of which some fit, some calibrate and some test
+PERTURBED = 30_000  # first seed of the perturbed ones: other starts
+TUNING = 90_000  # first seed of those by which severities were chosen; none of them is ever judged
+
+
+@dataclass(frozen=True)
+class Task:
+    """A policy to make, and how hard its world has to be shaken until it fails in 30 to 60 % of the episodes."""
+
+    states: tuple[str, ...]
+    steps: int  # of training, in batches of 128
+    severities: dict[str, float]  # by axis, tuned on the seeds from ``TUNING`` on
+
+
+TASKS: dict[str, Task] = {
+    "lift": Task(("cube_pos", "cube_quat"), 3000, {}),
+    "stack": Task(("red_pos", "red_quat", "blue_pos", "blue_quat"), 6000, {}),
+    "peg": Task(("peg_pos", "peg_quat", "hole"), 8000, {}),
+    "drawer": Task(("chest", "left_handle", "right_handle", "left_open", "right_open"), 4000, {}),
+}
+DEMONSTRATIONS = 200
+
+
+def make_policy(work: Path, task: str) -> Path:
+    """Record demonstrations and train on them, whatever is not there yet; return the checkpoint."""
+    from robopolicy.cli.record import record
+    from robopolicy.cli.train import train
+    from robopolicy.training.checkpoint import TRAIN, read_train
+    from robopolicy.training.resume import RESUME
+
+    data, checkpoint = work / f"{task}.zarr", work / task
+    if (checkpoint / TRAIN).exists() and read_train(checkpoint)["finished"]:
+        return checkpoint
+    record(f"twin:{task}", data, DEMONSTRATIONS, cameras=())
+    settings = {"steps": TASKS[task].steps, "batch_size": 128}
+    train(
+        data, checkpoint, states=(*ARM, *TASKS[task].states), n_obs=2, horizon=16, n_execute=8, settings=settings,
+        resume=(checkpoint / RESUME).exists(),
+    )  # fmt: skip
+    return checkpoint
+
+
+def collect(
+    work: Path, task: str, perturbations: tuple[str, ...], first: int, episodes: int, *, jobs: int, keep: bool = True
+) -> Path:
+    """Run what is missing of ``episodes`` from seed ``first`` on; return the folder with outcomes and decisions.
+
+    Args:
+        work: folder of everything.
+        task: key of ``TASKS``.
+        perturbations: each as AXIS:SEVERITY; () is the world as it is.
+        first: seed.
+        episodes: how many.
+        jobs: processes.
+        keep: decisions too.
+    """
+    from robopolicy.cli.calibrate import CANDIDATES
+    from robopolicy.cli.evaluate import evaluate
+
+    parts = [task, *(one.replace(":", "-") for one in perturbations or ("nominal",)), *(() if keep else ("tuning",))]
+    name = "-".join(parts)
+    out = work / "rollouts" / name
+    evaluate(
+        work / task, f"twin:{task}", f"{first}:{first + episodes}", out, jobs=jobs, videos=0, decisions=keep,
+        candidates=CANDIDATES, perturbations=perturbations, label=name,
+    )  # fmt: skip
+    return out
+
+
+def outcomes_of(folder: Path, first: int, episodes: int) -> list[Outcome]:
+    """Return the outcomes of exactly these seeds."""
+    return [outcome for outcome in load_outcomes(folder) if first <= outcome.seed < first + episodes]
