@@ -28,7 +28,7 @@ def tune(work: Path, task: str, axes: list[str], severities: list[float], episod
                     causes[outcome.failure] = causes.get(outcome.failure, 0) + 1
             rate = success_rate(failed, len(outcomes))
             print(
-                f"{task} {axis}:{severity:g} failed {failed}/{len(outcomes)} [{rate.low:.0%}, {rate.high:.0%}] {causes} "
+                f"{task} {axis}:{severity:g} {failed}/{len(outcomes)} failed [{rate.low:.0%}, {rate.high:.0%}] {causes}, "
                 f"{time.perf_counter() - start:.0f} s",
                 flush=True,
             )

@@ -17,14 +17,15 @@ class Task:
 
     states: tuple[str, ...]
     steps: int  # of training, in batches of 128
+    limit: int  # control steps of an episode: twice the median demonstration, in whole decisions
     severities: dict[str, float]  # by axis, tuned on the seeds from ``TUNING`` on
 
 
 TASKS: dict[str, Task] = {
-    "lift": Task(("cube_pos", "cube_quat"), 3000, {}),
-    "stack": Task(("red_pos", "red_quat", "blue_pos", "blue_quat"), 6000, {}),
-    "peg": Task(("peg_pos", "peg_quat", "hole"), 8000, {}),
-    "drawer": Task(("chest", "left_handle", "right_handle", "left_open", "right_open"), 4000, {}),
+    "lift": Task(("cube_pos", "cube_quat"), 3000, 104, {}),
+    "stack": Task(("red_pos", "red_quat", "blue_pos", "blue_quat"), 6000, 144, {}),
+    "peg": Task(("peg_pos", "peg_quat", "hole"), 8000, 160, {}),
+    "drawer": Task(("chest", "left_handle", "right_handle", "left_open", "right_open"), 4000, 96, {}),
 }
 DEMONSTRATIONS = 200
 
@@ -63,16 +64,21 @@ def collect(
         keep: decisions too.
     """
     from robopolicy.cli.calibrate import CANDIDATES
-    from robopolicy.cli.evaluate import evaluate
+    from robopolicy.cli.evaluate import Subject, roll_and_report
+    from robopolicy.cli.together import Together
+    from robopolicy.evaluation.rollouts import Options
 
-    parts = [task, *(one.replace(":", "-") for one in perturbations or ("nominal",)), *(() if keep else ("tuning",))]
-    name = "-".join(parts)
-    out = work / "rollouts" / name
-    evaluate(
-        work / task, f"twin:{task}", f"{first}:{first + episodes}", out, jobs=jobs, videos=0, decisions=keep,
-        candidates=CANDIDATES, perturbations=perturbations, label=name,
+    checkpoint, env = work / task, f"twin:{task}"
+    where = [one.replace(":", "-") for one in perturbations] or ["nominal"]
+    name = "-".join([task, *where, *([] if keep else ["tuning"])])
+    subject = Subject.of(checkpoint, env, candidates=CANDIDATES, perturbations=perturbations)
+    options = Options(max_steps=TASKS[task].limit, decisions=keep)
+    roll_and_report(
+        subject, list(range(first, first + episodes)), work / "rollouts" / name, options, jobs=jobs, videos=0,
+        together=Together.of(checkpoint, None), label=name, title=name,
+        facts={"checkpoint": str(checkpoint), "env": env, "seeds": f"{first}:{first + episodes}"},
     )  # fmt: skip
-    return out
+    return work / "rollouts" / name
 
 
 def outcomes_of(folder: Path, first: int, episodes: int) -> list[Outcome]:
