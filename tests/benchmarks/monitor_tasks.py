@@ -25,7 +25,7 @@ TASKS: dict[str, Task] = {
     "lift": Task(("cube_pos", "cube_quat"), 3000, 104, {}),
     "stack": Task(("red_pos", "red_quat", "blue_pos", "blue_quat"), 6000, 144, {}),
     "peg": Task(("peg_pos", "peg_quat", "hole"), 8000, 160, {}),
-    "drawer": Task(("chest", "left_handle", "right_handle", "left_open", "right_open"), 4000, 96, {}),
+    "drawer": Task(("chest", "left_handle", "right_handle", "left_open", "right_open"), 2500, 96, {}),
 }
 DEMONSTRATIONS = 200
 
