@@ -7,31 +7,36 @@ import argparse
 import time
 from pathlib import Path
 
-from monitor_tasks import TASKS, TUNING, collect, make_policy, outcomes_of
+from monitor_tasks import CHOOSING, NOMINAL, PERTURBED, TASKS, collect, make_policy
 
+from robopolicy.evaluation.failures import taxonomy
+from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.statistics import success_rate
 
-AXES = ("pose", "size", "mass", "friction", "action_delay", "action_noise", "dropout", "push", "slip")
+
+def tune(work: Path, task: str, perturbation: str, episodes: int, jobs: int) -> None:
+    """Print how often a perturbation makes the policy fail, on the episodes for choosing."""
+    start = time.perf_counter()
+    perturbations = () if perturbation == "nominal" else (perturbation,)
+    seeds = range(CHOOSING, CHOOSING + episodes)
+    outcomes = load_outcomes(collect(work, task, perturbations, seeds, jobs=jobs, purpose="choosing"))
+    failed = sum(not outcome.success for outcome in outcomes)
+    rate = success_rate(failed, len(outcomes))
+    causes = ", ".join(f"{len(cause.seeds)} {cause.failure}" for cause in taxonomy(outcomes))
+    print(
+        f"{task} {perturbation}: {failed} of {len(outcomes)} failed [{rate.low:.0%}, {rate.high:.0%}] ({causes}), "
+        f"{time.perf_counter() - start:.0f} s",
+        flush=True,
+    )
 
 
-def tune(work: Path, task: str, axes: list[str], severities: list[float], episodes: int, jobs: int) -> None:
-    """Print how often each severity of each axis makes the policy fail."""
-    for axis in axes:
-        for severity in severities:
-            start = time.perf_counter()
-            folder = collect(work, task, (f"{axis}:{severity:g}",), TUNING, episodes, jobs=jobs, keep=False)
-            outcomes = outcomes_of(folder, TUNING, episodes)
-            failed = sum(not o.success for o in outcomes)
-            causes: dict[str, int] = {}
-            for outcome in outcomes:
-                if not outcome.success:
-                    causes[outcome.failure] = causes.get(outcome.failure, 0) + 1
-            rate = success_rate(failed, len(outcomes))
-            print(
-                f"{task} {axis}:{severity:g} {failed}/{len(outcomes)} failed [{rate.low:.0%}, {rate.high:.0%}] {causes}, "
-                f"{time.perf_counter() - start:.0f} s",
-                flush=True,
-            )
+def collect_all(work: Path, task: str, nominal: int, episodes: int, jobs: int) -> list[Path]:
+    """Run what is judged by; return the folders, the undisturbed world's first."""
+    folders = [collect(work, task, (), range(NOMINAL, NOMINAL + nominal), jobs=jobs)]
+    for axis, severity in TASKS[task].severities.items():
+        seeds = range(PERTURBED, PERTURBED + episodes)
+        folders.append(collect(work, task, (f"{axis}:{severity:g}",), seeds, jobs=jobs))
+    return folders
 
 
 def main() -> None:
@@ -40,14 +45,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="of data, checkpoints, rollouts")
     parser.add_argument("--tasks", default="lift,stack,peg", help=f"of {','.join(TASKS)}")
     parser.add_argument("--episodes", type=int, default=40, help="of each perturbation")
+    parser.add_argument("--nominal", type=int, default=170, help="episodes of the undisturbed world")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--tune", nargs="*", type=float, metavar="SEVERITY", help="only count failures at these")
-    parser.add_argument("--axes", nargs="*", default=list(AXES), help="of --tune")
+    parser.add_argument("--tune", nargs="+", metavar="AXIS:SEVERITY", help="only count failures at these")
     args = parser.parse_args()
     for task in args.tasks.split(","):
         make_policy(args.work, task)
-        if args.tune is not None:
-            tune(args.work, task, args.axes, args.tune, args.episodes, args.jobs)
+        if args.tune:
+            for perturbation in args.tune:
+                tune(args.work, task, perturbation, args.episodes, args.jobs)
+            continue
+        collect_all(args.work, task, args.nominal, args.episodes, args.jobs)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from robopolicy.evaluation.outcomes import Outcome, load_outcomes
-
 ARM = ("tool_pos", "tool_quat", "gripper")
 NOMINAL = 10_000  # first seed of the undisturbed episodes, of which some fit, some calibrate and some test
 PERTURBED = 30_000  # first seed of the perturbed ones: other starts
-TUNING = 90_000  # first seed of those by which severities were chosen; none of them is ever judged
+CHOOSING = 90_000  # first seed of those by which severities and methods were chosen; none of them is ever judged
 
 
 @dataclass(frozen=True)
@@ -18,13 +16,13 @@ class Task:
     states: tuple[str, ...]
     steps: int  # of training, in batches of 128
     limit: int  # control steps of an episode: twice the median demonstration, in whole decisions
-    severities: dict[str, float]  # by axis, tuned on the seeds from ``TUNING`` on
+    severities: dict[str, float]  # by axis, tuned on the seeds from ``CHOOSING`` on
 
 
 TASKS: dict[str, Task] = {
-    "lift": Task(("cube_pos", "cube_quat"), 3000, 104, {}),
+    "lift": Task(("cube_pos", "cube_quat"), 3000, 104, {"push": 1.0, "action_delay": 1.0}),
     "stack": Task(("red_pos", "red_quat", "blue_pos", "blue_quat"), 6000, 144, {}),
-    "peg": Task(("peg_pos", "peg_quat", "hole"), 8000, 160, {}),
+    "peg": Task(("peg_pos", "peg_quat", "hole"), 8000, 160, {"pose": 0.35, "push": 0.45}),
     "drawer": Task(("chest", "left_handle", "right_handle", "left_open", "right_open"), 2500, 96, {}),
 }
 DEMONSTRATIONS = 200
@@ -50,18 +48,17 @@ def make_policy(work: Path, task: str) -> Path:
 
 
 def collect(
-    work: Path, task: str, perturbations: tuple[str, ...], first: int, episodes: int, *, jobs: int, keep: bool = True
+    work: Path, task: str, perturbations: tuple[str, ...], seeds: range, *, jobs: int, purpose: str = "test"
 ) -> Path:
-    """Run what is missing of ``episodes`` from seed ``first`` on; return the folder with outcomes and decisions.
+    """Run the episodes of ``seeds`` that are missing; return the folder with outcomes and decisions.
 
     Args:
         work: folder of everything.
         task: key of ``TASKS``.
         perturbations: each as AXIS:SEVERITY; () is the world as it is.
-        first: seed.
-        episodes: how many.
+        seeds: starts.
         jobs: processes.
-        keep: decisions too.
+        purpose: subfolder: what is chosen by is kept apart from what is judged by.
     """
     from robopolicy.cli.calibrate import CANDIDATES
     from robopolicy.cli.evaluate import Subject, roll_and_report
@@ -69,18 +66,12 @@ def collect(
     from robopolicy.evaluation.rollouts import Options
 
     checkpoint, env = work / task, f"twin:{task}"
-    where = [one.replace(":", "-") for one in perturbations] or ["nominal"]
-    name = "-".join([task, *where, *([] if keep else ["tuning"])])
+    name = "-".join([task, *([one.replace(":", "-") for one in perturbations] or ["nominal"])])
+    out = work / purpose / name
     subject = Subject.of(checkpoint, env, candidates=CANDIDATES, perturbations=perturbations)
-    options = Options(max_steps=TASKS[task].limit, decisions=keep)
+    options = Options(max_steps=TASKS[task].limit, decisions=True)
     roll_and_report(
-        subject, list(range(first, first + episodes)), work / "rollouts" / name, options, jobs=jobs, videos=0,
-        together=Together.of(checkpoint, None), label=name, title=name,
-        facts={"checkpoint": str(checkpoint), "env": env, "seeds": f"{first}:{first + episodes}"},
+        subject, list(seeds), out, options, jobs=jobs, videos=0, together=Together.of(checkpoint, None), label=name,
+        title=name, facts={"checkpoint": str(checkpoint), "env": env, "seeds": f"{seeds.start}:{seeds.stop}"},
     )  # fmt: skip
-    return work / "rollouts" / name
-
-
-def outcomes_of(folder: Path, first: int, episodes: int) -> list[Outcome]:
-    """Return the outcomes of exactly these seeds."""
-    return [outcome for outcome in load_outcomes(folder) if first <= outcome.seed < first + episodes]
+    return out
