@@ -4,14 +4,41 @@ Records, trains and rolls out whatever DIR does not hold yet.
 """
 
 import argparse
+import shlex
+import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from monitor_tasks import CHOOSING, NOMINAL, PERTURBED, TASKS, collect, make_policy
 
 from robopolicy.evaluation.failures import taxonomy
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.statistics import success_rate
+from robopolicy.monitor.comparison import Comparison, compare, fitted, published
+from robopolicy.monitor.comparison_page import write_results
+from robopolicy.monitor.comparison_verdicts import verdicts
+from robopolicy.monitor.judged import read_labelled
+from robopolicy.monitor.layout import ActionLayout
+from robopolicy.monitor.measures import MEASURES, Panel
+from robopolicy.monitor.monitor import DEFAULT, MonitorConfig
+from robopolicy.monitor.protocol import freeze, split
+from robopolicy.monitor.resampled import Draws, Estimate, difference, estimate
+from robopolicy.monitor.statistic import Combination
+from robopolicy.training.checkpoint import read_spec
+
+ALPHA = 0.05
+LEARN = 50  # nominal successes that fit, and as many that calibrate
+CHOSEN = MonitorConfig(("mahalanobis", "chunk_overlap"), Combination(window=5))  # on the episodes from ``CHOOSING`` on
+SINGLE = ("mahalanobis", "kernel_density", "chunk_overlap", "ace", "stac")
+PAIRED = ("twa", "balanced_accuracy", "auroc_50")
+SHOWN = {
+    "nominal_false_alarms": "false, nominal", "ood_false_alarms": "false, perturbed", "tpr": "failures alarmed",
+    "balanced_accuracy": "balanced accuracy", "twa": "TWA", "auroc_25": "AUROC 25 %", "auroc_50": "AUROC 50 %",
+    "median_lead_s": "lead, s",
+}  # fmt: skip
 
 
 def tune(work: Path, task: str, perturbation: str, episodes: int, jobs: int) -> None:
@@ -39,6 +66,77 @@ def collect_all(work: Path, task: str, nominal: int, episodes: int, jobs: int) -
     return folders
 
 
+def judge(work: Path, task: str, folders: Sequence[Path], seeds: int, full: bool) -> Comparison:
+    """Compare the chosen monitor with all else on frozen roles, ``LEARN`` nominal successes each to fit and calibrate.
+
+    Args:
+        work: folder of everything.
+        task: key of ``TASKS``.
+        folders: of `collect_all`.
+        seeds: splits.
+        full: with the published networks, which take minutes a split, in place of narrow ones.
+    """
+    rollouts, *shaken = [read_labelled(folder) for folder in folders]
+    test = [episode for one in shaken for episode in one]
+    good = sum(episode.success for episode in rollouts)
+    layout = ActionLayout.of(read_spec(work / task))
+    spare = 1 - 2 * LEARN / good
+    splits = [split(rollouts, test, alpha=ALPHA, seed=seed, hold_out=spare) for seed in range(seeds)]
+    config = replace(CHOSEN, alpha=ALPHA)
+    singles = [
+        fitted(name, replace(config, scores=(name,), how=Combination()), "score", layout=layout) for name in SINGLE
+    ]
+    default = fitted("default", replace(DEFAULT, alpha=ALPHA), layout=layout)
+    others = [default, *singles, *published(alpha=ALPHA, layout=layout, small=not full)]
+    out = work / "judged" / task
+    about = {"scores": config.scores, "how": str(config.how), "alpha": ALPHA, "folders": [f.name for f in folders]}
+    sha = freeze(out, splits, about)
+    comparison = compare(splits, fitted("chosen", config, layout=layout), others, alpha=ALPHA, on_progress=print)
+    facts = {"env": f"twin:{task}", "scores": ", ".join(config.scores), "command": shlex.join(sys.argv)}
+    write_results(out, comparison, title=f"Failure monitors on {task}", facts=facts, protocol=sha)
+    return comparison
+
+
+def tell(task: str, comparison: Comparison) -> None:
+    """Print a table, a row a method."""
+    panel = comparison.ours.panels[0]
+    failed = int(np.count_nonzero(~panel.success))
+    print(f"\n{task}: {len(panel.episodes) - failed} successes and {failed} failures tested on in each split")
+    print(f"{'':32}" + "".join(f"{head:>22}" for head in SHOWN.values()))
+    for row in comparison.rows:
+        print(f"{row.name:32}" + "".join(f"{_told(row.measures[name]):>22}" for name in SHOWN))
+    for row in comparison.rows[1:]:
+        gaps = ", ".join(f"{SHOWN[name]} {_told(row.behind[name])}" for name in PAIRED)
+        print(f"chosen less {row.name}: {gaps}")
+    for sentence in verdicts(comparison):
+        print(sentence)
+
+
+def pool(comparisons: Sequence[Comparison]) -> None:
+    """Print the same over all tasks, each split of each task weighing the same."""
+    names = [row.name for row in comparisons[0].rows if all(row.name in {r.name for r in c.rows} for c in comparisons)]
+    panels = {name: [panel for c in comparisons for panel in c.row(name).panels] for name in names}
+    draws = Draws(panels[names[0]], np.random.default_rng(0))
+    print("\nall tasks")
+    print(f"{'':32}" + "".join(f"{head:>22}" for head in SHOWN.values()))
+    for name in names:
+        print(f"{name:32}" + "".join(f"{_told(_over(panels[name], measure, draws)):>22}" for measure in SHOWN))
+    for name in names[1:]:
+        gaps = [f"{SHOWN[m]} {_told(difference(panels[names[0]], panels[name], MEASURES[m], draws))}" for m in PAIRED]
+        print(f"chosen less {name}: " + ", ".join(gaps))
+
+
+def _over(panels: Sequence[Panel], name: str, draws: Draws) -> Estimate:
+    return estimate(panels, MEASURES[name], draws)
+
+
+def _told(found: Estimate) -> str:
+    if found.value is None:
+        return "none"
+    limits = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.2f}{limits}"
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -48,14 +146,21 @@ def main() -> None:
     parser.add_argument("--nominal", type=int, default=170, help="episodes of the undisturbed world")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--tune", nargs="+", metavar="AXIS:SEVERITY", help="only count failures at these")
+    parser.add_argument("--splits", type=int, default=5, help="seeds of fit, calibration and test")
+    parser.add_argument("--full", action="store_true", help="FIPER with the paper's networks: minutes a split")
     args = parser.parse_args()
+    comparisons: list[Comparison] = []
     for task in args.tasks.split(","):
         make_policy(args.work, task)
         if args.tune:
             for perturbation in args.tune:
                 tune(args.work, task, perturbation, args.episodes, args.jobs)
             continue
-        collect_all(args.work, task, args.nominal, args.episodes, args.jobs)
+        folders = collect_all(args.work, task, args.nominal, args.episodes, args.jobs)
+        comparisons.append(judge(args.work, task, folders, args.splits, args.full))
+        tell(task, comparisons[-1])
+    if comparisons:
+        pool(comparisons)
 
 
 if __name__ == "__main__":

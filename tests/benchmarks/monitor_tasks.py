@@ -20,10 +20,22 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
-    "lift": Task(("cube_pos", "cube_quat"), 3000, 104, {"push": 1.0, "action_delay": 1.0}),
+    "lift": Task(
+        ("cube_pos", "cube_quat"), 3000, 104, {"pose": 1.0, "size": 1.0, "action_delay": 1.0, "push": 1.0, "slip": 0.2}
+    ),
     "stack": Task(("red_pos", "red_quat", "blue_pos", "blue_quat"), 6000, 144, {}),
-    "peg": Task(("peg_pos", "peg_quat", "hole"), 8000, 160, {"pose": 0.35, "push": 0.45}),
-    "drawer": Task(("chest", "left_handle", "right_handle", "left_open", "right_open"), 2500, 96, {}),
+    "peg": Task(
+        ("peg_pos", "peg_quat", "hole"),
+        8000,
+        160,
+        {"pose": 0.35, "friction": 1.0, "action_delay": 0.6, "push": 0.45, "slip": 0.2},
+    ),
+    "drawer": Task(
+        ("chest", "left_handle", "right_handle", "left_open", "right_open"),
+        2500,
+        96,
+        {"pose": 0.8, "friction": 1.0, "action_delay": 1.0, "push": 1.0, "slip": 1.0},
+    ),
 }
 DEMONSTRATIONS = 200
 
