@@ -16,27 +16,26 @@ class Task:
     states: tuple[str, ...]
     steps: int  # of training, in batches of 128
     limit: int  # control steps of an episode: twice the median demonstration, in whole decisions
+    nominal: int  # episodes of the undisturbed world
     severities: dict[str, float]  # by axis, tuned on the seeds from ``CHOOSING`` on
 
 
+# Where even the most severe perturbation makes fewer fail it is 1. The policies see states: camera, lighting and
+# texture would change nothing of an episode.
 TASKS: dict[str, Task] = {
-    "lift": Task(
-        ("cube_pos", "cube_quat"), 3000, 104, {"pose": 1.0, "size": 1.0, "action_delay": 1.0, "push": 1.0, "slip": 0.2}
-    ),
-    "stack": Task(("red_pos", "red_quat", "blue_pos", "blue_quat"), 6000, 144, {}),
     "peg": Task(
-        ("peg_pos", "peg_quat", "hole"),
-        8000,
-        160,
+        ("peg_pos", "peg_quat", "hole"), 8000, 160, 200,
         {"pose": 0.35, "friction": 1.0, "action_delay": 0.6, "push": 0.45, "slip": 0.2},
     ),
+    "lift": Task(
+        ("cube_pos", "cube_quat"), 3000, 104, 140,
+        {"pose": 1.0, "size": 1.0, "action_delay": 1.0, "push": 1.0, "slip": 0.2},
+    ),
     "drawer": Task(
-        ("chest", "left_handle", "right_handle", "left_open", "right_open"),
-        2500,
-        96,
+        ("chest", "left_handle", "right_handle", "left_open", "right_open"), 2500, 96, 140,
         {"pose": 0.8, "friction": 1.0, "action_delay": 1.0, "push": 1.0, "slip": 1.0},
     ),
-}
+}  # fmt: skip
 DEMONSTRATIONS = 200
 
 
