@@ -20,17 +20,20 @@ from monitor_tasks import CHOOSING, NOMINAL, PERTURBED, TASKS, collect, make_pol
 from robopolicy.evaluation.failures import taxonomy
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.statistics import success_rate
-from robopolicy.monitor.comparison import Comparison, compare, fitted, published
+from robopolicy.interfaces import Monitor
+from robopolicy.monitor.comparison import Comparison, Method, compare, fitted, published
 from robopolicy.monitor.comparison_page import write_results
 from robopolicy.monitor.comparison_verdicts import verdicts
 from robopolicy.monitor.judged import read_labelled
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.measures import MEASURES, Panel, nominal_false_alarms
-from robopolicy.monitor.monitor import DEFAULT, MonitorConfig
-from robopolicy.monitor.protocol import freeze, split
+from robopolicy.monitor.monitor import DEFAULT, MonitorConfig, fit_monitor
+from robopolicy.monitor.protocol import Split, freeze, split
 from robopolicy.monitor.resampled import Draws, Estimate, difference, estimate
+from robopolicy.monitor.scores.supervised import MIN_FAILURES
 from robopolicy.monitor.statistic import Combination
 from robopolicy.training.checkpoint import read_spec
+from robopolicy.types import Decision
 
 ALPHA = 0.05
 LEARN = 50  # nominal successes that fit, and as many that calibrate
@@ -91,6 +94,11 @@ def judge(work: Path, task: str, folders: Sequence[Path], seeds: int, full: bool
     ]
     default = fitted("default", replace(DEFAULT, alpha=ALPHA), layout=layout)
     others = [default, *singles, *published(alpha=ALPHA, layout=layout, small=not full)]
+    if len(failures := failures_of(work, task)) >= MIN_FAILURES:
+        others.append(taught("supervised", replace(config, scores=("supervised",)), failures, layout))
+        others.append(
+            taught("chosen + supervised", replace(config, scores=(*config.scores, "supervised")), failures, layout)
+        )
     out = work / "judged" / task
     about = {"scores": config.scores, "how": str(config.how), "alpha": ALPHA, "folders": [f.name for f in folders]}
     sha = freeze(out, splits, about)
@@ -98,6 +106,23 @@ def judge(work: Path, task: str, folders: Sequence[Path], seeds: int, full: bool
     facts = {"env": f"twin:{task}", "scores": ", ".join(config.scores), "command": shlex.join(sys.argv)}
     write_results(out, comparison, title=f"Failure monitors on {task}", facts=facts, protocol=sha)
     return comparison
+
+
+def failures_of(work: Path, task: str) -> list[list[Decision]]:
+    """Return the failed episodes that things were chosen by: what a person could have labelled."""
+    folders = sorted((work / "choosing").glob(f"{task}-*"))
+    return [list(e.decisions) for folder in folders for e in read_labelled(folder) if not e.success]
+
+
+def taught(name: str, config: MonitorConfig, failures: Sequence[list[Decision]], layout: ActionLayout) -> Method:
+    """Return the method that learns from labelled failures too."""
+
+    def make(split: Split) -> Monitor:
+        episodes, seeds = split.learning
+        now = replace(config, seed=split.seed)
+        return fit_monitor(episodes, now, layout=layout, roles=split.roles, seeds=seeds, failures=failures)
+
+    return Method(name, "monitor", make, f"has seen {len(failures)} labelled failures")
 
 
 def tell(task: str, comparison: Comparison) -> None:

@@ -29,7 +29,7 @@ TASKS: dict[str, Task] = {
     ),
     "lift": Task(
         ("cube_pos", "cube_quat"), 3000, 104, 140,
-        {"pose": 1.0, "size": 1.0, "action_delay": 1.0, "push": 1.0, "slip": 0.2},
+        {"pose": 1.0, "size": 1.0, "action_delay": 1.0, "push": 1.0, "slip": 0.25},
     ),
     "drawer": Task(
         ("chest", "left_handle", "right_handle", "left_open", "right_open"), 2500, 96, 140,
