@@ -11,9 +11,7 @@ from sim_envs.worlds import make_world
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
-from monitor_tasks import ARM, CHOOSING, DEMONSTRATIONS, NOMINAL, PERTURBED, TASKS
-
-N_EXECUTE = 8  # of `make_policy`
+from monitor_tasks import ARM, CHOOSING, DEMONSTRATIONS, N_EXECUTE, NOMINAL, PERTURBED, TASKS
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+N_EXECUTE = 8  # control steps of a decision
 ARM = ("tool_pos", "tool_quat", "gripper")
 NOMINAL = 10_000  # first seed of the undisturbed episodes, of which some fit, some calibrate and some test
 PERTURBED = 30_000  # first seed of the perturbed ones: other starts
@@ -52,8 +53,8 @@ def make_policy(work: Path, task: str) -> Path:
     record(f"twin:{task}", data, DEMONSTRATIONS, cameras=())
     settings = {"steps": TASKS[task].steps, "batch_size": 128}
     train(
-        data, checkpoint, states=(*ARM, *TASKS[task].states), n_obs=2, horizon=16, n_execute=8, settings=settings,
-        resume=(checkpoint / RESUME).exists(),
+        data, checkpoint, states=(*ARM, *TASKS[task].states), n_obs=2, horizon=2 * N_EXECUTE, n_execute=N_EXECUTE,
+        settings=settings, resume=(checkpoint / RESUME).exists(),
     )  # fmt: skip
     return checkpoint
 
