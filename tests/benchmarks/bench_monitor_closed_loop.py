@@ -37,6 +37,8 @@ DROPS, COLLISIONS = {"dropped", "toppled", "off_table"}, {"collided", "jammed"} 
 CALIBRATION, JUDGED, NOMINAL = 10_000, 50_000, 60_000  # first seeds
 ALPHA, MORE_LOST = 0.05, 0.02  # of nominal success
 HARM = re.compile(r"(\w+) from step (\d+)")
+PUSHED = re.compile(r"pushed at ([\d.]+) s")
+AT_ONCE_S = 0.5  # after a push: what falls by then, the push felled
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Case:
     drop: int | None  # step of the first
     collision: int | None
     reacted: int | None  # step
+    pushed_s: float | None = None  # when the world pushed an object
 
     @property
     def harm(self) -> int | None:
@@ -61,7 +64,8 @@ class Case:
         drop, collision = (
             min((first[slug] for slug in slugs & set(first)), default=None) for slugs in (DROPS, COLLISIONS)
         )
-        return cls(outcome.success, drop, collision, outcome.alarm_step)
+        pushed = PUSHED.search(outcome.drawn)
+        return cls(outcome.success, drop, collision, outcome.alarm_step, float(pushed[1]) if pushed else None)
 
 
 Cases = dict[int, Case]  # by seed
@@ -251,11 +255,14 @@ def left(held: Cases, plain: Cases) -> tuple[float, float, float]:
 
 
 def timing(world: World) -> str:
-    """Return how many of the harmed episodes were alarmed before the harm, after it, never."""
-    harms = [(case.harm, world.alarms[seed]) for seed, case in world.plain.items() if case.harm is not None]
-    before = sum(alarm is not None and alarm < harm for harm, alarm in harms)
-    never = sum(alarm is None for _, alarm in harms)
-    return f"of {len(harms)} harmed, {before} alarmed before, {len(harms) - before - never} after, {never} never"
+    """Return how many of the harmed episodes were alarmed before the harm, after it, never; and what a push felled."""
+    harms = [(case, case.harm, world.alarms[seed]) for seed, case in world.plain.items() if case.harm is not None]
+    before = sum(alarm is not None and alarm < harm for _, harm, alarm in harms)
+    never = sum(alarm is None for _, _, alarm in harms)
+    after_s = [harm / world.bench.spec.rate_hz - case.pushed_s for case, harm, _ in harms if case.pushed_s is not None]
+    felled = sum(0 <= since <= AT_ONCE_S for since in after_s)
+    told = f"of {len(harms)} harmed, {before} alarmed before, {len(harms) - before - never} after, {never} never"
+    return told + (f"; {felled} within {AT_ONCE_S:g} s of the push, of which no decision knew" if after_s else "")
 
 
 def run_world(world: World, reactions: list[str]) -> dict[str, Cases]:
