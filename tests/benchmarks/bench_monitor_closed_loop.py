@@ -46,6 +46,7 @@ class Case:
     """One episode of one arm."""
 
     success: bool
+    rate_hz: float
     drop: int | None  # step of the first
     collision: int | None
     reacted: int | None  # step
@@ -56,8 +57,18 @@ class Case:
         """Step of the first drop or collision."""
         return min((step for step in (self.drop, self.collision) if step is not None), default=None)
 
+    @property
+    def felled(self) -> bool:
+        """Whether the push itself did the harm."""
+        return self.harm is not None and self.pushed_s is not None and 0 <= self.harm_s - self.pushed_s <= AT_ONCE_S
+
+    @property
+    def harm_s(self) -> float:
+        """When the first drop or collision was, never is inf."""
+        return math.inf if self.harm is None else self.harm / self.rate_hz
+
     @classmethod
-    def of(cls, outcome: Outcome) -> "Case":
+    def of(cls, outcome: Outcome, rate_hz: float) -> "Case":
         if outcome.error is not None:
             raise SystemExit(f"seed {outcome.seed}: {outcome.error}")
         first = {slug: int(step) for slug, step in HARM.findall(outcome.drawn)}
@@ -65,7 +76,7 @@ class Case:
             min((first[slug] for slug in slugs & set(first)), default=None) for slugs in (DROPS, COLLISIONS)
         )
         pushed = PUSHED.search(outcome.drawn)
-        return cls(outcome.success, drop, collision, outcome.alarm_step, float(pushed[1]) if pushed else None)
+        return cls(outcome.success, rate_hz, drop, collision, outcome.alarm_step, float(pushed[1]) if pushed else None)
 
 
 Cases = dict[int, Case]  # by seed
@@ -182,7 +193,7 @@ class World:
         self.name = ",".join(perturbations) or "nominal"
         self.out = bench.work / (self.name.replace(":", "-"))
         plain = bench.roll(bench.subject(perturbations), seeds, self.out / "none")
-        self.plain = {seed: Case.of(outcome) for seed, outcome in plain.items()}
+        self.plain = {seed: Case.of(outcome, bench.spec.rate_hz) for seed, outcome in plain.items()}
         self.decisions = {seed: self.out / "none" / str(outcome.decisions) for seed, outcome in plain.items()}
         self.lengths = [math.ceil(outcome.steps / bench.spec.n_execute) for outcome in plain.values()]
         hold = bench.reactions("hold")
@@ -207,7 +218,7 @@ class World:
         touched = [seed for seed, step in first.items() if step is not None]
         cases = dict(self.plain)
         for seed, outcome in (self.bench.roll(subject, touched, out) if touched else {}).items():
-            cases[seed] = Case.of(outcome)
+            cases[seed] = Case.of(outcome, self.bench.spec.rate_hz)
             if reactions.on_alarm != "slow" and outcome.alarm_step != first[seed]:  # slow begins with a warning
                 raise SystemExit(f"{out}: seed {seed} reacted at {outcome.alarm_step}, foretold {first[seed]}")
         return cases
@@ -222,9 +233,8 @@ def told(name: str, cases: Cases) -> str:
     ]
     n = len(cases)
     rates = [success_rate(count, n) for count in counts]
-    return f"{name:<22}" + "".join(
-        f"{rate.successes:>4}/{n} {rate.value:>4.0%} [{rate.low:>4.0%},{rate.high:>5.0%}]" for rate in rates
-    )
+    cells = [f"{rate.successes}/{n} {rate.value:>4.0%} [{rate.low:>3.0%}, {rate.high:>4.0%}]" for rate in rates]
+    return f"{name:<22}" + "".join(f"{cell:>26}" for cell in cells)
 
 
 def against(a: Cases, b: Cases, what: Callable[[Case], bool]) -> str:
@@ -259,10 +269,9 @@ def timing(world: World) -> str:
     harms = [(case, case.harm, world.alarms[seed]) for seed, case in world.plain.items() if case.harm is not None]
     before = sum(alarm is not None and alarm < harm for _, harm, alarm in harms)
     never = sum(alarm is None for _, _, alarm in harms)
-    after_s = [harm / world.bench.spec.rate_hz - case.pushed_s for case, harm, _ in harms if case.pushed_s is not None]
-    felled = sum(0 <= since <= AT_ONCE_S for since in after_s)
+    felled = sum(case.felled for case, _, _ in harms)
     told = f"of {len(harms)} harmed, {before} alarmed before, {len(harms) - before - never} after, {never} never"
-    return told + (f"; {felled} within {AT_ONCE_S:g} s of the push, of which no decision knew" if after_s else "")
+    return told + (f"; {felled} within {AT_ONCE_S:g} s of the push, which holding cannot prevent" if felled else "")
 
 
 def run_world(world: World, reactions: list[str]) -> dict[str, Cases]:
@@ -274,7 +283,7 @@ def run_world(world: World, reactions: list[str]) -> dict[str, Cases]:
     arms |= {reaction: world.monitored(reaction) for reaction in reactions}
     arms["random"] = world.at_random(Hazard.fitted(world.lengths, alarmed))
     print(f"\n{world.name + ', ' + str(len(world.seeds)) + ' episodes':<22}" + "".join(
-        f"{title:>22}" for title in ("alarmed", "success", "dropped", "collided", "either")))  # fmt: skip
+        f"{title:>26}" for title in ("alarmed", "success", "dropped", "collided", "either")))  # fmt: skip
     for name, cases in arms.items():
         print(told(name, cases))
     print(f"  {timing(world)}")
@@ -298,6 +307,11 @@ def verdict(calm: dict[str, Cases], shaken: list[dict[str, Cases]], reaction: st
         print(f"\n{what} worlds, {len(plain)} episodes")
         print(f"{mark(share <= 0.5)}{reaction} leaves {share:.2f} [{low:.2f}, {high:.2f}] of the drops and collisions; "
               f"0.50 at most is wanted")  # fmt: skip
+        if any(case.felled for case in plain.values()):
+            apart = {seed: case for seed, case in plain.items() if not case.felled}
+            share, low, high = left({seed: held[seed] for seed in apart}, apart)
+            print(f"    {share:.2f} [{low:.2f}, {high:.2f}] without the {len(plain) - len(apart)} episodes in which "
+                  f"the push itself did it")  # fmt: skip
         fewer = sum(map(harmed, held.values())) < sum(map(harmed, random.values()))
         print(f"{mark(fewer)}fewer than a random trigger with as many alarms: {reaction} - random "
               f"{against(held, random, harmed)}; success {against(held, random, succeeded)}")  # fmt: skip
