@@ -13,10 +13,10 @@ import torch
 from robopolicy.cli import evaluate as evaluate_command
 from robopolicy.cli.calibrate import calibrate, collect
 from robopolicy.cli.main import main
-from robopolicy.errors import SpecMismatch
+from robopolicy.errors import SpecMismatch, UsageError
 from robopolicy.evaluation import report
 from robopolicy.evaluation.outcomes import load_about, load_outcomes
-from robopolicy.monitor.monitor import load_monitor
+from robopolicy.monitor.monitor import MonitorConfig, load_monitor
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -62,9 +62,35 @@ def test_of_rollouts_that_were_killed_the_quick_successes_do_not_count(tmp_path)
     collect(mine, WORLD, "0:13", tmp_path / "rollouts", jobs=1)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if json.loads(line)["seed"] != 11))
-    calibrate(mine, tmp_path / "rollouts", tmp_path / "monitor", alpha=0.2)
+    said = calibrate(mine, tmp_path / "rollouts", tmp_path / "monitor", alpha=0.2)
+    assert "1 finished episodes do not count: 1 that were asked for" in said
     provenance = load_monitor(tmp_path / "monitor", policy_sha=checkpoint_sha(mine)).provenance
     assert sorted(provenance.fit_seeds + provenance.calibration_seeds) == [*range(11)]
+
+
+def test_roles_are_drawn_by_the_seed_of_the_split_and_kept(tmp_path):
+    mine, rollouts = checkpoint(tmp_path / "mine"), tmp_path / "rollouts"
+    collect(mine, WORLD, "0:13", rollouts, jobs=1)
+
+    def drawn(name, roles, seed):
+        calibrate(
+            mine, rollouts, tmp_path / name, MonitorConfig(alpha=0.2, seed=seed), roles=roles and tmp_path / roles
+        )
+        return load_monitor(tmp_path / name).provenance.calibration_seeds
+
+    free = [drawn(f"free-{seed}", None, seed) for seed in (0, 1)]
+    assert [drawn(f"file-{seed}", f"{seed}.json", seed) for seed in (0, 1)] == free
+    assert free[0] != free[1]
+    assert drawn("kept", "0.json", 1) == free[0]
+
+
+def test_rollouts_without_decisions_are_named(tmp_path):
+    mine, path = checkpoint(tmp_path / "mine"), tmp_path / "rollouts" / "outcomes.jsonl"
+    collect(mine, WORLD, "0:3", tmp_path / "rollouts", jobs=1)
+    lines = [{**json.loads(line), "decisions": None} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UsageError, match="rollouts has no decisions"):
+        calibrate(mine, tmp_path / "rollouts", tmp_path / "monitor", alpha=0.2)
 
 
 def test_an_upgrade_runs_every_episode_again(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from robopolicy.monitor.episodes import score_episode
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor, load_monitor, recalibrated
 from robopolicy.monitor.roles import Roles
+from robopolicy.monitor.statistic import Combination
 from robopolicy.types import Command, Decision
 
 
@@ -428,3 +429,34 @@ def test_a_damaged_monitor_file_is_said_in_one_line(tmp_path, episodes, damage):
     with pytest.raises(MonitorError, match="not a monitor") as caught:
         load_monitor(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "text"])
+def test_damaged_decisions_and_verdicts_are_said_in_one_line(damage, monitor, episodes, tmp_path):
+    monitor.reset()
+    decisions = save_decisions(tmp_path / "1.npz", episodes[0])
+    verdicts = save_verdicts(tmp_path / "1.verdicts.npz", [monitor.step(d) for d in episodes[0]])
+    for path, load in ((decisions, load_decisions), (verdicts, load_verdicts)):
+        whole = path.read_bytes()
+        at = whole.index(b"NUMPY") + 150  # within the first array's numbers
+        flipped = whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]
+        path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "flipped": flipped, "text": b"no"}[damage])
+        with pytest.raises(MonitorError, match=rf"{path.name} does not hold"):
+            load(path)
+
+
+@pytest.mark.parametrize("what", ["embedding", "chunks"])
+def test_what_is_not_finite_among_the_calibration_episodes_is_named(what, episodes):
+    bad = np.array(getattr(episodes[7][3], what))
+    bad.flat[-1] = np.nan
+    spoilt = [list(one) for one in episodes]
+    spoilt[7][3] = replace(spoilt[7][3], **{what: bad})
+    with pytest.raises(MonitorError, match=r"episode 507, decision 3: the (embedding|chunk) is not finite"):
+        fit_monitor(spoilt, config(), seeds=range(500, 560))
+
+
+def test_patience_beyond_every_episode_is_refused(episodes):
+    short = [one[:5] for one in episodes]
+    fit_monitor(short, config(how=Combination(patience=4)))
+    with pytest.raises(MonitorError, match="patience 5: no calibration episode has more than 5 decisions"):
+        fit_monitor(short, config(how=Combination(patience=5)))

@@ -95,6 +95,7 @@ def calibrate(
         NotEnoughCalibration: naming how many successes there are and how many ``alpha`` needs.
         SpecMismatch: if the rollouts are of another checkpoint; both are named.
         MonitorError: if the scores do not fit what the policy gives.
+        UsageError: if the rollouts are without decisions.
     """
     from robopolicy.cli.running import words
     from robopolicy.evaluation.outcomes import load_about, load_counted
@@ -111,11 +112,15 @@ def calibrate(
             f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is "
             f"{running.sha[:12]}; a monitor is calibrated on the policy it guards, with the same solver and goal"
         )
-    kept = [outcome for outcome in load_counted(rollouts)[0] if outcome.decisions and outcome.error is None]
+    counted, unfinished = load_counted(rollouts)
+    kept = [outcome for outcome in counted if outcome.decisions and outcome.error is None]
+    if counted and not kept:
+        raise UsageError(f"{rollouts} has no decisions; calibrate --env keeps them, eval with --decisions")
     good, bad = [o for o in kept if o.success], [o for o in kept if not o.success]
     split = None
     if roles is not None:
-        split = Roles.load(roles) if roles.exists() else Roles.split([o.seed for o in good], alpha=config.alpha)
+        drawn = [o.seed for o in good]
+        split = Roles.load(roles) if roles.exists() else Roles.split(drawn, alpha=config.alpha, seed=config.seed)
         split.save(roles)
     learns = config.how.combine == "logistic" or "supervised" in config.scores
     monitor = fit_monitor(
@@ -132,6 +137,11 @@ def calibrate(
     )
     monitor.save(out)
     aside = "" if not bad else f" {len(bad)} failed episodes " + ("taught it." if learns else "were set aside.")
+    if unfinished.aside:
+        aside += (
+            f" {unfinished.aside} finished episodes do not count: {unfinished.waiting} that were asked for with them "
+            "have not come to an end, and what ends early is easy."
+        )
     return f"monitor in {out}: {monitor.guarantee()}{aside}"
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import numpy as np
 
 from robopolicy.errors import MonitorError
 from robopolicy.types import Decision, Verdict
 
+DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, BadZipFile, ZlibError)  # what a broken npz raises
 NUMBERS = ("statistic", "threshold", "p_value", "latency_s")  # of a verdict
 
 
@@ -64,7 +67,7 @@ def load_decisions(path: str | Path) -> list[Decision]:
         MonitorError: if the file is not one of ours.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         aux = {name.removeprefix("aux/"): a for name, a in arrays.items() if name.startswith("aux/")}
         return [
@@ -78,7 +81,7 @@ def load_decisions(path: str | Path) -> list[Decision]:
             )
             for t in range(len(arrays["index"]))
         ]
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except DAMAGED as error:
         raise MonitorError(f"{path} does not hold an episode's decisions: {error}") from error
 
 
@@ -121,7 +124,7 @@ def load_verdicts(path: str | Path) -> list[Verdict]:
         MonitorError: if the file is not one of ours.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         scores = {name.removeprefix("score/"): a for name, a in arrays.items() if name.startswith("score/")}
         return [
@@ -133,5 +136,5 @@ def load_verdicts(path: str | Path) -> list[Verdict]:
             )
             for t in range(len(arrays["stamp_ns"]))
         ]
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except DAMAGED as error:
         raise MonitorError(f"{path} does not hold an episode's verdicts: {error}") from error

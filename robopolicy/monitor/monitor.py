@@ -73,8 +73,9 @@ def fit_monitor(
 
     Raises:
         NotEnoughCalibration: naming how many episodes there are and how many it takes.
-        MonitorError: if a score does not exist or needs what the policy does not give, an episode has no decision or
-            decisions of another shape, or ``roles`` name an episode that is not there.
+        MonitorError: if a score does not exist or needs what the policy does not give, an episode has no decision,
+            decisions of another shape or ones that are not finite, ``roles`` name an episode that is not there, or
+            no calibration episode is longer than the patience.
     """
     numbers = [int(seed) for seed in seeds] or list(range(len(episodes)))
     roles = roles or Roles.split(numbers, alpha=config.alpha, seed=config.seed)
@@ -84,6 +85,7 @@ def fit_monitor(
     if not roles.fit:
         raise NotEnoughCalibration("no episode to fit the scores on; roles name at least one")
     shape = _common_shape([*episodes, *failures])
+    _require_finite([*numbers, *failure_seeds], [*episodes, *failures])
     layout = layout or ActionLayout(shape.action)
     by_number = dict(zip(numbers, episodes, strict=True))
     fit, calibrate = [by_number[i] for i in roles.fit], [by_number[i] for i in roles.calibrate]
@@ -111,6 +113,11 @@ def fit_monitor(
         config.alpha_time,
         config.alpha_warn,
     )
+    if config.how.patience >= calibration.calibrated:
+        raise MonitorError(
+            f"patience {config.how.patience}: no calibration episode has more than {calibration.calibrated} decisions, "
+            "so no alarm could ever come; want less"
+        )
     provenance = Provenance(
         policy_sha, sampler, config.seed, roles.fit, roles.calibrate, tuple(int(s) for s in failure_seeds), failed
     )
@@ -181,6 +188,18 @@ def _require(scores: Sequence[Score], shape: DecisionShape, decision: Decision) 
             raise MonitorError(
                 f"score {score.name} needs {least} chunks a decision or more; these rollouts have {shape.candidates}"
             )
+
+
+def _require_finite(numbers: Sequence[int], episodes: Episodes) -> None:
+    """Refuse what is no number, by the episode's name: left out in silence, it would be an easy episode less."""
+    for number, episode in zip(numbers, episodes, strict=False):
+        for decision in episode:
+            for what, array in (("embedding", decision.embedding), ("chunk", decision.chunks)):
+                if not np.all(np.isfinite(array)):
+                    raise MonitorError(
+                        f"episode {number}, decision {decision.index}: the {what} is not finite; nothing can be "
+                        "learnt from it"
+                    )
 
 
 def _had(decision: Decision) -> str:
