@@ -19,12 +19,13 @@ from monitor_tasks import CHOOSING, N_EXECUTE, NOMINAL, PERTURBED, TASKS, collec
 
 import sim_envs.tasks
 from robopolicy.evaluation.failures import taxonomy
-from robopolicy.evaluation.outcomes import load_outcomes
+from robopolicy.evaluation.outcomes import load_counted, load_outcomes
 from robopolicy.evaluation.statistics import success_rate
 from robopolicy.interfaces import Monitor
 from robopolicy.monitor.comparison import CLOCK, Comparison, Method, compare, fitted, published
 from robopolicy.monitor.comparison_page import write_results
 from robopolicy.monitor.comparison_verdicts import verdicts
+from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.judged import read_labelled
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.measures import MEASURES, Panel, nominal_false_alarms, twa
@@ -111,8 +112,11 @@ def judge(work: Path, task: str, folders: Sequence[Path], seeds: int, full: bool
 
 def failures_of(work: Path, task: str) -> list[list[Decision]]:
     """Return the failed episodes that things were chosen by: what a person could have labelled."""
-    folders = sorted((work / "choosing").glob(f"{task}-*"))
-    return [list(e.decisions) for folder in folders for e in read_labelled(folder) if not e.success]
+    failures = []
+    for folder in sorted((work / "choosing").glob(f"{task}-*")):  # of one that was killed, what there is
+        files = [outcome.decisions for outcome in load_counted(folder)[0] if not outcome.success]
+        failures += [load_decisions(folder / file) for file in files if file]
+    return failures
 
 
 def taught(name: str, config: MonitorConfig, failures: Sequence[list[Decision]], layout: ActionLayout) -> Method:
