@@ -363,11 +363,13 @@ def test_verdicts_on_disk(monitor, episodes, tmp_path):
 
 
 def test_decisions_on_disk(episodes, tmp_path):
-    with_aux = [replace(d, aux={"denoise_variance": np.full(8, d.index)}) for d in episodes[0]]
+    with_aux = [replace(d, aux={"denoise_variance": np.full(8, d.index)}, after=4 * d.index) for d in episodes[0]]
+    with_aux[-1] = replace(with_aux[-1], after=None)
     path = save_decisions(tmp_path / "a" / "000001.npz", with_aux)
     assert [p.name for p in path.parent.iterdir()] == ["000001.npz"]
     for kept, original in zip(load_decisions(path), with_aux, strict=True):
         assert (kept.index, kept.stamp_ns, kept.n_execute) == (original.index, original.stamp_ns, original.n_execute)
+        assert kept.after == original.after
         np.testing.assert_array_equal(kept.embedding, original.embedding)
         np.testing.assert_array_equal(kept.chunks, original.chunks)
         np.testing.assert_array_equal(kept.aux["denoise_variance"], original.aux["denoise_variance"])
