@@ -154,6 +154,9 @@ def deploy(
     clock = make_clock(robot_name, realtime=realtime)
     waits = isinstance(clock, SimClock)
     timing.require(clock, spec)
+    if monitor is not None and timing.beside:
+        say("The monitor was calibrated on rollouts that waited for each plan; beside the loop plans come later and "
+            "are made to agree: its false-alarm rate is not promised here.")  # fmt: skip
     look_at_limits(limits)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
