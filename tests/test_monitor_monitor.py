@@ -22,6 +22,7 @@ from robopolicy.monitor.episodes import score_episode
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor, load_monitor, recalibrated
 from robopolicy.monitor.roles import Roles
+from robopolicy.monitor.statistic import Combination, Statistic
 from robopolicy.types import Command, Decision
 
 
@@ -430,3 +431,25 @@ def test_a_damaged_monitor_file_is_said_in_one_line(tmp_path, episodes, damage):
     with pytest.raises(MonitorError, match="not a monitor") as caught:
         load_monitor(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_acknowledged_the_window_is_empty_and_the_band_goes_on(episodes):
+    how = Combination(window=3, shape="band")
+    monitor = fit_monitor(episodes, config(how=how))
+    quiet = episodes[monitor.provenance.fit_seeds[0]]
+    monitor.reset()
+    assert monitor.step(far(quiet[0])).state == "alarm"
+    monitor.acknowledge()
+    after = monitor.step(quiet[1])
+    alone = monitor.statistic.trace(np.array([[0.0], [after.scores["kernel_density"]]]))
+    assert after.state != "alarm", "out of the window"
+    single = Statistic(monitor.statistic.names, replace(how, window=1), monitor.statistic.arrays())
+    expected = single.trace(np.array([[0.0], [after.scores["kernel_density"]]]))
+    assert after.statistic == expected[1] != alone[1]
+    monitor.reset()
+    for _ in range(3):
+        monitor.step(replace(quiet[0], embedding=np.full(4, np.nan, np.float32)))
+    monitor.acknowledge()
+    after = monitor.step(quiet[3])
+    assert after.statistic == single.trace(np.full((4, 1), after.scores["kernel_density"]))[3], "the band's own time"
+    monitor.reset()
