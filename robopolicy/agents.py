@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.chunks import ChunkPlayer
+from robopolicy.chunks import ChunkPlayer, rows_after
 from robopolicy.errors import ContractError
 from robopolicy.interfaces import Agent, Clock, Monitor, Policy, Teleop
 from robopolicy.reactions import Reactions, Slowed, Trail, Way, flush, harder
@@ -58,6 +58,7 @@ class Chunked:
         self._coming: deque[tuple[int, ActionChunk]] = deque()  # plans, and the step from which each is in force
         self._executed: deque[np.ndarray] = deque(maxlen=max(self._policy.spec.n_obs - 1, 1))
         self._played = 0
+        self._planned_ns: int | None = None  # stamp of the newest plan that the next one goes on from
         self._decisions = 0
         self.decision = None
 
@@ -68,6 +69,7 @@ class Chunked:
         self._coming.clear()
         self._executed.clear()  # what the other one commanded is not known here
         self._played = 0
+        self._planned_ns = None
 
     def act(self, observation: Observation) -> Command:
         """Return the row of the running chunk that is due now, planning first if it is time to; hold without one."""
@@ -100,8 +102,12 @@ class Chunked:
         )  # fmt: skip
         stamps_ns = observation.stamp_ns + spec.period_ns * np.arange(spec.horizon, dtype=np.int64)
         self._coming.append((self._played + self._delay, ActionChunk(stamps_ns, plan.chunks[0], observation.stamp_ns)))
-        decision = Decision(self._decisions, observation.stamp_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
+        after = rows_after(self._planned_ns, observation.stamp_ns, spec)
+        decision = Decision(
+            self._decisions, observation.stamp_ns, plan.features, plan.chunks, spec.n_execute, plan.aux, after
+        )
         self._decisions += 1
+        self._planned_ns = observation.stamp_ns
         return decision
 
 
@@ -242,7 +248,8 @@ class Guarded:
     def _answer(self, verdict: Verdict, observation: Observation) -> None:
         """Take up the reaction to a verdict, if it is harder than what is done already."""
         wanted = self.reactions.to(verdict.state)
-        self._warned = wanted == "slow" and not verdict.acts
+        if verdict.state != "stale":  # what came late says nothing, nor that a warning is over
+            self._warned = wanted == "slow" and not verdict.acts
         if not verdict.acts:
             return
         self.latched = verdict

@@ -3,6 +3,7 @@
 import numpy as np
 
 from robopolicy.errors import ContractError
+from robopolicy.spec import PolicySpec
 from robopolicy.types import ActionChunk
 
 
@@ -54,3 +55,11 @@ class ChunkPlayer:
         rows = np.searchsorted(self._chunk.stamps_ns, due_ns, side="right") - 1
         values: np.ndarray = self._chunk.values[np.maximum(rows, 0)]
         return values
+
+
+def rows_after(before_ns: int | None, stamp_ns: int, spec: PolicySpec) -> int:
+    """Return by how many rows a plan of ``stamp_ns`` begins after the one of ``before_ns``; 0 if there is none.
+
+    Both in the agent's own time, which goes slowly where the robot does.
+    """
+    return 0 if before_ns is None else max(spec.n_execute, round((stamp_ns - before_ns) / spec.period_ns))

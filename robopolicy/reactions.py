@@ -30,7 +30,8 @@ class Reactions:
     reaction does
     ======== ============================================================================================
     log      nothing: the verdict is attached to the step
-    slow     the agent goes on at ``speed`` of its pace; a ``warn`` is answered likewise, as long as it lasts
+    slow     the agent goes on at ``speed`` of its pace; a ``warn`` is answered likewise, as long as it lasts: that of
+             a calibrated monitor, which looks at an episode's largest statistic, till its end or ``rearm``
     hold     the robot stands where it is
     retreat  goes back the way of the last ``retreat_s`` in which it moved, its gripper as it is; then holds
     handover holds, and gives the robot to the operator (`robopolicy.shared_control`)

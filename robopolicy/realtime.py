@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from robopolicy.chunks import rows_after
 from robopolicy.errors import UnknownName, UnsafeCommand
 from robopolicy.inference import Inference
 from robopolicy.interfaces import Clock, Policy
@@ -185,6 +186,7 @@ class RealTime:
         self._next_ns: int = -1  # plan at the first observation not before it
         self._asked_ns = -1  # stamp of the observation that the plan in hand answers, in the motion's time
         self._answers_ns = -1  # the same, as the robot gave it
+        self._judged_ns: int | None = None  # of the newest decision's plan, in the motion's time
 
     def _see(self, observation: Observation) -> None:
         self._seen.append(_sharing(observation, self._seen[-1]) if self._seen else observation)
@@ -213,7 +215,8 @@ class RealTime:
         else:
             self._play(ActionChunk(stamps_ns, plan.chunks[0], asked_ns), now_ns)
         index, self._decisions = self._decisions, self._decisions + 1
-        return Decision(index, self._answers_ns, plan.features, plan.chunks, spec.n_execute, plan.aux)
+        after, self._judged_ns = rows_after(self._judged_ns, asked_ns, spec), asked_ns
+        return Decision(index, self._answers_ns, plan.features, plan.chunks, spec.n_execute, plan.aux, after)
 
     def _play(self, chunk: ActionChunk, now_ns: int) -> None:
         if self._seams == "ensemble":

@@ -148,6 +148,7 @@ class Decision:
     chunks: np.ndarray  # (N, H, A) float32, de-normalised; row 0 is executed
     n_execute: int
     aux: Mapping[str, np.ndarray] = field(default_factory=dict)
+    after: int | None = None  # rows of the chunk before that this one leaves; 0: it goes on from none; None: not known
 
 
 @dataclass(frozen=True)

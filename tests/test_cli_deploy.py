@@ -154,4 +154,5 @@ except BaseException as error:
 
 def test_two_signals_at_once_end_it_without_a_word_of_python():
     done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("KeyboardInterrupt\n", "")
+    assert done.stdout in ("KeyboardInterrupt\n", "SystemExit\n"), "which of the two comes first is the system's to say"
+    assert not done.stderr

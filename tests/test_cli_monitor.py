@@ -14,7 +14,10 @@ import torch
 from robopolicy.cli.calibrate import calibrate, collect
 from robopolicy.cli.deploy import deploy
 from robopolicy.cli.main import main
+from robopolicy.cli.monitor_actions.evaluate import evaluate_monitor
 from robopolicy.cli.monitor_actions.replay import replay
+from robopolicy.cli.timing import Timing
+from robopolicy.errors import SpecMismatch
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_outcomes
 from robopolicy.monitor.decisions import load_decisions, load_verdicts, save_decisions, save_verdicts, verdicts_path
 from robopolicy.monitor.drift_journal import JOURNAL, STATE, DriftJournal
@@ -24,7 +27,7 @@ from robopolicy.monitor.runtime import file_sha
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
-from robopolicy.training.checkpoint import save_checkpoint
+from robopolicy.training.checkpoint import checkpoint_sha, save_checkpoint
 from robopolicy.types import Decision
 
 sys.path.insert(0, str(Path(__file__).parent))  # inherited by spawned processes, which import what they run
@@ -58,11 +61,11 @@ def monitor(tmp_path_factory):
     return made.save(tmp_path_factory.mktemp("monitor") / "M")
 
 
-def rollouts(folder, seeds, *, failed=(), watched=None, sha=SHA, far=0.0):
+def rollouts(folder, seeds, *, failed=(), watched=None, sha=SHA, far=0.0, about=None):
     """Write the folder of an evaluation; ``watched`` is a monitor's, whose verdicts are kept."""
     rng = np.random.default_rng(1)
     log = OutcomeLog(folder, "one")
-    log.begin({"policy_sha": sha, "env": "none"}, list(seeds))
+    log.begin({"policy_sha": sha, "env": "none", **(about or {})}, list(seeds))
     for seed in seeds:
         path = save_decisions(folder / "decisions" / f"{seed}.npz", episode(rng, far=far))
         log.append(Outcome(seed, seed not in failed, decisions=str(path.relative_to(folder))))
@@ -284,6 +287,7 @@ def test_deploy_tells_the_drift_watch_of_a_robot_and_says_when_it_warns(tmp_path
     deploy(WORLD, mine, **drive)
     assert not (tmp_path / "M" / JOURNAL).exists(), "a simulated world is no robot"
     outcome = deploy("mock", mine, **drive)
+    assert "not promised here" not in capsys.readouterr().out.replace("\n", " ")
     (entry,) = DriftJournal(tmp_path / "M", load_monitor(tmp_path / "M").calibration.z).entries()
     assert entry.statistic == max(mark.statistic for mark in outcome.marks)
     assert (entry.label, entry.episode) == ("unlabelled", "mock")
@@ -294,3 +298,25 @@ def test_deploy_tells_the_drift_watch_of_a_robot_and_says_when_it_warns(tmp_path
     assert "statistics are higher than in calibration" in capsys.readouterr().out.replace("\n", " ")
     assert json.loads((tmp_path / "M" / STATE).read_text())["warned"] == "high"
     load_monitor(tmp_path / "M")  # the journal lies beside the monitor and is no part of it
+    deploy("mock", mine, timing=Timing(seams="fade"), **drive)
+    assert "its false-alarm rate is not promised here" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "reactions", ["alarm: hold, overrun: hold, fault: hold", "alarm: log, overrun: stop, fault: hold"]
+)
+def test_what_an_alarm_ended_calibrates_nothing(monitor, tmp_path, capsys, reactions):
+    held = rollouts(tmp_path / "held", range(100, 130), about={"reactions": reactions})
+    assert main(["monitor", "recalibrate", str(monitor), "--add", str(held), "--out", str(tmp_path / "M2")]) != 0
+    assert f"({reactions}): its alarms chose which episodes succeeded" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "M2").exists()
+    mine, out = checkpoint(tmp_path / "policy"), tmp_path / "eval"
+    held = rollouts(tmp_path / "his", range(30), sha=checkpoint_sha(mine), about={"reactions": reactions})
+    with pytest.raises(SpecMismatch, match="its alarms chose"):
+        calibrate(mine, held, out)
+    with pytest.raises(SpecMismatch, match="its alarms chose"):
+        evaluate_monitor(mine, held, [], out, published="none")
+    only_told = rollouts(
+        tmp_path / "told", range(100, 130), about={"reactions": "alarm: log, overrun: log, fault: hold"}
+    )
+    assert main(["monitor", "recalibrate", str(monitor), "--add", str(only_told), "--out", str(tmp_path / "M3")]) == 0

@@ -22,7 +22,7 @@ from robopolicy.monitor.episodes import score_episode
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor, load_monitor, recalibrated
 from robopolicy.monitor.roles import Roles
-from robopolicy.monitor.statistic import Combination
+from robopolicy.monitor.statistic import Combination, Statistic
 from robopolicy.types import Command, Decision
 
 
@@ -364,11 +364,13 @@ def test_verdicts_on_disk(monitor, episodes, tmp_path):
 
 
 def test_decisions_on_disk(episodes, tmp_path):
-    with_aux = [replace(d, aux={"denoise_variance": np.full(8, d.index)}) for d in episodes[0]]
+    with_aux = [replace(d, aux={"denoise_variance": np.full(8, d.index)}, after=4 * d.index) for d in episodes[0]]
+    with_aux[-1] = replace(with_aux[-1], after=None)
     path = save_decisions(tmp_path / "a" / "000001.npz", with_aux)
     assert [p.name for p in path.parent.iterdir()] == ["000001.npz"]
     for kept, original in zip(load_decisions(path), with_aux, strict=True):
         assert (kept.index, kept.stamp_ns, kept.n_execute) == (original.index, original.stamp_ns, original.n_execute)
+        assert kept.after == original.after
         np.testing.assert_array_equal(kept.embedding, original.embedding)
         np.testing.assert_array_equal(kept.chunks, original.chunks)
         np.testing.assert_array_equal(kept.aux["denoise_variance"], original.aux["denoise_variance"])
@@ -460,3 +462,25 @@ def test_patience_beyond_every_episode_is_refused(episodes):
     fit_monitor(short, config(how=Combination(patience=4)))
     with pytest.raises(MonitorError, match="patience 5: no calibration episode has more than 5 decisions"):
         fit_monitor(short, config(how=Combination(patience=5)))
+
+
+def test_acknowledged_the_window_is_empty_and_the_band_goes_on(episodes):
+    how = Combination(window=3, shape="band")
+    monitor = fit_monitor(episodes, config(how=how))
+    quiet = episodes[monitor.provenance.fit_seeds[0]]
+    monitor.reset()
+    assert monitor.step(far(quiet[0])).state == "alarm"
+    monitor.acknowledge()
+    after = monitor.step(quiet[1])
+    alone = monitor.statistic.trace(np.array([[0.0], [after.scores["kernel_density"]]]))
+    assert after.state != "alarm", "out of the window"
+    single = Statistic(monitor.statistic.names, replace(how, window=1), monitor.statistic.arrays())
+    expected = single.trace(np.array([[0.0], [after.scores["kernel_density"]]]))
+    assert after.statistic == expected[1] != alone[1]
+    monitor.reset()
+    for _ in range(3):
+        monitor.step(replace(quiet[0], embedding=np.full(4, np.nan, np.float32)))
+    monitor.acknowledge()
+    after = monitor.step(quiet[3])
+    assert after.statistic == single.trace(np.full((4, 1), after.scores["kernel_density"]))[3], "the band's own time"
+    monitor.reset()

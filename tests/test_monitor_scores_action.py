@@ -331,3 +331,15 @@ def test_a_policy_that_does_not_say_is_told_what_would(name, episodes):
 def test_an_unfitted_score_says_so(name, episodes):
     with pytest.raises(ContractError, match="never fitted"):
         score_episode(make_score(name), episodes[0])
+
+
+@pytest.mark.parametrize("name", ["stac", "chunk_overlap"])
+def test_chunks_are_compared_as_far_as_one_goes_on_from_the_other(name, episodes):
+    score, long = fitted(name, episodes), np.random.default_rng(8).normal(size=(N, 3 * H, 5))
+    first = decision(0, long[:, :H])
+    slow = replace(decision(1, long[:, K : K + H]), stamp_ns=round(2 * K * DT_S * 1e9))
+    assert score_episode(score, [first, slow])[1] > 0.01, "by its stamp it is late"
+    assert score_episode(score, [first, replace(slow, after=K)]).tolist() == [0.0, 0.0]
+    anew = replace(decision(1, long[:, H : 2 * H]), stamp_ns=first.stamp_ns + 1)
+    assert score_episode(score, [first, anew])[1] > 0.01
+    assert score_episode(score, [first, replace(anew, after=0)]).tolist() == [0.0, 0.0], "somebody drove in between"

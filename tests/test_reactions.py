@@ -458,3 +458,52 @@ def test_what_cannot_be_done_is_refused_at_the_start():
             Reactions(**wrong)
     with pytest.raises(UnknownName, match="late verdict"):
         Reactions(on_late="stop")
+
+
+class Keeps(Says):
+    """Keeps the decisions that it judges."""
+
+    def __init__(self, script, **more):
+        super().__init__(script, **more)
+        self.decisions = []
+
+    def step(self, decision):
+        self.decisions.append(decision)
+        return super().step(decision)
+
+
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_a_decision_says_by_how_many_rows_it_leaves_the_chunk_before_however_slow(beside):
+    agent, _, clock = guarded(Reactions("slow", speed=0.25), {}, beside=beside)
+    agent._monitor = monitor = Keeps({2: "warn"})
+    drive(agent, clock, steps=160)
+    first, *others = monitor.decisions
+    assert first.after == 0
+    assert {decision.after for decision in others} == {8}, "rows, not time: at a quarter of the pace it takes 32 steps"
+    assert others[3].stamp_ns - others[2].stamp_ns > 2 * 8 * agent._monitor.decisions[0].n_execute * 1e6
+
+
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_a_plan_made_anew_goes_on_from_none(beside):
+    agent, _, clock = guarded("hold", {}, beside=beside)
+    agent._monitor = monitor = Keeps({1: "alarm"})
+    drive(agent, clock, steps=60, then={20: agent.rearm})
+    assert [decision.after for decision in monitor.decisions][:4] == [0, 8, 0, 8]
+    agent, _, clock = guarded("hold", {}, beside=beside)
+    agent._monitor = monitor = Keeps({})
+    drive(agent, clock, steps=40, then={10: lambda: agent.replan(list(agent._history))})
+    assert [decision.after for decision in monitor.decisions].count(0) == 2, "the first, and that after somebody drove"
+
+
+def test_a_late_verdict_does_not_end_a_warning():
+    clock, late = SimClock(), {3, 4, 5}
+    agent, _, _ = guarded(Reactions("slow", speed=0.25, on_late="log", deadline_s=0.05), {}, clock=clock)
+    agent._monitor = monitor = Says(
+        {2: "warn"}, tells=lambda: monitor.seen in late and clock.sleep_until(clock.now_ns() + 120_000_000)
+    )
+    seen, _ = drive(agent, clock, steps=160)
+    warned, *stale = [k for k, state in enumerate(seen.states) if state in ("warn", "stale")]
+    assert len(stale) >= 2
+    assert seen.states[stale[0]] == "stale"
+    assert stale[1] - stale[0] > 2 * 8, "steps: slow as before"
+    assert stale[0] - warned > 2 * 8

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
+from robopolicy.cli.monitor_actions.same_policy import require_unanswered
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.errors import SpecMismatch, UsageError
 
@@ -93,7 +94,7 @@ def calibrate(
 
     Raises:
         NotEnoughCalibration: naming how many successes there are and how many ``alpha`` needs.
-        SpecMismatch: if the rollouts are of another checkpoint; both are named.
+        SpecMismatch: if the rollouts are of another checkpoint, both are named; or alarms were answered in them.
         MonitorError: if the scores do not fit what the policy gives.
         UsageError: if the rollouts are without decisions.
     """
@@ -106,12 +107,14 @@ def calibrate(
     from robopolicy.training.checkpoint import read_spec
 
     config = config or MonitorConfig(alpha=alpha)
-    running, theirs = choice.resolve(checkpoint), load_about(rollouts).get("policy_sha", "")
+    running, about = choice.resolve(checkpoint), load_about(rollouts)
+    theirs = about.get("policy_sha", "")
     if theirs != running.sha:
         raise SpecMismatch(
             f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is "
             f"{running.sha[:12]}; a monitor is calibrated on the policy it guards, with the same solver and goal"
         )
+    require_unanswered(rollouts, about)
     counted, unfinished = load_counted(rollouts)
     kept = [outcome for outcome in counted if outcome.decisions and outcome.error is None]
     if counted and not kept:

@@ -154,6 +154,9 @@ def deploy(
     clock = make_clock(robot_name, realtime=realtime)
     waits = isinstance(clock, SimClock)
     timing.require(clock, spec)
+    if monitor is not None and timing.beside:
+        say("Beside the loop plans come later, and may be made to agree: if the monitor was calibrated on rollouts "
+            "that waited for each plan, as evaluations do, its false-alarm rate is not promised here.")  # fmt: skip
     look_at_limits(limits)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))

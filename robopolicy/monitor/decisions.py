@@ -11,6 +11,7 @@ from robopolicy.errors import MonitorError
 from robopolicy.types import Decision, Verdict
 
 DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, BadZipFile, ZlibError)  # what a broken npz raises
+UNKNOWN = -1  # in place of no ``Decision.after``
 NUMBERS = ("statistic", "threshold", "p_value", "latency_s")  # of a verdict
 
 
@@ -48,6 +49,7 @@ def save_decisions(path: str | Path, decisions: Sequence[Decision]) -> Path:
         "index": np.array([d.index for d in decisions], dtype=np.int64),
         "stamp_ns": np.array([d.stamp_ns for d in decisions], dtype=np.int64),
         "n_execute": np.array([d.n_execute for d in decisions], dtype=np.int64),
+        "after": np.array([UNKNOWN if d.after is None else d.after for d in decisions], dtype=np.int64),
         "embedding": np.stack([d.embedding for d in decisions]).astype(np.float32),
         "chunks": np.stack([d.chunks for d in decisions]).astype(np.float32),
     }
@@ -70,6 +72,7 @@ def load_decisions(path: str | Path) -> list[Decision]:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         aux = {name.removeprefix("aux/"): a for name, a in arrays.items() if name.startswith("aux/")}
+        after = arrays.get("after", np.full(len(arrays["index"]), UNKNOWN))  # files of before do not say
         return [
             Decision(
                 int(arrays["index"][t]),
@@ -78,6 +81,7 @@ def load_decisions(path: str | Path) -> list[Decision]:
                 arrays["chunks"][t],
                 int(arrays["n_execute"][t]),
                 {name: a[t] for name, a in aux.items()},
+                None if after[t] == UNKNOWN else int(after[t]),
             )
             for t in range(len(arrays["index"]))
         ]

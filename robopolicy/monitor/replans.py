@@ -12,13 +12,17 @@ from robopolicy.types import Decision
 def rows_between(previous: Decision, decision: Decision, dt_s: float | None) -> int:
     """Return by how many rows the later chunks begin after the earlier ones.
 
-    That is what was executed in between: the earlier decision's ``n_execute``, or more where the plan came late.
+    That is what was executed in between: the earlier decision's ``n_execute``, or more where the plan came late. The
+    agent knows best: slow, fewer rows pass than time; and a plan made anew, after a person drove, goes on from none.
 
     Args:
         previous: the decision before.
         decision: of the same episode.
-        dt_s: seconds between two rows of a chunk; None takes ``n_execute``, however much time passed.
+        dt_s: seconds between two rows of a chunk, for decisions that do not say; None takes ``n_execute``, however
+            much time passed.
     """
+    if decision.after is not None:
+        return decision.after or len(previous.chunks[0])
     if dt_s is None:
         return previous.n_execute
     return max(previous.n_execute, round((decision.stamp_ns - previous.stamp_ns) / (dt_s * 1e9)))

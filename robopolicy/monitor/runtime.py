@@ -70,9 +70,9 @@ class ConformalMonitor:
     ``alarm``: the episode's largest statistic so far exceeds the threshold. The calibrated number is the maximum over
     a whole successful episode, so an episode of any length is covered; there is no threshold per step whose false
     alarms would add up. ``overrun``: it has taken more decisions than its own alpha allows; beyond the longest
-    calibrated episode the scores are no longer asked, only this can fire. ``fault``: a decision or a score is no finite
-    number. ``warn``: the p-value of the episode so far is at most ``alpha_warn``. ``uncalibrated``: a person has
-    acknowledged an overrun, and nothing was calibrated for what follows.
+    calibrated episode the scores no longer count, and only this and ``fault`` can fire. ``fault``: a decision or a
+    score is no finite number. ``warn``: the p-value of the episode so far is at most ``alpha_warn``.
+    ``uncalibrated``: a person has acknowledged an overrun, and nothing was calibrated for what follows.
 
     Args:
         scores: fitted on other episodes than those of the calibration.
@@ -110,7 +110,7 @@ class ConformalMonitor:
         self._rearm()
 
     def acknowledge(self) -> None:
-        """Re-arm within the episode: a person has looked. What the scores remember stays; alarms start from here.
+        """Re-arm within the episode: a person has looked. Scores know what they saw; window and patience start anew.
 
         The promise is of an episode's first alarm: a second look at the same episode may alarm falsely once more.
         """
@@ -118,7 +118,7 @@ class ConformalMonitor:
         if self._latched == "fault":  # what was no number may sit in a memory
             for score in self.scores:
                 score.reset()
-            self.statistic.reset()
+        self.statistic.reset(self._count)  # else what was acknowledged would alarm again out of the window
         self._rearm()
 
     def step(self, decision: Decision) -> Verdict:

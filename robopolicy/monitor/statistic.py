@@ -100,11 +100,11 @@ class Statistic:
             arrays["band"] = _band([smooth.trace(scores) for scores in successes])
         return cls(names, how, arrays)
 
-    def reset(self) -> None:
-        """Start a new episode."""
+    def reset(self, count: int = 0) -> None:
+        """Start a new episode, or afresh after ``count`` decisions of one: the band goes by the episode's time."""
         self._recent: deque[float] = deque(maxlen=self.how.window)  # combined, newest first
         self._shaped: deque[float] = deque(maxlen=self.how.patience + 1)
-        self._count = 0
+        self._count = count
 
     def push(self, scores: np.ndarray) -> float:
         """Return the statistic of the newest decision, given its scores (m,)."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.calibrate import add_monitoring, config_of
+from robopolicy.cli.monitor_actions.same_policy import require_unanswered
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.errors import SpecMismatch, UsageError
 
@@ -182,6 +183,7 @@ def _require_alike(folders: Sequence[Path], running: Any) -> dict[str, str]:
     sha = first.get("policy_sha", "") if running is None else running.sha
     mine = f"those of {folders[0]} of" if running is None else f"checkpoint {running.checkpoint} is"
     for folder, about in zip(folders, abouts, strict=True):
+        require_unanswered(folder, about)
         if (theirs := about.get("policy_sha", "")) != sha or not sha:
             raise SpecMismatch(
                 f"rollouts {folder} are of policy {theirs[:12] or '(unnamed)'}, {mine} {sha[:12] or '(unnamed)'}; "

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.monitor_actions.same_policy import require_same_policy
+from robopolicy.cli.monitor_actions.same_policy import require_same_policy, require_unanswered
 from robopolicy.errors import UsageError
 
 
@@ -45,12 +45,12 @@ def recalibrate(
 
     Raises:
         UsageError: if ``out`` holds something already, or alpha is no fraction.
-        SpecMismatch: if rollouts are of another policy; both are named.
+        SpecMismatch: if rollouts are of another policy, both are named; or alarms were answered in them.
         MonitorError: if an episode made the old monitor, comes twice, or there is none.
         NotEnoughCalibration: if there are too few.
     """
     from robopolicy.errors import MonitorError
-    from robopolicy.evaluation.outcomes import load_counted
+    from robopolicy.evaluation.outcomes import load_about, load_counted
     from robopolicy.monitor.artefact import load_monitor
     from robopolicy.monitor.decisions import load_decisions
     from robopolicy.monitor.drift_journal import DriftJournal
@@ -65,6 +65,7 @@ def recalibrate(
     kept = []
     for path in rollouts:
         require_same_policy(path, folder, monitor)
+        require_unanswered(path, load_about(path))
         kept += [(path, one) for one in load_counted(path)[0] if one.decisions and one.error is None]
     good, failed = [(path, one) for path, one in kept if one.success], sum(not one.success for _, one in kept)
     if not good:
