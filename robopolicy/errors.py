@@ -75,6 +75,10 @@ class CheckpointError(RobopolicyError, ValueError):
     """A folder is not a checkpoint, or one of its files does not fit the others."""
 
 
+class BehindCamera(RobopolicyError, ValueError):
+    """A point is behind the camera that should show it; the message counts such points."""
+
+
 class TooSlow(RobopolicyError, TimeoutError):
     """A policy plans more slowly than the robot that waits for it takes its commands."""
 

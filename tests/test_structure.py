@@ -17,7 +17,7 @@ PACKAGES = {
     "robopolicy_hardware": ROOT / "hardware" / "robopolicy_hardware",
 }
 CONTRACT = {
-    "types", "spec", "interfaces", "errors", "rotations", "clock", "loop", "agents", "chunks",
+    "types", "spec", "interfaces", "errors", "rotations", "clock", "loop", "agents", "chunks", "geometry",
     "alignment", "area", "behaviour", "following", "inference", "measured", "reactions", "realtime", "resampling",
     "settings", "smoothness", "topics", "trajectory",
 }  # fmt: skip

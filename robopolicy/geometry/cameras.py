@@ -1,0 +1,184 @@
+"""A calibrated camera: where it is, how it projects, and what its lens does, in OpenCV's convention."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import BehindCamera, ContractError, UnknownCamera
+
+DISTORTIONS = (0, 4, 5, 8, 12)  # counts of coefficients: none; k1 k2 p1 p2; k3; k4 k5 k6; s1 s2 s3 s4
+NEAREST = 1e-6  # m, in front of the camera; nearer is behind it
+ROUNDS = 20  # of Newton's method at most; strong lenses take six
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with a lens (OpenCV's rational model with thin prism).
+
+    The centre of the first pixel is (0, 0), x to the right and y down; the camera looks along its +z.
+
+    Args:
+        K: (3, 3) intrinsics, pixels.
+        T_base_cam: (4, 4) pose of the camera in the base frame, m.
+        distortion: 0, 4, 5, 8 or 12 coefficients in OpenCV's order.
+        size: (H, W) pixels of the pictures it was calibrated for; None: not told.
+
+    Raises:
+        ContractError: naming the part that is no such thing.
+    """
+
+    K: np.ndarray
+    T_base_cam: np.ndarray
+    distortion: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, shape in (("K", (3, 3)), ("T_base_cam", (4, 4))):
+            found = np.array(getattr(self, name), np.float64)
+            if found.shape != shape or not np.isfinite(found).all():
+                raise ContractError(f"camera: {name} is {found.shape}; want finite {shape}")
+            object.__setattr__(self, name, found)
+        lens = np.array(self.distortion, np.float64).ravel()
+        if len(lens) not in DISTORTIONS or not np.isfinite(lens).all():
+            raise ContractError(f"camera: {len(lens)} distortion coefficients; want finite {DISTORTIONS} of them")
+        object.__setattr__(self, "distortion", lens)
+        turn = self.T_base_cam[:3, :3]
+        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-4) or np.linalg.det(turn) < 0:
+            raise ContractError("camera: T_base_cam has no rotation matrix; want orthonormal columns, determinant 1")
+        if not (self.K[0, 0] > 0 and self.K[1, 1] > 0 and np.allclose(self.K[2], [0, 0, 1])):
+            raise ContractError("camera: K wants positive focal lengths and the last row 0 0 1")
+        if self.size is not None:
+            object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any], name: str = "camera") -> "Camera":
+        """Return the camera of an entry of `EpisodeMeta.cameras`.
+
+        Raises:
+            ContractError: naming the camera, if it was never calibrated or the entry is damaged.
+        """
+        if not isinstance(entry, Mapping) or "K" not in entry or "T_base_cam" not in entry:
+            raise ContractError(f"camera {name!r} is not calibrated: K and T_base_cam are wanted (calibrate-cameras)")
+        size = entry.get("size")
+        try:
+            return cls(entry["K"], entry["T_base_cam"], entry.get("distortion", ()), None if size is None else (*size,))
+        except (TypeError, ValueError, ContractError) as error:
+            raise ContractError(f"camera {name!r}: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an entry of `EpisodeMeta.cameras`."""
+        told: dict[str, Any] = {"K": self.K.tolist(), "T_base_cam": self.T_base_cam.tolist()}
+        if len(self.distortion):
+            told["distortion"] = self.distortion.tolist()
+        return told if self.size is None else {**told, "size": list(self.size)}
+
+    @property
+    def P(self) -> np.ndarray:
+        """(3, 4), from the base frame to the undistorted image plane at focal length 1."""
+        turn, place = self.T_base_cam[:3, :3], self.T_base_cam[:3, 3]
+        return np.hstack([turn.T, -(turn.T @ place)[:, None]])
+
+    def resized(self, height: int, width: int) -> "Camera":
+        """Return the camera of the same pictures made (height, width) pixels, aspect kept or not.
+
+        Raises:
+            ContractError: if it does not know its own size.
+        """
+        if self.size is None:
+            raise ContractError("camera: its size is not known, so neither is what another would show")
+        down, across = height / self.size[0], width / self.size[1]
+        scale = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])  # of pixel centres
+        return Camera(scale @ self.K, self.T_base_cam, self.distortion, (height, width))
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Return pixels (..., 2), sub-pixel and wherever they land, of points (..., 3) in the base frame, m.
+
+        Raises:
+            BehindCamera: counting the points that are not in front of the camera.
+            ContractError: on another shape.
+        """
+        points = np.asarray(points, np.float64)
+        if points.shape[-1:] != (3,):
+            raise ContractError(f"camera: cannot project points {points.shape}; want (..., 3)")
+        seen = points @ self.P[:, :3].T + self.P[:, 3]
+        behind = ~(seen[..., 2] > NEAREST)
+        if behind.any():
+            raise BehindCamera(
+                f"{int(behind.sum())} of {behind.size} points are behind the camera, the first {points[behind][0]} m "
+                "in the base frame; is its pose right?"
+            )
+        return self._pixels(self._bent(seen[..., :2] / seen[..., 2:]))
+
+    def rays(self, pixels: np.ndarray) -> np.ndarray:
+        """Return where pixels (..., 2) lie on the undistorted image plane at focal length 1, (..., 2)."""
+        plane = self._plane(np.asarray(pixels, np.float64))
+        return self._straight(plane) if len(self.distortion) else plane
+
+    def inside(self, pixels: np.ndarray) -> np.ndarray:
+        """Return whether pixels (..., 2) are in the picture, (...,) bool.
+
+        Raises:
+            ContractError: if its size is not known.
+        """
+        if self.size is None:
+            raise ContractError("camera: its size is not known, so neither is what lies outside")
+        height, width = self.size
+        x, y = pixels[..., 0], pixels[..., 1]
+        return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+
+    def _pixels(self, plane: np.ndarray) -> np.ndarray:
+        return plane @ self.K[:2, :2].T + self.K[:2, 2]
+
+    def _plane(self, pixels: np.ndarray) -> np.ndarray:
+        (fx, skew, cx), (_, fy, cy) = self.K[:2]
+        y = (pixels[..., 1] - cy) / fy
+        return np.stack([(pixels[..., 0] - cx - skew * y) / fx, y], axis=-1)
+
+    def _bent(self, plane: np.ndarray) -> np.ndarray:
+        """Return where the lens puts points of the image plane (..., 2)."""
+        if not len(self.distortion):
+            return plane
+        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = np.pad(self.distortion, (0, 12 - len(self.distortion)))
+        x, y = plane[..., 0], plane[..., 1]
+        r2 = x * x + y * y
+        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+        return np.stack(
+            [
+                x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
+                y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4),
+            ],
+            axis=-1,
+        )
+
+    def _straight(self, bent: np.ndarray) -> np.ndarray:
+        """Return the inverse of `_bent` by Newton's method; NaN where the lens shows no such point."""
+        at, step = bent.copy(), 1e-6
+        for _ in range(ROUNDS):
+            miss = self._bent(at) - bent
+            right = (self._bent(at + [step, 0]) - self._bent(at - [step, 0])) / (2 * step)
+            down = (self._bent(at + [0, step]) - self._bent(at - [0, step])) / (2 * step)
+            slope = np.stack([right, down], axis=-1)  # (..., 2, 2)
+            det = slope[..., 0, 0] * slope[..., 1, 1] - slope[..., 0, 1] * slope[..., 1, 0]
+            det = np.where(np.abs(det) < 1e-12, np.nan, det)
+            dx = (slope[..., 1, 1] * miss[..., 0] - slope[..., 0, 1] * miss[..., 1]) / det
+            dy = (slope[..., 0, 0] * miss[..., 1] - slope[..., 1, 0] * miss[..., 0]) / det
+            at = at - np.stack([dx, dy], axis=-1)
+            if not np.nanmax(np.abs([dx, dy]), initial=0.0) > 1e-12:
+                break
+        lost = ~(np.abs(self._bent(at) - bent).max(axis=-1) < 1e-9)
+        return np.where(lost[..., None], np.nan, at)
+
+
+def cameras_of(calibrations: Mapping[str, Any], names: Sequence[str]) -> dict[str, Camera]:
+    """Return the named cameras of `EpisodeMeta.cameras`, in that order.
+
+    Raises:
+        UnknownCamera: naming those there are.
+        ContractError: naming one that was never calibrated.
+    """
+    for name in names:
+        if name not in calibrations:
+            raise UnknownCamera("calibrated camera", name, calibrations)
+    return {name: Camera.from_json(calibrations[name], name) for name in names}

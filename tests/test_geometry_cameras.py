@@ -1,0 +1,81 @@
+"""Cameras: OpenCV is the oracle."""
+
+import cv2
+import numpy as np
+import pytest
+
+from robopolicy.errors import BehindCamera, ContractError, UnknownCamera
+from robopolicy.geometry.cameras import Camera, cameras_of
+
+K = np.array([[611.0, 0, 318.7], [0, 608.0, 241.2], [0, 0, 1]])
+LENSES = {
+    "none": [],
+    "four": [-0.21, 0.07, 0.001, -0.002],
+    "five": [-0.28, 0.09, 0.0004, -0.0007, -0.012],
+    "rational": [0.9, 0.4, 0.0005, -0.001, 0.02, 1.1, 0.6, 0.05],
+    "prism": [-0.1, 0.02, 0.001, 0.0005, 0.0, 0.01, 0.0, 0.0, 0.002, -0.001, 0.0015, 0.0003],
+}
+
+
+def pose(seed=0):
+    rng = np.random.default_rng(seed)
+    made = np.eye(4)
+    made[:3, :3] = cv2.Rodrigues(rng.normal(size=3))[0]
+    made[:3, 3] = rng.normal(size=3)
+    return made
+
+
+def in_front(camera, count=500, seed=1):
+    rng = np.random.default_rng(seed)
+    seen = np.column_stack([rng.uniform(-0.5, 0.5, count), rng.uniform(-0.4, 0.4, count), np.ones(count)])
+    seen *= rng.uniform(0.3, 2.0, (count, 1))
+    return seen @ camera.T_base_cam[:3, :3].T + camera.T_base_cam[:3, 3]
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_projects_as_opencv_and_back(lens):
+    camera = Camera(K, pose(), LENSES[lens], (480, 640))
+    points = in_front(camera)
+    inverse = np.linalg.inv(camera.T_base_cam)
+    coefficients = np.array(LENSES[lens]) if LENSES[lens] else None
+    expected = cv2.projectPoints(points, cv2.Rodrigues(inverse[:3, :3])[0], inverse[:3, 3], K, coefficients)[0][:, 0]
+    found = camera.project(points)
+    assert np.abs(found - expected).max() < 1e-6
+    seen = points @ inverse[:3, :3].T + inverse[:3, 3]
+    assert np.abs(camera.rays(found) - seen[:, :2] / seen[:, 2:]).max() < 1e-9
+
+
+def test_what_is_behind_is_named_and_counted():
+    camera = Camera(K, np.eye(4))
+    with pytest.raises(BehindCamera, match=r"2 of 3 points are behind the camera, the first \[ 0.  0. -1.\]"):
+        camera.project(np.array([[0, 0, 1.0], [0, 0, -1.0], [0, 0, 0.0]]))
+
+
+def test_another_size_shows_the_same_at_its_scale():
+    camera = Camera(K, pose(), LENSES["five"], (480, 640))
+    small = camera.resized(128, 128)
+    points = in_front(camera)
+    there, here = camera.project(points), small.project(points)
+    assert np.allclose((here + 0.5) / [128, 128], (there + 0.5) / [640, 480], atol=1e-12), "pixel centres, not corners"
+    assert small.inside(np.array([[-0.5, 127.5], [-0.6, 3]])).tolist() == [True, False]
+
+
+def test_entries_go_round_and_damaged_ones_are_named():
+    camera = Camera(K, pose(), LENSES["five"], (480, 640))
+    again = cameras_of({"left": camera.to_json()}, ["left"])["left"]
+    for name in ("K", "T_base_cam", "distortion"):
+        assert (getattr(again, name) == getattr(camera, name)).all()
+    assert again.size == (480, 640)
+    with pytest.raises(ContractError, match="camera 'left' is not calibrated"):
+        Camera.from_json({"K": K.tolist()}, "left")
+    with pytest.raises(ContractError, match="camera 'left'.*no rotation"):
+        Camera.from_json({"K": K, "T_base_cam": np.diag([2.0, 1, 1, 1])}, "left")
+    with pytest.raises(ContractError, match="3 distortion coefficients"):
+        Camera(K, np.eye(4), [0.1, 0.2, 0.3])
+    with pytest.raises(UnknownCamera, match="right"):
+        cameras_of({"left": camera.to_json()}, ["right"])
+
+
+def test_a_lens_that_shows_no_such_point_says_so():
+    camera = Camera(K, np.eye(4), [-0.4, 0, 0, 0], (480, 640))
+    assert np.isnan(camera.rays(np.array([[5000.0, 5000.0]]))).all()
