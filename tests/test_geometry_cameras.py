@@ -68,7 +68,7 @@ def test_entries_go_round_and_damaged_ones_are_named():
     assert again.size == (480, 640)
     with pytest.raises(ContractError, match="camera 'left' is not calibrated"):
         Camera.from_json({"K": K.tolist()}, "left")
-    with pytest.raises(ContractError, match="camera 'left'.*no rotation"):
+    with pytest.raises(ContractError, match=r"camera 'left'.*no rotation"):
         Camera.from_json({"K": K, "T_base_cam": np.diag([2.0, 1, 1, 1])}, "left")
     with pytest.raises(ContractError, match="3 distortion coefficients"):
         Camera(K, np.eye(4), [0.1, 0.2, 0.3])

@@ -154,11 +154,11 @@ class Camera:
 
     def _straight(self, bent: np.ndarray) -> np.ndarray:
         """Return the inverse of `_bent` by Newton's method; NaN where the lens shows no such point."""
-        at, step = bent.copy(), 1e-6
+        at, step = bent.copy(), 1e-6 * np.eye(2)
         for _ in range(ROUNDS):
             miss = self._bent(at) - bent
-            right = (self._bent(at + [step, 0]) - self._bent(at - [step, 0])) / (2 * step)
-            down = (self._bent(at + [0, step]) - self._bent(at - [0, step])) / (2 * step)
+            right = (self._bent(at + step[0]) - self._bent(at - step[0])) / 2e-6
+            down = (self._bent(at + step[1]) - self._bent(at - step[1])) / 2e-6
             slope = np.stack([right, down], axis=-1)  # (..., 2, 2)
             det = slope[..., 0, 0] * slope[..., 1, 1] - slope[..., 0, 1] * slope[..., 1, 0]
             det = np.where(np.abs(det) < 1e-12, np.nan, det)
