@@ -1,5 +1,6 @@
 """The browser page, from outside: real connections, a real Chromium, real episodes."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -412,8 +413,12 @@ def test_of_two_browsers_one_drives_and_the_other_a_telephone_watches_until_it_a
         second.get_by_text("You drive: the robot follows the handle").wait_for()
         drawn(second)
         start = np.array(said[-1]["tool"])
-        drag(second, start, (0, 0, 0.05), hold_s=0.5, pointer=Finger(second))
-        until(lambda: said[-1]["tool"][2] > start[2] + 0.04)
+        for _ in range(3):  # on a busy machine a finger may slip off the arrow
+            drag(second, np.array(said[-1]["tool"]), (0, 0, 0.05), hold_s=0.5, pointer=Finger(second))
+            with contextlib.suppress(AssertionError):
+                until(lambda: said[-1]["tool"][2] > start[2] + 0.04, seconds=6)
+                break
+        assert said[-1]["tool"][2] > start[2] + 0.04
         assert said[-1]["source"] == "human"
 
 
