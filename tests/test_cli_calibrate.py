@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from robopolicy.cli import evaluate as evaluate_command
-from robopolicy.cli.calibrate import calibrate, collect
-from robopolicy.cli.main import main
+from robopolicy.cli.calibrate import DEFAULT_SCORES, DEFAULT_WINDOW, calibrate, collect, config_of
+from robopolicy.cli.main import build_parser, main
 from robopolicy.errors import SpecMismatch, UsageError
 from robopolicy.evaluation import report
 from robopolicy.evaluation.outcomes import load_about, load_outcomes
-from robopolicy.monitor.monitor import MonitorConfig, load_monitor
+from robopolicy.monitor.monitor import DEFAULT, MonitorConfig, load_monitor
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -66,6 +66,12 @@ def test_of_rollouts_that_were_killed_the_quick_successes_do_not_count(tmp_path)
     assert "1 finished episodes do not count: 1 that were asked for" in said
     provenance = load_monitor(tmp_path / "monitor", policy_sha=checkpoint_sha(mine)).provenance
     assert sorted(provenance.fit_seeds + provenance.calibration_seeds) == [*range(11)]
+
+
+def test_the_command_has_the_defaults_of_the_library():
+    args = build_parser().parse_args(["calibrate", "--checkpoint", "c", "--out", "m"])
+    assert config_of(args) == MonitorConfig()
+    assert (DEFAULT.scores, DEFAULT.how.window) == (DEFAULT_SCORES, DEFAULT_WINDOW), "what the help says"
 
 
 def test_roles_are_drawn_by_the_seed_of_the_split_and_kept(tmp_path):

@@ -21,6 +21,7 @@ from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.monitor import MonitorConfig
 from robopolicy.monitor.roles import Roles
+from robopolicy.monitor.statistic import Combination
 
 CONFIG = MonitorConfig(("chunk_overlap",), alpha=0.2)
 
@@ -140,6 +141,24 @@ def test_fractions_are_fractions(words):
     args = build_parser().parse_args(["monitor", "eval", "--calibration", "r", "--out", "o", *words])
     with pytest.raises(UsageError, match="it is a fraction between 0 and 1"):
         args.run(args)
+
+
+def test_scores_beside_it_are_smoothed_as_the_monitor(made, tmp_path, monkeypatch):
+    from robopolicy.monitor import comparison
+
+    configs, really = {}, comparison.fitted
+    monkeypatch.setattr(
+        comparison,
+        "fitted",
+        lambda name, config, *a, **k: configs.update({name: config}) or really(name, config, *a, **k),
+    )
+    how = Combination("max", window=2, patience=1)
+    config = MonitorConfig(("chunk_overlap", "mahalanobis"), how, alpha=0.2)
+    action.evaluate_monitor(made / "policy", made / "nominal", [], tmp_path / "out", config, splits=1, published="none")
+    assert configs == {
+        "monitor": config, **{name: replace(config, scores=(name,), how=replace(how, combine="sum"))
+                              for name in ("chunk_overlap", "mahalanobis")},
+    }  # fmt: skip
 
 
 def test_scores_beside_it():

@@ -20,7 +20,7 @@ from robopolicy.monitor.decisions import (
 )
 from robopolicy.monitor.episodes import score_episode
 from robopolicy.monitor.layout import ActionLayout
-from robopolicy.monitor.monitor import MonitorConfig, fit_monitor, load_monitor, recalibrated
+from robopolicy.monitor.monitor import DEFAULT, MonitorConfig, fit_monitor, load_monitor, recalibrated
 from robopolicy.monitor.roles import Roles
 from robopolicy.monitor.statistic import Combination, Statistic
 from robopolicy.types import Command, Decision
@@ -226,6 +226,23 @@ def test_bad_calibration_episodes(episodes):
         fit_monitor(episodes, config(scores=("magic",)))
     with pytest.raises(ContractError, match="alpha"):
         fit_monitor(episodes, config(alpha=2.0))
+
+
+def test_by_default_two_scores_are_averaged_over_five_decisions(episodes):
+    """Chosen on starts by which nothing is judged; an episode's first verdicts average what there is."""
+    monitor = fit_monitor(episodes)
+    assert monitor.statistic.names == ("mahalanobis", "chunk_overlap")
+    assert (monitor.statistic.how, DEFAULT.how) == (Combination("sum", window=5, patience=0, shape="const"),) * 2
+    monitor.reset()
+    scores = [list(monitor.step(d).scores.values()) for d in episodes[0][:7]]
+    trace, alone = (Statistic(monitor.statistic.names, how, monitor.statistic.arrays()).trace(np.array(scores))
+                    for how in (DEFAULT.how, Combination()))  # fmt: skip
+    for t in range(7):
+        assert trace[t] == pytest.approx(alone[max(t - 4, 0) : t + 1].mean(), abs=1e-12)
+    monitor.reset()
+    assert monitor.step(far(episodes[0][0])).state == "alarm", "an episode of one decision is judged too"
+    short = [one[:3] for one in episodes]  # shorter than the window
+    assert len(fit_monitor(short).calibration.traces[0]) == 3
 
 
 @pytest.mark.parametrize("score", ["kernel_density", "chunk_overlap", "clock"])

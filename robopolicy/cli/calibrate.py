@@ -10,7 +10,7 @@ from robopolicy.cli.running import AS_SAVED, Choice, add_running
 from robopolicy.errors import SpecMismatch, UsageError
 
 SEEDS = "10000:10100"
-DEFAULT_SCORES = ("kernel_density", "chunk_overlap")  # for the help; `MonitorConfig` has them
+DEFAULT_SCORES, DEFAULT_WINDOW = ("mahalanobis", "chunk_overlap"), 5  # for the help; `MonitorConfig` has them
 CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
 
 
@@ -162,7 +162,11 @@ def add_monitoring(parser: argparse.ArgumentParser, *, split: bool = True) -> No
         help="of the standardised scores (default sum); logistic weighs them by the failed rollouts",
     )  # fmt: skip
     group.add_argument(
-        "--window", type=at_least(1), default=1, metavar="N", help="decisions that are averaged (default 1)"
+        "--window",
+        type=at_least(1),
+        default=DEFAULT_WINDOW,
+        metavar="N",
+        help=f"decisions that are averaged, fewer at an episode's start (default {DEFAULT_WINDOW})",
     )
     group.add_argument(
         "--patience", type=at_least(0), default=0, metavar="N",

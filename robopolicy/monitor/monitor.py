@@ -25,10 +25,13 @@ __all__ = ["DEFAULT", "MonitorConfig", "fit_monitor", "load_monitor", "recalibra
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """Which scores, how they are combined, and how often they may be wrong."""
+    """Which scores, how they are combined, and how often they may be wrong.
 
-    scores: tuple[str, ...] = ("kernel_density", "chunk_overlap")  # keys of `SCORES`
-    how: Combination = field(default_factory=Combination)
+    The defaults did best over three tasks, on starts by which nothing is judged (`bench_monitor_tasks.py`).
+    """
+
+    scores: tuple[str, ...] = ("mahalanobis", "chunk_overlap")  # keys of `SCORES`
+    how: Combination = field(default_factory=lambda: Combination(window=5))
     alpha: float = 0.05  # false alarms of the scores, a fraction of successful episodes
     alpha_time: float | None = None  # false overruns; None: the longest calibrated success, 1 / (n + 1)
     alpha_warn: float | None = None  # p-value of a warning; None: twice alpha

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="other scores to set beside it, each alone; all: every one",
+        help="other scores to set beside it, each alone, smoothed alike; all: every one",
     )
     parser.add_argument(
         "--published", choices=SIZES, default="small",
@@ -157,7 +157,8 @@ def evaluate_monitor(
     }  # fmt: skip
     sha = freeze(out, drawn, protocol)
     ours = fitted("monitor", config, words=_words(config), layout=layout)
-    others = [fitted(name, MonitorConfig((name,), alpha=config.alpha), "score", layout=layout) for name in singles]
+    how = replace(config.how, combine="sum")  # there is but one: averaged, patient, shaped as the monitor
+    others = [fitted(name, replace(config, scores=(name,), how=how), "score", layout=layout) for name in singles]
     with bar("judge", len(others) + len(theirs) + 3, "monitors") as progress:
         found = compare(
             drawn, ours, [*others, *theirs], alpha=config.alpha, notes=notes,
