@@ -107,7 +107,7 @@ def test_inspect_says_what_a_monitor_is_and_promises(monitor, capsys):
     said = " ".join(capsys.readouterr().out.split())
     made = load_monitor(monitor)
     assert "scores kernel_density, chunk_overlap" in said
-    assert "combination sum, window 1, patience 0, const" in said
+    assert "combination sum, window 5, patience 0, const" in said
     assert f"threshold {made.threshold:.6g}, number 19 of 20" in said
     assert "calibrated on 20 episodes" in said
     assert "set aside 3 failed episodes" in said

@@ -305,6 +305,16 @@ def test_damaged_folders(monitor, tmp_path):
     (tmp_path / "monitor.json").write_text(json.dumps({"schema": 2}))
     with pytest.raises(MonitorError, match="not a monitor"):
         load_monitor(tmp_path)
+    assert described["sha256"].keys() == {*FILES, "monitor.json"}
+    for edit in ({"alpha_time": 0.9}, {"threshold": 99.0}, {"guarantee": "never wrong"},
+                 {"provenance": described["provenance"] | {"policy_sha": "def456"}},
+                 {"sha256": {name: described["sha256"][name] for name in FILES}}):  # fmt: skip
+        (tmp_path / "monitor.json").write_text(json.dumps(described | edit))
+        with pytest.raises(MonitorError, match=r"monitor\.json is not as it was written; .* monitor recalibrate") as no:
+            load_monitor(tmp_path)
+        assert "\n" not in str(no.value)
+    (tmp_path / "monitor.json").write_text(json.dumps(dict(reversed(described.items()))))
+    assert load_monitor(tmp_path).threshold == monitor.threshold, "it is what is said that counts, not how"
     for name in FILES:
         monitor.save(tmp_path)
         with (tmp_path / name).open("ab") as file:

@@ -18,13 +18,16 @@ from robopolicy.monitor.statistic import Combination, Statistic
 from robopolicy.training.files import replace_file
 
 SCHEMA = 2
+DESCRIBED = "monitor.json"
 FILES = ("arrays.npz", "scores.safetensors")
 
 
 def save_monitor(monitor: ConformalMonitor, folder: str | Path) -> Path:
     """Write the arrays of calibration and statistic, those of the scores, then the json; return ``folder``.
 
-    Each file is replaced in one stroke and the json names the sha of the others: a monitor is whole or none.
+    Each file is replaced in one stroke, and the json has the sha of the others and one of all that it says itself: a
+    monitor is whole and as it was calibrated, or none. That finds accidents and edits by hand; it is no signature, for
+    whoever means to can work it out again.
 
     Raises:
         DiskFull: if there is no room.
@@ -51,7 +54,8 @@ def save_monitor(monitor: ConformalMonitor, folder: str | Path) -> Path:
         replace_file(folder / name, content)
     shas = {name: sha256(content).hexdigest() for name, content in contents.items()}
     described = {"schema": SCHEMA, **monitor.describe(), "sha256": shas}
-    replace_file(folder / "monitor.json", (json.dumps(described, indent=2) + "\n").encode())
+    shas[DESCRIBED] = _digest(described)
+    replace_file(folder / DESCRIBED, (json.dumps(described, indent=2) + "\n").encode())
     return folder
 
 
@@ -71,7 +75,7 @@ def load_monitor(
         layout: of its actions, with the time between two rows; None does not compare.
 
     Raises:
-        MonitorError: if the folder holds no monitor, one of another format, or a damaged one.
+        MonitorError: if the folder holds no monitor, one of another format, or one that is not as it was written.
         SpecMismatch: if it was calibrated on another policy, other embeddings or other actions; both are named.
     """
     described, arrays, tensors = _read(Path(folder))
@@ -103,6 +107,13 @@ def load_monitor(
     return ConformalMonitor(scores, statistic, calibration, shape, theirs, provenance)
 
 
+def _digest(described: Mapping[str, Any]) -> str:
+    """Return the sha256 of what the json says, but for this number itself; layout and order of it do not count."""
+    shas = {name: sha for name, sha in described["sha256"].items() if name != DESCRIBED}
+    said = json.dumps({**described, "sha256": shas}, sort_keys=True, separators=(",", ":"))
+    return sha256(said.encode()).hexdigest()
+
+
 def _of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(f"{prefix}/"): a for name, a in arrays.items() if name.startswith(f"{prefix}/")}
 
@@ -112,12 +123,17 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str
     from safetensors.numpy import load
 
     try:
-        described = json.loads((folder / "monitor.json").read_text())
+        described = json.loads((folder / DESCRIBED).read_text())
         if described["schema"] != SCHEMA:
             older = described["schema"] < SCHEMA
             raise MonitorError(
                 f"{folder} has schema {described['schema']}, this robopolicy reads {SCHEMA}: "
                 + ("calibrate anew" if older else "it was written by a newer one")
+            )
+        if _digest(described) != described["sha256"].get(DESCRIBED):
+            raise MonitorError(
+                f"{folder / DESCRIBED} is not as it was written; its promise holds for what was calibrated and nothing "
+                "else: to change it, robopolicy monitor recalibrate (other episodes, another alpha), or calibrate anew"
             )
         contents = {name: (folder / name).read_bytes() for name in FILES}
         for name, content in contents.items():
