@@ -171,7 +171,7 @@ def test_replay_names_the_first_bit_that_differs(monitor, tmp_path, capsys, part
     save_verdicts(path, verdicts)
     assert main(["monitor", "replay", str(monitor), "--rollouts", str(made)]) == 1
     said = capsys.readouterr().out
-    assert f"episode 101: {len(verdicts) + 1} verdicts now" in said if part == "length" else "101: decision 3: " in said
+    assert f"episode 101: {len(verdicts) + 1} verdicts now" in said if part == "length" else "101: decision 4: " in said
     assert "verdicts of 2 of 3 as stored" in said.replace("\n", " ")
     assert main(["monitor", "replay", str(monitor), "--rollouts", str(made), "--seed", "102"]) == 0
 

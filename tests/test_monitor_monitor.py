@@ -90,7 +90,7 @@ def test_what_is_not_finite_is_a_fault(monitor, episodes):
     broken = replace(episodes[0][0], embedding=np.full(4, np.nan, np.float32))
     verdict = monitor.step(broken)
     assert verdict.state == "fault"
-    assert verdict.reason == "decision 0: the policy's embedding is not finite"
+    assert verdict.reason == "decision 1: the policy's embedding is not finite"
     assert monitor.step(episodes[0][1]).state == "fault", "latched"
     monitor.reset()
     chunks = episodes[0][0].chunks.copy()
@@ -105,7 +105,7 @@ def test_a_score_that_is_not_finite_is_a_fault(monitor, episodes, monkeypatch, v
     monitor.reset()
     verdict = monitor.step(episodes[0][0])
     assert (verdict.state, verdict.statistic) == ("fault", np.inf)
-    assert verdict.reason == "decision 0: score kernel_density is not finite"
+    assert verdict.reason == "decision 1: score kernel_density is not finite"
     monitor.reset()
 
 
@@ -136,9 +136,12 @@ def test_an_episode_three_times_as_long_ends_in_overrun(monitor, episodes):
     assert last == monitor.calibration.calibrated
     assert last == max(len(episodes[i - 500]) for i in monitor.provenance.calibration_seeds)
     calm = min(episodes[0], key=lambda d: float(np.abs(d.embedding).sum()))
-    states = [monitor.step(replace(calm, index=t)).state for t in range(3 * last)]
+    verdicts = [monitor.step(replace(calm, index=t)) for t in range(3 * last)]
+    states = [verdict.state for verdict in verdicts]
     assert set(states[:last]) <= {"nominal", "warn"}
     assert set(states[last:]) == {"overrun"}
+    assert verdicts[last].reason.startswith(f"decision {last + 1}: more than the {last} decisions")
+    assert f"told from decision {last + 1} on" in monitor.guarantee(), "both count from 1"
     assert monitor.step(far(calm)).state == "overrun", "beyond the calibrated decisions no score may alarm"
     monitor.acknowledge()
     assert monitor.step(calm).state == "uncalibrated"
@@ -480,7 +483,7 @@ def test_what_is_not_finite_among_the_calibration_episodes_is_named(what, episod
     bad.flat[-1] = np.nan
     spoilt = [list(one) for one in episodes]
     spoilt[7][3] = replace(spoilt[7][3], **{what: bad})
-    with pytest.raises(MonitorError, match=r"episode 507, decision 3: the (embedding|chunk) is not finite"):
+    with pytest.raises(MonitorError, match=r"episode 507, decision 4: the (embedding|chunk) is not finite"):
         fit_monitor(spoilt, config(), seeds=range(500, 560))
 
 

@@ -200,7 +200,7 @@ def _require_finite(numbers: Sequence[int], episodes: Episodes) -> None:
             for what, array in (("embedding", decision.embedding), ("chunk", decision.chunks)):
                 if not np.all(np.isfinite(array)):
                     raise MonitorError(
-                        f"episode {number}, decision {decision.index}: the {what} is not finite; nothing can be "
+                        f"episode {number}, decision {decision.number}: the {what} is not finite; nothing can be "
                         "learnt from it"
                     )
 

@@ -150,7 +150,7 @@ class ConformalMonitor:
             p_value=p,
             state=state,
             latency_s=time.perf_counter() - start_s,
-            reason=self._reason(decision.index, state, p),
+            reason=self._reason(decision.number, state, p),
         )
 
     @property
@@ -217,10 +217,10 @@ class ConformalMonitor:
             return "uncalibrated"
         return "warn" if p <= self.calibration.warn_rate else "nominal"
 
-    def _reason(self, index: int, state: MonitorState, p: float) -> str:
+    def _reason(self, number: int, state: MonitorState, p: float) -> str:
         name = " + ".join(score.name for score in self.scores)
         comparison = f"{name} {self._largest:.3g} against a threshold of {self.calibration.threshold:.3g}"
-        told = f"decision {index}"
+        told = f"decision {number}"
         match state:
             case "fault":
                 return f"{told}: {self._why}"
