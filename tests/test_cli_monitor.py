@@ -16,7 +16,6 @@ from robopolicy.cli.deploy import deploy
 from robopolicy.cli.main import main
 from robopolicy.cli.monitor_actions.evaluate import evaluate_monitor
 from robopolicy.cli.monitor_actions.replay import replay
-from robopolicy.cli.timing import Timing
 from robopolicy.errors import SpecMismatch
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_outcomes
 from robopolicy.monitor.decisions import load_decisions, load_verdicts, save_decisions, save_verdicts, verdicts_path
@@ -287,7 +286,6 @@ def test_deploy_tells_the_drift_watch_of_a_robot_and_says_when_it_warns(tmp_path
     deploy(WORLD, mine, **drive)
     assert not (tmp_path / "M" / JOURNAL).exists(), "a simulated world is no robot"
     outcome = deploy("mock", mine, **drive)
-    assert "not promised here" not in capsys.readouterr().out.replace("\n", " ")
     (entry,) = DriftJournal(tmp_path / "M", load_monitor(tmp_path / "M").calibration.z).entries()
     assert entry.statistic == max(mark.statistic for mark in outcome.marks)
     assert (entry.label, entry.episode) == ("unlabelled", "mock")
@@ -298,8 +296,35 @@ def test_deploy_tells_the_drift_watch_of_a_robot_and_says_when_it_warns(tmp_path
     assert "statistics are higher than in calibration" in capsys.readouterr().out.replace("\n", " ")
     assert json.loads((tmp_path / "M" / STATE).read_text())["warned"] == "high"
     load_monitor(tmp_path / "M")  # the journal lies beside the monitor and is no part of it
-    deploy("mock", mine, timing=Timing(seams="fade"), **drive)
-    assert "its false-alarm rate is not promised here" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_episodes_of_two_worlds_or_timings_calibrate_together_only_what_forgets_the_old(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    folder = fit_monitor(
+        [episode(rng) for _ in range(40)], MonitorConfig(alpha=0.1), policy_sha=SHA, seeds=range(40), env="twin:lift"
+    ).save(tmp_path / "M")
+    beside = "beside the loop at 100 Hz, seams fade"
+    peg = rollouts(tmp_path / "peg", range(100, 112), about={"env": "twin:peg"})
+    late = rollouts(tmp_path / "late", range(200, 212), about={"env": "twin:lift", "timing": beside})
+
+    def run(*rest):
+        out = tmp_path / f"M{len(list(tmp_path.iterdir()))}"
+        code = main(["monitor", "recalibrate", str(folder), "--out", str(out), "--add", *map(str, rest)])
+        return out if code == 0 else " ".join(capsys.readouterr().err.split())
+
+    assert "world twin:peg, the monitor's of twin:lift; " in run(peg)
+    assert "--only-new forgets the old ones" in run(peg)
+    assert f"plans made {beside}, the monitor's of in the loop; " in run(late)
+    assert "late are of world twin:lift, those of" in run(peg, late, "--only-new"), "nor do the new ones mix"
+    moved = load_monitor(run(late, "--only-new")).provenance
+    assert (moved.env, moved.timing) == ("twin:lift", beside)
+    assert load_monitor(run(peg, "--only-new")).provenance.env == "twin:peg"
+    same = rollouts(tmp_path / "same", range(300, 303), about={"env": "twin:lift"})
+    assert load_monitor(run(same)).provenance.env == "twin:lift"
+    replayed = ["monitor", "replay", str(folder), "--rollouts", str(late)]
+    capsys.readouterr()
+    assert main(replayed) == 1
+    assert f"plans made in the loop, here they are made {beside}; " in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

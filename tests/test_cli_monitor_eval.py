@@ -110,7 +110,10 @@ def test_what_does_not_belong_together_is_refused(made, tmp_path):
         run(test=[bare])
     current = json.loads((bare / "current.json").read_text())
     (bare / "current.json").write_text(json.dumps(current | {"about": {**current["about"], "env": "twin:moon"}}))
-    with pytest.raises(SpecMismatch, match=r"bare are of twin:moon, those of .*nominal of tiny_worlds:EasyWorld"):
+    with pytest.raises(SpecMismatch, match=r"bare are of world twin:moon, those of .*nominal of tiny_worlds:EasyWorld"):
+        run(test=[bare])
+    (bare / "current.json").write_text(json.dumps(current | {"about": {**current["about"], "timing": "late"}}))
+    with pytest.raises(SpecMismatch, match=r"bare are of plans made late, those of .*nominal of in the loop"):
         run(test=[bare])
     assert not (tmp_path / "out").exists()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
-from robopolicy.cli.monitor_actions.same_policy import require_unanswered
+from robopolicy.cli.monitor_actions.same_policy import require_unanswered, timing_of
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import UsageError
 
 SEEDS = "10000:10100"
 DEFAULT_SCORES, DEFAULT_WINDOW = ("mahalanobis", "chunk_overlap"), 5  # for the help; `MonitorConfig` has them
@@ -100,6 +100,7 @@ def calibrate(
     """
     from robopolicy.cli.running import words
     from robopolicy.evaluation.outcomes import load_about, load_counted
+    from robopolicy.monitor.alike import require_same
     from robopolicy.monitor.decisions import load_decisions
     from robopolicy.monitor.layout import ActionLayout
     from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
@@ -108,12 +109,10 @@ def calibrate(
 
     config = config or MonitorConfig(alpha=alpha)
     running, about = choice.resolve(checkpoint), load_about(rollouts)
-    theirs = about.get("policy_sha", "")
-    if theirs != running.sha:
-        raise SpecMismatch(
-            f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is "
-            f"{running.sha[:12]}; a monitor is calibrated on the policy it guards, with the same solver and goal"
-        )
+    require_same(
+        "policy", f"rollouts {rollouts} are of", about.get("policy_sha", ""), f"checkpoint {checkpoint} is",
+        running.sha, "a monitor is calibrated on the policy it guards, with the same solver and goal",
+    )  # fmt: skip
     require_unanswered(rollouts, about)
     counted, unfinished = load_counted(rollouts)
     kept = [outcome for outcome in counted if outcome.decisions and outcome.error is None]
@@ -137,6 +136,8 @@ def calibrate(
         failed=len(bad),
         policy_sha=running.sha,
         sampler=words(running.solver),
+        env=about.get("env", ""),
+        timing=timing_of(about),
     )
     monitor.save(out)
     aside = "" if not bad else f" {len(bad)} failed episodes " + ("taught it." if learns else "were set aside.")

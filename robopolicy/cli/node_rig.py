@@ -89,7 +89,7 @@ class NodeRig:
         with limited() as told:
             limits, watchdogs = read_limits(told, bare.spec)
         self._safety = make_safety(bare.spec, limits)
-        self._agent = _agent(parameters, timing.agent(self._clock, watchdogs), timing.beside, self._clock, bare.spec)
+        self._agent = _agent(parameters, timing, watchdogs, self._clock, bare.spec)
         stack.callback(getattr(self._agent, "close", lambda: None))
         self.robot = watched(bare, watchdogs, stack, lambda: Lent(transport))
         self._driven = following(self.robot, bare, self._agent, self._safety)
@@ -157,7 +157,7 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name
     return robot, [one.topic for one in (config.action, config.action.gripper) if one is not None]
 
 
-def _agent(parameters: Any, play: Any, beside: bool, clock: Clock, robot: PolicySpec) -> Any:
+def _agent(parameters: Any, timing: Any, watchdogs: Any, clock: Clock, robot: PolicySpec) -> Any:
     import torch
 
     from robopolicy.cli.deploy import check_pace
@@ -169,6 +169,7 @@ def _agent(parameters: Any, play: Any, beside: bool, clock: Clock, robot: Policy
     torch.set_num_threads(parameters.threads)
     return make_agent(
         parameters.checkpoint, monitor=parameters.monitor or None, on_alarm=asked,
-        device=check_device(parameters.device), play=play, clock=clock, robot=robot,
-        check=partial(check_pace, waits=False, allow_slow=parameters.allow_slow, beside=beside),
+        device=check_device(parameters.device), play=timing.agent(clock, watchdogs), clock=clock, robot=robot,
+        check=partial(check_pace, waits=False, allow_slow=parameters.allow_slow, beside=timing.beside),
+        timing=timing.words(robot.rate_hz),
     )  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import MonitorError, RobopolicyError, SpecMismatch
+from robopolicy.errors import MonitorError, RobopolicyError
+from robopolicy.monitor.alike import require_fit
 from robopolicy.monitor.calibration import Calibration
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.runtime import ConformalMonitor, DecisionShape, Provenance
@@ -65,6 +66,7 @@ def load_monitor(
     policy_sha: str | None = None,
     embedding_dim: int | None = None,
     layout: ActionLayout | None = None,
+    timing: str | None = None,
 ) -> ConformalMonitor:
     """Load what ``save_monitor`` wrote.
 
@@ -73,10 +75,11 @@ def load_monitor(
         policy_sha: of the policy to be guarded; None does not compare.
         embedding_dim: of the policy to be guarded; None leaves it to the first decision.
         layout: of its actions, with the time between two rows; None does not compare.
+        timing: how its plans come to the robot, in words, see `require_fit`; None does not compare.
 
     Raises:
         MonitorError: if the folder holds no monitor, one of another format, or one that is not as it was written.
-        SpecMismatch: if it was calibrated on another policy, other embeddings or other actions; both are named.
+        SpecMismatch: if it was calibrated on another policy, timing, other embeddings or actions; both are named.
     """
     described, arrays, tensors = _read(Path(folder))
     try:
@@ -93,18 +96,9 @@ def load_monitor(
         statistic = Statistic(names, how, _of(arrays, "statistic"))
     except (KeyError, TypeError, AttributeError) as error:
         raise MonitorError(f"{folder} is not a monitor of schema {SCHEMA}: {error!r}") from error
-    if policy_sha is not None and policy_sha != provenance.policy_sha:
-        raise SpecMismatch(
-            f"monitor {folder} was calibrated on policy {provenance.policy_sha[:12] or '(unnamed)'}, "
-            f"this policy is {policy_sha[:12]}; calibrate anew"
-        )
-    if embedding_dim is not None and embedding_dim != shape.embedding:
-        raise SpecMismatch(
-            f"monitor {folder} was calibrated on embeddings of {shape.embedding}, this policy gives {embedding_dim}"
-        )
-    if layout is not None and layout != theirs:
-        raise SpecMismatch(f"monitor {folder} was calibrated on actions {theirs}, this policy gives {layout}")
-    return ConformalMonitor(scores, statistic, calibration, shape, theirs, provenance)
+    monitor = ConformalMonitor(scores, statistic, calibration, shape, theirs, provenance)
+    require_fit(monitor, str(folder), policy_sha=policy_sha, embedding_dim=embedding_dim, layout=layout, timing=timing)
+    return monitor
 
 
 def _digest(described: Mapping[str, Any]) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.calibrate import add_monitoring, config_of
-from robopolicy.cli.monitor_actions.same_policy import require_unanswered
+from robopolicy.cli.monitor_actions.same_policy import require_one_world, require_unanswered
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import UsageError
 
 SPLITS = 5
 HOLD_OUT = 0.25
@@ -178,23 +178,19 @@ def evaluate_monitor(
 def _require_alike(folders: Sequence[Path], running: Any) -> dict[str, str]:
     """Return what the first rollouts say of themselves once it is sure that all are of this policy and world."""
     from robopolicy.evaluation.outcomes import load_about
+    from robopolicy.monitor.alike import require_same
 
-    abouts = [load_about(folder) for folder in folders]
-    first = abouts[0]
+    abouts = {folder: load_about(folder) for folder in folders}
+    first = abouts[folders[0]]
     sha = first.get("policy_sha", "") if running is None else running.sha
     mine = f"those of {folders[0]} of" if running is None else f"checkpoint {running.checkpoint} is"
-    for folder, about in zip(folders, abouts, strict=True):
+    for folder, about in abouts.items():
         require_unanswered(folder, about)
-        if (theirs := about.get("policy_sha", "")) != sha or not sha:
-            raise SpecMismatch(
-                f"rollouts {folder} are of policy {theirs[:12] or '(unnamed)'}, {mine} {sha[:12] or '(unnamed)'}; "
-                "a monitor is tested on the policy it guards, with the same solver and goal"
-            )
-        if about.get("env") != first.get("env"):
-            raise SpecMismatch(
-                f"rollouts {folder} are of {about.get('env')}, those of {folders[0]} of {first.get('env')}; "
-                "a monitor is tested in the world it was calibrated in, perturbed or not"
-            )
+        require_same(
+            "policy", f"rollouts {folder} are of", about.get("policy_sha", ""), mine, sha,
+            "a monitor is tested on the policy it guards, with the same solver and goal", known=True,
+        )  # fmt: skip
+    require_one_world(abouts, "a monitor is tested in the world it was calibrated in, perturbed or not, as plans came")
     return first
 
 
