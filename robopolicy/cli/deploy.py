@@ -215,10 +215,11 @@ def deploy(
             finish=lambda meta: ticker.told(replace(meta, success=world.success() if world else None)),
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
-        if monitor is not None and world is None:
-            note_drift(monitor, outcome.marks, meta, robot_name)
     if keeping is not None:  # the robot stands, and is let go: a person may take their time to answer
         outcome = keeping.keep(witness, outcome, world, about)
+        meta = replace(meta, success=outcome.success)
+    if monitor is not None and world is None:
+        note_drift(monitor, outcome.marks, meta, robot_name)
     return replace(outcome, video=None if video is None else str(video))
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.drifting import Judged, note_drift
 from robopolicy.errors import UsageError
 from robopolicy.interfaces import Agent, Clock, Environment, Robot
 from robopolicy.spec import PolicySpec
@@ -44,7 +46,11 @@ class NodeRig:
                 )
 
     def run(self, agent: Callable[[Agent], Agent], done: Callable[[Observation], bool]) -> EpisodeMeta:
-        """Run one episode, as `Rig` says."""
+        """Run one episode, as `Rig` says; of a robot, the monitor's drift journal hears of it.
+
+        Raises:
+            MonitorError: beside what the loop raises, if the journal is damaged; DiskFull if there is no room.
+        """
         from robopolicy.loop import run_episode
 
         parameters = self._parameters
@@ -54,11 +60,15 @@ class NodeRig:
             getattr(self._inner, "instruction", ""), parameters.robot, parameters.seed,
             software=f"robopolicy {__version__}", extra={"checkpoint": parameters.checkpoint},
         )  # fmt: skip
+        judged = Judged(self.robot)
         with self._timing.on_time(self._clock):
-            return run_episode(
+            meta = run_episode(
                 self._driven, agent(self._agent), self._clock, self._safety, meta,
-                max_steps=parameters.max_steps or FOREVER, watchers=[self._topics], done=done,
+                max_steps=parameters.max_steps or FOREVER, watchers=[self._topics, judged], done=done,
             )  # fmt: skip
+        if parameters.monitor and self._world is None and judged.alone:
+            note_drift(Path(parameters.monitor), judged.verdicts, meta, parameters.robot)
+        return meta
 
     def close(self) -> None:
         """Release all of it; idempotent."""
