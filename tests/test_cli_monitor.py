@@ -16,8 +16,8 @@ from robopolicy.cli.deploy import deploy
 from robopolicy.cli.main import main
 from robopolicy.cli.monitor_actions.evaluate import evaluate_monitor
 from robopolicy.cli.monitor_actions.replay import replay
-from robopolicy.errors import SpecMismatch
-from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_outcomes
+from robopolicy.errors import EvaluationError, SpecMismatch
+from robopolicy.evaluation.outcomes import OUTCOMES, Outcome, OutcomeLog, load_counted, load_outcomes
 from robopolicy.monitor.decisions import load_decisions, load_verdicts, save_decisions, save_verdicts, verdicts_path
 from robopolicy.monitor.drift_journal import JOURNAL, STATE, DriftJournal
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor, load_monitor
@@ -244,6 +244,23 @@ def test_recalibrate_refuses_what_would_promise_nothing(monitor, tmp_path, capsy
     one = rollouts(tmp_path / "one", [300])
     assert "episode 300 comes twice" in refused(one, one)
     assert "not empty" in refused(one, out="one")
+
+
+@pytest.mark.parametrize("where", ["../../away.npz", "/tmp/away.npz", "decisions/../../away.npz"])
+def test_decisions_outside_of_the_rollouts_are_refused(monitor, tmp_path, capsys, where):
+    """Rollouts may come from anywhere, and what they name is read, and learnt from."""
+    made = rollouts(tmp_path / "a" / "R", range(100, 104))
+    save_decisions(tmp_path / "away.npz", episode(np.random.default_rng(0)))
+    lines = [json.loads(line) for line in (made / OUTCOMES).read_text().splitlines()]
+    lines[2]["decisions"] = where
+    (made / OUTCOMES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for words in (["recalibrate", "--add", made, "--out", tmp_path / "M2"], ["replay", "--rollouts", made]):
+        assert main(["monitor", words[0], str(monitor), *map(str, words[1:])]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"episode 102: its decisions '{where}' lie outside of the evaluation's folder" in said
+    for read in (load_outcomes, load_counted):  # as all that learn from rollouts do
+        with pytest.raises(EvaluationError, match="outside of the evaluation's folder"):
+            read(made)
 
 
 def test_recalibrate_on_new_episodes_alone_after_a_drift(monitor, tmp_path, capsys):
