@@ -84,7 +84,7 @@ def test_seeds_in_every_way_and_folders_without_names(tmp_path, seeds, want):
         ("camera: [0.25, 1]", "camera: .nan", "want above 0"),
         ("{friction: 0.5, camera: 0.25}", "{friction: [0.5, 1]}", "has several severities"),
         ("{friction: 0.5, camera: 0.25}", "{}", r"combined\[0\] is empty"),
-        ("solver: ddim", "solvers: ddim", "no key in checkpoints.fast 'solvers'; valid: candidates, companions, folder"),
+        ("solver: ddim", "solvers: ddim", "no key in checkpoints.fast 'solvers'; valid: candidates, companions, f"),
         ("new: runs/new", "new: {}", "checkpoints.new has no 'folder'"),
         ("new: runs/new", "new: 3", "checkpoints.new"),
         ("checkpoints:", "checkpoints: 3\nother:", "no key in the suite 'other'"),
