@@ -242,7 +242,7 @@ class Guarded:
         took_s = (clock.now_ns() - began_ns) / 1e9
         if took_s <= deadline_s or verdict.acts:  # what is wrong is wrong, however late
             return verdict
-        why = f"decision {decision.index}: judged in {took_s:.3f} s; at most {deadline_s:g} s is allowed"
+        why = f"decision {decision.number}: judged in {took_s:.3f} s; at most {deadline_s:g} s is allowed"
         return replace(verdict, state="stale", latency_s=took_s, reason=why)
 
     def _answer(self, verdict: Verdict, observation: Observation) -> None:

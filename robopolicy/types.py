@@ -150,6 +150,11 @@ class Decision:
     aux: Mapping[str, np.ndarray] = field(default_factory=dict)
     after: int | None = None  # rows of the chunk before that this one leaves; 0: it goes on from none; None: not known
 
+    @property
+    def number(self) -> int:
+        """What a person is told: counted from 1, as ``longest`` decisions and the charts are."""
+        return self.index + 1
+
 
 @dataclass(frozen=True)
 class Status:

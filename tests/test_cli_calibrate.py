@@ -1,6 +1,7 @@
 """Rolling out and calibrating from the command line's own functions, in a world of a few numbers."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from robopolicy.cli import evaluate as evaluate_command
-from robopolicy.cli.calibrate import calibrate, collect
-from robopolicy.cli.main import main
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.cli.calibrate import DEFAULT_SCORES, DEFAULT_WINDOW, calibrate, collect, config_of
+from robopolicy.cli.main import build_parser, main
+from robopolicy.errors import MonitorError, SpecMismatch, UsageError
 from robopolicy.evaluation import report
 from robopolicy.evaluation.outcomes import load_about, load_outcomes
-from robopolicy.monitor.monitor import MonitorConfig, load_monitor
+from robopolicy.monitor.monitor import DEFAULT, MonitorConfig, load_monitor
+from robopolicy.monitor.scores import SCORES
+from robopolicy.monitor.scores.settings import read_setting, settings_of
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -66,6 +69,67 @@ def test_of_rollouts_that_were_killed_the_quick_successes_do_not_count(tmp_path)
     assert "1 finished episodes do not count: 1 that were asked for" in said
     provenance = load_monitor(tmp_path / "monitor", policy_sha=checkpoint_sha(mine)).provenance
     assert sorted(provenance.fit_seeds + provenance.calibration_seeds) == [*range(11)]
+
+
+def test_the_command_has_the_defaults_of_the_library():
+    args = build_parser().parse_args(["calibrate", "--checkpoint", "c", "--out", "m"])
+    assert config_of(args) == MonitorConfig()
+    assert (DEFAULT.scores, DEFAULT.how.window) == (DEFAULT_SCORES, DEFAULT_WINDOW), "what the help says"
+
+
+def settings(*words, action=("calibrate", "--checkpoint", "c", "--out", "m")):
+    return config_of(build_parser().parse_args([*action, *words])).settings
+
+
+def test_what_can_be_set_of_a_score_is_set_by_its_name(tmp_path):
+    words = ["--scores", "rnd", "stac", "knn", "--set", "rnd.small=true", "rnd.epochs=2", "--set", "stac.width=fit"]
+    assert settings(*words, "knn.k=3", "rnd.target=8,16", "rnd.predictor=8,16", "rnd.lr=0.01", "rnd.predictor=none",
+                    "rnd.target=none") == {
+        "rnd": {"small": True, "epochs": 2, "lr": 0.01, "target": None, "predictor": None},
+        "stac": {"width": "fit"}, "knn": {"k": 3},
+    }  # fmt: skip
+    assert settings() == {}
+    beside = ("monitor", "eval", "--calibration", "r", "--out", "o", "--also", "all")
+    assert settings("--set", "logpzo.small=on", action=beside) == {"logpzo": {"small": True}}
+    mine = checkpoint(tmp_path / "mine")
+    collect(mine, WORLD, "0:13", tmp_path / "R", jobs=1)
+    words = ["--rollouts", tmp_path / "R", "--alpha", 0.2, "--scores", "rnd", "chunk_overlap", "--set"]
+    words += ["rnd.target=8,4", "rnd.predictor=16,8,4", "rnd.epochs=1"]
+    assert main(["calibrate", "--checkpoint", str(mine), "--out", str(tmp_path / "M"), *map(str, words)]) == 0
+    assert load_monitor(tmp_path / "M").scores[0].widths == ((8, 4), (16, 8, 4))
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("knn", "want SCORE.SETTING=VALUE, such as rnd.small=true"),
+        ("knn.k", "want SCORE.SETTING=VALUE"),
+        ("rnd.small=true", "there is no score rnd here; there are knn, clock"),
+        ("knn.n=3", "score knn has no setting 'n'; valid: k (a whole number), max_points (a whole number)"),
+        ("clock.k=3", "score clock has no setting 'k'; valid: (nothing can be set)"),
+        ("knn.layout=3", "no setting 'layout'"),
+        ("knn.seed=3", "no setting 'seed'"),
+        ("knn.k=many", "knn.k is 'many'; want a whole number"),
+        ("knn.k=0", "k 0 and max_points 1000; want 1 or more"),
+    ],
+)
+def test_a_setting_that_there_is_not_is_one_line_before_anything_runs(said, answer, tmp_path, capsys):
+    words = ["--checkpoint", str(tmp_path), "--out", str(tmp_path / "m"), "--env", WORLD]
+    assert main(["calibrate", *words, "--scores", "knn", "clock", "--set", said]) == 1
+    err = capsys.readouterr().err
+    assert answer in " ".join(err.split())
+    assert not (tmp_path / "m").exists()
+
+
+def test_every_score_says_what_can_be_set_of_it():
+    for name in SCORES:
+        assert {"layout", "seed", "self", "schedule"}.isdisjoint(settings_of(name))
+    assert settings_of("rnd").keys() >= {"small", "raw", "target", "device", "epochs", "weight_decay"}
+    for text, wrong in [("rnd.small=1", "true or false"), ("rnd.target=8,x", "whole numbers with commas between or no"),
+                        ("rnd.lr=nan", "want a number"), ("logpzo.width=1.5", "a whole number or none")]:  # fmt: skip
+        name, setting, value = re.split("[.=]", text, maxsplit=2)
+        with pytest.raises(MonitorError, match=wrong):
+            read_setting(name, setting, value)
 
 
 def test_roles_are_drawn_by_the_seed_of_the_split_and_kept(tmp_path):

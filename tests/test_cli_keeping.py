@@ -1,7 +1,9 @@
 """Episodes of `deploy` as rollouts: of a robot that no evaluation runs on."""
 
 import io
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,14 @@ from robopolicy.cli.calibrate import CANDIDATES, calibrate
 from robopolicy.cli.deploy import deploy
 from robopolicy.cli.keeping import Keeping
 from robopolicy.cli.main import main
+from robopolicy.cli.running import Choice
+from robopolicy.cli.timing import Timing
 from robopolicy.cli.train import train
 from robopolicy.clock import SimClock
 from robopolicy.errors import NotEnoughCalibration, SpecMismatch, UsageError
-from robopolicy.evaluation.outcomes import load_counted
+from robopolicy.evaluation.outcomes import OUTCOMES, load_about, load_counted
 from robopolicy.monitor.decisions import load_decisions, load_verdicts, verdicts_path
-from robopolicy.monitor.monitor import MonitorConfig
+from robopolicy.monitor.monitor import MonitorConfig, load_monitor
 from robopolicy_data.writer import DatasetWriter
 from sim_envs.worlds import make_world
 
@@ -74,6 +78,29 @@ def test_a_robots_episodes_are_numbered_on_asked_about_and_calibrate_a_monitor(p
     assert len(load_verdicts(verdicts_path(folder / last.decisions))) == 6
     assert main(["monitor", "replay", str(tmp_path / "monitor"), "--rollouts", str(folder), "--seed", "200007"]) == 0
     assert "bit for bit" in capsys.readouterr().out
+
+
+def test_a_monitor_guards_only_plans_that_come_as_they_came_when_it_was_calibrated(policy, tmp_path):
+    """Beside the loop plans come later, and are played otherwise: another statistic, and no promise about it."""
+    beside, folder, world = Timing(50.0, latency_s=0.05), tmp_path / "kept", "twin:lift"
+    for seed in range(6):
+        deploy(world, policy, max_steps=40, seed=seed, timing=beside, keeping=Keeping(folder))
+    lines = [json.loads(line) | {"success": True} for line in (folder / OUTCOMES).read_text().splitlines()]
+    (folder / OUTCOMES).write_text("".join(json.dumps(line) + "\n" for line in lines))  # as if it had learnt anything
+    told = "beside the loop at 50 Hz, seams fade, 50 ms late"
+    assert load_about(folder)["timing"] == told
+    with pytest.raises(SpecMismatch, match=rf"timing {told}, here \(none\)"):
+        deploy(world, policy, max_steps=40, keeping=Keeping(folder))
+    calibrate(policy, folder, tmp_path / "late", MonitorConfig(alpha=0.25))
+    assert load_monitor(tmp_path / "late").provenance.timing == told
+    guarded = {"max_steps": 9, "monitor": tmp_path / "late", "on_alarm": "log"}
+    with pytest.raises(SpecMismatch, match=rf"plans made {told}, here they are made in the loop; its promise"):
+        deploy(world, policy, **guarded)
+    assert deploy(world, policy, timing=beside, **guarded).steps == 9
+    with pytest.raises(SpecMismatch, match=r"seams fade, 50 ms late, here they are made .* seams none, 50 ms late"):
+        deploy(world, policy, timing=replace(beside, seams="none"), **guarded)
+    with pytest.raises(SpecMismatch, match="made beside the loop"):
+        Choice().resolve(policy).load_monitor(tmp_path / "late")  # as evaluations and sweeps do
 
 
 def test_a_world_knows_itself_and_keeps_its_seed(policy, tmp_path):

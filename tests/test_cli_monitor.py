@@ -16,9 +16,8 @@ from robopolicy.cli.deploy import deploy
 from robopolicy.cli.main import main
 from robopolicy.cli.monitor_actions.evaluate import evaluate_monitor
 from robopolicy.cli.monitor_actions.replay import replay
-from robopolicy.cli.timing import Timing
-from robopolicy.errors import SpecMismatch
-from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_outcomes
+from robopolicy.errors import EvaluationError, SpecMismatch
+from robopolicy.evaluation.outcomes import OUTCOMES, Outcome, OutcomeLog, load_counted, load_outcomes
 from robopolicy.monitor.decisions import load_decisions, load_verdicts, save_decisions, save_verdicts, verdicts_path
 from robopolicy.monitor.drift_journal import JOURNAL, STATE, DriftJournal
 from robopolicy.monitor.monitor import MonitorConfig, fit_monitor, load_monitor
@@ -107,7 +106,7 @@ def test_inspect_says_what_a_monitor_is_and_promises(monitor, capsys):
     said = " ".join(capsys.readouterr().out.split())
     made = load_monitor(monitor)
     assert "scores kernel_density, chunk_overlap" in said
-    assert "combination sum, window 1, patience 0, const" in said
+    assert "combination sum, window 5, patience 0, const" in said
     assert f"threshold {made.threshold:.6g}, number 19 of 20" in said
     assert "calibrated on 20 episodes" in said
     assert "set aside 3 failed episodes" in said
@@ -171,7 +170,7 @@ def test_replay_names_the_first_bit_that_differs(monitor, tmp_path, capsys, part
     save_verdicts(path, verdicts)
     assert main(["monitor", "replay", str(monitor), "--rollouts", str(made)]) == 1
     said = capsys.readouterr().out
-    assert f"episode 101: {len(verdicts) + 1} verdicts now" in said if part == "length" else "101: decision 3: " in said
+    assert f"episode 101: {len(verdicts) + 1} verdicts now" in said if part == "length" else "101: decision 4: " in said
     assert "verdicts of 2 of 3 as stored" in said.replace("\n", " ")
     assert main(["monitor", "replay", str(monitor), "--rollouts", str(made), "--seed", "102"]) == 0
 
@@ -247,6 +246,23 @@ def test_recalibrate_refuses_what_would_promise_nothing(monitor, tmp_path, capsy
     assert "not empty" in refused(one, out="one")
 
 
+@pytest.mark.parametrize("where", ["../../away.npz", "/tmp/away.npz", "decisions/../../away.npz"])
+def test_decisions_outside_of_the_rollouts_are_refused(monitor, tmp_path, capsys, where):
+    """Rollouts may come from anywhere, and what they name is read, and learnt from."""
+    made = rollouts(tmp_path / "a" / "R", range(100, 104))
+    save_decisions(tmp_path / "away.npz", episode(np.random.default_rng(0)))
+    lines = [json.loads(line) for line in (made / OUTCOMES).read_text().splitlines()]
+    lines[2]["decisions"] = where
+    (made / OUTCOMES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for words in (["recalibrate", "--add", made, "--out", tmp_path / "M2"], ["replay", "--rollouts", made]):
+        assert main(["monitor", words[0], str(monitor), *map(str, words[1:])]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"episode 102: its decisions '{where}' lie outside of the evaluation's folder" in said
+    for read in (load_outcomes, load_counted):  # as all that learn from rollouts do
+        with pytest.raises(EvaluationError, match="outside of the evaluation's folder"):
+            read(made)
+
+
 def test_recalibrate_on_new_episodes_alone_after_a_drift(monitor, tmp_path, capsys):
     made = load_monitor(monitor)
     folder = made.save(tmp_path / "M")
@@ -287,7 +303,6 @@ def test_deploy_tells_the_drift_watch_of_a_robot_and_says_when_it_warns(tmp_path
     deploy(WORLD, mine, **drive)
     assert not (tmp_path / "M" / JOURNAL).exists(), "a simulated world is no robot"
     outcome = deploy("mock", mine, **drive)
-    assert "not promised here" not in capsys.readouterr().out.replace("\n", " ")
     (entry,) = DriftJournal(tmp_path / "M", load_monitor(tmp_path / "M").calibration.z).entries()
     assert entry.statistic == max(mark.statistic for mark in outcome.marks)
     assert (entry.label, entry.episode) == ("unlabelled", "mock")
@@ -298,8 +313,35 @@ def test_deploy_tells_the_drift_watch_of_a_robot_and_says_when_it_warns(tmp_path
     assert "statistics are higher than in calibration" in capsys.readouterr().out.replace("\n", " ")
     assert json.loads((tmp_path / "M" / STATE).read_text())["warned"] == "high"
     load_monitor(tmp_path / "M")  # the journal lies beside the monitor and is no part of it
-    deploy("mock", mine, timing=Timing(seams="fade"), **drive)
-    assert "its false-alarm rate is not promised here" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_episodes_of_two_worlds_or_timings_calibrate_together_only_what_forgets_the_old(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    folder = fit_monitor(
+        [episode(rng) for _ in range(40)], MonitorConfig(alpha=0.1), policy_sha=SHA, seeds=range(40), env="twin:lift"
+    ).save(tmp_path / "M")
+    beside = "beside the loop at 100 Hz, seams fade"
+    peg = rollouts(tmp_path / "peg", range(100, 112), about={"env": "twin:peg"})
+    late = rollouts(tmp_path / "late", range(200, 212), about={"env": "twin:lift", "timing": beside})
+
+    def run(*rest):
+        out = tmp_path / f"M{len(list(tmp_path.iterdir()))}"
+        code = main(["monitor", "recalibrate", str(folder), "--out", str(out), "--add", *map(str, rest)])
+        return out if code == 0 else " ".join(capsys.readouterr().err.split())
+
+    assert "world twin:peg, the monitor's of twin:lift; " in run(peg)
+    assert "--only-new forgets the old ones" in run(peg)
+    assert f"plans made {beside}, the monitor's of in the loop; " in run(late)
+    assert "late are of world twin:lift, those of" in run(peg, late, "--only-new"), "nor do the new ones mix"
+    moved = load_monitor(run(late, "--only-new")).provenance
+    assert (moved.env, moved.timing) == ("twin:lift", beside)
+    assert load_monitor(run(peg, "--only-new")).provenance.env == "twin:peg"
+    same = rollouts(tmp_path / "same", range(300, 303), about={"env": "twin:lift"})
+    assert load_monitor(run(same)).provenance.env == "twin:lift"
+    replayed = ["monitor", "replay", str(folder), "--rollouts", str(late)]
+    capsys.readouterr()
+    assert main(replayed) == 1
+    assert f"plans made in the loop, here they are made {beside}; " in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

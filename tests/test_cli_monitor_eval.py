@@ -21,6 +21,7 @@ from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.monitor import MonitorConfig
 from robopolicy.monitor.roles import Roles
+from robopolicy.monitor.statistic import Combination
 
 CONFIG = MonitorConfig(("chunk_overlap",), alpha=0.2)
 
@@ -109,7 +110,10 @@ def test_what_does_not_belong_together_is_refused(made, tmp_path):
         run(test=[bare])
     current = json.loads((bare / "current.json").read_text())
     (bare / "current.json").write_text(json.dumps(current | {"about": {**current["about"], "env": "twin:moon"}}))
-    with pytest.raises(SpecMismatch, match=r"bare are of twin:moon, those of .*nominal of tiny_worlds:EasyWorld"):
+    with pytest.raises(SpecMismatch, match=r"bare are of world twin:moon, those of .*nominal of tiny_worlds:EasyWorld"):
+        run(test=[bare])
+    (bare / "current.json").write_text(json.dumps(current | {"about": {**current["about"], "timing": "late"}}))
+    with pytest.raises(SpecMismatch, match=r"bare are of plans made late, those of .*nominal of in the loop"):
         run(test=[bare])
     assert not (tmp_path / "out").exists()
 
@@ -140,6 +144,24 @@ def test_fractions_are_fractions(words):
     args = build_parser().parse_args(["monitor", "eval", "--calibration", "r", "--out", "o", *words])
     with pytest.raises(UsageError, match="it is a fraction between 0 and 1"):
         args.run(args)
+
+
+def test_scores_beside_it_are_smoothed_as_the_monitor(made, tmp_path, monkeypatch):
+    from robopolicy.monitor import comparison
+
+    configs, really = {}, comparison.fitted
+    monkeypatch.setattr(
+        comparison,
+        "fitted",
+        lambda name, config, *a, **k: configs.update({name: config}) or really(name, config, *a, **k),
+    )
+    how = Combination("max", window=2, patience=1)
+    config = MonitorConfig(("chunk_overlap", "mahalanobis"), how, alpha=0.2)
+    action.evaluate_monitor(made / "policy", made / "nominal", [], tmp_path / "out", config, splits=1, published="none")
+    assert configs == {
+        "monitor": config, **{name: replace(config, scores=(name,), how=replace(how, combine="sum"))
+                              for name in ("chunk_overlap", "mahalanobis")},
+    }  # fmt: skip
 
 
 def test_scores_beside_it():

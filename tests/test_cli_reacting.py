@@ -51,7 +51,7 @@ class Script:
 
 @pytest.fixture
 def scripted(monkeypatch):
-    monkeypatch.setattr(Running, "load_monitor", lambda self, folder: Script())
+    monkeypatch.setattr(Running, "load_monitor", lambda self, folder, timing=None: Script())
 
 
 @pytest.fixture

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from robopolicy.cli.calibrate import calibrate, collect
 from robopolicy.cli.main import main
+from robopolicy.cli.running import Choice
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.sweep_table import outcome_of, read, read_rows
+from robopolicy.monitor.monitor import MonitorConfig
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -173,3 +176,22 @@ def test_a_cell_is_what_eval_gives(suite, capsys):
         "second", "action_delay")]  # fmt: skip
     cell = sorted((replace(outcome_of(row), wall_s=0) for row in rows), key=lambda outcome: outcome.seed)
     assert cell == [replace(outcome, wall_s=0) for outcome in load_outcomes(out)]
+
+
+def test_companions_take_part_with_the_monitor_that_asks_them(suite, tmp_path, capsys):
+    first, second = (tmp_path / "runs" / name for name in ("first", "second"))
+    both = Choice(companions=(second,))
+    collect(first, "tiny_worlds:EasyWorld", "100:113", tmp_path / "rollouts", jobs=1, choice=both)
+    calibrate(first, tmp_path / "rollouts", tmp_path / "guard", MonitorConfig(("ensemble",), alpha=0.2), choice=both)
+    text = SUITE.replace("first: runs/first", "pair: {folder: runs/first, companions: COMPANIONS, monitor: guard}")
+    suite.write_text(text.replace("COMPANIONS", "runs/second").replace("perturbations:\n  action_delay: 1\n", ""))
+    assert sweep(suite) == 0
+    marks = {row["checkpoint"]: outcome_of(row).marks for row in read_rows(suite.with_suffix(""))}
+    assert marks["pair"]
+    assert not marks["second"]
+    suite.write_text(text.replace("COMPANIONS", "[]"))
+    assert sweep(suite, "--dry-run") == 1
+    assert "Another solver, goal or companion is another policy" in " ".join(capsys.readouterr().err.split())
+    suite.write_text(text.replace("COMPANIONS", "runs/third"))
+    assert sweep(suite, "--dry-run") == 1
+    assert "runs/third" in capsys.readouterr().err.replace("\n", "")

@@ -195,7 +195,7 @@ def test_decisions_are_kept_and_make_a_monitor_that_sees_the_disturbance(tmp_pat
         assert outcome.disturb_step == 3
         assert outcome.disturbance == "the point was thrown far away"
         assert outcome.alarm_step == 4, "the next decision after the disturbance"
-        assert "kernel_density" in outcome.alarm_reason
+        assert "mahalanobis" in outcome.alarm_reason
         assert not outcome.success
         assert outcome.marks[0].state == "nominal"
         assert outcome.marks[-1].state == "alarm"

@@ -20,6 +20,7 @@ WHOLE = """
 checkpoints:
   new: runs/new
   fast: {folder: runs/new, solver: ddim, solver_steps: 4, monitor: runs/guard}
+  pair: {folder: runs/new, companions: [runs/b, runs/c]}
 worlds: [twin:lift, twin:stack]
 perturbations:
   camera: [0.25, 1]
@@ -38,12 +39,13 @@ def test_a_whole_suite(tmp_path):
     assert suite.checkpoints == {
         "new": Entrant(str(tmp_path / "runs/new")),
         "fast": Entrant(str(tmp_path / "runs/new"), "ddim", 4, None, str(tmp_path / "runs/guard")),
+        "pair": Entrant(str(tmp_path / "runs/new"), companions=(str(tmp_path / "runs/b"), str(tmp_path / "runs/c"))),
     }
     assert suite.perturbations == (
         (), ("camera:0.25",), ("camera:1",), ("friction:0.5",), ("camera:0.25", "friction:0.5"),
     )  # fmt: skip
     assert (suite.seeds, suite.max_steps, suite.disturb_at) == ((100, 101, 102, 7), 60, None)
-    assert len(suite.cells()) == len(set(suite.cells())) == 2 * 2 * 5
+    assert len(suite.cells()) == len(set(suite.cells())) == 3 * 2 * 5
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_seeds_in_every_way_and_folders_without_names(tmp_path, seeds, want):
         ("camera: [0.25, 1]", "camera: .nan", "want above 0"),
         ("{friction: 0.5, camera: 0.25}", "{friction: [0.5, 1]}", "has several severities"),
         ("{friction: 0.5, camera: 0.25}", "{}", r"combined\[0\] is empty"),
-        ("solver: ddim", "solvers: ddim", "no key in checkpoints.fast 'solvers'; valid: candidates, folder"),
+        ("solver: ddim", "solvers: ddim", "no key in checkpoints.fast 'solvers'; valid: candidates, companions, f"),
         ("new: runs/new", "new: {}", "checkpoints.new has no 'folder'"),
         ("new: runs/new", "new: 3", "checkpoints.new"),
         ("checkpoints:", "checkpoints: 3\nother:", "no key in the suite 'other'"),

@@ -20,7 +20,7 @@ from robopolicy.monitor.decisions import (
 )
 from robopolicy.monitor.episodes import score_episode
 from robopolicy.monitor.layout import ActionLayout
-from robopolicy.monitor.monitor import MonitorConfig, fit_monitor, load_monitor, recalibrated
+from robopolicy.monitor.monitor import DEFAULT, MonitorConfig, fit_monitor, load_monitor, recalibrated
 from robopolicy.monitor.roles import Roles
 from robopolicy.monitor.statistic import Combination, Statistic
 from robopolicy.types import Command, Decision
@@ -90,7 +90,7 @@ def test_what_is_not_finite_is_a_fault(monitor, episodes):
     broken = replace(episodes[0][0], embedding=np.full(4, np.nan, np.float32))
     verdict = monitor.step(broken)
     assert verdict.state == "fault"
-    assert verdict.reason == "decision 0: the policy's embedding is not finite"
+    assert verdict.reason == "decision 1: the policy's embedding is not finite"
     assert monitor.step(episodes[0][1]).state == "fault", "latched"
     monitor.reset()
     chunks = episodes[0][0].chunks.copy()
@@ -105,7 +105,7 @@ def test_a_score_that_is_not_finite_is_a_fault(monitor, episodes, monkeypatch, v
     monitor.reset()
     verdict = monitor.step(episodes[0][0])
     assert (verdict.state, verdict.statistic) == ("fault", np.inf)
-    assert verdict.reason == "decision 0: score kernel_density is not finite"
+    assert verdict.reason == "decision 1: score kernel_density is not finite"
     monitor.reset()
 
 
@@ -136,9 +136,12 @@ def test_an_episode_three_times_as_long_ends_in_overrun(monitor, episodes):
     assert last == monitor.calibration.calibrated
     assert last == max(len(episodes[i - 500]) for i in monitor.provenance.calibration_seeds)
     calm = min(episodes[0], key=lambda d: float(np.abs(d.embedding).sum()))
-    states = [monitor.step(replace(calm, index=t)).state for t in range(3 * last)]
+    verdicts = [monitor.step(replace(calm, index=t)) for t in range(3 * last)]
+    states = [verdict.state for verdict in verdicts]
     assert set(states[:last]) <= {"nominal", "warn"}
     assert set(states[last:]) == {"overrun"}
+    assert verdicts[last].reason.startswith(f"decision {last + 1}: more than the {last} decisions")
+    assert f"told from decision {last + 1} on" in monitor.guarantee(), "both count from 1"
     assert monitor.step(far(calm)).state == "overrun", "beyond the calibrated decisions no score may alarm"
     monitor.acknowledge()
     assert monitor.step(calm).state == "uncalibrated"
@@ -228,6 +231,23 @@ def test_bad_calibration_episodes(episodes):
         fit_monitor(episodes, config(alpha=2.0))
 
 
+def test_by_default_two_scores_are_averaged_over_five_decisions(episodes):
+    """Chosen on starts by which nothing is judged; an episode's first verdicts average what there is."""
+    monitor = fit_monitor(episodes)
+    assert monitor.statistic.names == ("mahalanobis", "chunk_overlap")
+    assert (monitor.statistic.how, DEFAULT.how) == (Combination("sum", window=5, patience=0, shape="const"),) * 2
+    monitor.reset()
+    scores = [list(monitor.step(d).scores.values()) for d in episodes[0][:7]]
+    trace, alone = (Statistic(monitor.statistic.names, how, monitor.statistic.arrays()).trace(np.array(scores))
+                    for how in (DEFAULT.how, Combination()))  # fmt: skip
+    for t in range(7):
+        assert trace[t] == pytest.approx(alone[max(t - 4, 0) : t + 1].mean(), abs=1e-12)
+    monitor.reset()
+    assert monitor.step(far(episodes[0][0])).state == "alarm", "an episode of one decision is judged too"
+    short = [one[:3] for one in episodes]  # shorter than the window
+    assert len(fit_monitor(short).calibration.traces[0]) == 3
+
+
 @pytest.mark.parametrize("score", ["kernel_density", "chunk_overlap", "clock"])
 def test_saved_and_loaded_gives_the_same_verdicts(episodes, tmp_path, score):
     monitor = fit_monitor(episodes, config(scores=(score,)), policy_sha="abc")
@@ -288,6 +308,16 @@ def test_damaged_folders(monitor, tmp_path):
     (tmp_path / "monitor.json").write_text(json.dumps({"schema": 2}))
     with pytest.raises(MonitorError, match="not a monitor"):
         load_monitor(tmp_path)
+    assert described["sha256"].keys() == {*FILES, "monitor.json"}
+    for edit in ({"alpha_time": 0.9}, {"threshold": 99.0}, {"guarantee": "never wrong"},
+                 {"provenance": described["provenance"] | {"policy_sha": "def456"}},
+                 {"sha256": {name: described["sha256"][name] for name in FILES}}):  # fmt: skip
+        (tmp_path / "monitor.json").write_text(json.dumps(described | edit))
+        with pytest.raises(MonitorError, match=r"monitor\.json is not as it was written; .* monitor recalibrate") as no:
+            load_monitor(tmp_path)
+        assert "\n" not in str(no.value)
+    (tmp_path / "monitor.json").write_text(json.dumps(dict(reversed(described.items()))))
+    assert load_monitor(tmp_path).threshold == monitor.threshold, "it is what is said that counts, not how"
     for name in FILES:
         monitor.save(tmp_path)
         with (tmp_path / name).open("ab") as file:
@@ -453,7 +483,7 @@ def test_what_is_not_finite_among_the_calibration_episodes_is_named(what, episod
     bad.flat[-1] = np.nan
     spoilt = [list(one) for one in episodes]
     spoilt[7][3] = replace(spoilt[7][3], **{what: bad})
-    with pytest.raises(MonitorError, match=r"episode 507, decision 3: the (embedding|chunk) is not finite"):
+    with pytest.raises(MonitorError, match=r"episode 507, decision 4: the (embedding|chunk) is not finite"):
         fit_monitor(spoilt, config(), seeds=range(500, 560))
 
 

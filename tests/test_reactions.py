@@ -324,11 +324,11 @@ def test_a_late_verdict_fails_closed_until_one_is_in_time_and_nothing_it_judged_
     seen, _ = drive(agent, clock)
     stale = [k for k, state in enumerate(seen.states) if state == "stale"]
     assert len(stale) == 2
-    for k in stale:
+    for k, index in zip(stale, sorted(late), strict=True):
         assert seen.sources[k] == "hold"
         verdict = seen.steps[k].verdict
         assert verdict.latency_s == pytest.approx(0.12)
-        assert "judged in 0.120 s; at most 0.05 s is allowed" in verdict.reason
+        assert verdict.reason == f"decision {index + 1}: judged in 0.120 s; at most 0.05 s is allowed"
     assert seen.sources[-1] == "policy", "it is not latched"
     again = next(k for k in range(stale[1], 120) if seen.sources[k] == "policy")
     began_ns, goes_ns = (seen.steps[k].observation.stamp_ns for k in (stale[1], again))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ import recordings
 from fake_ros_arm import LOOPBACK, Arm
 from node_parts import Ears, until
 
+from robopolicy.cli import node_rig, worlds
 from robopolicy.cli.node import open_rig
+from robopolicy.cli.timing import Timing
 from robopolicy.cli.train import train
 from robopolicy.clock import WallClock
 from robopolicy.errors import ConfigError, ContractError
@@ -100,6 +103,18 @@ def test_keys_said_otherwise_are_read_as_if_they_stood_in_the_file(tmp_path):
             read, watchdogs = load_limits(told, ARM)
         assert (read.max_rate, watchdogs.silent_s) == ((0.5,) * 3, 0.1)
         assert read.mjcf == (str(tmp_path / "arm.xml") if path else None)
+
+
+@pytest.mark.parametrize(("rate_hz", "told"), [(0.0, "in the loop"), (50.0, "beside the loop at 50 Hz, seams fade")])
+def test_the_nodes_monitor_hears_how_plans_come(monkeypatch, rate_hz, told):
+    """So that one that was calibrated on others is refused, as deploy refuses it."""
+    asked = {}
+    monkeypatch.setattr(worlds, "make_agent", lambda checkpoint, **rest: asked.update(rest))
+    node_rig._agent(
+        Parameters("mock", "c", "m"), Timing(rate_hz or None), None, WallClock(), replace(ARM, rate_hz=50.0)
+    )
+    assert (asked["monitor"], asked["timing"]) == ("m", told)
+    assert (asked["play"] is None) == (told == "in the loop")
 
 
 @pytest.mark.slow

@@ -1,16 +1,17 @@
 """`robopolicy calibrate`: successful rollouts in, a monitor with a valid threshold out."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
-from robopolicy.cli.monitor_actions.same_policy import require_unanswered
+from robopolicy.cli.monitor_actions.same_policy import require_unanswered, timing_of
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import UsageError
 
 SEEDS = "10000:10100"
-DEFAULT_SCORES = ("kernel_density", "chunk_overlap")  # for the help; `MonitorConfig` has them
+DEFAULT_SCORES, DEFAULT_WINDOW = ("mahalanobis", "chunk_overlap"), 5  # for the help; `MonitorConfig` has them
 CANDIDATES = 16  # chunks drawn a decision; scores of the spread depend on it, so it is fixed in the monitor
 
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 < args.alpha < 1:
         raise UsageError(f"--alpha is {args.alpha:g}; it is a fraction between 0 and 1, e.g. 0.05")
-    rollouts, choice = args.rollouts or args.out / "rollouts", Choice.of(args)
+    rollouts, choice, config = args.rollouts or args.out / "rollouts", Choice.of(args), config_of(args)
     if args.rollouts is None:
         if args.env is None:
             raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         )  # fmt: skip
     elif ignored := [f"--{name}" for name in ("env", "seeds", "jobs") if getattr(args, name) is not None]:
         raise UsageError(f"{ignored[0]} says how to make rollouts, and --rollouts {args.rollouts} are made: give one")
-    say(calibrate(args.checkpoint, rollouts, args.out, config_of(args), choice=choice, roles=args.roles))
+    say(calibrate(args.checkpoint, rollouts, args.out, config, choice=choice, roles=args.roles))
 
 
 def collect(
@@ -100,6 +101,7 @@ def calibrate(
     """
     from robopolicy.cli.running import words
     from robopolicy.evaluation.outcomes import load_about, load_counted
+    from robopolicy.monitor.alike import require_same
     from robopolicy.monitor.decisions import load_decisions
     from robopolicy.monitor.layout import ActionLayout
     from robopolicy.monitor.monitor import MonitorConfig, fit_monitor
@@ -108,12 +110,10 @@ def calibrate(
 
     config = config or MonitorConfig(alpha=alpha)
     running, about = choice.resolve(checkpoint), load_about(rollouts)
-    theirs = about.get("policy_sha", "")
-    if theirs != running.sha:
-        raise SpecMismatch(
-            f"rollouts {rollouts} are of policy {theirs[:12] or '(unnamed)'}, checkpoint {checkpoint} is "
-            f"{running.sha[:12]}; a monitor is calibrated on the policy it guards, with the same solver and goal"
-        )
+    require_same(
+        "policy", f"rollouts {rollouts} are of", about.get("policy_sha", ""), f"checkpoint {checkpoint} is",
+        running.sha, "a monitor is calibrated on the policy it guards, with the same solver and goal",
+    )  # fmt: skip
     require_unanswered(rollouts, about)
     counted, unfinished = load_counted(rollouts)
     kept = [outcome for outcome in counted if outcome.decisions and outcome.error is None]
@@ -137,6 +137,8 @@ def calibrate(
         failed=len(bad),
         policy_sha=running.sha,
         sampler=words(running.solver),
+        env=about.get("env", ""),
+        timing=timing_of(about),
     )
     monitor.save(out)
     aside = "" if not bad else f" {len(bad)} failed episodes " + ("taught it." if learns else "were set aside.")
@@ -158,11 +160,20 @@ def add_monitoring(parser: argparse.ArgumentParser, *, split: bool = True) -> No
         help=f"default: {' '.join(DEFAULT_SCORES)}; README names them",
     )
     group.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="SCORE.SETTING=VALUE",
+        help="of a score: rnd.small=true (narrow networks, seconds on a CPU), knn.k=10, rnd.target=64,128,64; a wrong "
+        "name is answered with those there are",
+    )  # fmt: skip
+    group.add_argument(
         "--combine", choices=["sum", "max", "min", "logistic"], default="sum",
         help="of the standardised scores (default sum); logistic weighs them by the failed rollouts",
     )  # fmt: skip
     group.add_argument(
-        "--window", type=at_least(1), default=1, metavar="N", help="decisions that are averaged (default 1)"
+        "--window",
+        type=at_least(1),
+        default=DEFAULT_WINDOW,
+        metavar="N",
+        help=f"decisions that are averaged, fewer at an episode's start (default {DEFAULT_WINDOW})",
     )
     group.add_argument(
         "--patience", type=at_least(0), default=0, metavar="N",
@@ -188,17 +199,55 @@ def add_monitoring(parser: argparse.ArgumentParser, *, split: bool = True) -> No
 
 
 def config_of(args: argparse.Namespace) -> Any:
-    """Return the `MonitorConfig` of the arguments of `add_monitoring`, and ``--alpha``."""
+    """Return the `MonitorConfig` of the arguments of `add_monitoring`, and ``--alpha``.
+
+    Raises:
+        UsageError: if a share is none, or a setting is of no score that is there.
+        MonitorError: if there is no such score or setting, or a value makes no sense; it lists what does.
+    """
     from robopolicy.monitor.monitor import DEFAULT, MonitorConfig
+    from robopolicy.monitor.scores import score_class
     from robopolicy.monitor.statistic import Combination
 
     if args.alpha_time is not None and not 0 < args.alpha_time < 1:
         raise UsageError(f"--alpha-time is {args.alpha_time:g}; it is a fraction between 0 and 1, e.g. 0.02")
+    scores = tuple(args.scores) if args.scores else DEFAULT.scores
+    for score in scores:
+        score_class(score)  # refused before anything is made
     return MonitorConfig(
-        tuple(args.scores) if args.scores else DEFAULT.scores,
+        scores,
         Combination(args.combine, args.window, args.patience, args.shape),
         args.alpha,
         args.alpha_time,
         args.alpha_warn,
         args.split_seed,
+        settings_of(args.set, [*scores, *getattr(args, "also", ())]),
     )
+
+
+def settings_of(texts: Sequence[str], scores: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return {score: {setting: value}} of ``--set SCORE.SETTING=VALUE ...``.
+
+    Args:
+        texts: of the command line; the last one of a setting counts.
+        scores: that there are; ``all`` is any.
+
+    Raises:
+        UsageError: if a text is none of that form, or of a score that is not there.
+        MonitorError: if the score has no such setting, or a value makes no sense for it; it lists what does.
+    """
+    from robopolicy.monitor.scores import make_score
+    from robopolicy.monitor.scores.settings import read_setting
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        score, dot, setting = path.partition(".")
+        if not (equals and dot and score and setting):
+            raise UsageError(f"--set {text}: want SCORE.SETTING=VALUE, such as rnd.small=true")
+        if score not in scores and "all" not in scores:
+            raise UsageError(f"--set {text}: there is no score {score} here; there are {', '.join(scores)}")
+        found.setdefault(score, {})[setting] = read_setting(score, setting, value)
+    for score, settings in found.items():
+        make_score(score, **settings)  # what does not go together
+    return found

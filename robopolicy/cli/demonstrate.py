@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.drifting import SessionDrift
 from robopolicy.cli.perturbing import drawn, perturbations_of, perturbed
 from robopolicy.cli.reacted import Marking
 from robopolicy.cli.reacting import reactions_of
@@ -73,6 +74,8 @@ def demonstrate(args: argparse.Namespace) -> SessionResult:
         watchers = [device] if isinstance(device, Watcher) else []  # the browser shows a policy at work too
         if args.monitor is not None:
             watchers.append(Marking(policy, [recorder]))
+            if not isinstance(robot, Environment):
+                watchers.append(SessionDrift(driven, args.monitor, args.robot, tell))
         if args.compare_with is not None:
             watchers.append(_comparison(args.compare_with, robot.spec))
         return run_session(driven, shared, teleop, clock, safety, recorder, wishes, watchers=watchers)

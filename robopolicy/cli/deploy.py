@@ -154,9 +154,6 @@ def deploy(
     clock = make_clock(robot_name, realtime=realtime)
     waits = isinstance(clock, SimClock)
     timing.require(clock, spec)
-    if monitor is not None and timing.beside:
-        say("Beside the loop plans come later, and may be made to agree: if the monitor was calibrated on rollouts "
-            "that waited for each plan, as evaluations do, its false-alarm rate is not promised here.")  # fmt: skip
     look_at_limits(limits)
     with ExitStack() as stack:
         shown = tuple(dict.fromkeys((*spec.cameras, *cameras)))
@@ -171,6 +168,8 @@ def deploy(
         steps = max_steps or (world.max_steps if world else round(10 * bare.spec.rate_hz))
         _require(robot_name, world, steps, disturb_at, video)
         about = {"policy_sha": running.sha, "env": robot_name, "rate": f"{spec.rate_hz:g} Hz", **running.about}
+        plans = timing.words(bare.spec.rate_hz)
+        about |= {"timing": plans} if timing.beside else {}
         if keeping is not None:
             keeping.require(world, robot_name, monitor, on_alarm)
             keeping.same(about)
@@ -186,7 +185,7 @@ def deploy(
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
         agent = make_agent(
             running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play, clock=clock,
-            robot=bare.spec, candidates=CANDIDATES if keeping is not None and monitor is None else None,
+            robot=bare.spec, timing=plans, candidates=CANDIDATES if keeping is not None and monitor is None else None,
         )  # fmt: skip
         stack.callback(getattr(agent, "close", lambda: None))
         guarded = None if waits else watched(bare, watchdogs, stack, partial(topics_of, domain))
@@ -216,10 +215,11 @@ def deploy(
             finish=lambda meta: ticker.told(replace(meta, success=world.success() if world else None)),
         )  # fmt: skip
         outcome = witness.outcome(bool(meta.success), world.score() if world else 0.0, time.perf_counter() - start_s)
-        if monitor is not None and world is None:
-            note_drift(monitor, outcome.marks, meta, robot_name)
     if keeping is not None:  # the robot stands, and is let go: a person may take their time to answer
         outcome = keeping.keep(witness, outcome, world, about)
+        meta = replace(meta, success=outcome.success)
+    if monitor is not None and world is None:
+        note_drift(monitor, outcome.marks, meta, robot_name)
     return replace(outcome, video=None if video is None else str(video))
 
 

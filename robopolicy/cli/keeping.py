@@ -98,7 +98,8 @@ class Keeping:
         if not (self.folder / CURRENT).exists():
             return
         theirs = load_about(self.folder)
-        wrong = [f"{k} {theirs.get(k, '(none)')}, here {about[k]}" for k in about if theirs.get(k) != about[k]]
+        both = [(k, theirs.get(k, "(none)"), about.get(k, "(none)")) for k in {**about, **theirs}]
+        wrong = [f"{k} {there}, here {here}" for k, there, here in both if there != here]
         if wrong:
             told = "; ".join(wrong)
             raise SpecMismatch(f"--rollouts {self.folder} holds other rollouts: {told}; name another folder")

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
+from robopolicy.cli.drifting import Judged, note_drift
 from robopolicy.errors import UsageError
 from robopolicy.interfaces import Agent, Clock, Environment, Robot
 from robopolicy.spec import PolicySpec
@@ -44,7 +46,11 @@ class NodeRig:
                 )
 
     def run(self, agent: Callable[[Agent], Agent], done: Callable[[Observation], bool]) -> EpisodeMeta:
-        """Run one episode, as `Rig` says."""
+        """Run one episode, as `Rig` says; of a robot, the monitor's drift journal hears of it.
+
+        Raises:
+            MonitorError: beside what the loop raises, if the journal is damaged; DiskFull if there is no room.
+        """
         from robopolicy.loop import run_episode
 
         parameters = self._parameters
@@ -54,11 +60,15 @@ class NodeRig:
             getattr(self._inner, "instruction", ""), parameters.robot, parameters.seed,
             software=f"robopolicy {__version__}", extra={"checkpoint": parameters.checkpoint},
         )  # fmt: skip
+        judged = Judged(self.robot)
         with self._timing.on_time(self._clock):
-            return run_episode(
+            meta = run_episode(
                 self._driven, agent(self._agent), self._clock, self._safety, meta,
-                max_steps=parameters.max_steps or FOREVER, watchers=[self._topics], done=done,
+                max_steps=parameters.max_steps or FOREVER, watchers=[self._topics, judged], done=done,
             )  # fmt: skip
+        if parameters.monitor and self._world is None and judged.alone:
+            note_drift(Path(parameters.monitor), judged.verdicts, meta, parameters.robot)
+        return meta
 
     def close(self) -> None:
         """Release all of it; idempotent."""
@@ -89,7 +99,7 @@ class NodeRig:
         with limited() as told:
             limits, watchdogs = read_limits(told, bare.spec)
         self._safety = make_safety(bare.spec, limits)
-        self._agent = _agent(parameters, timing.agent(self._clock, watchdogs), timing.beside, self._clock, bare.spec)
+        self._agent = _agent(parameters, timing, watchdogs, self._clock, bare.spec)
         stack.callback(getattr(self._agent, "close", lambda: None))
         self.robot = watched(bare, watchdogs, stack, lambda: Lent(transport))
         self._driven = following(self.robot, bare, self._agent, self._safety)
@@ -157,7 +167,7 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name
     return robot, [one.topic for one in (config.action, config.action.gripper) if one is not None]
 
 
-def _agent(parameters: Any, play: Any, beside: bool, clock: Clock, robot: PolicySpec) -> Any:
+def _agent(parameters: Any, timing: Any, watchdogs: Any, clock: Clock, robot: PolicySpec) -> Any:
     import torch
 
     from robopolicy.cli.deploy import check_pace
@@ -169,6 +179,7 @@ def _agent(parameters: Any, play: Any, beside: bool, clock: Clock, robot: Policy
     torch.set_num_threads(parameters.threads)
     return make_agent(
         parameters.checkpoint, monitor=parameters.monitor or None, on_alarm=asked,
-        device=check_device(parameters.device), play=play, clock=clock, robot=robot,
-        check=partial(check_pace, waits=False, allow_slow=parameters.allow_slow, beside=beside),
+        device=check_device(parameters.device), play=timing.agent(clock, watchdogs), clock=clock, robot=robot,
+        check=partial(check_pace, waits=False, allow_slow=parameters.allow_slow, beside=timing.beside),
+        timing=timing.words(robot.rate_hz),
     )  # fmt: skip

@@ -131,24 +131,29 @@ class Running:
             return policy
         return ensemble([policy, *(load_policy(folder, device) for folder, _ in self.companions)])
 
-    def load_monitor(self, folder: str | Path) -> Any:
-        """Return the `ConformalMonitor` in ``folder``.
+    def load_monitor(self, folder: str | Path, timing: str | None = None) -> Any:
+        """Return the `ConformalMonitor` in ``folder``, for plans that come as ``timing`` says, None is in the loop.
 
         Raises:
             MonitorError: if there is none.
-            SpecMismatch: if it was calibrated on another policy, or on this one with another solver, goal or companion.
+            SpecMismatch: if it was calibrated on another policy, or on this one with another solver, goal or companion;
+                or on plans that came otherwise.
         """
+        from robopolicy.monitor.alike import IN_THE_LOOP, require_fit
         from robopolicy.monitor.artefact import load_monitor
         from robopolicy.monitor.layout import ActionLayout
         from robopolicy.training.checkpoint import read_spec
 
+        monitor, name = load_monitor(folder), str(folder)
         try:
-            return load_monitor(folder, policy_sha=self.sha, layout=ActionLayout.of(read_spec(self.checkpoint)))
+            require_fit(monitor, name, policy_sha=self.sha, layout=ActionLayout.of(read_spec(self.checkpoint)))
         except SpecMismatch as error:
             here = ", ".join(f"{name} {value}" for name, value in self.about.items()) or "its own solver and no goal"
             raise SpecMismatch(
                 f"{error}. Another solver, goal or companion is another policy; this one has {here}"
             ) from error
+        require_fit(monitor, name, timing=timing or IN_THE_LOOP)
+        return monitor
 
 
 AS_SAVED = Choice()

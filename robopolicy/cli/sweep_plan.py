@@ -130,10 +130,9 @@ def _subject(entrant: Entrant, world: str, device: str, *, disturbed: bool) -> A
         known = sorted(path.parent.name for path in beside.glob("*/spec.json"))
         raise CheckpointError(f"no checkpoint {folder}; in {beside}/ there are: {', '.join(known) or '(none)'}")
     monitor = None if entrant.monitor is None else Path(entrant.monitor)
-    return Subject.of(
-        folder, world, monitor, entrant.candidates, device, Choice(entrant.solver, entrant.solver_steps),
-        disturbed=disturbed,
-    )  # fmt: skip
+    companions = tuple(Path(companion) for companion in entrant.companions)
+    choice = Choice(entrant.solver, entrant.solver_steps, companions=companions)
+    return Subject.of(folder, world, monitor, entrant.candidates, device, choice, disturbed=disturbed)
 
 
 def _draws(entrant: Entrant) -> bool:

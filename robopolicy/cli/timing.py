@@ -67,6 +67,15 @@ class Timing:
         told = {"control_rate_hz": self.control_rate_hz, "seams": self.seams, "latency_s": self.latency_s}
         return {name: value for name, value in told.items() if value is not None}
 
+    def words(self, rate_hz: float) -> str:
+        """Return how plans come to a robot that is commanded at ``rate_hz``: what a monitor is calibrated on."""
+        from robopolicy.monitor.alike import IN_THE_LOOP
+
+        if not self.beside:
+            return IN_THE_LOOP
+        latency = f", {1e3 * self.latency_s:g} ms late" if self.latency_s else ""
+        return f"beside the loop at {rate_hz:g} Hz, seams {self.seams or SEAMS[0]}{latency}"
+
     @contextmanager
     def on_time(self, clock: Clock) -> Iterator[None]:
         """Let the loop, in the thread that calls, come first where time is real and plans are made beside it.
@@ -122,7 +131,7 @@ class Timing:
             from robopolicy.inference import Simulated, Threaded
             from robopolicy.realtime import RealTime
 
-            seams = self.seams or "fade"
+            seams = self.seams or SEAMS[0]
             if self.apart and load is not None:
                 from robopolicy.policies.apart import Apart
 

@@ -186,6 +186,7 @@ def make_agent(
     share: Callable[..., Any] | None = None,
     clock: Clock | None = None,
     robot: PolicySpec | None = None,
+    timing: str | None = None,
 ) -> Agent:
     """Load a checkpoint, and a monitor around it if there is one; picklable under `functools.partial`.
 
@@ -200,6 +201,7 @@ def make_agent(
         share: gives the policy where several environments of a process use one (`robopolicy.evaluation.batched`).
         clock: the loop's. Where it is real a verdict may take one control period, unless the reactions say otherwise.
         robot: its spec; None is the policy's.
+        timing: how plans come, as `Timing.words` says; None: in the loop. The monitor's must be the same.
     """
     import torch
 
@@ -209,7 +211,7 @@ def make_agent(
     running = checkpoint if isinstance(checkpoint, Running) else AS_SAVED.resolve(checkpoint)
     watch = None
     if monitor is not None:
-        watch = running.load_monitor(monitor)
+        watch = running.load_monitor(monitor, timing)
         candidates = candidates or watch.candidates
     load = partial(running.load, device)
     policy = load() if share is None else share((running.sha, device), load, candidates or 1)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from robopolicy.errors import EvaluationError
@@ -27,7 +27,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One episode of an evaluation."""
+    """One episode of an evaluation.
+
+    Raises:
+        EvaluationError: if ``decisions`` lead out of the evaluation's folder, which may come from anywhere.
+    """
 
     seed: int
     success: bool = False
@@ -51,6 +55,14 @@ class Outcome:
     smoothness: float | None = None  # of the tool's path as observed, SPARC: see `ToolPath.smoothness`; 0 at most
     perturbations: tuple[str, ...] = ()  # what the world was changed by, each as AXIS:SEVERITY
     drawn: str = ""  # what they were in this episode, in words
+
+    def __post_init__(self) -> None:
+        path = PurePath(self.decisions or "")
+        if path.is_absolute() or ".." in path.parts:
+            raise EvaluationError(
+                f"episode {self.seed}: its decisions {self.decisions!r} lie outside of the evaluation's folder; want a "
+                f"file in it, such as decisions/{self.seed:06d}.npz"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and finite numbers."""

@@ -24,6 +24,7 @@ class Entrant:
     solver_steps: int | None = None
     candidates: int | None = None
     monitor: str | None = None  # folder; its alarms are logged, not acted upon
+    companions: tuple[str, ...] = ()  # checkpoints trained alike from other seeds, for a monitor with "ensemble"
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,9 @@ def _entrants(data: Any, beside: Path) -> dict[str, Entrant]:
             raise ContractError(f"{where}.candidates is 0; want at least 1")
         monitor = None if entrant.monitor is None else str(beside / entrant.monitor)
         entrants[name] = Entrant(
-            str(beside / entrant.folder), entrant.solver, entrant.solver_steps, entrant.candidates, monitor
-        )
+            str(beside / entrant.folder), entrant.solver, entrant.solver_steps, entrant.candidates, monitor,
+            tuple(str(beside / folder) for folder in entrant.companions),
+        )  # fmt: skip
     return entrants
 
 

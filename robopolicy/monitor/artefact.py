@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import MonitorError, RobopolicyError, SpecMismatch
+from robopolicy.errors import MonitorError, RobopolicyError
+from robopolicy.monitor.alike import require_fit
 from robopolicy.monitor.calibration import Calibration
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.runtime import ConformalMonitor, DecisionShape, Provenance
@@ -18,13 +19,16 @@ from robopolicy.monitor.statistic import Combination, Statistic
 from robopolicy.training.files import replace_file
 
 SCHEMA = 2
+DESCRIBED = "monitor.json"
 FILES = ("arrays.npz", "scores.safetensors")
 
 
 def save_monitor(monitor: ConformalMonitor, folder: str | Path) -> Path:
     """Write the arrays of calibration and statistic, those of the scores, then the json; return ``folder``.
 
-    Each file is replaced in one stroke and the json names the sha of the others: a monitor is whole or none.
+    Each file is replaced in one stroke, and the json has the sha of the others and one of all that it says itself: a
+    monitor is whole and as it was calibrated, or none. That finds accidents and edits by hand; it is no signature, for
+    whoever means to can work it out again.
 
     Raises:
         DiskFull: if there is no room.
@@ -51,7 +55,8 @@ def save_monitor(monitor: ConformalMonitor, folder: str | Path) -> Path:
         replace_file(folder / name, content)
     shas = {name: sha256(content).hexdigest() for name, content in contents.items()}
     described = {"schema": SCHEMA, **monitor.describe(), "sha256": shas}
-    replace_file(folder / "monitor.json", (json.dumps(described, indent=2) + "\n").encode())
+    shas[DESCRIBED] = _digest(described)
+    replace_file(folder / DESCRIBED, (json.dumps(described, indent=2) + "\n").encode())
     return folder
 
 
@@ -61,6 +66,7 @@ def load_monitor(
     policy_sha: str | None = None,
     embedding_dim: int | None = None,
     layout: ActionLayout | None = None,
+    timing: str | None = None,
 ) -> ConformalMonitor:
     """Load what ``save_monitor`` wrote.
 
@@ -69,10 +75,11 @@ def load_monitor(
         policy_sha: of the policy to be guarded; None does not compare.
         embedding_dim: of the policy to be guarded; None leaves it to the first decision.
         layout: of its actions, with the time between two rows; None does not compare.
+        timing: how its plans come to the robot, in words, see `require_fit`; None does not compare.
 
     Raises:
-        MonitorError: if the folder holds no monitor, one of another format, or a damaged one.
-        SpecMismatch: if it was calibrated on another policy, other embeddings or other actions; both are named.
+        MonitorError: if the folder holds no monitor, one of another format, or one that is not as it was written.
+        SpecMismatch: if it was calibrated on another policy, timing, other embeddings or actions; both are named.
     """
     described, arrays, tensors = _read(Path(folder))
     try:
@@ -89,18 +96,16 @@ def load_monitor(
         statistic = Statistic(names, how, _of(arrays, "statistic"))
     except (KeyError, TypeError, AttributeError) as error:
         raise MonitorError(f"{folder} is not a monitor of schema {SCHEMA}: {error!r}") from error
-    if policy_sha is not None and policy_sha != provenance.policy_sha:
-        raise SpecMismatch(
-            f"monitor {folder} was calibrated on policy {provenance.policy_sha[:12] or '(unnamed)'}, "
-            f"this policy is {policy_sha[:12]}; calibrate anew"
-        )
-    if embedding_dim is not None and embedding_dim != shape.embedding:
-        raise SpecMismatch(
-            f"monitor {folder} was calibrated on embeddings of {shape.embedding}, this policy gives {embedding_dim}"
-        )
-    if layout is not None and layout != theirs:
-        raise SpecMismatch(f"monitor {folder} was calibrated on actions {theirs}, this policy gives {layout}")
-    return ConformalMonitor(scores, statistic, calibration, shape, theirs, provenance)
+    monitor = ConformalMonitor(scores, statistic, calibration, shape, theirs, provenance)
+    require_fit(monitor, str(folder), policy_sha=policy_sha, embedding_dim=embedding_dim, layout=layout, timing=timing)
+    return monitor
+
+
+def _digest(described: Mapping[str, Any]) -> str:
+    """Return the sha256 of what the json says, but for this number itself; layout and order of it do not count."""
+    shas = {name: sha for name, sha in described["sha256"].items() if name != DESCRIBED}
+    said = json.dumps({**described, "sha256": shas}, sort_keys=True, separators=(",", ":"))
+    return sha256(said.encode()).hexdigest()
 
 
 def _of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -112,12 +117,17 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str
     from safetensors.numpy import load
 
     try:
-        described = json.loads((folder / "monitor.json").read_text())
+        described = json.loads((folder / DESCRIBED).read_text())
         if described["schema"] != SCHEMA:
             older = described["schema"] < SCHEMA
             raise MonitorError(
                 f"{folder} has schema {described['schema']}, this robopolicy reads {SCHEMA}: "
                 + ("calibrate anew" if older else "it was written by a newer one")
+            )
+        if _digest(described) != described["sha256"].get(DESCRIBED):
+            raise MonitorError(
+                f"{folder / DESCRIBED} is not as it was written; its promise holds for what was calibrated and nothing "
+                "else: to change it, robopolicy monitor recalibrate (other episodes, another alpha), or calibrate anew"
             )
         contents = {name: (folder / name).read_bytes() for name in FILES}
         for name, content in contents.items():

@@ -90,7 +90,7 @@ class RandomTrigger:
             1 - h,
             1.0,
             "alarm" if self._alarmed else "nominal",
-            reason=f"decision {decision.index}: drawn at random, {h:.2%} a decision",
+            reason=f"decision {decision.number}: drawn at random, {h:.2%} a decision",
         )
 
 
@@ -122,7 +122,7 @@ class Stopwatch:
         index = float(self._count)
         self._count += 1
         state: MonitorState = "alarm" if index > self.threshold else "nominal"
-        reason = f"decision {decision.index}: by the clock, against {self.threshold:g}"
+        reason = f"decision {decision.number}: by the clock, against {self.threshold:g}"
         return Verdict(decision.stamp_ns, {"clock": index}, index, self.threshold, 1.0, state, reason=reason)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from robopolicy.errors import MonitorError, NotEnoughCalibration
 from robopolicy.interfaces import Score
+from robopolicy.monitor.alike import IN_THE_LOOP, require_same
 from robopolicy.monitor.artefact import load_monitor
 from robopolicy.monitor.calibration import Calibration
 from robopolicy.monitor.conformal import conformal_rank
@@ -25,10 +26,13 @@ __all__ = ["DEFAULT", "MonitorConfig", "fit_monitor", "load_monitor", "recalibra
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """Which scores, how they are combined, and how often they may be wrong."""
+    """Which scores, how they are combined, and how often they may be wrong.
 
-    scores: tuple[str, ...] = ("kernel_density", "chunk_overlap")  # keys of `SCORES`
-    how: Combination = field(default_factory=Combination)
+    The defaults did best over three tasks, on starts by which nothing is judged (`bench_monitor_tasks.py`).
+    """
+
+    scores: tuple[str, ...] = ("mahalanobis", "chunk_overlap")  # keys of `SCORES`
+    how: Combination = field(default_factory=lambda: Combination(window=5))
     alpha: float = 0.05  # false alarms of the scores, a fraction of successful episodes
     alpha_time: float | None = None  # false overruns; None: the longest calibrated success, 1 / (n + 1)
     alpha_warn: float | None = None  # p-value of a warning; None: twice alpha
@@ -52,6 +56,8 @@ def fit_monitor(
     scores: Sequence[Score] | None = None,
     policy_sha: str = "",
     sampler: str = "",
+    env: str = "",
+    timing: str = IN_THE_LOOP,
 ) -> ConformalMonitor:
     """Fit and calibrate a monitor on successful episodes of one policy.
 
@@ -70,6 +76,8 @@ def fit_monitor(
         scores: scores of one's own in place of ``config.scores`` (which cannot be saved and loaded by name).
         policy_sha: identifies the policy; ``load_monitor`` compares it.
         sampler: its solver in words, for the record.
+        env: world or robot of the episodes, for the record; ``monitor recalibrate`` compares it.
+        timing: how plans came to the robot, in words; where the monitor is used it must be the same.
 
     Raises:
         NotEnoughCalibration: naming how many episodes there are and how many it takes.
@@ -119,8 +127,9 @@ def fit_monitor(
             "so no alarm could ever come; want less"
         )
     provenance = Provenance(
-        policy_sha, sampler, config.seed, roles.fit, roles.calibrate, tuple(int(s) for s in failure_seeds), failed
-    )
+        policy_sha, sampler, env, timing, config.seed, roles.fit, roles.calibrate,
+        tuple(int(s) for s in failure_seeds), failed,
+    )  # fmt: skip
     return ConformalMonitor(scores, statistic, calibration, shape, layout, provenance)
 
 
@@ -132,6 +141,8 @@ def recalibrated(
     alpha: float | None = None,
     only_new: bool = False,
     parent: str = "",
+    env: str | None = None,
+    timing: str | None = None,
 ) -> ConformalMonitor:
     """Return a monitor of the same scores whose threshold comes from more successful episodes.
 
@@ -142,9 +153,12 @@ def recalibrated(
         alpha: another rate; None keeps it.
         only_new: forget the old calibration episodes: the world has changed.
         parent: sha256 of the monitor's json, for the record.
+        env: of the new episodes; None is that of the monitor, from which only ``only_new`` may differ.
+        timing: of the new episodes; the same.
 
     Raises:
         MonitorError: if an episode was used before, or has decisions of another shape.
+        SpecMismatch: if old and new episodes, of two worlds or timings, were to calibrate together.
         NotEnoughCalibration: if there are too few.
     """
     old = monitor.provenance
@@ -155,6 +169,12 @@ def recalibrated(
         )
     if episodes and (shape := _common_shape(episodes)) != monitor.shape:
         raise MonitorError(f"the monitor was calibrated on {monitor.shape}; these episodes have {shape}")
+    env, timing = old.env if env is None else env, old.timing if timing is None else timing
+    if not only_new:
+        why = "a threshold of both together promises nothing about either: --only-new forgets the old ones"
+        if old.env and env:
+            require_same("world", "these episodes are of", env, "the monitor's of", old.env, why)
+        require_same("plans made", "these episodes are of", timing, "the monitor's of", old.timing, why)
     scores, statistic = copy.deepcopy((monitor.scores, monitor.statistic))  # they remember an episode
     new = tuple(statistic.trace(_scored(scores, one)) for one in episodes)
     before = monitor.calibration
@@ -167,7 +187,7 @@ def recalibrated(
     kept = () if only_new else old.calibration_seeds
     provenance = replace(
         Provenance(),
-        policy_sha=old.policy_sha, sampler=old.sampler, seed=old.seed, fit_seeds=old.fit_seeds,
+        policy_sha=old.policy_sha, sampler=old.sampler, env=env, timing=timing, seed=old.seed, fit_seeds=old.fit_seeds,
         calibration_seeds=kept + tuple(int(seed) for seed in seeds), failure_seeds=old.failure_seeds, parent=parent,
     )  # fmt: skip
     return ConformalMonitor(scores, statistic, calibration, monitor.shape, monitor.layout, provenance)
@@ -197,7 +217,7 @@ def _require_finite(numbers: Sequence[int], episodes: Episodes) -> None:
             for what, array in (("embedding", decision.embedding), ("chunk", decision.chunks)):
                 if not np.all(np.isfinite(array)):
                     raise MonitorError(
-                        f"episode {number}, decision {decision.index}: the {what} is not finite; nothing can be "
+                        f"episode {number}, decision {decision.number}: the {what} is not finite; nothing can be "
                         "learnt from it"
                     )
 

@@ -116,7 +116,7 @@ class FiperPaper:
         told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in zip(scores, ratios, strict=True))
         return Verdict(
             decision.stamp_ns, scores, self._largest, 1.0, 1.0, "alarm" if self._alarmed else "nominal",
-            time.perf_counter() - start_s, f"decision {decision.index}: {state}: {told} of their thresholds",
+            time.perf_counter() - start_s, f"decision {decision.number}: {state}: {told} of their thresholds",
         )  # fmt: skip
 
     @property

@@ -25,7 +25,7 @@ def first_difference(ours: Sequence[Verdict], stored: Sequence[Verdict]) -> str:
     """
     if ours and stored and ours[0].threshold != stored[0].threshold:
         return f"threshold {ours[0].threshold!r} now, {stored[0].threshold!r} stored: they are of another monitor"
-    for i, (mine, theirs) in enumerate(zip(ours, stored, strict=False)):
+    for i, (mine, theirs) in enumerate(zip(ours, stored, strict=False), 1):
         if mine.stamp_ns != theirs.stamp_ns:
             return f"decision {i}: stamp {mine.stamp_ns} ns now, {theirs.stamp_ns} ns stored"
         if tuple(mine.scores) != tuple(theirs.scores):

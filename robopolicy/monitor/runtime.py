@@ -13,6 +13,7 @@ import numpy as np
 import robopolicy
 from robopolicy.errors import SpecMismatch
 from robopolicy.interfaces import Score
+from robopolicy.monitor.alike import IN_THE_LOOP
 from robopolicy.monitor.calibration import Calibration
 from robopolicy.monitor.layout import ActionLayout
 from robopolicy.monitor.statistic import Statistic
@@ -48,6 +49,8 @@ class Provenance:
 
     policy_sha: str = ""
     sampler: str = ""  # the policy's solver, in words
+    env: str = ""  # world or robot of the episodes that calibrated; "" if nobody said
+    timing: str = IN_THE_LOOP  # how plans came to the robot there
     seed: int = 0  # of the split, and of what the scores draw
     fit_seeds: tuple[int, ...] = ()  # episodes that the scores learnt from
     calibration_seeds: tuple[int, ...] = ()  # episodes that the threshold comes from, in the order of the traces
@@ -150,7 +153,7 @@ class ConformalMonitor:
             p_value=p,
             state=state,
             latency_s=time.perf_counter() - start_s,
-            reason=self._reason(decision.index, state, p),
+            reason=self._reason(decision.number, state, p),
         )
 
     @property
@@ -217,10 +220,10 @@ class ConformalMonitor:
             return "uncalibrated"
         return "warn" if p <= self.calibration.warn_rate else "nominal"
 
-    def _reason(self, index: int, state: MonitorState, p: float) -> str:
+    def _reason(self, number: int, state: MonitorState, p: float) -> str:
         name = " + ".join(score.name for score in self.scores)
         comparison = f"{name} {self._largest:.3g} against a threshold of {self.calibration.threshold:.3g}"
-        told = f"decision {index}"
+        told = f"decision {number}"
         match state:
             case "fault":
                 return f"{told}: {self._why}"

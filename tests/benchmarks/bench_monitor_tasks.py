@@ -39,7 +39,8 @@ from robopolicy.types import Decision
 
 ALPHA = 0.05
 LEARN = 50  # nominal successes that fit, and as many that calibrate
-CHOSEN = MonitorConfig(("mahalanobis", "chunk_overlap"), Combination(window=5))  # on the episodes from ``CHOOSING`` on
+CHOSEN = DEFAULT  # on the episodes from ``CHOOSING`` on
+FORMER = MonitorConfig(("kernel_density", "chunk_overlap"), Combination())  # the default before
 SINGLE = ("mahalanobis", "kernel_density", "chunk_overlap", "ace", "stac")
 PAIRED = ("twa", "balanced_accuracy", "auroc_50")
 SHOWN = {
@@ -94,8 +95,8 @@ def judge(work: Path, task: str, folders: Sequence[Path], seeds: int, full: bool
     singles = [
         fitted(name, replace(config, scores=(name,), how=Combination()), "score", layout=layout) for name in SINGLE
     ]
-    default = fitted("default", replace(DEFAULT, alpha=ALPHA), layout=layout)
-    others = [default, *singles, *published(alpha=ALPHA, layout=layout, small=not full)]
+    former = fitted("former default", replace(FORMER, alpha=ALPHA), layout=layout)
+    others = [former, *singles, *published(alpha=ALPHA, layout=layout, small=not full)]
     if len(failures := failures_of(work, task)) >= MIN_FAILURES:
         others.append(taught("supervised", replace(config, scores=("supervised",)), failures, layout))
         others.append(

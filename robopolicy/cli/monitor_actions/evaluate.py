@@ -6,15 +6,15 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
 from robopolicy.cli.calibrate import add_monitoring, config_of
-from robopolicy.cli.monitor_actions.same_policy import require_unanswered
+from robopolicy.cli.monitor_actions.same_policy import require_one_world, require_unanswered
 from robopolicy.cli.running import AS_SAVED, Choice, add_running
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import UsageError
 
 SPLITS = 5
 HOLD_OUT = 0.25
@@ -49,7 +49,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="other scores to set beside it, each alone; all: every one",
+        help="other scores to set beside it, each alone, smoothed alike; all: every one",
     )
     parser.add_argument(
         "--published", choices=SIZES, default="small",
@@ -157,7 +157,8 @@ def evaluate_monitor(
     }  # fmt: skip
     sha = freeze(out, drawn, protocol)
     ours = fitted("monitor", config, words=_words(config), layout=layout)
-    others = [fitted(name, MonitorConfig((name,), alpha=config.alpha), "score", layout=layout) for name in singles]
+    how = replace(config.how, combine="sum")  # there is but one: averaged, patient, shaped as the monitor
+    others = [fitted(name, replace(config, scores=(name,), how=how), "score", layout=layout) for name in singles]
     with bar("judge", len(others) + len(theirs) + 3, "monitors") as progress:
         found = compare(
             drawn, ours, [*others, *theirs], alpha=config.alpha, notes=notes,
@@ -177,23 +178,19 @@ def evaluate_monitor(
 def _require_alike(folders: Sequence[Path], running: Any) -> dict[str, str]:
     """Return what the first rollouts say of themselves once it is sure that all are of this policy and world."""
     from robopolicy.evaluation.outcomes import load_about
+    from robopolicy.monitor.alike import require_same
 
-    abouts = [load_about(folder) for folder in folders]
-    first = abouts[0]
+    abouts = {folder: load_about(folder) for folder in folders}
+    first = abouts[folders[0]]
     sha = first.get("policy_sha", "") if running is None else running.sha
     mine = f"those of {folders[0]} of" if running is None else f"checkpoint {running.checkpoint} is"
-    for folder, about in zip(folders, abouts, strict=True):
+    for folder, about in abouts.items():
         require_unanswered(folder, about)
-        if (theirs := about.get("policy_sha", "")) != sha or not sha:
-            raise SpecMismatch(
-                f"rollouts {folder} are of policy {theirs[:12] or '(unnamed)'}, {mine} {sha[:12] or '(unnamed)'}; "
-                "a monitor is tested on the policy it guards, with the same solver and goal"
-            )
-        if about.get("env") != first.get("env"):
-            raise SpecMismatch(
-                f"rollouts {folder} are of {about.get('env')}, those of {folders[0]} of {first.get('env')}; "
-                "a monitor is tested in the world it was calibrated in, perturbed or not"
-            )
+        require_same(
+            "policy", f"rollouts {folder} are of", about.get("policy_sha", ""), mine, sha,
+            "a monitor is tested on the policy it guards, with the same solver and goal", known=True,
+        )  # fmt: skip
+    require_one_world(abouts, "a monitor is tested in the world it was calibrated in, perturbed or not, as plans came")
     return first
 
 

@@ -63,6 +63,7 @@ def _rows(monitor: Any, journal: Any) -> Iterator[tuple[str, str]]:
         "policy",
         f"{provenance.policy_sha[:12] or '(unnamed)'}" + (f", {provenance.sampler}" if provenance.sampler else ""),
     )
+    yield "plans made", provenance.timing + (f", in {provenance.env}" if provenance.env else "")
     for name, seeds in (("fit on", provenance.fit_seeds), ("calibrated on", provenance.calibration_seeds),
                         ("failures", provenance.failure_seeds)):  # fmt: skip
         if seeds:

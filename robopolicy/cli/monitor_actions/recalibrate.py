@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.monitor_actions.same_policy import require_same_policy, require_unanswered
+from robopolicy.cli.monitor_actions.same_policy import require_one_world, require_same_policy, require_unanswered
 from robopolicy.errors import UsageError
 
 
@@ -45,7 +45,8 @@ def recalibrate(
 
     Raises:
         UsageError: if ``out`` holds something already, or alpha is no fraction.
-        SpecMismatch: if rollouts are of another policy, both are named; or alarms were answered in them.
+        SpecMismatch: if rollouts are of another policy, world or timing, both are named; or alarms were answered in
+            them. With ``only_new`` world and timing of the old episodes do not matter.
         MonitorError: if an episode made the old monitor, comes twice, or there is none.
         NotEnoughCalibration: if there are too few.
     """
@@ -62,10 +63,11 @@ def recalibrate(
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"--out {out} is not empty; the old version is kept: name a new folder")
     monitor = load_monitor(folder)
-    kept = []
+    kept, abouts = [], {path: load_about(path) for path in rollouts}
+    env, timing = require_one_world(abouts, "a threshold of both together promises nothing about either")
     for path in rollouts:
         require_same_policy(path, folder, monitor)
-        require_unanswered(path, load_about(path))
+        require_unanswered(path, abouts[path])
         kept += [(path, one) for one in load_counted(path)[0] if one.decisions and one.error is None]
     good, failed = [(path, one) for path, one in kept if one.success], sum(not one.success for _, one in kept)
     if not good:
@@ -75,7 +77,7 @@ def recalibrate(
         raise MonitorError(f"episode {', '.join(map(str, twice[:5]))} comes twice; want each in one of the rollouts")
     new = recalibrated(
         monitor, [load_decisions(path / str(one.decisions)) for path, one in good], seeds,
-        alpha=alpha, only_new=only_new, parent=file_sha(folder / "monitor.json"),
+        alpha=alpha, only_new=only_new, parent=file_sha(folder / "monitor.json"), env=env, timing=timing,
     )  # fmt: skip
     new.provenance = replace(new.provenance, failed=(0 if only_new else monitor.provenance.failed) + failed)
     new.save(out)

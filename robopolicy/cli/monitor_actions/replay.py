@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.monitor_actions.same_policy import require_same_policy
+from robopolicy.cli.monitor_actions.same_policy import require_same_policy, timing_of
 from robopolicy.errors import UsageError
 
 SHOWN = 12  # lines of episodes that differ
@@ -27,10 +27,13 @@ def add_parser(actions: Any, debug: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action; 1 if a verdict differs."""
     from robopolicy.cli.progress import say
+    from robopolicy.evaluation.outcomes import load_about
+    from robopolicy.monitor.alike import require_fit
     from robopolicy.monitor.artefact import load_monitor
 
     monitor = load_monitor(args.monitor)
     require_same_policy(args.rollouts, args.monitor, monitor)
+    require_fit(monitor, str(args.monitor), timing=timing_of(load_about(args.rollouts)))
     episodes = replay(args.monitor, args.rollouts, seed=args.seed)
     compared = [one for one in episodes if one.difference is not None]
     unlike = [one for one in compared if one.difference]
