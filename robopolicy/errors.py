@@ -79,6 +79,10 @@ class BehindCamera(RobopolicyError, ValueError):
     """A point is behind the camera that should show it; the message counts such points."""
 
 
+class TracksLost(RobopolicyError, ValueError):
+    """Tracks by which no motion can be told, outside the pictures or not the same in all; the message says which."""
+
+
 class TooSlow(RobopolicyError, TimeoutError):
     """A policy plans more slowly than the robot that waits for it takes its commands."""
 
