@@ -180,7 +180,7 @@ def tracks_to_poses(
     T[:, :3, :3], T[:, :3, 3], T[:, 3, 3] = fit.rotation, fit.translation, 1.0
     T = np.where((why == TOLD)[:, None, None], T, np.nan)
     frame = _frame(keypoints.at(start.opening))
-    T, information, left = _refined(T @ frame, shape, frame, points.rays, weights, cameras, lifting)
+    T, information, left = _refined(T @ frame, shape, frame, points.rays, weights, cameras, lifting, gate / 3)
     T = T.reshape(-1, steps, 4, 4)
     if lifting.smooth:
         noise = _noise(left, weights, views, steps, focal)
@@ -252,10 +252,13 @@ def _refined(
     weights: np.ndarray,
     cameras: Sequence[Camera],
     lifting: Lifting,
+    doubt_px: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return poses of the frame (M, 4, 4), their information (M, 6) at 1 px of noise, and the noise (M,) there, px."""
     each = np.where(np.isfinite(rays).all(-1), weights, 0.0)
-    refined, information, left = refine_pose(T, (shape - frame[:3, 3]) @ frame[:3, :3], rays, each, cameras)
+    refined, information, left = refine_pose(
+        T, (shape - frame[:3, 3]) @ frame[:3, :3], rays, each, cameras, doubt_px=doubt_px
+    )
     return refined if lifting.refine else T, information, left
 
 

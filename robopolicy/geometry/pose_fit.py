@@ -9,7 +9,13 @@ from robopolicy.geometry.cameras import NEAREST, Camera
 
 
 def refine_pose(
-    T: np.ndarray, points: np.ndarray, rays: np.ndarray, weights: np.ndarray, cameras: Sequence[Camera]
+    T: np.ndarray,
+    points: np.ndarray,
+    rays: np.ndarray,
+    weights: np.ndarray,
+    cameras: Sequence[Camera],
+    *,
+    doubt_px: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return poses by which the points fit their pixels better, how surely, and how well.
 
@@ -22,6 +28,7 @@ def refine_pose(
         rays: (V, M, P, 2) where they are seen, on the undistorted image planes (`Camera.rays`).
         weights: (V, M, P); 0: not seen.
         cameras: V of them.
+        doubt_px: a pixel that the first pose misses by so much counts half (Cauchy's weights).
 
     Returns:
         (M, 4, 4) poses, as they were where the step did not help;
@@ -32,15 +39,16 @@ def refine_pose(
     base = np.where(told[:, None, None], T, np.eye(4))
     miss, slopes, fine = _misses(base, points, rays, weights, cameras, slopes=True)
     told &= fine
-    flat = slopes.reshape(len(T), -1, 6)
-    normal = np.swapaxes(flat, -1, -2) @ flat
-    right = np.swapaxes(flat, -1, -2) @ miss.reshape(len(T), -1, 1)
+    trust = 1 / np.sqrt(1 + (miss * miss).sum(2, keepdims=True) / doubt_px**2)  # (M, V, 1, P)
+    miss, slopes = trust * miss, trust[:, None] * slopes
+    flat = slopes.reshape(len(T), 6, -1)
+    normal, right = flat @ np.swapaxes(flat, -1, -2), flat @ miss.reshape(len(T), -1, 1)
     scale = np.maximum(np.trace(normal, axis1=-2, axis2=-1), 1e-12)[:, None, None]
     step = np.linalg.solve(np.where(told[:, None, None], normal + 1e-12 * scale * np.eye(6), np.eye(6)), right)[..., 0]
     stepped = base @ se3.exp(np.where(told[:, None], -step, 0.0))
     after, _, fine = _misses(stepped, points, rays, weights, cameras)
     total = np.maximum(weights.sum((0, 2)), 1e-300)
-    was, now = (np.sqrt((one * one).sum((1, 2, 3)) / total) for one in (miss, after))
+    was, now = (np.sqrt((one * one).sum((1, 2, 3)) / total) for one in (miss, trust * after))
     better = told & fine & (now < was)
     poses = np.where(told[:, None, None], np.where(better[:, None, None], stepped, base), np.nan)
     return poses, np.diagonal(normal, axis1=-2, axis2=-1), np.where(told, np.where(better, now, was), np.nan)
@@ -55,24 +63,24 @@ def _misses(
     *,
     slopes: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return misses (M, V, P, 2) px, their slopes in a twist (M, V, P, 2, 6), and where all is in front (M,)."""
+    """Return misses (M, V, 2, P) px, their slopes in a twist (M, 6, V, 2, P), and where all is in front (M,)."""
     count, many = points.shape[:2]
-    turn = T[:, :3, :3]
-    placed = points @ np.swapaxes(turn, -1, -2) + T[:, None, :3, 3]
-    misses = np.zeros((count, len(cameras), many, 2))
-    tangents = np.zeros((count, len(cameras), many, 2, 6)) if slopes else np.zeros(0)
+    turn, upright = T[:, :3, :3], np.swapaxes(points, -1, -2)  # (M, 3, 3), (M, 3, P)
+    placed = turn @ upright + T[:, :3, 3:]
+    misses = np.zeros((count, len(cameras), 2, many))
+    tangents = np.zeros((count, 6, len(cameras), 2, many)) if slopes else np.zeros(0)
     fine = np.ones(count, bool)
+    x, y, z = np.moveaxis(upright, 1, 0)[:, :, None]  # (M, 1, P)
     for v, (camera, ray, weight) in enumerate(zip(cameras, rays, weights, strict=True)):
-        seen = placed @ camera.P[:, :3].T + camera.P[:, 3]
-        fine &= ~((seen[..., 2] <= NEAREST) & (weight > 0)).any(-1)
-        depth = np.maximum(seen[..., 2:], NEAREST)
-        plane, root = seen[..., :2] / depth, np.sqrt(weight)[..., None]
-        focal = np.diagonal(camera.K)[:2]
-        misses[:, v] = np.where(root > 0, root * focal * (plane - ray), 0.0)
+        P = camera.P
+        seen = P[:, :3] @ placed + P[:, 3:]
+        fine &= ~((seen[:, 2] <= NEAREST) & (weight > 0)).any(-1)
+        depth = np.maximum(seen[:, 2:], NEAREST)
+        plane, scale = seen[:, :2] / depth, np.sqrt(weight)[:, None] * np.diagonal(camera.K)[:2, None]
+        misses[:, v] = np.where(scale > 0, scale * (plane - np.swapaxes(ray, -1, -2)), 0.0)
         if slopes:
-            axes = camera.P[:, :3] @ turn  # (M, 3, 3)
-            down = (root * focal / depth)[..., None]
-            shift = down * (axes[:, None, :2] - plane[..., None] * axes[:, None, 2:])
-            tangents[:, v, ..., :3] = shift
-            tangents[:, v, ..., 3:] = np.cross(points[:, :, None], shift)
+            axes = P[:, :3] @ turn  # (M, 3, 3)
+            a, b, c = (scale / depth * (axes[:, :2, [i]] - plane * axes[:, 2:, [i]]) for i in range(3))  # (M, 2, P)
+            for i, slope in enumerate((a, b, c, y * c - z * b, z * a - x * c, x * b - y * a)):
+                tangents[:, i, v] = slope
     return misses, tangents, fine

@@ -10,7 +10,7 @@ from robopolicy.geometry.cameras import NEAREST, Camera
 
 PARALLAX_RAD = 0.01  # between the rays of a point at least: at 1 m and 1 px, below it depth is wrong by 20 cm and more
 BASELINE_M = 1e-3  # cameras nearer to each other than this are at the same place
-ROUNDS = 2  # of weighting by depth; a third changes nothing at 5 px of noise
+ROUNDS = 1  # of weighting by depth; a second changes the sixth digit at 5 px of noise
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ def triangulate(
     rays = np.stack([c.rays(np.where(s[:, None], p, np.nan)) for c, p, s in zip(cameras, pixels, seen, strict=True)])
     seen &= np.isfinite(rays).all(-1)  # a lens does not show every pixel
     count = seen.sum(0)
-    points = _met(np.where(seen[..., None], rays, 0.0), np.where(seen, given, 0.0), cameras, count >= 2)
-    depth = np.stack([c.P[2, :3] @ points.T + c.P[2, 3] for c in cameras])  # (V, M)
+    onto = [camera.P for camera in cameras]
+    points = _met(np.where(seen[..., None], rays, 0.0), np.where(seen, given, 0.0), cameras, onto, count >= 2)
+    depth = np.stack([P[2, :3] @ points.T + P[2, 3] for P in onto])  # (V, M)
     told = (
         _parallax(rays, seen, cameras, parallax_rad) & ~((depth <= NEAREST) & seen).any(0) & np.isfinite(points).all(-1)
     )
@@ -98,23 +99,25 @@ def _checked(
     return pixels, given
 
 
-def _met(rays: np.ndarray, weights: np.ndarray, cameras: Sequence[Camera], enough: np.ndarray) -> np.ndarray:
+def _met(
+    rays: np.ndarray, weights: np.ndarray, cameras: Sequence[Camera], onto: Sequence[np.ndarray], enough: np.ndarray
+) -> np.ndarray:
     """Return where rays (V, M, 2) meet best, (M, 3), weighted by (V, M); NaN where there is no such place."""
     rows, right = [], []  # (2V, 3, M), (2V, M): x P3 - P1 and y P3 - P2, in pixels at depth 1
-    for camera, ray in zip(cameras, rays, strict=True):
+    for camera, P, ray in zip(cameras, onto, rays, strict=True):
         for axis in (0, 1):
             focal = camera.K[axis, axis]
-            rows.append(focal * (ray[:, axis] * camera.P[2, :3, None] - camera.P[axis, :3, None]))
-            right.append(focal * (camera.P[axis, 3] - ray[:, axis] * camera.P[2, 3]))
+            rows.append(focal * (ray[:, axis] * P[2, :3, None] - P[axis, :3, None]))
+            right.append(focal * (P[axis, 3] - ray[:, axis] * P[2, 3]))
     row, rhs = np.stack(rows), np.stack(right)
     share = weights
     for last in range(ROUNDS + 1):
         twice = np.repeat(share, 2, axis=0)
         weighted = row * twice[:, None]
-        normal = (weighted[:, :, None] * row[:, None]).sum(0)  # (3, 3, M)
-        points = _solved(normal, (weighted * rhs[:, None]).sum(0), enough)
+        normal = np.einsum("rim,rjm->ijm", weighted, row)
+        points = _solved(normal, np.einsum("rim,rm->im", weighted, rhs), enough)
         if last < ROUNDS:
-            depth = np.stack([c.P[2, :3] @ points + c.P[2, 3] for c in cameras])
+            depth = np.stack([P[2, :3] @ points + P[2, 3] for P in onto])
             share = weights / np.maximum(np.abs(depth), 1e-3) ** 2
     return points.T
 
