@@ -200,7 +200,7 @@ def tracks_to_poses(
 
 def _checked(tracks: np.ndarray, grasp: np.ndarray, cameras: Sequence[Camera]) -> tuple[np.ndarray, np.ndarray]:
     tracks, grasp = np.asarray(tracks, np.float64), np.asarray(grasp, np.float64)
-    if tracks.ndim < 4 or tracks.shape[-4] != len(cameras) or tracks.shape[-2:] != (POINTS, 2):
+    if tracks.ndim < 4 or tracks.shape[-4] != len(cameras) or tracks.shape[-2:] != (POINTS, 2) or not tracks.size:
         raise ContractError(f"tracks are {tracks.shape}; want (..., {len(cameras)}, H, {POINTS}, 2), a row a camera")
     if grasp.shape != tracks.shape[:-2]:
         raise ContractError(f"grasp is {grasp.shape}; want {tracks.shape[:-2]}, as the tracks")

@@ -10,9 +10,9 @@ SMALL = 0.05  # rad, below which series are more exact than their closed forms
 
 def pose(position: np.ndarray, quat: np.ndarray) -> np.ndarray:
     """Return the poses (..., 4, 4) of positions (..., 3) m and quaternions wxyz (..., 4)."""
-    position = np.asarray(position, np.float64)
-    made = np.zeros((*position.shape[:-1], 4, 4))
-    made[..., :3, :3], made[..., :3, 3], made[..., 3, 3] = quat_to_matrix(quat), position, 1.0
+    turn = quat_to_matrix(quat)
+    made = np.zeros((*np.broadcast_shapes(np.shape(position)[:-1], turn.shape[:-2]), 4, 4))
+    made[..., :3, :3], made[..., :3, 3], made[..., 3, 3] = turn, position, 1.0
     return made
 
 

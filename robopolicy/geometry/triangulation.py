@@ -10,6 +10,7 @@ from robopolicy.geometry.cameras import NEAREST, Camera
 
 PARALLAX_RAD = 0.01  # between the rays of a point at least: at 1 m and 1 px, below it depth is wrong by 20 cm and more
 BASELINE_M = 1e-3  # cameras nearer to each other than this are at the same place
+WIDEST = 1e3  # focal lengths off the first pixel: nothing is seen so far aside
 ROUNDS = 1  # of weighting by depth; a second changes the sixth digit at 5 px of noise
 
 
@@ -45,7 +46,8 @@ def triangulate(
     measure pixels (Hartley and Sturm 1997, Iterative-LS).
 
     Args:
-        pixels: (V, ..., 2) as in the pictures, distorted; a pixel that is not finite: that view does not see the point.
+        pixels: (V, ..., 2) as in the pictures, distorted; a pixel that is not finite (or a thousand focal lengths
+            off): that view does not see the point.
         cameras: V of them, two or more, in the order of the views.
         weights: (V, ...) at least 0, how much a view counts; 0: it does not see the point.
         parallax_rad: the rays of a point must meet at this angle at least.
@@ -56,7 +58,8 @@ def triangulate(
     pixels, given = _checked(pixels, cameras, weights)
     shape, views = pixels.shape[1:-1], len(cameras)
     pixels, given = pixels.reshape(views, -1, 2), given.reshape(views, -1)
-    seen = np.isfinite(pixels).all(-1) & (given > 0)
+    reach = [WIDEST * camera.K[0, 0] for camera in cameras]
+    seen = (np.abs(pixels).max(-1) < np.reshape(reach, (-1, 1))) & (given > 0)  # False for NaN
     rays = np.stack([c.rays(np.where(s[:, None], p, np.nan)) for c, p, s in zip(cameras, pixels, seen, strict=True)])
     seen &= np.isfinite(rays).all(-1)  # a lens does not show every pixel
     count = seen.sum(0)
