@@ -199,6 +199,8 @@ def test_a_view_that_loses_points_is_left_out_and_named_when_too_few_remain():
         TracksLost, match=r"1 of 1 plans tell no motion for 9 steps; the worst from step 9 on: fewer than"
     ):
         motion.require(9)
+    with pytest.raises(ContractError, match="17 steps are wanted of plans of 16"):
+        motion.require(17)
 
 
 def test_one_finger_of_a_closed_gripper_is_too_thin_to_tell_its_turn():

@@ -91,6 +91,10 @@ def test_a_point_is_told_by_the_views_that_see_it_and_by_two_at_least():
     assert np.isnan(found.points[[2, 3]]).all()
     assert np.isnan(found.residual_px[[2, 3]]).all()
     assert found.residual_px[told].max() < 1e-6, "views that do not see it do not count"
+    pixels = seen(cameras, points) + np.random.default_rng(3).normal(size=(3, 6, 2))
+    pixels[2] = np.nan
+    two = triangulate(pixels[:2], cameras[:2])
+    assert np.allclose(triangulate(pixels, cameras).residual_px, two.residual_px, rtol=1e-12)
 
 
 def test_weights_say_how_much_a_view_counts():

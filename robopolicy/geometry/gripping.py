@@ -27,7 +27,8 @@ def hold_gripper(
         raise ContractError(f"gripper: opens below {opens_below}, closes above {closes_above}; want them not to cross")
     if not ((command >= 0) & (command <= 1)).all():
         raise ContractError("gripper: the last command wants to be from 0 closed to 1 open")
-    closes, opens = (grasp > closes_above).all(-2), (grasp < opens_below).all(-2)
+    closes: np.ndarray = np.all(grasp > closes_above, axis=-2)
+    opens: np.ndarray = np.all(grasp < opens_below, axis=-2)
     commands = np.empty(closes.shape)
     for step in range(grasp.shape[-1]):
         command = np.where(opens[..., step], 1.0, np.where(closes[..., step], 0.0, command))

@@ -106,22 +106,27 @@ class Motion:
     @property
     def told(self) -> np.ndarray:
         """(...) int, how many steps from the first on have a pose."""
-        return np.logical_and.accumulate(np.isfinite(self.position).all(-1), axis=-1).sum(-1)
+        told: np.ndarray = np.logical_and.accumulate(np.isfinite(self.position).all(-1), axis=-1).sum(-1)
+        return told
 
     def require(self, steps: int) -> None:
         """Refuse plans that do not tell the pose of each of the first ``steps`` steps.
 
         Raises:
             TracksLost: naming the first such step, its reason, and the residual there.
+            ContractError: if the plans have fewer steps.
         """
-        told = self.told
+        told, length = self.told.ravel(), self.position.shape[-2]
+        if steps > length:
+            raise ContractError(f"motion: {steps} steps are wanted of plans of {length}")
         if (told >= steps).all():
             return
-        plan = np.unravel_index(np.argmin(told), told.shape)
-        at = (*plan, int(told[plan]))
+        worst = int(np.argmin(told))
+        step = int(told[worst])
+        why, residual = (each.reshape(-1, length)[worst, step] for each in (self.why, self.residual_px))
         raise TracksLost(
             f"{int((told < steps).sum())} of {told.size} plans tell no motion for {steps} steps; the worst from step "
-            f"{at[-1] + 1} on: {WHY[int(self.why[at])]} (residual {self.residual_px[at]:.0f} px)"
+            f"{step + 1} on: {WHY[int(why)]} (residual {residual:.0f} px)"
         )
 
 
@@ -160,7 +165,7 @@ def tracks_to_poses(
     *plans, views, steps = tracks.shape[:-2]
     commanded = start.opening if start.commanded is None else start.commanded
     opening = hold_gripper(grasp, commanded, closes_above=lifting.closes_above, opens_below=lifting.opens_below)
-    here = keypoints.placed(start.position, start.quat, np.float64(start.opening))
+    here = keypoints.placed(start.position, start.quat, np.array(start.opening))
     if origin is not None:
         tracks = tracks + (np.stack([c.project(here) for c in cameras]) - _origin(origin, tracks))[..., None, :, :]
     pixels = np.moveaxis(tracks.reshape(-1, views, steps, POINTS, 2), 1, 0).reshape(views, -1, POINTS, 2)
@@ -176,11 +181,12 @@ def tracks_to_poses(
     fit = fit_rigid(shape, points.points, np.where(agreed[:, None], weights, 0.0))
     shaped = fit.residual_m <= lifting.miss_m
     why = np.select([~shown, ~agreed, ~shaped], [OUTSIDE, DISAGREE, MISSHAPEN], TOLD).astype(np.uint8)
-    T = np.zeros((len(why), 4, 4))
+    T: np.ndarray = np.zeros((len(why), 4, 4))
     T[:, :3, :3], T[:, :3, 3], T[:, 3, 3] = fit.rotation, fit.translation, 1.0
     T = np.where((why == TOLD)[:, None, None], T, np.nan)
     frame = _frame(keypoints.at(start.opening))
     T, information, left = _refined(T @ frame, shape, frame, points.rays, weights, cameras, lifting, gate / 3)
+    why[(why == TOLD) & np.isnan(T).any((-1, -2))] = MISSHAPEN  # as fitted it would lie behind a camera
     T = T.reshape(-1, steps, 4, 4)
     if lifting.smooth:
         noise = _noise(left, weights, views, steps, focal)
@@ -220,9 +226,8 @@ def _shown(pixels: np.ndarray, camera: Camera, margin: float) -> np.ndarray:
     if camera.size is None:
         return pixels
     sides = np.array(camera.size[::-1])
-    with np.errstate(invalid="ignore"):
-        inside = ((pixels >= -0.5 - margin * sides) & (pixels <= (1 + margin) * sides - 0.5)).all(-1)
-    return np.where(inside[..., None], pixels, np.nan)
+    inside = (pixels >= -0.5 - margin * sides) & (pixels <= (1 + margin) * sides - 0.5)
+    return np.where(inside.all(-1, keepdims=True), pixels, np.nan)
 
 
 def _openings(points: np.ndarray, keypoints: GripperKeypoints, start: float, steps: int) -> np.ndarray:
