@@ -12,9 +12,10 @@ from robopolicy.geometry.gripping import hold_gripper
 from robopolicy.geometry.keypoints import POINTS, GripperKeypoints
 from robopolicy.geometry.pose_fit import refine_pose
 from robopolicy.geometry.rigid import breadth, fit_rigid
-from robopolicy.geometry.triangulation import triangulate
+from robopolicy.geometry.triangulation import Triangulated, triangulate
 
 LEAST_NOISE, MOST_NOISE = 2e-4, 0.02  # rad; of tracks: less is not believed, more is another fault
+DOUBT = 1 / 3  # of the gate: what misses by so much counts half
 TOLD, OUTSIDE, DISAGREE, MISSHAPEN = range(4)
 WHY = {
     OUTSIDE: "fewer than two pictures show points enough",
@@ -165,31 +166,26 @@ def tracks_to_poses(
     *plans, views, steps = tracks.shape[:-2]
     commanded = start.opening if start.commanded is None else start.commanded
     opening = hold_gripper(grasp, commanded, closes_above=lifting.closes_above, opens_below=lifting.opens_below)
-    here = keypoints.placed(start.position, start.quat, np.array(start.opening))
     if origin is not None:
+        here = keypoints.placed(start.position, start.quat, np.array(start.opening))
         tracks = tracks + (np.stack([c.project(here) for c in cameras]) - _origin(origin, tracks))[..., None, :, :]
     pixels = np.moveaxis(tracks.reshape(-1, views, steps, POINTS, 2), 1, 0).reshape(views, -1, POINTS, 2)
     pixels = np.stack([_shown(p, c, lifting.margin) for p, c in zip(pixels, cameras, strict=True)])
     points = triangulate(pixels, cameras)
     focal = float(np.mean([np.diagonal(camera.K)[:2] for camera in cameras]))
-    gate = lifting.gate_rad * focal
-    misses = np.where(np.isnan(points.residual_px), np.inf, points.residual_px)
-    weights = np.where(misses < gate, 1 / (1 + (3 * misses / gate) ** 2), 0.0)
+    gate_px = lifting.gate_rad * focal
+    weights = _weights(points, gate_px)
     shape = keypoints.at(_openings(points.points, keypoints, start.opening, steps))
-    whole = lifting.broad * breadth(shape, np.ones(shape.shape[:-1]))
-    shown, agreed = (breadth(shape, 1.0 * counts) >= whole for counts in (points.views >= 2, weights > 0))
-    fit = fit_rigid(shape, points.points, np.where(agreed[:, None], weights, 0.0))
-    shaped = fit.residual_m <= lifting.miss_m
-    why = np.select([~shown, ~agreed, ~shaped], [OUTSIDE, DISAGREE, MISSHAPEN], TOLD).astype(np.uint8)
-    T: np.ndarray = np.zeros((len(why), 4, 4))
-    T[:, :3, :3], T[:, :3, 3], T[:, 3, 3] = fit.rotation, fit.translation, 1.0
-    T = np.where((why == TOLD)[:, None, None], T, np.nan)
+    T, residual_m, why = _fitted(points, weights, shape, lifting)
     frame = _frame(keypoints.at(start.opening))
-    T, information, left = _refined(T @ frame, shape, frame, points.rays, weights, cameras, lifting, gate / 3)
+    T, local = T @ frame, (shape - frame[:3, 3]) @ frame[:3, :3]
+    each = np.where(np.isfinite(points.rays).all(-1), weights, 0.0)  # (V, M, 5)
+    refined, information, left = refine_pose(T, local, points.rays, each, cameras, doubt_px=DOUBT * gate_px)
+    T = refined if lifting.refine else T
     why[(why == TOLD) & np.isnan(T).any((-1, -2))] = MISSHAPEN  # as fitted it would lie behind a camera
     T = T.reshape(-1, steps, 4, 4)
     if lifting.smooth:
-        noise = _noise(left, weights, views, steps, focal)
+        noise = _noise(left, each, steps, focal)
         sure = (information / noise[:, None] ** 2).reshape(-1, steps, 6)
         stiffness = np.repeat([lifting.acceleration_m**-2.0, lifting.acceleration_rad**-2.0], 3)
         T = se3.smooth_poses(T, se3.pose(start.position, start.quat) @ frame, sure, stiffness, bridge=lifting.bridge)
@@ -199,7 +195,7 @@ def tracks_to_poses(
         _signed(se3.quats_of(T[..., :3, :3]), start.quat).reshape(*plans, steps, 4),
         opening,
         _residual(points.residual_px, cameras).reshape(*plans, steps),
-        fit.residual_m.reshape(*plans, steps),
+        residual_m.reshape(*plans, steps),
         why.reshape(*plans, steps),
     )
 
@@ -230,6 +226,26 @@ def _shown(pixels: np.ndarray, camera: Camera, margin: float) -> np.ndarray:
     return np.where(inside.all(-1, keepdims=True), pixels, np.nan)
 
 
+def _weights(points: Triangulated, gate_px: float) -> np.ndarray:
+    """Return how much points (M, P) count: Cauchy's weights of what the views disagree by, none beyond the gate."""
+    misses = np.where(np.isnan(points.residual_px), np.inf, points.residual_px)
+    return np.where(misses < gate_px, 1 / (1 + (misses / (DOUBT * gate_px)) ** 2), 0.0)
+
+
+def _fitted(
+    points: Triangulated, weights: np.ndarray, shape: np.ndarray, lifting: Lifting
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return poses (M, 4, 4) that put the gripper's points there, NaN where none is told, misfits (M,) m, and why."""
+    whole = lifting.broad * breadth(shape, np.ones(shape.shape[:-1]))
+    shown, agreed = (breadth(shape, 1.0 * counts) >= whole for counts in (points.views >= 2, weights > 0))
+    fit = fit_rigid(shape, points.points, np.where(agreed[:, None], weights, 0.0))
+    shaped = fit.residual_m <= lifting.miss_m
+    why = np.select([~shown, ~agreed, ~shaped], [OUTSIDE, DISAGREE, MISSHAPEN], TOLD).astype(np.uint8)
+    T = np.zeros((len(why), 4, 4))
+    T[:, :3, :3], T[:, :3, 3], T[:, 3, 3] = fit.rotation, fit.translation, 1.0
+    return np.where((why == TOLD)[:, None, None], T, np.nan), fit.residual_m, why
+
+
 def _openings(points: np.ndarray, keypoints: GripperKeypoints, start: float, steps: int) -> np.ndarray:
     """Return the openings (M,) told by the tips' distance; where no tips are seen, as the step before."""
     offset = start - keypoints.opening(keypoints.at(start))  # 0 but for tips that do not move apart
@@ -249,30 +265,12 @@ def _frame(points: np.ndarray) -> np.ndarray:
     return frame
 
 
-def _refined(
-    T: np.ndarray,
-    shape: np.ndarray,
-    frame: np.ndarray,
-    rays: np.ndarray,
-    weights: np.ndarray,
-    cameras: Sequence[Camera],
-    lifting: Lifting,
-    doubt_px: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return poses of the frame (M, 4, 4), their information (M, 6) at 1 px of noise, and the noise (M,) there, px."""
-    each = np.where(np.isfinite(rays).all(-1), weights, 0.0)
-    refined, information, left = refine_pose(
-        T, (shape - frame[:3, 3]) @ frame[:3, :3], rays, each, cameras, doubt_px=doubt_px
-    )
-    return refined if lifting.refine else T, information, left
-
-
-def _noise(left: np.ndarray, weights: np.ndarray, views: int, steps: int, focal: float) -> np.ndarray:
+def _noise(left: np.ndarray, each: np.ndarray, steps: int, focal: float) -> np.ndarray:
     """Return the noise of a pixel (M,), px, that the misfits of all steps of its plan tell: one number a plan.
 
     Six numbers of the pose and the opening were fitted to two a pixel.
     """
-    pixels = views * (weights > 0).sum(-1)
+    pixels = (each > 0).sum((0, 2))
     counts = np.isfinite(left)
     squares = np.where(counts, left * left * pixels, 0.0).reshape(-1, steps).sum(-1)
     free = np.where(counts, np.maximum(2 * pixels - 7, 1), 0).reshape(-1, steps).sum(-1)
