@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import positive
+from robopolicy.cli.data_actions import video
 from robopolicy.errors import UsageError
 
 Options = dict[str, dict[str, Any]]  # {flag: arguments of argparse's add_argument; "dest" is the function's keyword}
@@ -152,6 +153,7 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
             parser.add_argument("destination", type=Path, metavar="OUT", help="must not exist")
             parser.add_argument("--episodes", type=numbers, help="positions, such as 0:10,12 (default: all)")
             _add(parser, form.export_options, run_export)
+    video.add_format(loads, debug)
 
 
 def run_import(args: argparse.Namespace) -> None:

@@ -1,0 +1,145 @@
+"""Import videos of a person's hand, one a calibrated view, as an episode of a dataset of hands."""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robopolicy.errors import ContractError, DatasetError, UnknownName
+from robopolicy.geometry.cameras import Camera, cameras_of
+from robopolicy.settings import mapping, read_settings
+from robopolicy.types import EpisodeMeta
+from robopolicy_data.hands import HandDetector
+from robopolicy_data.hands_episode import HandEpisode, HandRules, understand
+from robopolicy_data.hands_grasp import contact_of
+from robopolicy_data.hands_tracks import Found
+from robopolicy_data.human import HAND, HumanEpisode, write_human
+from robopolicy_data.importers.video_files import Video, Views, open_views
+from robopolicy_data.importers.video_masks import mask_gaps, moves
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class VideoImport:
+    """What came of an import."""
+
+    number: int  # of the episode
+    rate_hz: float
+    hand: HandEpisode
+
+
+def import_video(
+    videos: Mapping[str, Path],
+    destination: Path | str,
+    *,
+    calibration: Path,
+    task: str,
+    rate_hz: float | None = None,
+    rules: HandRules | None = None,
+    masks: Mapping[str, Path] | None = None,
+    operator: str = "",
+    lossless: bool = False,
+    detector: Callable[[], HandDetector] | None = None,
+    progress: Progress | None = None,
+) -> VideoImport:
+    """Append what a hand does in the videos to a dataset of hands, which is made if absent.
+
+    Args:
+        videos: {view: file}; their first pictures are of the same instant.
+        destination: the dataset.
+        calibration: a YAML file of {view: {K, T_base_cam, distortion, size}}.
+        task: in words.
+        rate_hz: steps a second; None is the videos' own.
+        rules: what is interpolated and what is refused.
+        masks: {view: picture or video, white where the object is}; see `hands_grasp.grasp`.
+        operator: who is seen.
+        lossless: keep the pictures bit for bit (no JPEG).
+        detector: makes one for each view; None is mediapipe's.
+        progress: called with (pictures looked at, pictures in all).
+
+    Raises:
+        DatasetError: if the videos do not fit together or their cameras, or the hand cannot be told from them.
+        ConfigError: if the calibration is no such file, or a view has no camera in it.
+        SpecMismatch: if the dataset has other views, sizes or another rate.
+        MissingExtra: without mediapipe, PyAV or ruamel.yaml.
+    """
+    if not videos:
+        raise ContractError("no view; want at least one video")
+    cameras = read_calibration(calibration, videos)
+    views = open_views(videos, rate_hz)
+    for view, video in views.videos.items():
+        _require_size(calibration, view, cameras[view], video)
+    if detector is None:
+        from robopolicy_data.hands_mediapipe import MediapipeHands as detector  # type: ignore[assignment]
+    assert detector is not None
+    rules = rules or HandRules()
+    found = {
+        view: _detect(views, view, detector, _part(progress, i, len(videos))) for i, view in enumerate(views.videos)
+    }
+    touch = None
+    if masks:
+        touch = lambda landmarks, start, stop: contact_of(  # noqa: E731
+            mask_gaps(masks, views, landmarks, start, stop), rules.grasp, moving=moves(masks)
+        )
+    hand = understand(found, cameras, views.rate_hz, rules, touch)
+    chosen = {view: numbers[hand.start : hand.stop] for view, numbers in views.numbers.items()}
+    episode = HumanEpisode(
+        {view: video.reader(chosen[view].tolist()) for view, video in views.videos.items()},
+        hand.keypoints, hand.grasp, cameras, views.rate_hz,
+    )  # fmt: skip
+    told = {
+        "imported": "video",
+        "videos": {view: video.path.name for view, video in views.videos.items()},
+        "stamps": "nominal: step / rate",
+        "hand": hand.to_json(),
+    }
+    meta = EpisodeMeta(task, HAND, operator=operator, extra=told)
+    return VideoImport(write_human(destination, episode, meta, lossless=lossless), views.rate_hz, hand)
+
+
+def read_calibration(path: Path, views: Mapping[str, Any]) -> dict[str, Camera]:
+    """Return the cameras of the views from a YAML file of {view: {K, T_base_cam, distortion, size}}.
+
+    Raises:
+        ConfigError: naming the file and the view that is missing or not calibrated.
+        MissingExtra: without ruamel.yaml.
+    """
+
+    def make(data: Any) -> dict[str, Camera]:
+        entries = mapping(data, "the calibration")
+        for view in views:
+            if view not in entries:
+                raise UnknownName("calibration of view", view, entries)
+        return cameras_of(entries, list(views))
+
+    return read_settings(path, make, "the cameras, as robopolicy calibrate-cameras writes them", extra="human")
+
+
+def _require_size(calibration: Path, view: str, camera: Camera, video: Video) -> None:
+    told = "x".join(map(str, video.size))
+    if camera.size is None:
+        raise DatasetError(f"{calibration}: view {view!r} has no size; want [{told.replace('x', ', ')}], as its video")
+    if camera.size != video.size:
+        want = "x".join(map(str, camera.size))
+        raise DatasetError(
+            f"{video.path} is {told} (height x width), but {calibration} calibrates view {view!r} for {want}; "
+            "calibrate at the size that is recorded"
+        )
+
+
+def _detect(views: Views, view: str, make: Callable[[], HandDetector], progress: Progress | None) -> Found:
+    found = []
+    with closing(make()) as detector:
+        for done, picture in enumerate(views.videos[view].pictures(views.numbers[view].tolist()), 1):
+            found.append(detector.detect(picture))
+            if progress is not None:
+                progress(done, views.steps)
+    return found
+
+
+def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(index * total + done, count * total)
