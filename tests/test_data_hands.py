@@ -10,8 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_hand import landmarks, looking, reach
 
-from robopolicy.errors import ContractError, DatasetError
+from robopolicy.errors import ConfigError, ContractError, DatasetError, MissingExtra
 from robopolicy.geometry.keypoints import hand_keypoints
+from robopolicy_data import hands_mediapipe
 from robopolicy_data.hands import Hand, hand_size
 from robopolicy_data.hands_episode import HandRules, understand
 from robopolicy_data.hands_grasp import Contact, GraspRule, aperture, contact_of, grasp
@@ -177,3 +178,18 @@ def test_contact_wants_thumb_and_a_finger_in_every_view_for_long_enough():
 def test_what_is_no_hand_is_refused():
     with pytest.raises(ContractError, match=r"landmarks are \(20, 2\)"):
         Hand(np.zeros((20, 2)), "left", 1.0)
+
+
+def test_what_the_detector_lacks_is_said_in_one_line(monkeypatch):
+    def version(name):
+        if name not in installed:
+            raise hands_mediapipe.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(hands_mediapipe, "version", version)
+    installed = {"protobuf": "4.25.9"}
+    with pytest.raises(MissingExtra, match=r"mediapipe is not installed.*robopolicy\[human\]"):
+        hands_mediapipe.MediapipeHands()
+    installed = {"mediapipe": "0.10.21", "protobuf": "7.36.2"}
+    with pytest.raises(ConfigError, match=r"does not run beside protobuf 7\.36\.2, it wants one below 5"):
+        hands_mediapipe.MediapipeHands()

@@ -78,7 +78,9 @@ class HandEpisode:
                 f"view {view}: {one['detected']} of {one['pictures']} pictures show the hand, {one['without_hand']} do "
                 f"not; {one['interpolated']} steps interpolated, {one['trimmed']} cut off at the ends"
             )
-        if self.residual_px is not None:
+        if self.residual_px is None:
+            lines.append("one view only: a camera that moved since calibration would not be noticed")
+        else:
             lines.append(
                 f"the views agree within {self.residual_px:.2f} px (median reprojection residual, "
                 f"{self.max_residual_px:.1f} allowed)"

@@ -50,9 +50,10 @@ class MediapipeHands:
         size = np.array([rgb.shape[1], rgb.shape[0]], np.float64)
         hands = []
         for marks, sides in zip(found.multi_hand_landmarks or (), found.multi_handedness or (), strict=True):
-            shares = np.array([[mark.x, mark.y] for mark in marks.landmark])  # of the picture, from its edges
+            shares = np.array([[mark.x, mark.y] for mark in marks.landmark])
             side = sides.classification[0]
-            hands.append(Hand(shares * size - 0.5, MIRROR[side.label], float(side.score)))
+            # Its (0, 0) is the centre of the first pixel: pictures turned by half add up to W - 1 and H - 1, measured.
+            hands.append(Hand(shares * size, MIRROR[side.label], float(side.score)))
         return hands
 
     def close(self) -> None:

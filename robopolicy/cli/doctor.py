@@ -24,7 +24,7 @@ EXTRAS = {
     "robosuite": ("robosuite",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "ros": ("cyclonedds", "rosbags"),
-    "human": ("mediapipe",),
+    "human": ("mediapipe", "av"),
     "convert": ("h5py", "pyarrow", "av"),
     "teleop": ("viser", "pygame"),
 }

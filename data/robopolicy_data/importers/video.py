@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from robopolicy_data.hands_grasp import contact_of
 from robopolicy_data.hands_tracks import Found
 from robopolicy_data.human import HAND, HumanEpisode, write_human
 from robopolicy_data.importers.video_files import Video, Views, open_views
-from robopolicy_data.importers.video_masks import mask_gaps, moves
+from robopolicy_data.importers.video_masks import mask_gaps, moves, require_masks
 
 Progress = Callable[[int, int], None]
 
@@ -60,7 +60,7 @@ def import_video(
         progress: called with (pictures looked at, pictures in all).
 
     Raises:
-        DatasetError: if the videos do not fit together or their cameras, or the hand cannot be told from them.
+        DatasetError: if videos, cameras and masks do not fit together, or the hand cannot be told from them.
         ConfigError: if the calibration is no such file, or a view has no camera in it.
         SpecMismatch: if the dataset has other views, sizes or another rate.
         MissingExtra: without mediapipe, PyAV or ruamel.yaml.
@@ -71,6 +71,7 @@ def import_video(
     views = open_views(videos, rate_hz)
     for view, video in views.videos.items():
         _require_size(calibration, view, cameras[view], video)
+    require_masks(masks or {}, views)
     if detector is None:
         from robopolicy_data.hands_mediapipe import MediapipeHands as detector  # type: ignore[assignment]
     assert detector is not None
@@ -94,6 +95,7 @@ def import_video(
         "videos": {view: video.path.name for view, video in views.videos.items()},
         "stamps": "nominal: step / rate",
         "hand": hand.to_json(),
+        "rules": asdict(rules),
     }
     meta = EpisodeMeta(task, HAND, operator=operator, extra=told)
     return VideoImport(write_human(destination, episode, meta, lossless=lossless), views.rate_hz, hand)

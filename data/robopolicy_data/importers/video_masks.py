@@ -12,10 +12,23 @@ PICTURES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 WHITE = 127  # above it a pixel is of the object
 
 
+def require_masks(masks: Mapping[str, Path], views: Views) -> None:
+    """Refuse masks that do not fit, before anything long is begun.
+
+    Raises:
+        UnknownName: if a view has no video.
+        DatasetError: if a mask is unreadable, empty, or of another size or length than its video.
+    """
+    for view, path in masks.items():
+        if view not in views.videos:
+            raise UnknownName("view with a video for the mask", view, views.videos)
+        next(_fields(path, views, view, 0, 1))
+
+
 def mask_gaps(
     masks: Mapping[str, Path], views: Views, landmarks: Mapping[str, np.ndarray], start: int, stop: int
 ) -> dict[str, np.ndarray]:
-    """Return how far landmarks are from the object, {view: (T, 21)} px, infinite outside the picture.
+    """Return how far landmarks are from the object, {view: (T, 21)} px, infinite outside the picture; of good masks.
 
     Args:
         masks: {view: picture or video}, white where the object is.
@@ -25,12 +38,8 @@ def mask_gaps(
         stop: one past the last.
 
     Raises:
-        UnknownName: if a view has no video.
-        DatasetError: if a mask is unreadable, empty, or of another size or length than its video.
+        DatasetError: if a mask's video is damaged.
     """
-    for view in masks:
-        if view not in views.videos:
-            raise UnknownName("view with a video for the mask", view, views.videos)
     return {
         view: np.stack(
             [
