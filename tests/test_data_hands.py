@@ -108,6 +108,23 @@ def test_a_long_gap_and_too_few_detections_are_refused_with_the_numbers():
         common_span({"a": nowhere}, 10.0, 5)
 
 
+def test_steps_at_which_one_view_has_found_something_else_are_interpolated():
+    points = seen(30)
+    views = {view: pictures(track) for view, track in points.items()}
+    for step in (2, 3, 25):
+        views["right"][step] = [hand(points["right"][step] + [5.0, 40.0])]
+    episode = understand(views, CAMERAS, 10.0, HandRules())
+    assert episode.odd == episode.to_json()["odd_steps"] == 3
+    assert np.flatnonzero(episode.tracks["left"].filled).tolist() == [2, 3, 25]
+    for view, track in points.items():
+        np.testing.assert_allclose(episode.keypoints[view], hand_keypoints(track, "right"), atol=2.0)
+    assert "3 steps at which they do not count as without a hand" in " ".join(episode.told(10.0))
+    for step in range(10):
+        views["right"][step] = [hand(points["right"][step] + [5.0, 40.0])]
+    with pytest.raises(DatasetError, match=r"view right 19 of 30 \(63%\)"):
+        understand(views, CAMERAS, 10.0, HandRules())
+
+
 @pytest.mark.parametrize("left", [False, True])
 def test_views_that_agree_are_taken_and_a_camera_that_moved_is_named(left):
     views = {view: pictures(points, "left" if left else "right") for view, points in seen(left=left).items()}

@@ -21,6 +21,7 @@ from robopolicy_data.hands_tracks import (
     require_detected,
     runs,
     vote,
+    without,
 )
 
 RESIDUAL_SHARE = 0.015  # of a picture's longer side: detectors' own scatter is below, a camera that moved above
@@ -53,6 +54,7 @@ class HandEpisode:
     contact: Contact | None
     residual_px: float | None  # median of points and steps between the views; None: there is one view
     max_residual_px: float | None
+    odd: int  # steps at which the views disagreed by more, and which count as without a hand
 
     def to_json(self) -> dict[str, Any]:
         """Return what is kept with the episode."""
@@ -62,6 +64,7 @@ class HandEpisode:
             "votes": {"left": self.votes.left, "right": self.votes.right},
             "views": {view: counts(track, self.start, self.stop) for view, track in self.tracks.items()},
             "residual_px": None if self.residual_px is None else round(self.residual_px, 3),
+            "odd_steps": self.odd,
             "grasp": {
                 "from": "aperture" if self.contact is None else "contact and aperture",
                 "steps": int(self.grasp.sum()),
@@ -83,7 +86,7 @@ class HandEpisode:
         else:
             lines.append(
                 f"the views agree within {self.residual_px:.2f} px (median reprojection residual, "
-                f"{self.max_residual_px:.1f} allowed)"
+                f"{self.max_residual_px:.1f} allowed); {self.odd} steps at which they do not count as without a hand"
             )
         grasps = runs(self.grasp > 0)
         when = ", ".join(f"{first / rate_hz:.2f} to {stop / rate_hz:.2f} s" for first, stop in grasps) or "never"
@@ -125,36 +128,55 @@ def understand(
             views disagree so much that a camera must have moved; with the numbers.
     """
     votes = vote(found, rules.hand)
-    raw = {view: follow(hands, votes.chosen) for view, hands in found.items()}
-    require_detected(raw, rules.min_detected)
-    tracks = {view: fill_gaps(track, rules.max_gap) for view, track in raw.items()}
+    tracks = {view: follow(hands, votes.chosen) for view, hands in found.items()}
+    require_detected(tracks, rules.min_detected)
+    residual, limit, odd = None, None, np.zeros(len(next(iter(tracks.values())).detected), bool)
+    if len(tracks) > 1:
+        sizes = [camera.size for view in tracks if (camera := cameras[view]).size is not None]
+        limit = rules.max_residual_px or RESIDUAL_SHARE * max(max(size) for size in sizes)
+        residual, odd = _compared(tracks, cameras, votes.chosen, limit)
+        tracks = {view: without(track, odd) for view, track in tracks.items()}
+        require_detected(tracks, rules.min_detected)
+    tracks = {view: fill_gaps(track, rules.max_gap) for view, track in tracks.items()}
     start, stop = common_span(tracks, rate_hz, rules.max_gap)
     seen = {view: track.landmarks[start:stop] for view, track in tracks.items()}
     keypoints = {view: hand_keypoints(landmarks, votes.chosen) for view, landmarks in seen.items()}
-    residual, limit, space = None, None, next(iter(seen.values()))
-    if len(seen) > 1:
-        order = [cameras[view] for view in seen]
-        limit = rules.max_residual_px or RESIDUAL_SHARE * max(max(c.size) for c in order if c.size is not None)
-        both = np.all([track.detected[start:stop] for track in tracks.values()], axis=0)
-        residual = _residual({view: points[both] for view, points in keypoints.items()}, cameras, limit)
-        space = triangulate(np.stack(list(seen.values())), order).points
-    apart = aperture(space)
+    apart = _aperture(seen, cameras)
     contact = None if gaps is None else gaps(seen, start, stop)
     closed = grasp(apart, rate_hz, rules.grasp, contact)
-    return HandEpisode(tracks, votes, start, stop, keypoints, apart, closed, contact, residual, limit)
+    count = int(odd.sum())
+    return HandEpisode(tracks, votes, start, stop, keypoints, apart, closed, contact, residual, limit, count)
 
 
-def _residual(keypoints: Mapping[str, np.ndarray], cameras: Mapping[str, Camera], limit: float) -> float:
-    """Return the median distance of points (n, 5, 2) from where all views together put them, px."""
-    views = list(keypoints)
-    if not len(keypoints[views[0]]):
+def _compared(
+    tracks: Mapping[str, Track], cameras: Mapping[str, Camera], which: Handedness, limit: float
+) -> tuple[float, np.ndarray]:
+    """Return the median distance of the five points from where all views together put them, px, and the odd steps (T,).
+
+    Odd is a step at which most points are farther off than ``limit``: one view has found something else there.
+    """
+    both = np.all([track.detected for track in tracks.values()], axis=0)
+    if not both.any():
         raise DatasetError("there is no step at which all views detected the hand, so they cannot be compared")
-    found = triangulate(np.stack([keypoints[view] for view in views]), [cameras[view] for view in views])
-    residual = float(np.median(found.residual_px))
+    points = np.stack([hand_keypoints(track.landmarks[both], which) for track in tracks.values()])
+    residuals = triangulate(points, [cameras[view] for view in tracks]).residual_px  # (n, 5)
+    residual = float(np.median(residuals))
     if not residual <= limit:
         raise DatasetError(
-            f"views {', '.join(views)} disagree by {residual:.1f} px (median reprojection residual; "
-            f"want {limit:.1f} or less, --max-residual): a camera moved since calibration, the videos do not begin at "
-            "the same instant, or they show different hands"
+            f"views {', '.join(tracks)} disagree by {residual:.1f} px (median reprojection residual; want {limit:.1f} "
+            "or less, --max-residual): a camera moved since calibration, the videos do not begin at the same instant, "
+            "or they show different hands"
         )
-    return residual
+    odd = np.zeros(len(both), bool)
+    odd[both] = ~(np.median(residuals, axis=1) <= limit)
+    return residual, odd
+
+
+def _aperture(seen: Mapping[str, np.ndarray], cameras: Mapping[str, Camera]) -> np.ndarray:
+    """Return apertures (T,), in space if two views tell it, else as the first view shows them."""
+    flat = aperture(next(iter(seen.values())))
+    if len(seen) == 1:
+        return flat
+    space = aperture(triangulate(np.stack(list(seen.values())), [cameras[view] for view in seen]).points)
+    known = np.flatnonzero(np.isfinite(space))  # not where an interpolated hand has no place in space
+    return np.interp(np.arange(len(space)), known, space[known]) if len(known) else flat

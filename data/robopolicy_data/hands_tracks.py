@@ -79,6 +79,11 @@ def follow(found: Found, which: Handedness) -> Track:
     return Track(landmarks, np.isfinite(landmarks[:, 0, 0]))
 
 
+def without(track: Track, odd: np.ndarray) -> Track:
+    """Return the track without the steps that are odd (T,) bool."""
+    return Track(np.where(odd[:, None, None], np.nan, track.landmarks), track.detected & ~odd)
+
+
 def fill_gaps(track: Track, most: int) -> Track:
     """Interpolate linearly over gaps of at most ``most`` steps between two detections."""
     landmarks, steps = track.landmarks.copy(), np.flatnonzero(track.detected)
