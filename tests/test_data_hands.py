@@ -55,7 +55,7 @@ def test_the_majority_of_all_views_says_which_hand_it_is():
 
 
 def test_the_other_hand_is_not_followed_and_a_wrong_label_is_forgiven_where_the_hand_was():
-    points = line(6)
+    points = line(7)
     away = points + np.array([0.0, 400.0])
     found = [
         [hand(away[0], "left", 0.99), hand(points[0])],
@@ -64,10 +64,11 @@ def test_the_other_hand_is_not_followed_and_a_wrong_label_is_forgiven_where_the_
         [],
         [hand(away[4], "right", 0.99), hand(points[4], "right", 0.6)],  # both labelled alike: the nearer one
         [hand(points[5])],
+        [hand(points[6], "right"), hand(points[5] + np.array([1.0, 0.0]), "left")],  # both near: the label decides
     ]
     track = follow(found, "right")
-    assert track.detected.tolist() == [True, True, False, False, True, True]
-    np.testing.assert_array_equal(track.landmarks[track.detected], points[[0, 1, 4, 5]])
+    assert track.detected.tolist() == [True, True, False, False, True, True, True]
+    np.testing.assert_array_equal(track.landmarks[track.detected], points[[0, 1, 4, 5, 6]])
 
 
 def test_short_gaps_are_interpolated_and_longer_ones_are_not():
