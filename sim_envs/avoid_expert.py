@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from robopolicy.errors import UnknownName
 from robopolicy.rotations import matrix_to_rot6d
 from robopolicy.types import Command, Decision, Observation
 from sim_envs.avoid import FINISH_Y, POSTS, ROWS, Avoid
-from sim_envs.balanced import balanced
+from sim_envs.balanced import balanced, check_mode
 from sim_envs.grasping import DOWN, shorten
 
 LEAD = 0.010  # m, how far ahead of the tool the command runs: 0.17 m/s
@@ -32,10 +31,8 @@ class AvoidExpert:
     """
 
     def __init__(self, wander_m: float = 0.001, mode: str | None = None) -> None:
-        if mode is not None and mode not in Avoid.modes:
-            raise UnknownName("mode of avoid", mode, Avoid.modes)
         self.decision: Decision | None = None
-        self._wander_m, self._only = wander_m, mode
+        self._wander_m, self._only = wander_m, check_mode("avoid", mode, Avoid.modes)
         self.reset()
 
     def reset(self, seed: int = 0) -> None:

@@ -11,12 +11,16 @@ FLIP = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up; O
 
 
 def calibrate(model: mujoco.MjModel, data: mujoco.MjData, camera: str, height: int, width: int) -> dict[str, Any]:
-    """Return ``{"K": 3x3, "T_base_cam": 4x4}`` as lists, and ``"T_tool_cam"`` if the camera rides on the hand.
+    """Return ``{"K": 3x3, "T_base_cam": 4x4, "size": [H, W]}`` as lists; ``"T_tool_cam"`` if it rides on the hand.
 
     A point p in the base frame lands on the pixel K T_base_cam^-1 p; the centre of the first pixel is (0, 0).
     """
     pose = camera_pose(model, data, camera)
-    found: dict[str, Any] = {"K": intrinsics(model, camera, height, width), "T_base_cam": pose.tolist()}
+    found: dict[str, Any] = {
+        "K": intrinsics(model, camera, height, width),
+        "T_base_cam": pose.tolist(),
+        "size": [height, width],
+    }
     if model.cam_bodyid[model.camera(camera).id] != 0:
         site = model.site(TOOL).id
         tool = _pose(data.site_xpos[site], data.site_xmat[site].reshape(3, 3))

@@ -8,14 +8,14 @@ import numpy as np
 from sim_envs.arm import FINGERS
 from sim_envs.scene import TABLE_CENTRE, TABLE_HALF
 
-ARM_BODIES = (*(f"link{i}" for i in range(1, 8)), "hand", *FINGERS)
-
 
 class Contacts:
     """The contacts of a scene with the arm in it, asked by names of bodies; as of the newest physics step."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         self._model, self._data, self._hand = model, data, data.body("hand")
+        own = model.body_rootid[model.body("hand").id]  # of the arm, or of a hand that floats
+        self._arm = model.body_rootid[model.geom_bodyid] == own
         self._of_body: dict[str, np.ndarray] = {}
 
     def touch(self, one: str, other: str) -> bool:
@@ -30,7 +30,7 @@ class Contacts:
 
     def by_arm(self, bodies: Sequence[str]) -> bool:
         """Whether any part of the arm, hand or fingers touches any of the bodies."""
-        return bool(self._between(ARM_BODIES, bodies).any())
+        return bool(self._pairs(self._arm, self._geoms(bodies)).any())
 
     def force(self, one: str, other: str) -> float:
         """Return the sum of the normal forces between two bodies, N."""
@@ -42,8 +42,10 @@ class Contacts:
 
     def _between(self, ones: Sequence[str], others: Sequence[str]) -> np.ndarray:
         """Return which contacts are between the two groups of bodies, (ncon,) bool."""
+        return self._pairs(self._geoms(ones), self._geoms(others))
+
+    def _pairs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         pairs = self._data.contact.geom
-        a, b = self._geoms(ones), self._geoms(others)
         found: np.ndarray = (a[pairs[:, 0]] & b[pairs[:, 1]]) | (b[pairs[:, 0]] & a[pairs[:, 1]])
         return found
 

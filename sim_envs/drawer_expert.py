@@ -3,7 +3,7 @@
 import numpy as np
 
 from robopolicy.types import Command, Decision, Observation
-from sim_envs.balanced import balanced
+from sim_envs.balanced import balanced, check_mode
 from sim_envs.drawer import HANDLE_Z, Drawer
 from sim_envs.grasping import Grasp, Hand, nearest_turn, plain, yaw_of
 
@@ -12,16 +12,24 @@ PULL = 0.03  # m, how far ahead of the handle the tool is sent
 
 
 class DrawerExpert:
-    """A rule of what is seen now; a handle that was missed or slipped away is taken again."""
+    """A rule of what is seen now; a handle that was missed or slipped away is taken again.
 
-    def __init__(self) -> None:
+    Args:
+        mode: the drawer to open in every episode, left or right; None draws it.
+
+    Raises:
+        UnknownName: naming the modes there are.
+    """
+
+    def __init__(self, mode: str | None = None) -> None:
         self.decision: Decision | None = None
+        self._only = check_mode("drawer", mode, Drawer.modes)
         self._hand = Hand()
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
         """Start a new episode; whichever drawer is to be opened, it stays so."""
-        self._side = balanced(seed, Drawer.modes)
+        self._side = self._only or balanced(seed, Drawer.modes)
         self._hand.reset(np.random.default_rng((seed, 1)))  # another stream than the world's start
 
     def act(self, observation: Observation) -> Command:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from robopolicy.errors import SpecMismatch, UnknownTask
+from robopolicy.errors import SpecMismatch, UnknownTask, UsageError
 from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
 from sim_envs.align_expert import AlignExpert
@@ -15,7 +15,7 @@ from sim_envs.pusht_expert import PushTExpert
 from sim_envs.stack_expert import StackExpert
 from sim_envs.tasks import canonical
 
-EXPERTS: dict[str, Callable[[], Agent]] = {
+EXPERTS: dict[str, Callable[..., Agent]] = {
     "lift": LiftExpert,
     "stack": StackExpert,
     "drawer": DrawerExpert,
@@ -25,6 +25,7 @@ EXPERTS: dict[str, Callable[[], Agent]] = {
     "align": AlignExpert,
     "memory": MemoryExpert,
 }
+CHOOSE = ("stack", "drawer", "avoid", "align")  # whose experts can be held to one mode
 HAND = ("tool_pos", "tool_quat", "gripper")
 NEEDS: dict[str, tuple[str, ...]] = {
     "lift": (*HAND, "cube_pos", "cube_quat"),
@@ -38,12 +39,19 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_expert(task_name: str, spec: PolicySpec) -> Agent:
+def make_expert(task_name: str, spec: PolicySpec, *, mode: str | None = None) -> Agent:
     """Return a scripted agent that does the task on a robot that offers ``spec``.
+
+    Args:
+        task_name: as in `EXPERTS`.
+        spec: of the robot, or of the hand.
+        mode: the one way to do it in every episode; None draws one by the seed.
 
     Raises:
         UnknownTask: naming the tasks that have an expert.
         SpecMismatch: if the robot does not show what the expert looks at, or does not take tool poses.
+        UnknownName: if the task has no such mode, naming those it has.
+        UsageError: if the expert does the task in one way only, naming those that have a choice.
     """
     task = canonical(task_name)
     if task not in EXPERTS:
@@ -54,4 +62,6 @@ def make_expert(task_name: str, spec: PolicySpec) -> Agent:
             f"expert {task_name} needs state {', '.join(NEEDS[task])} and action tool_pose; "
             f"the robot has {', '.join(spec.state)} and {spec.action.kind}"
         )
-    return EXPERTS[task]()
+    if mode is not None and task not in CHOOSE:
+        raise UsageError(f"expert {task_name} does it as it sees fit; a mode can be asked of {', '.join(CHOOSE)}")
+    return EXPERTS[task]() if mode is None else EXPERTS[task](mode=mode)

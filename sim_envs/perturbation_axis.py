@@ -113,7 +113,8 @@ class Axis:
 
 def is_twin(world: Any) -> bool:
     """Whether it is a world of the arm, with a model to change."""
-    return isinstance(getattr(world, "model", None), mujoco.MjModel) and hasattr(world, "call_at")
+    arm = getattr(world, "embodiment", "robot") == "robot"
+    return arm and isinstance(getattr(world, "model", None), mujoco.MjModel) and hasattr(world, "call_at")
 
 
 def free_bodies(model: mujoco.MjModel) -> list[int]:

@@ -23,7 +23,7 @@ def move_cameras(start: Start) -> Effect:
     """Move and turn each camera; the calibration that the policy is told stays the nominal one."""
     model = start.model
     position, quat = start.take("cam_pos"), start.take("cam_quat")
-    for camera in range(model.ncam):
+    for camera in sorted(range(model.ncam), key=lambda index: model.camera(index).name == "side"):  # came later
         way, axis = _direction(start.rng), _direction(start.rng)
         if model.camera(camera).name == FOR_PEOPLE:
             continue

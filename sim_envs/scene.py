@@ -1,4 +1,4 @@
-"""The room every task shares: a wooden table with its top at z = 0, a floor, soft light and two fixed cameras."""
+"""The room every task shares: a wooden table with its top at z = 0, a floor, soft light and three fixed cameras."""
 
 from functools import cache
 
@@ -11,6 +11,7 @@ from sim_envs.rendering import OFFSCREEN
 TABLE_CENTRE = (0.38, 0.0)  # m
 TABLE_HALF = (0.58, 0.62)  # m
 FRONT_EYE, FRONT_TARGET = (1.08, 0.0, 0.58), (0.43, 0.0, 0.03)  # m, the policies' camera
+SIDE_EYE, SIDE_TARGET = (0.56, 0.84, 0.46), (0.50, 0.0, 0.13)  # m, their second: 69 degrees from the first
 VIEW_EYE, VIEW_TARGET = (1.28, 0.90, 0.88), (0.27, 0.0, 0.27)  # m, the people's camera
 
 
@@ -36,6 +37,7 @@ def make_scene() -> mujoco.MjSpec:
     world = spec.worldbody
     world.add_camera(name="front", pos=FRONT_EYE, quat=look(FRONT_EYE, FRONT_TARGET), fovy=45)
     world.add_camera(name="view", pos=VIEW_EYE, quat=look(VIEW_EYE, VIEW_TARGET), fovy=38)
+    world.add_camera(name="side", pos=SIDE_EYE, quat=look(SIDE_EYE, SIDE_TARGET), fovy=37)
     return spec
 
 

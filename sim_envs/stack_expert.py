@@ -4,7 +4,7 @@ import numpy as np
 
 from robopolicy.rotations import quat_to_matrix
 from robopolicy.types import Command, Decision, Observation
-from sim_envs.balanced import balanced
+from sim_envs.balanced import balanced, check_mode
 from sim_envs.grasping import Hand, nearest_turn, plain, yaw_of
 from sim_envs.lift_expert import CUBE
 from sim_envs.stack import HALF, PAIRS, Stack
@@ -16,16 +16,24 @@ NEAR = 0.095  # m: a cube so near is in the way of a finger
 
 
 class StackExpert:
-    """A rule of what is seen now; a cube that was dropped or knocked off is taken again."""
+    """A rule of what is seen now; a cube that was dropped or knocked off is taken again.
 
-    def __init__(self) -> None:
+    Args:
+        mode: which cube is on top in every episode; None draws it.
+
+    Raises:
+        UnknownName: naming the modes there are.
+    """
+
+    def __init__(self, mode: str | None = None) -> None:
         self.decision: Decision | None = None
+        self._only = check_mode("stack", mode, Stack.modes)
         self._hand = Hand()
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
         """Start a new episode; whichever cube is to be on top, it stays so."""
-        mode = balanced(seed, Stack.modes)
+        mode = self._only or balanced(seed, Stack.modes)
         self._top, self._base = PAIRS[Stack.modes.index(mode)]
         self._hand.reset(np.random.default_rng((seed, 1)))  # another stream than the world's start
 

@@ -1,6 +1,6 @@
 """The twin: a MuJoCo arm and a task's world as one `Robot` and `Environment`, driven by any clock."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -12,17 +12,16 @@ from robopolicy.interfaces import Clock, Task
 from robopolicy.rotations import matrix_to_quat
 from robopolicy.spec import CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import Observation, Shape
-from sim_envs.arm import FINGER_TRAVEL, FINGERS, JOINTS, STICK_RADIUS, TOOL, add_arm
+from sim_envs.arm_body import ArmBody
 from sim_envs.calibration import calibrate
-from sim_envs.drives import Drive, JointDrive, ToolDrive
 from sim_envs.rendering import Decoration, Painter
-from sim_envs.servo import RATE_HZ, ToolServo
+from sim_envs.servo import RATE_HZ
 from sim_envs.shapes import make_shapes, poses_of
 from sim_envs.tracked import place_objects, tracked_of
 
-CAMERAS = ("front", "wrist")
+CAMERAS = ("front", "wrist")  # drawn if none are named
+OFFERED = (*CAMERAS, "side")
 TASKS_HZ = 20.0  # at which tasks count their `max_steps`
-ACTIONS = ("tool_pose", "joint")
 HOME_POSITION = np.array([0.45, 0.0, 0.20])  # m, of the tool
 HOME_QUAT = np.array([0.0, 1.0, 0.0, 0.0])  # the tool points down, its x forward
 START_SPREAD = np.array([0.05, 0.05, 0.03])  # m, +- of the tool at a reset
@@ -30,16 +29,9 @@ START_YAW = 0.25  # rad, +-
 SUBSTEP_NS = 2_000_000
 SUBSTEPS_A_TICK = round(1e9 / RATE_HZ / SUBSTEP_NS)
 PICTURE = (240, 320)  # (H, W), for people
-ARM_STATE = {
-    "q": StateSpec(7, ("rad",)),
-    "dq": StateSpec(7, ("rad/s",)),
-    "tool_pos": StateSpec(3, ("m",)),
-    "tool_quat": StateSpec(4, ("quat",)),
-    "gripper": StateSpec(1, ("open",)),
-}
 
 
-class Twin:
+class Twin(ArmBody):
     """A simulated arm at one task.
 
     Time passes for it by ``clock``: each `read` integrates the physics, 2 ms at a time, up to the clock's now. So it
@@ -52,7 +44,7 @@ class Twin:
     Args:
         task: what is on the table.
         clock: shared with the loop.
-        cameras: names among `CAMERAS` to draw; None is all, () draws nothing and needs no GL.
+        cameras: names among `OFFERED` to draw; None is `CAMERAS`, () draws nothing and needs no GL.
         rate_hz: steps a second that the spec offers; an episode lasts as many seconds at any rate.
         size: (H, W) of each camera's picture, pixels.
         action: what it is commanded with: ``"tool_pose"``, or ``"joint"``: seven joint positions and the gripper.
@@ -62,6 +54,9 @@ class Twin:
     Raises:
         UnknownCamera, UnknownName: naming the ones there are.
     """
+
+    default_cameras: tuple[str, ...] = CAMERAS
+    offered_cameras: tuple[str, ...] = OFFERED
 
     def __init__(
         self,
@@ -74,24 +69,23 @@ class Twin:
         action: str = "tool_pose",
         camera_hz: float | None = None,
     ) -> None:
-        cameras = CAMERAS if cameras is None else tuple(cameras)
+        cameras = self.default_cameras if cameras is None else tuple(cameras)
         for name in cameras:
-            if name not in CAMERAS:
-                raise UnknownCamera("camera", name, CAMERAS)
-        if action not in ACTIONS:
-            raise UnknownName("action of the twin", action, ACTIONS)
+            if name not in self.offered_cameras:
+                raise UnknownCamera("camera", name, self.offered_cameras)
+        if action not in self.actions:
+            raise UnknownName("action of the twin", action, self.actions)
         self._task, self._clock, self._size = task, clock, size
         scene = task.build()
         self._stick = bool(getattr(task, "stick", False))  # then the gripper holds it, whatever is commanded
-        add_arm(scene, stick=self._stick)
+        self._add_body(scene)
         self.model: mujoco.MjModel = scene.compile()
         self.data = mujoco.MjData(self.model)
         task.bind(self.model, self.data)
         self.instruction = task.instruction
         self.max_steps = max(round(task.max_steps * rate_hz / TASKS_HZ), 1)
         self.modes: tuple[str, ...] = tuple(getattr(task, "modes", ()))
-        self._servo = ToolServo(self.model)
-        self._drive: Drive = ToolDrive(self.model, self._servo) if action == "tool_pose" else JointDrive(self.model)
+        self._drive = self._make_drive(action)
         self._picture_ns = 0 if camera_hz is None else round(1e9 / camera_hz)
         self._shown: tuple[int, dict[str, np.ndarray]] | None = None  # stamp and pictures
         self._painter: Painter | None = None
@@ -102,7 +96,7 @@ class Twin:
         queries = {k: StateSpec(len(v), units.get(k, ("1",))) for k, v in task.queries().items()}
         self.spec = PolicySpec(
             cameras={name: CameraSpec(*size) for name in cameras},
-            state={**ARM_STATE, **queries},
+            state={**self.body_state, **queries},
             action=self._drive.action,
             rate_hz=rate_hz,
         )
@@ -116,7 +110,7 @@ class Twin:
         """Put arm and objects into the start that ``seed`` names; time goes on."""
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
-        self._place_arm(rng)
+        self._start_body(rng)
         self._task.reset(rng)
         self._begin()
 
@@ -131,15 +125,13 @@ class Twin:
             ContractError: naming what it lacks, or what is no such state.
             UsageError: if the task's objects cannot be placed.
         """
-        for name, length in (("q", len(JOINTS)), ("gripper", 1)):
+        for name, length in self.placed_by.items():
             if np.shape(state.get(name)) != (length,) or not np.isfinite(state[name]).all():
                 raise ContractError(f"state wants {length} finite number(s) {name}; it has {state.get(name)}")
         if lacking := [name for name in getattr(self._task, "placed", ()) if name not in state]:
             raise ContractError(f"state has no {', '.join(lacking)}, by which {type(self._task).__name__} is placed")
         mujoco.mj_resetData(self.model, self.data)
-        self._servo.start(np.asarray(state["q"], np.float64))
-        self._place_joints(self._servo.q, float(state["gripper"][0]) * FINGER_TRAVEL)
-        self.data.qvel[self._dofs] = state.get("dq", 0.0)
+        self._place_body(state)
         self._task.reset(np.random.default_rng(0))  # what it kept of an episode before is forgotten
         if (place := getattr(self._task, "place", None)) is not None:
             place(state)
@@ -260,7 +252,7 @@ class Twin:
         return self._draw(camera, height, width)
 
     def camera_calibration(self) -> dict[str, dict[str, Any]]:
-        """Return ``{camera: {"K": 3x3, "T_base_cam": 4x4}}`` as lists, as the cameras stand now.
+        """Return ``{camera: {"K": 3x3, "T_base_cam": 4x4, "size": [H, W]}}`` as lists, as the cameras stand now.
 
         OpenCV's convention: x right, y down, z into the scene, the centre of the first pixel at (0, 0). What moves
         with the hand also has the constant ``"T_tool_cam"``.
@@ -310,8 +302,7 @@ class Twin:
             if not braked:
                 self._set_point = due
                 self._drive.aim(due)
-        self.data.ctrl[self._arm_actuators] = self._drive.tick()
-        self.data.ctrl[self._finger_actuators] = STICK_RADIUS if self._stick else self._set_point[-1] * FINGER_TRAVEL
+        self._actuate()
 
     def _pictures(self) -> tuple[int, dict[str, np.ndarray]]:
         """Return the newest pictures, fresh arrays, and when they were taken; due ones are drawn on a fixed grid."""
@@ -322,54 +313,24 @@ class Twin:
         return stamp_ns, {name: image.copy() for name, image in images.items()} if period_ns else images
 
     def _state(self) -> dict[str, np.ndarray]:
-        data = self.data
-        quat = matrix_to_quat(data.site_xmat[self._site].reshape(3, 3))
+        quat = matrix_to_quat(self.data.site_xmat[self._site].reshape(3, 3))
         state = {
-            "q": data.qpos[self._qpos],
-            "dq": data.qvel[self._dofs],
-            "tool_pos": data.site_xpos[self._site],
+            **self._own_state(),
+            "tool_pos": self.data.site_xpos[self._site],
             "tool_quat": quat if quat @ HOME_QUAT >= 0 else -quat,
             "gripper": [self._opening()],
             **self._task.queries(),
         }
         return {name: np.array(value, dtype=np.float32) for name, value in state.items()}
 
-    def _opening(self) -> float:
-        one, other = self.data.qpos[self._finger_qpos].tolist()
-        return min(max((one + other) / 2 / FINGER_TRAVEL, 0.0), 1.0)
-
-    def _place_arm(self, rng: np.random.Generator) -> None:
+    def _start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw where the tool starts (3,) m, and how it is turned, wxyz."""
         half_yaw = rng.uniform(-START_YAW, START_YAW) / 2
         spread = np.asarray(getattr(self._task, "home_spread", START_SPREAD))
         position = np.asarray(getattr(self._task, "home", HOME_POSITION)) + rng.uniform(-spread, spread)
-        self._servo.start(self._home_q)
-        self._servo.solve(position, np.array([0, np.cos(half_yaw), np.sin(half_yaw), 0]))
-        self._place_joints(self._servo.q, STICK_RADIUS if self._stick else FINGER_TRAVEL)
-
-    def _place_joints(self, q: np.ndarray, opening: float) -> None:
-        self._drive.start(q)
-        self.data.qpos[self._qpos] = self.data.ctrl[self._arm_actuators] = q
-        self.data.qpos[self._finger_qpos] = self.data.ctrl[self._finger_actuators] = opening
-
-    def _find_parts(self) -> None:
-        model = self.model
-        self._site = model.site(TOOL).id
-        # A chain's joints, and their actuators, follow one another; numpy takes a fifth of the time for a slice.
-        self._qpos = _run([model.joint(name).qposadr[0] for name in JOINTS])
-        self._dofs = _run([model.joint(name).dofadr[0] for name in JOINTS])
-        self._finger_qpos = _run([model.joint(name).qposadr[0] for name in FINGERS])
-        self._arm_actuators = _run([model.actuator(name).id for name in JOINTS])
-        self._finger_actuators = _run([model.actuator(name).id for name in FINGERS])
-        self._home_q = self._servo.q.copy()
+        return position, np.array([0, np.cos(half_yaw), np.sin(half_yaw), 0])
 
     def _draw(self, camera: str, height: int, width: int, *, shadows: bool = False) -> np.ndarray:
         if self._painter is None:
             self._painter = Painter(self.model)
         return self._painter.draw(self.data, camera, height, width, shadows=shadows, decorations=self.decorations)
-
-
-def _run(places: Sequence[int]) -> slice:
-    """Return the slice of ``places`` that follow one another."""
-    first, end = int(places[0]), int(places[-1]) + 1
-    assert list(places) == list(range(first, end)), places
-    return slice(first, end)

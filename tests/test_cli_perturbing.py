@@ -162,7 +162,7 @@ def test_twin_perturbations_lists_those_of_a_task_and_draws_a_sheet(tmp_path, ca
         (["--task", "lift", "--axis", "goal"], "no perturbation of lift 'goal'; valid: action_delay, "),
         (["--task", "lift", "--out", "x.png", "--axis", "push"], "push cannot be seen in a picture of the start"),
         (["--task", "lift", "--out", "x.png", "--axis", "goal"], "perturbation goal: this world"),
-        (["--task", "lift", "--out", "x.png", "--camera", "side"], "no camera 'side'; valid: front, view, wrist"),
+        (["--task", "lift", "--out", "x.png", "--camera", "top"], "no camera 'top'; valid: front, side, view, wrist"),
     ],
 )
 def test_a_sheet_that_cannot_be_is_refused_in_one_line(words, why, capsys, tmp_path, monkeypatch):

@@ -360,7 +360,7 @@ def complaint(*words, cwd=None, env=None):
         (["--robot", "mock", "--teleop", "json:Nothing"], "module json has no 'Nothing'"),
         (["--robot", "mock", "--teleop", "gamepad"], "no gamepad is there|pygame is not installed"),
         (["--robot", "mock", "--teleop", "spacemouse"], "no SpaceMouse is there|hidapi is not installed"),
-        (["--robot", "mock", "--cameras", "side"], "expert drives twin:TASK and robosuite:Lift"),
+        (["--robot", "mock", "--cameras", "side"], "expert drives twin:TASK, hand:TASK and robosuite:Lift"),
         (["--robot", "mock", "--teleop", "ros"], "standard input is no terminal"),
         (["--robot", "mock", "--teleop", "browser", "--auto-success"], "--auto-success needs a simulated world"),
         (["--robot", "twin:lift", "--checkpoint", "runs/a"], "--checkpoint wants a person who drives"),

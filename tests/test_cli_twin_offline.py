@@ -169,8 +169,11 @@ def test_recordings_are_seen_from_any_camera(lifted, gl, tmp_path):
         (["--out", "v.webm"], "--out wants one --episode and a name that ends in .webm"),
         (["--out", "v.mp4", "--episode", "0"], "--out wants one --episode and a name that ends in .webm"),
         ([], "say where the pictures go: --out V.webm, or --into-dataset"),
-        (["--camera", "side", "--out", "v.webm", "--episode", "0"], "no camera 'side'; valid: front, view, wrist"),
-        (["--camera", "1,2,3", "--out", "v.webm", "--episode", "0"], "--camera 1,2,3: want front, wrist, view, or X,Y"),
+        (["--camera", "top", "--out", "v.webm", "--episode", "0"], "no camera 'top'; valid: front, side, view, wrist"),
+        (
+            ["--camera", "1,2,3", "--out", "v.webm", "--episode", "0"],
+            "1,2,3: want front, wrist, side, view, or X,Y",
+        ),
         (["--camera", "1,2,3,1,2,3", "--out", "v.webm", "--episode", "0"], "cannot look at"),
         (["--size", "big", "--out", "v.webm", "--episode", "0"], "--size big: want HxW"),
         (["--size", "900x900", "--out", "v.webm", "--episode", "0"], "a picture of 900 x 900; at most 480 x 640"),

@@ -25,7 +25,8 @@ def seen_at(twin, camera, place, bare):
 
 
 @pytest.mark.parametrize(("camera", "low", "high"), [
-    ("front", (0.30, -0.25, 0.01), (0.65, 0.25, 0.15)), ("wrist", (0.05, -0.06, -0.14), (0.14, 0.06, -0.06)),
+    ("front", (0.30, -0.25, 0.01), (0.65, 0.25, 0.15)), ("side", (0.40, -0.20, 0.01), (0.60, 0.15, 0.15)),
+    ("wrist", (0.05, -0.06, -0.14), (0.14, 0.06, -0.06)),
 ])  # fmt: skip
 def test_a_ball_is_drawn_within_a_fraction_of_a_pixel_of_where_the_calibration_says(camera, low, high):
     clock, rng, errors = SimClock(), np.random.default_rng(0), []
@@ -33,7 +34,7 @@ def test_a_ball_is_drawn_within_a_fraction_of_a_pixel_of_where_the_calibration_s
     try:
         for seed in range(2):
             twin.reset(seed)
-            about = np.zeros(3) if camera == "front" else twin.data.site("tool").xpos
+            about = np.zeros(3) if camera != "wrist" else twin.data.site("tool").xpos
             try:
                 bare = twin.read().images[camera].astype(int)
             except NoGLBackend as error:

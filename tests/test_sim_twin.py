@@ -221,7 +221,7 @@ def test_disturbance_is_outside_the_starts_and_a_task_may_have_none(twin, clock)
 
 
 def test_unknown_camera_names_the_valid_ones(clock):
-    with pytest.raises(UnknownCamera, match="front, wrist"):
+    with pytest.raises(UnknownCamera, match="front, side, wrist"):
         Twin(Lift(), clock, cameras=("wrist2",))
 
 

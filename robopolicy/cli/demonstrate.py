@@ -96,19 +96,21 @@ def undo(path: Path, recorder: Any) -> int | None:
 
 
 def _robot(args: argparse.Namespace, clock: Clock) -> Robot:
-    from robopolicy.cli.worlds import make_robot
+    from robopolicy.cli.worlds import make_robot, size_for
     from robopolicy_hardware.mock import ARM
 
     cameras = None if args.cameras is None else tuple(args.cameras)
     spec = ARM
-    if args.checkpoint is not None and args.robot == "mock":
+    pictures = args.camera_size
+    if args.checkpoint is not None:
         from robopolicy.training.checkpoint import read_spec
 
-        spec = read_spec(args.checkpoint)
+        driver = read_spec(args.checkpoint)
+        spec, pictures = driver if args.robot == "mock" else spec, pictures or size_for(args.robot, driver)
     if args.rate is not None:
         spec = replace(spec, rate_hz=args.rate)
     robot = make_robot(args.robot, clock, spec.select(cameras) if args.robot == "mock" else spec, cameras=cameras,
-                       rate_hz=args.rate, domain=args.domain)  # fmt: skip
+                       rate_hz=args.rate, size=pictures, domain=args.domain)  # fmt: skip
     return perturbed(robot, args.robot, perturbations_of(args))  # type: ignore[no-any-return]
 
 
@@ -182,8 +184,9 @@ def _describe(args: argparse.Namespace, running: Running | None, robot: Robot, s
         robot=args.robot,
         seed=seed,
         operator=args.operator,
+        embodiment=getattr(robot, "embodiment", "robot"),
         software=f"robopolicy {__version__}",
         cameras={name: calibration[name] for name in robot.spec.cameras if name in calibration},
         notes=args.notes,
-        extra={"teleop": args.teleop, **policy, **drawn(robot)},
+        extra={"teleop": args.teleop, **getattr(robot, "about", dict)(), **policy, **drawn(robot)},
     )

@@ -349,7 +349,7 @@ class Ticker:
 
 def tell(outcome: Any, robot_name: str) -> str:
     """Return what happened in one sentence; only a simulated world knows of success."""
-    simulated = robot_name.startswith(("twin:", "gymnasium:", "planar:"))
+    simulated = robot_name.startswith(("twin:", "hand:", "gymnasium:", "planar:"))
     word = "success" if outcome.success else "no success" if simulated else "done"
     parts = [f"{robot_name}, seed {outcome.seed}: {word} after {outcome.steps} steps"]
     if outcome.disturb_step is not None:

@@ -34,6 +34,7 @@ class Scene:
         make_agent: called with the world's spec; what it makes may say more of each episode, ``about() -> dict``.
         cameras: None is all of the world's.
         rate_hz: None is the world's own.
+        size: (H, W) of its pictures; None is the world's own.
         keep_failures: keep what did not succeed.
         operator, task, notes: stored with each episode; no task is the world's own.
         patience: failures in a row that end it; None is never.
@@ -46,6 +47,7 @@ class Scene:
     make_agent: Callable[[PolicySpec], Agent]
     cameras: tuple[str, ...] | None = None
     rate_hz: float | None = None
+    size: tuple[int, int] | None = None
     keep_failures: bool = False
     operator: str = "expert"
     task: str = ""
@@ -100,8 +102,9 @@ class Demonstrator:
 
         self.scene, self.path, self._clock = scene, path, EpisodeClock()
         self._world = make_world(
-            scene.robot, self._clock, cameras=scene.cameras, rate_hz=scene.rate_hz, perturbations=scene.perturbations
-        )
+            scene.robot, self._clock, cameras=scene.cameras, rate_hz=scene.rate_hz, size=scene.size,
+            perturbations=scene.perturbations,
+        )  # fmt: skip
         self.spec: PolicySpec = self._world.spec
         self._limits, _ = read_limits(scene.limits, self.spec)
         self._make_safety, self._agent = make_safety, scene.make_agent(self.spec)
@@ -143,12 +146,12 @@ class Demonstrator:
         calibration = world.camera_calibration() if hasattr(world, "camera_calibration") else {}
         return EpisodeMeta(
             task=scene.task or world.instruction, robot=scene.robot, seed=seed, operator=scene.operator,
-            notes=scene.notes, software=f"robopolicy {__version__}",
+            embodiment=getattr(world, "embodiment", "robot"), notes=scene.notes, software=f"robopolicy {__version__}",
             cameras={name: calibration[name] for name in self.spec.cameras if name in calibration},
         )  # fmt: skip
 
     def _finish(self, meta: EpisodeMeta) -> EpisodeMeta:
-        about = getattr(self._agent, "about", dict)()
+        about = {**getattr(self._world, "about", dict)(), **getattr(self._agent, "about", dict)()}
         extra = {"score": self._world.score(), **drawn(self._world), **about}
         return replace(meta, success=self._world.success(), extra=extra)
 

@@ -1,5 +1,6 @@
-"""`--image-size`: how large each camera's pictures are for the network, whatever the camera gives."""
+"""Sizes of pictures: `--image-size`, those that the network sees, `--camera-size`, those a simulated camera gives."""
 
+import argparse
 import re
 from collections.abc import Mapping, Sequence
 
@@ -40,3 +41,11 @@ def parse_sizes(words: Sequence[str], cameras: Mapping[str, CameraSpec]) -> tupl
             raise UsageError(f"--image-size {size[0]}x{size[1]}: camera {name} has {have[0]}x{have[1]} px, no more")
         changed.append((name, *size))
     return tuple(changed)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH, px."""
+    named = SIZE.fullmatch(text)
+    if named is None or named["camera"] is not None or not int(named["height"]) * int(named["width"]):
+        raise argparse.ArgumentTypeError(f"{text!r}: want HEIGHTxWIDTH in px, such as 240x320")
+    return int(named["height"]), int(named["width"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.image_size import size
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of
 from robopolicy.cli.reacting import add_reacting, reactions_of
 from robopolicy.cli.running import add_running
@@ -23,7 +24,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("record", parents=[debug], help="record demonstrations into a zarr dataset")
     parser.add_argument(
         "--robot", required=True, metavar="NAME",
-        help="twin:TASK, ros:FILE.yaml, gymnasium:ID, robosuite:TASK, mock, module:Class",
+        help="twin:TASK, hand:TASK, ros:FILE.yaml, gymnasium:ID, robosuite:TASK, mock, module:Class",
     )  # fmt: skip
     parser.add_argument(
         "--teleop", default="expert", metavar="NAME",
@@ -35,8 +36,16 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=positive, metavar="HZ", help="steps a second; default: the robot's own")
     parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the first episode")
     parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: all of the robot's")
+    parser.add_argument(
+        "--camera-size", type=size, metavar="HxW", help="px, of the pictures of a twin or a hand (default 96x96)"
+    )
     add_limits(parser)
     parser.add_argument("--keep-failures", action="store_true", help="of the expert: keep what did not succeed")
+    parser.add_argument(
+        "--mode",
+        metavar="MODE",
+        help="of the expert: the one way to do it, as left of drawer (default: each in turn)",
+    )
     parser.add_argument(
         "--jobs", type=at_least(1), metavar="N",
         help="of the expert: processes that demonstrate at a time (default 1); the episodes are the same for any",
@@ -87,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
         count = record(
             args.robot, args.data, args.episodes, seed=args.seed, cameras=cameras, keep_failures=args.keep_failures,
             operator=args.operator, rate_hz=args.rate, task=args.task, notes=args.notes, jobs=args.jobs or 1,
-            perturbations=perturbations_of(args), limits=args.limits,
+            perturbations=perturbations_of(args), limits=args.limits, size=args.camera_size, mode=args.mode,
         )  # fmt: skip
     else:
         from robopolicy.cli.demonstrate import demonstrate
@@ -113,6 +122,8 @@ def _require_person(args: argparse.Namespace) -> None:
         raise UsageError(f"{ignored[0]} says how a policy plans: add its --checkpoint")
     if args.teleop != "expert" and args.jobs is not None:
         raise UsageError("--jobs is of the expert; a person drives one robot at a time")
+    if args.teleop != "expert" and args.mode is not None:
+        raise UsageError("--mode is of the expert; a person chooses while driving")
     if args.teleop != "expert":
         return
     if ignored := _given(args, ("checkpoint", "auto_success", "time_limit", "compare_with")):
@@ -160,6 +171,8 @@ def record(
     limits: Path | None = None,
     jobs: int = 1,
     perturbations: tuple[str, ...] = (),
+    size: tuple[int, int] | None = None,
+    mode: str | None = None,
 ) -> int:
     """Record until the dataset holds ``episodes`` episodes; return how many it holds.
 
@@ -176,11 +189,12 @@ def record(
     from robopolicy.cli.progress import bar
     from sim_envs.experts import make_expert
 
-    kind, _, expert = robot_name.partition(":")
-    if kind != "twin" and robot_name not in ALSO:
-        raise UsageError(f"--teleop expert drives twin:TASK and {', '.join(ALSO)}, not {robot_name!r}")
+    kind, _, which = robot_name.partition(":")
+    if kind not in ("twin", "hand") and robot_name not in ALSO:
+        raise UsageError(f"--teleop expert drives twin:TASK, hand:TASK and {', '.join(ALSO)}, not {robot_name!r}")
+    expert = ALSO.get(robot_name, which.partition(":")[0])  # hand:TASK:left
     scene = Scene(
-        robot_name, partial(make_expert, ALSO.get(robot_name, expert)), cameras, rate_hz, keep_failures,
+        robot_name, partial(make_expert, expert, mode=mode), cameras, rate_hz, size, keep_failures,
         operator or "expert", task, notes, limits=limits, perturbations=perturbations,
     )  # fmt: skip
     with closing(Demonstrator(scene, path)) as demonstrator:

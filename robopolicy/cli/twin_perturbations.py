@@ -17,7 +17,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", metavar="NAME", help="only the axes that this task has; needed for --out")
     parser.add_argument("--out", type=Path, metavar="SHEET.png", help="pictures: an axis a row, a severity a column")
     parser.add_argument("--axis", action="append", metavar="NAME", help="only this axis; repeatable")
-    parser.add_argument("--camera", default="front", metavar="NAME", help="front, wrist or view (default front)")
+    parser.add_argument("--camera", default="front", metavar="NAME", help="front, wrist, side or view (default front)")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the start and the draws (0)")
     parser.set_defaults(run=run)
 

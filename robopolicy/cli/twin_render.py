@@ -18,7 +18,7 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="lift", metavar="NAME", help="what is on the table: lift, stack, drawer, ...")
     parser.add_argument(
         "--camera", default="front", metavar="CAMERA",
-        help="front, wrist, view, or X,Y,Z,TX,TY,TZ[,FOVY]: where it stands (m), what it looks at, its field of view",
+        help="front, wrist, side, view, or X,Y,Z,TX,TY,TZ[,FOVY]: where it stands (m), looks at, field of view",
     )  # fmt: skip
     parser.add_argument("--size", default="240x320", metavar="HxW", help="of the pictures (default 240x320)")
     parser.add_argument("--episode", type=at_least(0), metavar="N", help="one only; for --out it must be said")
@@ -71,7 +71,7 @@ def camera_of(text: str) -> Any:
         return Eye((x, y, z), (tx, ty, tz), *fovy)
     except (TypeError, ValueError) as error:
         why = f" ({error})" if isinstance(error, ContractError) else ""
-        raise UsageError(f"--camera {text}: want front, wrist, view, or X,Y,Z,TX,TY,TZ[,FOVY]{why}") from error
+        raise UsageError(f"--camera {text}: want front, wrist, side, view, or X,Y,Z,TX,TY,TZ[,FOVY]{why}") from error
 
 
 def _drawn(views: Any, episode: Any, names: list[str], progress: Any) -> Iterator[Any]:

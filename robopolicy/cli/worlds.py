@@ -16,9 +16,10 @@ from robopolicy.errors import UnknownName, UsageError
 from robopolicy.interfaces import Agent, Clock, Robot, Safety
 from robopolicy.spec import PolicySpec
 
-AT_ANY_RATE = ("twin", "robosuite")  # simulated worlds whose steps may last as long as a policy's
-SIMULATED = ("twin", "gymnasium", "planar", "robosuite")  # what runs in simulated time
-WORLDS = "twin:TASK, gymnasium:ENV_ID, planar:pusht, robosuite:TASK, or your own as package.module:Class"
+AT_ANY_RATE = ("twin", "hand", "robosuite")  # simulated worlds whose steps may last as long as a policy's
+AT_ANY_SIZE = ("twin", "hand")  # and of these the pictures as large
+SIMULATED = ("twin", "hand", "gymnasium", "planar", "robosuite")  # what runs in simulated time
+WORLDS = "twin:TASK, hand:TASK, gymnasium:ENV_ID, planar:pusht, robosuite:TASK, or your own as package.module:Class"
 
 
 def make_world(
@@ -27,6 +28,7 @@ def make_world(
     *,
     cameras: tuple[str, ...] | None = (),
     rate_hz: float | None = None,
+    size: tuple[int, int] | None = None,
     perturbations: Sequence[str] = (),
 ) -> Any:
     """Return the simulated robot called ``name``; picklable under `functools.partial`, for worker processes.
@@ -36,6 +38,7 @@ def make_world(
         clock: the world lives by it.
         cameras: what it renders into observations; None is all of them.
         rate_hz: steps a second of a simulated world; None is its own rate.
+        size: (H, W) of the pictures of a twin or a hand; None is their own.
         perturbations: in force from its next reset on, each as AXIS:SEVERITY.
 
     Raises:
@@ -43,11 +46,13 @@ def make_world(
         UsageError: if a robot of your own has another rate, or a world cannot be perturbed so.
     """
     if perturbations:
-        return perturbed(make_world(name, clock, cameras=cameras, rate_hz=rate_hz), name, perturbations)
+        bare = make_world(name, clock, cameras=cameras, rate_hz=rate_hz, size=size)
+        return perturbed(bare, name, perturbations)
     if name.partition(":")[0] in SIMULATED:
         from sim_envs.worlds import make_world as make_simulated
 
-        return make_simulated(name, clock, cameras=cameras, rate_hz=rate_hz)
+        return make_simulated(name, clock, cameras=cameras, rate_hz=rate_hz, size=size)
+    _require_sized(name, size)
     kind = _import_robot(name)
     try:
         world = kind(clock)
@@ -68,6 +73,20 @@ def rate_for(name: str, spec: PolicySpec) -> float | None:
     It is the policy's where the world can have it. A step of a Gymnasium environment has no other length than its own.
     """
     return spec.rate_hz if name.partition(":")[0] in AT_ANY_RATE else None
+
+
+def size_for(name: str, spec: PolicySpec) -> tuple[int, int] | None:
+    """Return the (H, W) at which the world called ``name`` is to draw for a policy; None is the world's own.
+
+    It is the policy's where the world can have it, and all its cameras have the same.
+    """
+    sizes = {(camera.height, camera.width) for camera in spec.cameras.values()}
+    return sizes.pop() if name.partition(":")[0] in AT_ANY_SIZE and len(sizes) == 1 else None
+
+
+def _require_sized(name: str, size: tuple[int, int] | None) -> None:
+    if size is not None and name.partition(":")[0] not in AT_ANY_SIZE:
+        raise UsageError(f"pictures of {name} have the size they have; a size is of twin:TASK and hand:TASK")
 
 
 def require_disturbance(world: Any, name: str) -> None:
@@ -97,7 +116,7 @@ def packages_of(name: str) -> tuple[str, ...]:
 
         package = (which.partition("/")[0],) if "/" in which else ()
         return ("gymnasium", *package, *KNOWN.get(which, KnownEnv()).packages)
-    return () if kind in ("twin", "planar") else (kind.partition(".")[0],)
+    return () if kind in ("twin", "hand", "planar") else (kind.partition(".")[0],)
 
 
 def make_robot(
@@ -107,19 +126,23 @@ def make_robot(
     *,
     cameras: tuple[str, ...] | None = (),
     rate_hz: float | None = None,
+    size: tuple[int, int] | None = None,
     domain: int | None = None,
     seeing: Seeing | None = None,
     limits: Path | None = None,
 ) -> Robot:
     """Return the robot called ``name``; ``mock`` takes its shape and rate from ``spec``, ``ros:`` goes by a domain.
 
+    A twin draws pictures of ``size`` (H, W), or else as large as those in ``spec``.
+
     ``twin-first:TASK:ROBOT`` is a twin that the policy acts on, and whose joints the robot of that name tracks;
     ``seeing`` is its: what shows where the objects are; ``limits`` too: the file of what the arm is sent.
 
     Raises:
         UnknownName: naming what is valid.
-        UsageError: if ``seeing`` is given to another robot.
+        UsageError: if ``seeing`` or ``size`` is given to another robot.
     """
+    _require_sized(name, size)
     if name.partition(":")[0] == "twin-first":
         from robopolicy.cli.twin_first import make_twin_first
 
@@ -143,7 +166,8 @@ def make_robot(
             raise UsageError("--robot ros: say which topics are its own, as in ros:arm.yaml (hardware/README.md)")
         return make_ros_robot(name.partition(":")[2], clock, domain=domain, cameras=cameras, rate_hz=rate_hz)
     try:
-        return make_world(name, clock, cameras=cameras, rate_hz=rate_hz)
+        size = size or size_for(name, spec)
+        return make_world(name, clock, cameras=cameras, rate_hz=rate_hz, size=size)
     except UnknownName as error:
         raise (
             UsageError(f"{error}, ros:FILE.yaml, twin-first:TASK:ROBOT, mock") if WORLDS in str(error) else error
@@ -252,8 +276,9 @@ def check_device(name: str) -> str:
 def world_factory(name: str, spec: PolicySpec, perturbations: Sequence[str] = ()) -> partial:
     """Return ``make_world`` for a policy's spec: with its cameras, at its rate; to be called in another process."""
     return partial(
-        make_world, name, cameras=tuple(spec.cameras), rate_hz=rate_for(name, spec), perturbations=tuple(perturbations)
-    )
+        make_world, name, cameras=tuple(spec.cameras), rate_hz=rate_for(name, spec), size=size_for(name, spec),
+        perturbations=tuple(perturbations),
+    )  # fmt: skip
 
 
 def _import_robot(name: str) -> Any:

@@ -1,5 +1,7 @@
 """The experts of all tasks against their bars: python tests/benchmarks/bench_experts.py [--seeds 100] [--tasks peg]
 
+With --hand the floating hand does what it can in the place of the arm; its bar is 90 % of the seeds.
+
 A row a task: successes with Clopper and Pearson's interval (bar: 95 % of the seeds; push_t 75 %), steps of the
 successes, CPU seconds of a state demonstration (world, expert, loop; process time, so other load counts little; bar:
 1 s), the modes of the successes (bar: two or more on avoid, push_t and stack) and their entropy, 1 when all are taken
@@ -18,10 +20,12 @@ from robopolicy.clock import SimClock
 from robopolicy.evaluation.entropy import behaviour_entropy
 from robopolicy.evaluation.statistics import success_rate
 from sim_envs.experts import make_expert
+from sim_envs.hand_world import TASKS as HAND_TASKS
 from sim_envs.tasks import TASKS
 from sim_envs.worlds import make_world
 
 LEAST = {"pusht": 0.75}  # of the seeds; of every other task 0.95
+LEAST_OF_HAND = 0.90
 MANY_WAYS = ("avoid", "pusht", "stack")
 MOST_S = 1.0
 DISTURBED_AT = 30  # step
@@ -37,10 +41,10 @@ class Record:
     cpu_s: float = 0.0
 
 
-def play(task: str, seeds: int, *, disturb: bool = False) -> Record:
+def play(task: str, seeds: int, *, disturb: bool = False, kind: str = "twin") -> Record:
     """Run the expert of ``task`` from seeds 0, 1, ... as `robopolicy record --teleop expert` does, keeping nothing."""
     clock = SimClock()
-    world = make_world(f"twin:{task}", clock, cameras=())
+    world = make_world(f"{kind}:{task}", clock, cameras=())
     expert, record = make_expert(task, world.spec), Record()
     start_s = time.process_time()
     for seed in range(seeds):
@@ -63,10 +67,11 @@ def play(task: str, seeds: int, *, disturb: bool = False) -> Record:
     return record
 
 
-def row(task: str, seeds: int) -> str:
+def row(task: str, seeds: int, kind: str = "twin") -> str:
     """Return what a task's expert reaches beside the bars, in a line or two."""
-    calm, modes = play(task, seeds), modes_of(make_world(f"twin:{task}", SimClock(), cameras=()))
+    calm, modes = play(task, seeds, kind=kind), modes_of(make_world(f"twin:{task}", SimClock(), cameras=()))
     rate, least = success_rate(len(calm.steps), calm.episodes), LEAST.get(task, 0.95)
+    least = LEAST_OF_HAND if kind == "hand" else least
     used = [mode for mode in modes if calm.modes[mode]]
     met = rate.value >= least and calm.cpu_s <= MOST_S and (task not in MANY_WAYS or len(used) >= 2)
     spread = (
@@ -81,7 +86,7 @@ def row(task: str, seeds: int) -> str:
     line = f"{task:<7} {rate} (bar {least:.0%}); {spread}; {calm.cpu_s:.2f} CPU s a demo (bar {MOST_S:.0f}); {ways}"
     line += f"; bars {'met' if met else 'NOT MET'}"
     if hasattr(TASKS[task], "disturb"):
-        hit = play(task, seeds, disturb=True)
+        hit = play(task, seeds, disturb=True, kind=kind)
         line += f"\n{'':<7} disturbed at step {DISTURBED_AT}: {success_rate(len(hit.steps), hit.episodes)}"
     return line
 
@@ -90,6 +95,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), metavar="TASK")
+    parser.add_argument("--hand", action="store_true")
     args = parser.parse_args()
+    if args.hand:
+        args.tasks = [task for task in args.tasks if task in HAND_TASKS]
     for task in args.tasks:
-        print(row(task, args.seeds), flush=True)
+        print(row(task, args.seeds, "hand" if args.hand else "twin"), flush=True)

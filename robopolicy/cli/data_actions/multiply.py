@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.cli.generating import Demonstrator, Scene, generate
     from robopolicy.cli.progress import bar, say
     from robopolicy.cli.record import accept, recorded
+    from robopolicy.cli.worlds import size_for
     from robopolicy_data.reader import Dataset
 
     if not 0 <= args.noise <= 0.05:
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     cameras = tuple(few.spec.cameras) if args.cameras is None else tuple(args.cameras)
     scene = Scene(
         f"twin:{task}", partial(make_multiplied, plans, args.noise), cameras, few.spec.rate_hz,
+        size_for(f"twin:{task}", few.spec),
         operator="multiplied", notes=f"multiplied from {args.path}", patience=PATIENCE, who="the multiplication",
     )  # fmt: skip
     with closing(Demonstrator(scene, args.out)) as demonstrator:
