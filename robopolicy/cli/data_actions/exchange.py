@@ -94,6 +94,19 @@ FORMATS: dict[str, Format] = {
             }
         },
     ),
+    "landmarks": Format(
+        "a recording of a hand with its 21 landmarks (record --robot hand:TASK): the points that its cameras see",
+        importer="robopolicy_data.importers.landmarks:import_landmarks",
+        import_options={
+            "--closed-below": {
+                "type": positive,
+                "default": None,
+                "metavar": "OPENING",
+                "help": "between thumb and index it grasps below this, 1 is fully open (default: 0.9)",
+            },
+            "--lossless": {"action": "store_true", "help": "keep the decoded pictures bit for bit (no JPEG)"},
+        },
+    ),
     "rosbag": Format(
         "ROS 2 bags (mcap, sqlite3), one or a folder of them; topics named by a YAML file",
         importer="robopolicy_data.importers.rosbag:import_rosbag",
