@@ -24,10 +24,15 @@ def walk(rng, length=12, dim=5, start=0.0):
     return [decision(t, at[t], at[t, :2] + np.arange(4)[:, None]) for t in range(length)]
 
 
+SAID = ("denoise_variance", "ensemble_disagreement", "view_gap", "misfit")
+
+
 def talkative(d):
     """The decision with three candidates, and all that a policy may say of its plan."""
     chunks = d.chunks + np.float32([0.0, 0.1, 0.3])[:, None, None] * (1 + d.index)
-    told = {name: np.full(4, 1.0 + d.index) for name in ("denoise_variance", "ensemble_disagreement")}
+    told = {
+        name: np.full(4, 1.0 + d.index) for name in ("denoise_variance", "ensemble_disagreement", "view_gap", "misfit")
+    }
     return replace(d, chunks=chunks, aux=told)
 
 

@@ -17,7 +17,12 @@ DT_S = 0.1
 N, H, K = 8, 6, 2  # candidates, rows, executed rows
 TOOL = ActionLayout(5, (0, 1, 2), (3,), (4,), "absolute", DT_S)
 ACTION = ("ace", "stac", "chunk_overlap")
-TOLD = {"denoise_variance": "denoise_variance", "ensemble": "ensemble_disagreement"}
+TOLD = {
+    "denoise_variance": "denoise_variance",
+    "ensemble": "ensemble_disagreement",
+    "view_gap": "view_gap",
+    "misfit": "misfit",
+}
 
 
 def decision(index, chunks, aux=None, n_execute=K):
@@ -320,7 +325,7 @@ def test_a_policy_that_does_not_say_is_told_what_would(name, episodes):
     silent = [[replace(d, aux={"past_error": np.float32(1)}) for d in e] for e in episodes]
     with pytest.raises(MonitorError, match=rf"{name} needs the policy to give aux '{TOLD[name]}'; it gives past_error"):
         make_score(name).fit(silent)
-    with pytest.raises(MonitorError, match=r"--solver\.steps|--companion"):
+    with pytest.raises(MonitorError, match=r"--solver\.steps|--companion|--policy motion-track"):
         fitted(name, episodes).update(silent[0][0])
     dull = [[replace(d, aux={TOLD[name]: np.zeros(H)}) for d in e] for e in episodes]
     with pytest.raises(ContractError, match="never changes"):

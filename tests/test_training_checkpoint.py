@@ -111,10 +111,10 @@ def test_weights_that_do_not_fit(folder):
             "format 7, which a newer robopolicy wrote; this version reads format 2: upgrade",
         ),
         ('{"format": 1, "policy": "diffusion"}', "of an old format, 1; this version reads format 2: train it anew"),
-        ('{"policy": "diffusion"}', "format None of policy 'diffusion'; this version reads format 2 of 'diffusion'"),
+        ('{"policy": "diffusion"}', "format None of policy 'diffusion'; this version reads format 2 of diffusion or"),
         (
             '{"format": 2, "policy": "tracks"}',
-            "format 2 of policy 'tracks'; this version reads format 2 of 'diffusion'",
+            "format 2 of policy 'tracks'; this version reads format 2 of diffusion or motion-track",
         ),
         ('{"format": 2, "policy": "diffusion", "spec": {}}', "spec.json is damaged"),
     ],

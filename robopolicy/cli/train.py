@@ -21,6 +21,7 @@ from robopolicy.cli.train_plan import (
     going_on,
     make_policy,
 )
+from robopolicy.cli.train_tracks import build, is_tracks, on_robot, plan_tracks
 from robopolicy.cli.training_data import DataChoice, OpenData, load_windows
 from robopolicy.errors import UsageError
 
@@ -41,11 +42,13 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from robopolicy.cli.progress import say
     from robopolicy.policies.config import DiffusionConfig
+    from robopolicy.policies.track_config import MotionTrackConfig
     from robopolicy.training.config import TrainConfig
 
     choice = DataChoice(tuple(args.data), _tuple(args.weights), args.cache, tuple(args.skip), args.every)
     train(
-        choice, args.out, preset=args.preset, policy=given(args, DiffusionConfig), states=_tuple(args.states),
+        choice, args.out, kind=args.policy, preset=args.preset,
+        policy=given(args, DiffusionConfig) | given(args, MotionTrackConfig), states=_tuple(args.states),
         cameras=_tuple(args.cameras), n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute,
         resume=args.resume, settings={**given(args, TrainConfig), "device": args.device},
         encoder=args.encoder, image_weights=args.image_weights, image_size=args.image_size,
@@ -62,6 +65,7 @@ def train(
     data: DataChoice | Path | str,
     out: Path,
     *,
+    kind: str | None = None,
     preset: str | None = None,
     policy: Mapping[str, Any] | None = None,
     states: tuple[str, ...] | None = None,
@@ -85,6 +89,7 @@ def train(
     Args:
         data: which data.
         out: folder of the checkpoint.
+        kind: ``diffusion``, ``motion-track``, or None: as the run to resume, or else diffusion.
         preset: name of a `DiffusionConfig` to start from; None is mlp.
         policy: what differs from it, ``{"net.width": 256}``.
         states: names; None is all.
@@ -115,26 +120,42 @@ def train(
     if (out / "weights.safetensors").exists() and not resume:
         raise UsageError(f"{out} already holds a checkpoint; add --resume to go on with it or name another folder")
     before = read_cursor(out) if resume else {}
-    net, source = choose_policy(preset, policy or {}, before, encoder, out)
-    opened = choose_data(data, before, source, cameras, states)
-    net = choose_sizes(net, opened, image_size, source)
     asked = {"n_obs": n_obs, "horizon": horizon, "n_execute": n_execute}
+    tracks = None
+    if is_tracks(kind, before):
+        idle = {"preset": preset, "states": states, "encoder": encoder, "image-weights": image_weights}
+        if wrong := [name for name, value in idle.items() if value is not None]:
+            raise UsageError(f"--{wrong[0]} says nothing to motion tracks")
+        choice = data if isinstance(data, DataChoice) else DataChoice((data,))
+        tracks = plan_tracks(choice, before, policy or {}, cameras, image_size)
+        net, source, opened = tracks.config, None, tracks.data
+        asked["n_obs"] = n_obs or (None if before else 1)
+    else:
+        net, source = choose_policy(preset, policy or {}, before, encoder, out)
+        opened = choose_data(data, before, source, cameras, states)
+        net = choose_sizes(net, opened, image_size, source)
     spec = choose_spec(opened, net, before, asked)
     config = choose_training(opened, settings or {}, before)
     told = [going_on(out, before, net, spec, config)] if resume else []
-    made = make_policy(spec, net, config.seed, source, image_weights)  # before the data are loaded, minutes later
-    evaluate = None if eval_env is None else trial(eval_env, eval_seeds, spec)
+    save: Any = None
+    if tracks is None:
+        made = make_policy(spec, net, config.seed, source, image_weights)  # before the data are loaded, minutes later
+    else:
+        made, save = build(tracks, spec, config.seed)
+    robot = spec if tracks is None else on_robot(tracks, spec)
+    evaluate = None if eval_env is None else trial(eval_env, eval_seeds, robot)
     if _is_first():
         claim_folder(out)
         for line in (*told, *described(opened, net, spec, config)):
             say(line)
     facts = {**opened.choice.about, "episodes": len(opened.episodes), **(about or {})}
-    _fit(made, opened, out, config, resume=resume, about=facts, evaluate=evaluate)
+    _fit(made, opened, out, config, resume=resume, about=facts, evaluate=evaluate, save=save)
 
 
 def _fit(
-    policy: Any, data: OpenData, out: Path, config: Any, *, resume: bool, about: Mapping[str, Any], evaluate: Any
-) -> None:
+    policy: Any, data: OpenData, out: Path, config: Any, *, resume: bool, about: Mapping[str, Any], evaluate: Any,
+    save: Any = None,
+) -> None:  # fmt: skip
     """Load the windows and train, with a bar."""
     from robopolicy.cli.progress import bar
     from robopolicy.training.trainer import train as fit
@@ -142,8 +163,8 @@ def _fit(
     net = policy.config
     with ExitStack() as stack:
         windows = load_windows(
-            data, policy.spec, batch_size=config.batch_size, seed=config.seed, device=config.device, past=net.past,
-            goal=None if net.goal is None else net.goal.source, encoder=policy.encoder if net.vision.frozen else None,
+            data, policy.spec, batch_size=config.batch_size, seed=config.seed, device=config.device, past=policy.past,
+            goal=policy.goal_source, encoder=policy.encoder if net.vision.frozen else None,
             sizes={name: (height, width) for name, height, width in net.vision.sizes},
         )  # fmt: skip
         stack.callback(getattr(windows, "close", lambda: None))  # the threads of a loader
@@ -153,7 +174,8 @@ def _fit(
             if progress is not None:
                 progress.at(now.step, now.steps, note=progress_note(now, scores=evaluate is not None))
 
-        fit(policy, windows, out, config, resume=resume, about=about, evaluate=evaluate, on_progress=show)
+        more = {} if save is None else {"save": save}
+        fit(policy, windows, out, config, resume=resume, about=about, evaluate=evaluate, on_progress=show, **more)
 
 
 def _require_use(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least
-from robopolicy.cli.fields import add_options
+from robopolicy.cli.fields import add_options, options
 from robopolicy.cli.training_data import CACHES
 
 NAMES = {"max_minutes": "minutes", "num_threads": "threads"}  # of options that are not called as their fields
@@ -21,8 +21,10 @@ HELPS = {  # where the command's own default is another than the field's
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments: data, horizons, and an option for each field of policy and training."""
     from robopolicy.policies.config import DiffusionConfig
+    from robopolicy.policies.track_config import MotionTrackConfig
     from robopolicy.training.config import TrainConfig
 
+    shared = {option.path for option in options(DiffusionConfig)} | {"opened", "closed"}
     parser.description = f"Train a diffusion policy. Presets:\n{preset_lines()}"
     _add_run(parser.add_argument_group("run"))
     _add_data(parser.add_argument_group("data"))
@@ -37,10 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         about="What is not given is the preset's; another kind of net or process starts from its own defaults.\n"
         "In [brackets]: the kinds that have such a field.",
     )  # fmt: skip
+    add_options(
+        parser, MotionTrackConfig, skip=tuple(shared), title="motion tracks",
+        about="Of --policy motion-track, beside the options of net, vision, process and solver above.",
+        defaults=True,
+    )  # fmt: skip
 
 
 def _add_run(group: Any) -> None:
     group.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
+    group.add_argument(
+        "--policy", choices=("diffusion", "motion-track"),
+        help="what is trained (default diffusion): motion-track learns from robots and human hands, see data/README.md",
+    )  # fmt: skip
     group.add_argument("--preset", metavar="NAME", help="where to start from, see above (default mlp)")
     group.add_argument("--list-presets", action=ListPresets, help="print the presets and exit")
     group.add_argument(
@@ -54,8 +65,9 @@ def _add_run(group: Any) -> None:
 
 def _add_data(group: Any) -> None:
     group.add_argument(
-        "--data", required=True, nargs="+", metavar="D.zarr", help="datasets: folders, .zip files or URLs"
-    )
+        "--data", required=True, nargs="+", action="extend", metavar="D.zarr",
+        help="datasets: folders, .zip files or URLs; may be repeated",
+    )  # fmt: skip
     group.add_argument(
         "--weights", nargs="+", type=float, metavar="X", help="share of each dataset in the samples (default: by size)"
     )

@@ -72,7 +72,9 @@ def choose_spec(data: OpenData, net: Any, before: Mapping[str, Any], asked: Mapp
     seen = before.get("spec", {})
     asked = {key: seen.get(key) if value is None else value for key, value in asked.items()}
     halvings = len(getattr(net.net, "channels", (1,))) - 1  # of the rows, in a U-Net
-    found = suggest_horizons(data.spec.rate_hz, data.lengths, past=net.past, multiple=2**halvings, **asked)
+    found = suggest_horizons(
+        data.spec.rate_hz, data.lengths, past=getattr(net, "past", 0), multiple=2**halvings, **asked
+    )
     return policy_spec(data, found.n_obs, found.horizon, found.n_execute)
 
 
@@ -122,12 +124,11 @@ def going_on(out: Path, before: Mapping[str, Any], net: Any, spec: Any, config: 
     Raises:
         CheckpointError: naming what of policy, spec or training is not as that run has it.
     """
-    from robopolicy.policies.config import DiffusionConfig
     from robopolicy.training.resume import plan_resume
 
     was = {"spec": before["spec"]} if "spec" in before else {}
     if "config" in before:
-        was["config"] = DiffusionConfig.from_json(before["config"]).to_json()  # with the fields of later versions
+        was["config"] = type(net).from_json(before["config"]).to_json()  # with the fields of later versions
     now = {"config": net.to_json(), "spec": spec.to_json()}
     wrong = [one for part in was for one in _differences(*(json.loads(json.dumps(one[part])) for one in (was, now)))]
     if wrong:

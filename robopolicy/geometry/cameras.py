@@ -126,10 +126,12 @@ class Camera:
             raise ContractError("camera: its size is not known, so neither is what lies outside")
         height, width = self.size
         x, y = pixels[..., 0], pixels[..., 1]
-        return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+        shown: np.ndarray = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+        return shown
 
     def _pixels(self, plane: np.ndarray) -> np.ndarray:
-        return plane @ self.K[:2, :2].T + self.K[:2, 2]
+        pixels: np.ndarray = plane @ self.K[:2, :2].T + self.K[:2, 2]
+        return pixels
 
     def _plane(self, pixels: np.ndarray) -> np.ndarray:
         (fx, skew, cx), (_, fy, cy) = self.K[:2]

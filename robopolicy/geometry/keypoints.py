@@ -13,6 +13,7 @@ ROLES: tuple[str, ...] = ("base", "first_mid", "first_tip", "second_mid", "secon
 POINTS = len(ROLES)
 FIRST_TIP, SECOND_TIP = ROLES.index("first_tip"), ROLES.index("second_tip")
 Handedness = Literal["left", "right"]
+GRASPED_BELOW = 0.75  # a gripper less open than this grasps: one that holds a thing is not shut
 # Of the 21 landmarks (MediaPipe's and HaMeR's order): 5 6 8 are the index finger's base, middle joint and tip, 2 and 4
 # the thumb's. The finger on the same side of the hand plays the same role: thumb and index swap between the hands.
 LANDMARKS: dict[str, tuple[int, ...]] = {"left": (5, 6, 8, 2, 4), "right": (5, 2, 4, 6, 8)}
@@ -94,7 +95,15 @@ class GripperKeypoints:
             opening: (...,), 0 closed to 1 open.
         """
         turn = quat_to_matrix(np.asarray(quat, np.float64))
-        return self.at(opening) @ np.swapaxes(turn, -1, -2) + np.asarray(position, np.float64)[..., None, :]
+        placed: np.ndarray = (
+            self.at(opening) @ np.swapaxes(turn, -1, -2) + np.asarray(position, np.float64)[..., None, :]
+        )
+        return placed
+
+
+def grasped(opening: np.ndarray) -> np.ndarray:
+    """Return 1.0 where a gripper, 0 closed to 1 open, grasps, else 0.0, as a hand's grasp is told."""
+    return (np.asarray(opening) < GRASPED_BELOW).astype(np.float32)
 
 
 TWIN = GripperKeypoints.parallel(0.08, pad=0.016)  # of the twin's hand, on the outside of its finger tips

@@ -109,7 +109,7 @@ class DiffusionConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers; where an axis has several members, ``kind`` names the one."""
-        data: dict[str, Any] = _to_json(self)
+        data: dict[str, Any] = to_plain(self)
         return data
 
     @classmethod
@@ -120,7 +120,7 @@ class DiffusionConfig:
             ContractError: if a key is missing or unknown, or a value is none that this version knows.
         """
         try:
-            made: DiffusionConfig = _from_json(cls, data)
+            made: DiffusionConfig = from_plain(cls, data)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, RobopolicyError):
                 raise
@@ -128,14 +128,21 @@ class DiffusionConfig:
         return made
 
 
-def _to_json(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Return a configuration as plain dicts, lists and numbers; ``kind`` names the member of an axis."""
     if not is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
     kind = {"kind": value.kind} if hasattr(value, "kind") else {}
-    return {**kind, **{f.name: _to_json(getattr(value, f.name)) for f in fields(value)}}
+    return {**kind, **{f.name: to_plain(getattr(value, f.name)) for f in fields(value)}}
 
 
-def _from_json(cls: Any, data: Any, axis: str = "kind") -> Any:
+def from_plain(cls: Any, data: Any, axis: str = "kind") -> Any:
+    """Rebuild what `to_plain` gave of a dataclass or a union of them.
+
+    Raises:
+        TypeError, KeyError: if a field is unknown or missing.
+        UnknownName: if ``kind`` names none of the union.
+    """
     if data is None:
         return None
     data = dict(data)
@@ -160,7 +167,7 @@ def _from_json(cls: Any, data: Any, axis: str = "kind") -> Any:
         raise KeyError(f"missing {sorted(missing)}")
     return cls(
         **{
-            name: _from_json(hints[name], value, name) if _nested(hints[name]) else value
+            name: from_plain(hints[name], value, name) if _nested(hints[name]) else value
             for name, value in data.items()
         }
     )

@@ -210,6 +210,7 @@ class _Asker:
     def _observe(self, k: int) -> Observation:
         spec = self._policy.spec
         state = {name: self._rng.random(part.dim, np.float32) for name, part in spec.state.items()}
+        state |= getattr(self._policy, "likely", {})
         images = {name: self._rng.integers(0, 256, c.shape, np.uint8) for name, c in spec.cameras.items()}
         return Observation(k * spec.period_ns, state, images=images)
 

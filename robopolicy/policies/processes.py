@@ -370,7 +370,7 @@ class Flow(Process):
 
 
 def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the mean over the samples of their squared differences (B, H, A), rows of each weighted by (B, H).
+    """Return the mean over the samples of their squared differences (B, H, A), weighted by row (B, H) or (B, H, A).
 
     The weights need not sum to 1. A sample counts as any other however many of its rows are asked for, so that the
     loss of a batch is the mean of those of its halves, which processes that share it rely on.
@@ -378,6 +378,8 @@ def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None = None) -
     error = (output - target) ** 2
     if weight is None:
         return error.mean()
+    if weight.ndim == error.ndim:
+        return ((error * weight).flatten(1).sum(-1) / weight.flatten(1).sum(-1).clamp_min(1e-9)).mean()
     return ((error.mean(-1) * weight).sum(-1) / weight.sum(-1).clamp_min(1e-9)).mean()
 
 

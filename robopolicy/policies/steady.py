@@ -40,7 +40,7 @@ def _planner(policy: Any, count: int, n: int) -> Callable[[Sequence[int], int], 
     """Return what plans, in batches of so many rows, for some of ``count`` made-up environments."""
     rng = np.random.default_rng(0)
     spec: PolicySpec = policy.spec
-    windows = [[_made_up(spec, rng, k) for k in range(spec.n_obs)] for _ in range(count)]
+    windows = [[_made_up(policy, rng, k) for k in range(spec.n_obs)] for _ in range(count)]
     running = [rng.random((spec.horizon, spec.action.dim), dtype=np.float32) if k % 2 else None for k in range(count)]
 
     def plans(asking: Sequence[int], rows: int) -> dict[int, Plan]:
@@ -64,7 +64,9 @@ def _same(some: dict[int, Plan], others: dict[int, Plan]) -> bool:
     )
 
 
-def _made_up(spec: PolicySpec, rng: np.random.Generator, stamp_ns: int) -> Observation:
+def _made_up(policy: Any, rng: np.random.Generator, stamp_ns: int) -> Observation:
+    spec: PolicySpec = policy.spec
     state = {name: rng.random(part.dim, dtype=np.float32) for name, part in spec.state.items()}
+    state |= getattr(policy, "likely", {})
     images = {name: rng.integers(0, 256, camera.shape, dtype=np.uint8) for name, camera in spec.cameras.items()}
     return Observation(stamp_ns, state, images)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.policies.motion_track import MotionTrackPolicy
 from robopolicy.policies.vision import VisionConfig
 from robopolicy.spec import CameraSpec, PolicySpec
 from robopolicy.training.files import replace_file
@@ -14,7 +14,7 @@ MARK = "<!-- Written by robopolicy at every save. Delete this line to keep what 
 NEWEST = 5  # evaluations that are listed
 
 
-def write_card(folder: Path, policy: DiffusionPolicy, train: Mapping[str, Any]) -> None:
+def write_card(folder: Path, policy: Any, train: Mapping[str, Any]) -> None:
     """Write README.md into a checkpoint's folder; one that somebody has made their own is left alone.
 
     How long a plan takes is measured once the run is finished.
@@ -33,7 +33,7 @@ def write_card(folder: Path, policy: DiffusionPolicy, train: Mapping[str, Any]) 
     replace_file(path, card(folder, policy, train).encode())
 
 
-def card(folder: Path, policy: DiffusionPolicy, train: Mapping[str, Any]) -> str:
+def card(folder: Path, policy: Any, train: Mapping[str, Any]) -> str:
     """Return the card in Markdown."""
     parts = [
         f"{MARK}\n# {folder.resolve().name}\n\n{_summary(policy, train)}",
@@ -49,18 +49,23 @@ def card(folder: Path, policy: DiffusionPolicy, train: Mapping[str, Any]) -> str
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _summary(policy: DiffusionPolicy, train: Mapping[str, Any]) -> str:
+def _summary(policy: Any, train: Mapping[str, Any]) -> str:
     spec, data = policy.spec, train.get("data", {})
     streams = [f"`{name}`" for name in (*spec.cameras, *spec.state)]
     learnt = f", learnt from {data['episodes']:,} episodes" if "episodes" in data else ""
     unfinished = "" if train.get("finished", True) else " **Its training is not finished.**"
-    return f"A diffusion policy that turns {_and(streams)} into commands at {spec.rate_hz:g} Hz{learnt}.{unfinished}"
+    what = "motion-track" if isinstance(policy, MotionTrackPolicy) else "diffusion"
+    return f"A {what} policy that turns {_and(streams)} into commands at {spec.rate_hz:g} Hz{learnt}.{unfinished}"
 
 
-def _spec_rows(policy: DiffusionPolicy, train: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _spec_rows(policy: Any, train: Mapping[str, Any]) -> list[tuple[str, str]]:
     spec, config = policy.spec, policy.config
     count = train.get("parameters") or sum(p.numel() for p in policy.parameters())
     extras = {
+        "tracks": f"steps learnt as {config.step}s, views agree by {config.views.agreement:g}",
+        "alignment of embodiments": any(vars(config.align).values()) and f"{config.align}",
+    } if isinstance(policy, MotionTrackPolicy) else {
+        "codec, scaling": f"{config.codec}, {config.scaling.action}",
         "past rows": config.past, "goal": config.goal and ", ".join(config.goal.streams),
         "selector": config.selector.name != "first" and f"{config.selector.name} of {config.selector.samples}",
         "real-time chunking": config.real_time and config.real_time.jacobian,
@@ -75,7 +80,11 @@ def _spec_rows(policy: DiffusionPolicy, train: Mapping[str, Any]) -> list[tuple[
         ("executes", _rows(spec.n_execute, spec)),
         ("network", f"{config.net.kind}, {count / 1e6:.3g} M parameters in all"),
         ("process", f"{config.process.kind}, {config.solver.steps} steps of {config.solver.name}"),
-        ("codec, scaling", f"{config.codec}, {config.scaling.action}"),
+        *(
+            []
+            if isinstance(policy, MotionTrackPolicy)
+            else [("codec, scaling", f"{config.codec}, {config.scaling.action}")]
+        ),
         *((name, str(value)) for name, value in extras.items() if value),
     ]
 
@@ -141,7 +150,7 @@ def _score_table(scored: Sequence[Mapping[str, Any]]) -> str:
     return _table(("step", *names), rows)
 
 
-def _latency(policy: DiffusionPolicy) -> str:
+def _latency(policy: Any) -> str:
     from robopolicy.policies.latency import judge, measure_latency
 
     threads = 1  # of a CPU, as `robopolicy deploy` plans, however many there were to train with

@@ -12,7 +12,10 @@ import torch
 from robopolicy.errors import CheckpointError, RobopolicyError
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.policies.motion_track import MotionTrackPolicy
 from robopolicy.policies.solvers import SolverConfig
+from robopolicy.policies.track_config import MotionTrackConfig
+from robopolicy.policies.track_net import TrackNet
 from robopolicy.spec import PolicySpec
 from robopolicy.training.card import write_card
 from robopolicy.training.files import replace_file
@@ -20,9 +23,13 @@ from robopolicy.training.files import replace_file
 FORMAT = 2  # 1 had other networks and named no codec
 WEIGHTS, SPEC, STATS, TRAIN = "weights.safetensors", "spec.json", "stats.json", "train.json"
 DIGEST = "sha256"  # of the tensors, in the header of the weights
+CONFIGS = {"diffusion": DiffusionConfig, "motion-track": MotionTrackConfig}
+
+Policy = DiffusionPolicy | MotionTrackPolicy
+Config = DiffusionConfig | MotionTrackConfig
 
 
-def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mapping[str, Any]) -> None:
+def save_checkpoint(folder: str | Path, policy: Policy, *, train: Mapping[str, Any]) -> None:
     """Write ``policy`` as it is (a trainer hands in the averaged one), each file replaced in one stroke.
 
     The weights carry their own digest, in the same file, so a process killed between two files leaves no mismatch.
@@ -43,6 +50,8 @@ def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mappi
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     spec = {"format": FORMAT, "policy": "diffusion", "spec": policy.spec.to_json(), "config": policy.config.to_json()}
+    if isinstance(policy, MotionTrackPolicy):
+        spec |= {"policy": "motion-track", **policy.told()}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
     replace_file(folder / SPEC, _json(spec))
     replace_file(folder / STATS, _json(policy.stats()))
@@ -51,8 +60,8 @@ def save_checkpoint(folder: str | Path, policy: DiffusionPolicy, *, train: Mappi
     write_card(folder, policy, train)
 
 
-def load_policy(folder: str | Path, device: str = "cpu", *, solver: SolverConfig | None = None) -> DiffusionPolicy:
-    """Return the policy of a checkpoint on ``device``, ready to plan.
+def load_policy(folder: str | Path, device: str = "cpu", *, solver: SolverConfig | None = None) -> Any:
+    """Return the `DiffusionPolicy` or `MotionTrackPolicy` of a checkpoint on ``device``, ready to plan.
 
     Args:
         folder: of the checkpoint.
@@ -68,7 +77,7 @@ def load_policy(folder: str | Path, device: str = "cpu", *, solver: SolverConfig
     if solver is not None:
         config = replace(config, solver=solver)
     weights = _read_weights(folder)
-    policy = DiffusionPolicy(spec, config)
+    policy = _built(folder, spec, config)
     require_keys(policy.state_dict(), weights, f"checkpoint {folder}: {WEIGHTS}")
     policy.load_state_dict(weights)
     return policy.to(device).eval()
@@ -79,7 +88,7 @@ def read_spec(folder: str | Path) -> PolicySpec:
     return _read(Path(folder))[0]
 
 
-def read_config(folder: str | Path) -> DiffusionConfig:
+def read_config(folder: str | Path) -> Config:
     """Return a checkpoint's configuration without reading its weights; raises CheckpointError as `load_policy`."""
     return _read(Path(folder))[1]
 
@@ -132,13 +141,24 @@ def require_not_newer(folder: Path) -> None:
         )
 
 
-def _read(folder: Path) -> tuple[PolicySpec, DiffusionConfig]:
+def _built(folder: Path, spec: PolicySpec, config: Config) -> Policy:
+    """Return the policy before its weights."""
+    if isinstance(config, DiffusionConfig):
+        return DiffusionPolicy(spec, config)
+    data = _read_json(folder, SPEC)
+    try:
+        return MotionTrackPolicy(TrackNet(PolicySpec.from_json(data["tracks"]), config), spec, data["cameras"])
+    except (KeyError, TypeError, RobopolicyError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {SPEC} is damaged: {error}") from error
+
+
+def _read(folder: Path) -> tuple[PolicySpec, Config]:
     if (folder / SPEC).is_file():
         _require_format(folder)  # before its files: another format may have others
     _require_files(folder)
     data, _, _ = [_read_json(folder, name) for name in (SPEC, STATS, TRAIN)]  # a damaged one is a damaged checkpoint
     try:
-        return PolicySpec.from_json(data["spec"]), DiffusionConfig.from_json(data["config"])
+        return PolicySpec.from_json(data["spec"]), CONFIGS[data["policy"]].from_json(data["config"])
     except (KeyError, RobopolicyError) as error:
         raise CheckpointError(f"checkpoint {folder}: {SPEC} is damaged: {error}") from error
 
@@ -151,9 +171,9 @@ def _require_format(folder: Path) -> None:
     require_not_newer(folder)
     if isinstance(made, int) and made < FORMAT:
         raise CheckpointError(f"checkpoint {folder} is of an old format, {made}; {reads}: train it anew")
-    if made != FORMAT or policy != "diffusion":
+    if made != FORMAT or policy not in CONFIGS:
         raise CheckpointError(
-            f"checkpoint {folder}: {SPEC} is format {made!r} of policy {policy!r}; {reads} of 'diffusion'"
+            f"checkpoint {folder}: {SPEC} is format {made!r} of policy {policy!r}; {reads} of {' or '.join(CONFIGS)}"
         )
 
 

@@ -24,6 +24,8 @@ SCORES: dict[str, str] = {  # name: module:Class, imported when it is asked for:
     "stac": "stac:TemporalConsistency",
     "denoise_variance": "denoise_variance:DenoiseVariance",
     "ensemble": "ensemble:EnsembleDisagreement",
+    "view_gap": "tracks:ViewGap",
+    "misfit": "tracks:Misfit",
 }
 
 

@@ -1,0 +1,147 @@
+"""Episodes of robots and of hands seen the same way: pictures, five points in each of them, and a grasp.
+
+What a motion-track policy learns from (Ren et al. 2025). A robot's points are those of its gripper, projected with the
+calibration recorded beside the pictures; a hand's were found when its video was imported.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from robopolicy.errors import DatasetError, RobopolicyError, SpecMismatch
+from robopolicy.geometry.cameras import cameras_of
+from robopolicy.geometry.keypoints import ROLES, GripperKeypoints, grasped
+from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
+from robopolicy_data.episode import Episode
+from robopolicy_data.human import GRASP, keypoints_of
+from robopolicy_data.reader import Dataset
+
+TOOL = ("tool_pos", "tool_quat", "gripper")  # by which a robot's points are placed
+EMBODIMENT = "embodiment"
+XY = 2 * len(ROLES)
+
+
+def tracks_spec(recorded: PolicySpec, views: Sequence[str]) -> PolicySpec:
+    """Return the spec of tracks in ``views`` of episodes of ``recorded``.
+
+    Its states are ``keypoints_VIEW`` (10,) px, x and y of the five points in the order of `ROLES`, ``grasp`` (1 closed)
+    and ``embodiment`` (0 robot, 1 human); its action is where all points go next, view by view, and the grasp.
+
+    Raises:
+        UnknownCamera: naming those there are.
+    """
+    cameras = recorded.select(tuple(views), ()).cameras
+    names = [f"{view}.{role}.{axis}" for view in views for role in ROLES for axis in "xy"]
+    return PolicySpec(
+        cameras=cameras,
+        state={
+            **{keypoints_of(view): StateSpec(XY, ("px",)) for view in views},
+            GRASP: StateSpec(1, ("closed",)),
+            EMBODIMENT: StateSpec(1, ("human",)),
+        },
+        action=ActionSpec("tracks", (*names, GRASP), (*("px",) * len(names), "closed")),
+        rate_hz=recorded.rate_hz,
+    )
+
+
+class TrackedDataset(Dataset):
+    """A dataset of robot or human episodes, seen as tracks.
+
+    Args:
+        dataset: any; its episodes' embodiment says which they are.
+        views: cameras, two or more, calibrated in every episode.
+        gripper: where the five points are on the robot's gripper.
+        ahead: rows from one step of the policy to the next.
+
+    Raises:
+        UnknownCamera: naming those there are.
+        SpecMismatch: if it holds neither tool poses nor keypoints.
+    """
+
+    def __init__(self, dataset: Dataset, views: Sequence[str], gripper: GripperKeypoints, ahead: int = 1) -> None:
+        self.where, self._dataset = dataset.where, dataset
+        self.recorded = dataset.spec
+        self.spec = tracks_spec(dataset.spec, views)
+        points = [keypoints_of(view) for view in views]
+        if not all(name in dataset.spec.state for name in TOOL) and not all(n in dataset.spec.state for n in points):
+            raise SpecMismatch(
+                f"{dataset.where} holds the states {', '.join(dataset.spec.state) or 'none'}; tracks want a robot's "
+                f"{', '.join(TOOL)}, or a hand's {', '.join(points)}"
+            )
+        self._tracked = [_Tracked(episode, self.spec, tuple(views), gripper, ahead) for episode in dataset]
+
+    def __len__(self) -> int:
+        return len(self._tracked)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._tracked[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._tracked)
+
+
+class _Tracked:
+    """An `Episode` whose states and action are tracks; all else is its own."""
+
+    def __init__(
+        self, episode: Episode, spec: PolicySpec, views: tuple[str, ...], gripper: GripperKeypoints, ahead: int
+    ) -> None:
+        self._episode, self._spec, self._views, self._gripper, self._ahead = episode, spec, views, gripper, ahead
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._episode, name)
+
+    @property
+    def human(self) -> bool:
+        """Whether a hand did it."""
+        return bool(self._episode.meta.embodiment == "human")
+
+    def state(self, name: str) -> np.ndarray:
+        """Return (T, D) float32."""
+        if name == EMBODIMENT:
+            return np.full((self._episode.length, 1), float(self.human), np.float32)
+        if name == GRASP and not self.human:
+            return grasped(self._episode.state("gripper"))
+        if name == GRASP:
+            return self._episode.state(GRASP)
+        return dict(zip(map(keypoints_of, self._views), self._points, strict=True))[name]
+
+    def action(self) -> np.ndarray:
+        """Return where the points are one step on, and the grasp that leads there, (T, A) float32."""
+        last = self._episode.length - 1
+        later = np.minimum(np.arange(last + 1) + self._ahead, last)
+        if self.human:
+            grasp = self._episode.state(GRASP)[later]
+        else:
+            grasp = self._commanded()[np.maximum(later - 1, 0)]  # what was commanded on the way there
+        return np.concatenate([*(points[later] for points in self._points), grasp], axis=1).astype(np.float32)
+
+    def _commanded(self) -> np.ndarray:
+        """Return the grasp that was commanded, (T, 1)."""
+        action = self._spec_of_robot.action
+        if action.kind not in ("tool_pose", "joint"):
+            raise DatasetError(
+                f"{self._episode.where}: its actions are {action.kind}; tracks want tool_pose or joint, gripper last"
+            )
+        return grasped(self._episode.action()[:, -1:])
+
+    @property
+    def _spec_of_robot(self) -> PolicySpec:
+        return self._episode._spec
+
+    @cached_property
+    def _points(self) -> list[np.ndarray]:
+        """Of each view, (T, 10) float32 px."""
+        episode = self._episode
+        if self.human:
+            return [episode.state(keypoints_of(view)) for view in self._views]
+        position, quat, opening = (episode.state(name) for name in TOOL)
+        points = self._gripper.placed(position, quat, opening[:, 0])  # (T, 5, 3) m
+        try:
+            cameras = cameras_of(episode.meta.cameras, self._views)
+            found = [camera.project(points) for camera in cameras.values()]
+        except RobopolicyError as error:
+            raise DatasetError(f"{episode.where}: {error}") from error
+        return [pixels.reshape(len(pixels), XY).astype(np.float32) for pixels in found]

@@ -1,0 +1,143 @@
+"""`robopolicy train --policy motion-track`: robots' and hands' episodes in, one checkpoint that moves a robot out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from robopolicy.cli.fields import changed
+from robopolicy.cli.image_size import parse_sizes
+from robopolicy.cli.training_data import DataChoice, OpenData
+from robopolicy.errors import UsageError
+
+KIND = "motion-track"
+TOOL = ("tool_pos", "tool_quat", "gripper")
+
+
+@dataclass(frozen=True)
+class TrackPlan:
+    """What a run of motion tracks is about to do."""
+
+    config: Any  # MotionTrackConfig
+    data: OpenData  # seen as tracks
+    robot: Any  # PolicySpec of the robot that its checkpoint drives, its horizons still those of the data
+    cameras: Mapping[str, Any]  # {view: calibration}
+
+
+def is_tracks(policy: str | None, before: Mapping[str, Any]) -> bool:
+    """Whether the run is of motion tracks: asked for, or that of the run to resume.
+
+    Raises:
+        UsageError: if another policy is asked for than the run to resume has.
+    """
+    held = before.get("config", {}).get("kind", "diffusion") if before else None
+    if policy is not None and held is not None and policy != held:
+        raise UsageError(f"--policy {policy}: the run to resume trains {held}; leave --policy out")
+    return (policy or held) == KIND
+
+
+def plan_tracks(
+    choice: DataChoice,
+    before: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    cameras: tuple[str, ...] | None,
+    image_size: Sequence[str] | None,
+) -> TrackPlan:
+    """Open the datasets as tracks.
+
+    Args:
+        choice: of robots, hands or both; without weights both embodiments get the same share of the samples.
+        before: of the run to resume, or {}.
+        changes: what of `MotionTrackConfig` was asked for.
+        cameras: the views; None: all that every dataset has, wrist cameras left out.
+        image_size: what pictures are made smaller to.
+
+    Raises:
+        UsageError: if fewer than two views are left, nothing succeeded, or a picture's size makes no sense.
+        SpecMismatch, DatasetError: if the datasets do not fit together, or hold no tracks.
+    """
+    from robopolicy.policies.track_config import MotionTrackConfig
+    from robopolicy.spec import TOOL_POSE, PolicySpec, StateSpec
+    from robopolicy_data.mixture import not_failed, require_same_spec, thinned
+    from robopolicy_data.reader import Dataset
+    from robopolicy_data.tracked import TrackedDataset
+
+    start = MotionTrackConfig.from_json(before["config"]) if "config" in before else MotionTrackConfig()
+    config = changed(start, changes)
+    opened = [Dataset(path) for path in choice.paths]
+    views = cameras or tuple(before.get("spec", {}).get("cameras", ())) or _fixed_views(opened)
+    if len(views) < 2:
+        raise UsageError(f"--cameras {' '.join(views) or '(none)'}: motion tracks want two calibrated views or more")
+    if image_size is not None:
+        recorded = opened[0].spec.select(tuple(views), ()).cameras
+        config = replace(config, vision=replace(config.vision, sizes=parse_sizes(image_size, recorded)))
+    datasets = [TrackedDataset(dataset, views, config.gripper, choice.every) for dataset in opened]
+    spec = require_same_spec(datasets, None, None)
+    episodes = [episode for dataset in datasets for episode in dataset if not_failed(episode)]
+    if not episodes:
+        raise UsageError(f"{', '.join(map(str, choice.paths))}: no episode to train from")
+    if choice.weights is None and (shares := _shares(datasets)) is not None:
+        choice = replace(choice, weights=shares)
+    robots = [dataset for dataset in datasets if not any(episode.human for episode in dataset)]
+    state = robots[0].recorded.state if robots else {}
+    standard = {
+        "tool_pos": StateSpec(3, ("m",)),
+        "tool_quat": StateSpec(4, ("quat",)),
+        "gripper": StateSpec(1, ("open",)),
+    }
+    robot = PolicySpec(
+        cameras=spec.cameras, state={name: state.get(name, standard[name]) for name in TOOL}, action=TOOL_POSE,
+        rate_hz=spec.rate_hz / choice.every,
+    )  # fmt: skip
+    calibrated = next((episode for dataset in robots or datasets for episode in dataset), episodes[0])
+    data = OpenData(choice, datasets, episodes, spec, thinned(spec, choice.every))
+    return TrackPlan(config, data, robot, {name: calibrated.meta.cameras[name] for name in views})
+
+
+def build(plan: TrackPlan, spec: Any, seed: int) -> tuple[Any, Any]:
+    """Return the network before its first step, and what writes its checkpoints, as `train` takes it."""
+    import torch
+
+    from robopolicy.policies.motion_track import MotionTrackPolicy
+    from robopolicy.policies.track_net import TrackNet
+    from robopolicy.training.checkpoint import save_checkpoint
+
+    torch.manual_seed(seed)
+    net = TrackNet(spec, plan.config)
+    robot = on_robot(plan, spec)
+
+    def save(folder: Path, trained: Any, *, train: Mapping[str, Any]) -> None:
+        save_checkpoint(folder, MotionTrackPolicy(trained, robot, plan.cameras), train=train)
+
+    MotionTrackPolicy(net, robot, plan.cameras)  # what does not fit is refused here, and not after the training
+    return net, save
+
+
+def on_robot(plan: TrackPlan, spec: Any) -> Any:
+    """Return the robot's `PolicySpec` with the horizons of the tracks'."""
+    return replace(plan.robot, n_obs=spec.n_obs, horizon=spec.horizon, n_execute=spec.n_execute)
+
+
+def _fixed_views(datasets: Sequence[Any]) -> tuple[str, ...]:
+    """Return the cameras that all datasets have and that do not ride on a tool, in the order of the first."""
+    first, *others = datasets
+    names = [name for name in first.spec.cameras if all(name in other.spec.cameras for other in others)]
+    told = [episode.meta.cameras for dataset in datasets for episode in dataset[:1]]
+    return tuple(name for name in names if not any("T_tool_cam" in cameras.get(name, {}) for cameras in told))
+
+
+def _shares(datasets: Sequence[Any]) -> tuple[float, ...] | None:
+    """Return shares by which both embodiments make up half of the samples each; None if there is but one."""
+    from robopolicy_data.mixture import not_failed
+
+    rows: list[tuple[bool, int]] = []
+    for dataset in datasets:
+        kept = [episode for episode in dataset if not_failed(episode)]
+        kinds = {episode.human for episode in kept}
+        if len(kinds) > 1:
+            raise UsageError(f"{dataset.where} holds both robots and hands; want a dataset each, or --weights")
+        rows.append((kinds.pop() if kinds else False, sum(episode.length for episode in kept)))
+    total = {human: sum(count for kind, count in rows if kind == human) for human in (False, True)}
+    if not all(total.values()):
+        return None
+    return tuple(0.5 * count / total[human] for human, count in rows)

@@ -1,0 +1,299 @@
+"""Motion tracks (Ren et al. 2025): a picture and its five points in, where the points go next out, view by view.
+
+One network sees every view by itself, so hands and grippers, and any number of cameras, are the same to it. Points are
+shares of the picture, -1 to 1 (`robopolicy.policies.track_augment`); what it learns are differences of them, brought to
+unit size after they were taken: pictures are wide and steps are small.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robopolicy.errors import ContractError
+from robopolicy.geometry.keypoints import POINTS
+from robopolicy.policies import solvers
+from robopolicy.policies.denoisers import denoiser
+from robopolicy.policies.normaliser import Normaliser
+from robopolicy.policies.track_augment import draw_moves
+from robopolicy.policies.track_config import MotionTrackConfig
+from robopolicy.policies.track_views import Views
+from robopolicy.policies.vision import CameraEncoder, require_visible, shrink
+from robopolicy.spec import PolicySpec
+
+GRASP, EMBODIMENT = "grasp", "embodiment"  # state streams: 1 closed; 0 robot, 1 human
+XY = 2 * POINTS
+ROW = XY + 1  # of a chunk as the network sees it: five points, and the grasp
+
+
+def keypoints_of(view: str) -> str:
+    """Return the name of the state stream that holds a view's five points, (10,) px."""
+    return f"keypoints_{view}"
+
+
+class Tracks(NamedTuple):
+    """Where the points go, and what was seen of it on the way."""
+
+    shares: Tensor  # (N, V, H, 5, 2) of the picture
+    grasp: Tensor  # (N, V, H), 1 closed
+    apart: Tensor  # (N, H) px between what each view said by itself and what all agreed on, RMS over views and points
+
+
+class TrackNet(nn.Module):
+    """What is trained: pictures and points of any embodiment in, tracks out; `Trainable`.
+
+    Args:
+        spec: of tracks, as `robopolicy_data.tracked` makes them: its cameras are the views, its states their points in
+            px, the grasp and the embodiment, its action the next points and the grasp.
+        config: what is chosen.
+
+    Raises:
+        ContractError: if the spec is not one of tracks.
+    """
+
+    past = 0
+    goal_source = None
+
+    def __init__(self, spec: PolicySpec, config: MotionTrackConfig) -> None:
+        super().__init__()
+        wants = {keypoints_of(view): XY for view in spec.cameras} | {GRASP: 1, EMBODIMENT: 1}
+        have = {name: part.dim for name, part in spec.state.items()}
+        if have != wants or spec.action.dim != XY * len(spec.cameras) + 1 or not spec.cameras:
+            raise ContractError(
+                f"tracks: states {have} and {spec.action.dim} actions; want {wants}, and as many points"
+            )
+        self.spec, self.config = spec, config
+        self.views = tuple(spec.cameras)
+        for name, camera in spec.cameras.items():
+            require_visible(config.vision, name, camera)
+        self.camera = CameraEncoder(config.vision)
+        steps = spec.horizon if config.step == "offset" else None
+        self.action = Normaliser(ROW, method="meanstd", steps=steps)
+        self.net = config.net.build(spec.horizon, ROW, spec.n_obs, config.vision.feature_dim + ROW)
+        self.process = config.process.build()
+        self.process.grid(config.solver.steps)
+        self.domain = nn.Sequential(nn.Linear(config.vision.feature_dim, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.domain.requires_grad_(config.align.domain > 0)
+        self._shrunk = {name: (height, width) for name, height, width in config.vision.sizes}
+        self.side: Tensor  # (V, 2) W and H of the pictures that points are told in, px
+        sides = [(camera.width, camera.height) for camera in spec.cameras.values()]
+        self.register_buffer("side", torch.tensor(sides, dtype=torch.float32), persistent=False)
+
+    @property
+    def needs_windows(self) -> bool:
+        """Whether its statistics are those of windows."""
+        return self.config.step == "offset"
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The parts worth compiling."""
+        return [self.net, self.camera.net]
+
+    def fit_normaliser(self, arrays: Any, windows: Any = None) -> None:
+        """Take the statistics of the differences of both embodiments and all views.
+
+        Args:
+            arrays: ``state`` {name: (N, D)} px and ``action`` (N, A): the next points, view by view, and the grasp.
+            windows: rows of ``arrays``, if it ``needs_windows``.
+
+        Raises:
+            ContractError: if it needs windows and has none, or the data are not finite.
+        """
+        now = self._points_of({name: torch.as_tensor(rows) for name, rows in arrays.state.items()})  # (N, V, 5, 2)
+        following, grasp = self._targets(torch.as_tensor(arrays.action))
+        if not self.needs_windows:
+            rows = torch.cat([(following - now).flatten(2), grasp[:, None].expand(-1, len(self.views), -1)], dim=-1)
+            self.action.fit(rows.flatten(0, 1))
+            return
+        if windows is None:
+            raise ContractError("policy: steps 'offset' need windows to take their statistics from")
+        some = slice(None, None, 1 + len(windows.action) // 100_000)
+        at, newest = torch.as_tensor(windows.action[some]), torch.as_tensor(windows.obs[some])[:, -1]
+        way = (following[at] - now[newest][:, None]).transpose(1, 2).flatten(3)  # (W, V, H, 10)
+        rows = torch.cat([way, grasp[at][:, None].expand(-1, len(self.views), -1, -1)], dim=-1)
+        valid = ~torch.as_tensor(windows.padded_action[some])
+        self.action.fit(rows.flatten(0, 1), valid.repeat_interleave(len(self.views), dim=0))
+
+    def loss(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean squared error of the network's prediction, points and grasp in fixed shares.
+
+        Args:
+            batch: ``state`` {name: (B, T, D)}, ``images`` {view: (B, T, H, W, 3) uint8} and ``action`` (B, H, A), px.
+            generator: on the same device; draws noise, levels and augmentations.
+        """
+        now = self._points_of(batch["state"])  # (B, T, V, 5, 2)
+        following, grasp = self._targets(batch["action"])  # (B, H, V, 5, 2), (B, H, 1)
+        count, views = len(now), len(self.views)
+        points = now.transpose(1, 2).flatten(0, 1)  # (M, T, 5, 2), M = B V
+        ahead = following.transpose(1, 2).flatten(0, 1)
+        moves = None
+        if self.training:
+            moves = draw_moves(self.config.augmentation, (count, views), self.side, generator)
+            points, ahead = moves.points(points), moves.points(ahead)
+        features = self._look(batch["images"], moves)
+        held = _each(batch["state"][GRASP], views)
+        told = points
+        if self.training and self.config.augmentation.jitter:
+            drawn = torch.randn((count, views, *points.shape[1:]), generator=generator, device=points.device)
+            told = points + 2 * self.config.augmentation.jitter * drawn.flatten(0, 1)
+        cond = torch.cat([features, told.flatten(2), held], dim=-1)
+        rows = torch.cat([self._steps(points[:, -1], ahead).flatten(2), _each(grasp, views)], dim=-1)
+        x0 = self.action(rows)
+        eps = torch.randn((count, *x0.shape[1:]), generator=generator, device=x0.device)
+        eps = _each(eps, views)  # all views of a sample under the same noise, as they are drawn
+        t = _each(self.process.draw(count, generator, x0.device), views)
+        share = self.config.grasp_weight
+        weight = torch.full_like(x0, (1 - share) / XY)
+        weight[..., XY:] = share
+        loss = self.process.loss(self.net, cond, x0, eps, t, weight, generator)
+        return loss + self._alignment(features, _each(batch["state"][EMBODIMENT][:, -1, 0], views))
+
+    def condition(self, state: Mapping[str, Tensor], images: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what the network is told (B V, T, E) and the newest points (B, V, 5, 2), of a batch as `loss` has."""
+        now = self._points_of(state)
+        told = now.transpose(1, 2).flatten(0, 1).flatten(2)
+        held = _each(state[GRASP], len(self.views))
+        return torch.cat([self._look(images, None), told, held], dim=-1), now[:, -1]
+
+    def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the noise of ``count`` candidates, (..., count, V, H, 11), one after the other, on the CPU."""
+        shape = (self.spec.horizon, ROW)
+        views = 1 if self.config.views.together else len(self.views)
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        drawn = [solvers.noise_like(self.config.solver, (views, *shape), draw) for _ in range(count)]
+        noise = torch.stack(drawn, dim=-4)
+        return noise.expand(*noise.shape[:-3], len(self.views), *shape)
+
+    def sample(self, cond: Tensor, now: Tensor, noise: Tensor, views: Views) -> Tracks:
+        """Return the tracks of N candidates of one moment.
+
+        Args:
+            cond: (V, T, E).
+            now: (V, 5, 2) the newest points.
+            noise: of `draw_noise`.
+            views: how the cameras stand to each other.
+        """
+        config, count = self.config, noise.shape[-4]
+        grid = self.process.grid(config.solver.steps)
+        flat = cond.repeat(count, 1, 1)  # (N V, T, E)
+        jumps = config.solver.name == "consistency"
+        own = solvers.clipped(denoiser(self.process, self.net, flat, grid, jumps=jumps), self.action.limit)
+        met = _Agreement(self, own, now, views, config.views.agreement)
+        clean = solvers.solve(config.solver, met, grid, noise.flatten(-4, -3))
+        rows = self.action.inverse(clean.unflatten(0, (count, len(self.views))))
+        return Tracks(self._walked(now, rows[..., :XY]), rows[..., XY], met.apart)
+
+    def _steps(self, now: Tensor, ahead: Tensor) -> Tensor:
+        """Return what is learnt of points now (M, 5, 2) and ahead (M, H, 5, 2)."""
+        if self.config.step == "offset":
+            return ahead - now[:, None]
+        return torch.diff(torch.cat([now[:, None], ahead], dim=1), dim=1)
+
+    def _walked(self, now: Tensor, steps: Tensor) -> Tensor:
+        """Return points (..., V, H, 5, 2) of what was learnt (..., V, H, 10), from now (V, 5, 2) on."""
+        way = steps if self.config.step == "offset" else steps.cumsum(-2)
+        return now[:, None] + way.unflatten(-1, (POINTS, 2))
+
+    def _back(self, now: Tensor, shares: Tensor) -> Tensor:
+        """Return the inverse of `_walked`, (..., V, H, 10)."""
+        way = shares - now[:, None]
+        if self.config.step == "delta":
+            way = torch.diff(way, dim=-3, prepend=torch.zeros_like(way[..., :1, :, :]))
+        return way.flatten(-2)
+
+    def _points_of(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Return shares of the picture (..., V, 5, 2)."""
+        pixels = torch.stack([state[keypoints_of(view)].unflatten(-1, (POINTS, 2)) for view in self.views], dim=-3)
+        return (pixels + 0.5) / self.side.to(pixels.device)[:, None] * 2 - 1
+
+    def _targets(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return shares (..., V, 5, 2) and grasp (..., 1) of actions (..., A), px."""
+        pixels = action[..., :-1].unflatten(-1, (len(self.views), POINTS, 2))
+        return (pixels + 0.5) / self.side.to(pixels.device)[:, None] * 2 - 1, action[..., -1:]
+
+    def _look(self, images: Mapping[str, Tensor], moves: Any) -> Tensor:
+        """Return features (B V, T, F) of pictures {view: (B, T, H, W, 3)}: all views of one size in one batch."""
+        made: dict[int, Tensor] = {}
+        shown = [shrink(images[view], self._shrunk.get(view)) for view in self.views]
+        count = len(shown[0])
+        alike = itertools.groupby(sorted(range(len(shown)), key=lambda v: shown[v].shape), key=lambda v: shown[v].shape)
+        for _, group in alike:
+            at = list(group)
+            pictures = torch.stack([shown[v] for v in at], dim=1).flatten(0, 1)  # (B G, T, H, W, 3)
+            if moves is not None:
+                rows = (torch.arange(count)[:, None] * len(shown) + torch.tensor(at)).flatten().to(pictures.device)
+                pictures = type(moves)(*(part[rows] for part in vars(moves).values())).pictures(pictures)
+            features = self.camera(pictures).unflatten(0, (count, len(at)))
+            made |= {v: features[:, k] for k, v in enumerate(at)}
+        return torch.stack([made[v] for v in range(len(shown))], dim=1).flatten(0, 1)
+
+    def _alignment(self, features: Tensor, human: Tensor) -> Tensor:
+        """Return the terms that draw both embodiments' features (M, T, F) together; 0 if none is wanted."""
+        config, total = self.config.align, features.new_zeros(())
+        if not self.training or not (config.kl or config.domain):
+            return total
+        newest = features[:, -1]
+        hand, robot = newest[human > 0.5], newest[human <= 0.5]
+        if config.kl and min(len(hand), len(robot)) > 1:
+            total = total + config.kl * _divergence(hand, robot)
+        if config.domain:
+            said = self.domain(_Reversed.apply(newest))[:, 0]
+            total = total + config.domain * functional.binary_cross_entropy_with_logits(said, human.float())
+        return total
+
+    def stats(self) -> dict[str, Any]:
+        """Return the statistics of its normaliser, for people to read."""
+        return {"action": self.action.stats()}
+
+
+class _Agreement:
+    """A denoiser whose guess for each view is drawn to what all views see together (view consistency)."""
+
+    def __init__(self, net: TrackNet, denoise: solvers.Denoiser, now: Tensor, views: Views, share: float) -> None:
+        self._net, self._denoise, self._now, self._views, self._share = net, denoise, now, views, share
+        self.apart = now.new_zeros(())
+
+    def __call__(self, x: Tensor, t: float) -> Tensor:
+        """Return the clean chunks (N V, H, 11) that x at level t came from."""
+        net = self._net
+        clean = self._denoise(x, t).unflatten(0, (-1, len(net.views)))
+        rows = net.action.inverse(clean)
+        said = net._walked(self._now, rows[..., :XY])  # (N, V, H, 5, 2)
+        met, apart = self._views.agreed(said.transpose(1, 2))
+        self.apart = apart.square().mean((-2, -1)).sqrt()  # (N, H), of the last guess when the solve is over
+        if self._share == 0:
+            return clean.flatten(0, 1)
+        points = said.lerp(met.transpose(1, 2), self._share)
+        grasp = rows[..., XY:].lerp(rows[..., XY:].mean(1, keepdim=True).expand_as(rows[..., XY:]), self._share)
+        bent = net.action(torch.cat([net._back(self._now, points), grasp], dim=-1))
+        return bent.flatten(0, 1)
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity, whose gradient is reversed (Ganin et al. 2016)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+def _divergence(first: Tensor, second: Tensor) -> Tensor:
+    """Return KL(first || second) of Gaussians without correlations fitted to both, (M, F) each, mean over F."""
+    mean = first.mean(0), second.mean(0)
+    var = first.var(0) + 1e-4, second.var(0) + 1e-4
+    return 0.5 * (var[0] / var[1] + (mean[1] - mean[0]).square() / var[1] - 1 + (var[1] / var[0]).log()).mean()
+
+
+def _each(values: Tensor, views: int) -> Tensor:
+    """Repeat every sample's row for each view: (B, ...) to (B V, ...)."""
+    return values.repeat_interleave(views, dim=0)

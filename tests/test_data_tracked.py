@@ -1,0 +1,111 @@
+"""Robots and hands seen as tracks: the same streams, from states or from what an import found."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robopolicy.errors import DatasetError, SpecMismatch, UnknownCamera
+from robopolicy.geometry.keypoints import TWIN
+from robopolicy_data.loader import Loader
+from robopolicy_data.reader import Dataset
+from robopolicy_data.tracked import TrackedDataset
+from robopolicy_data.writer import DatasetWriter
+
+sys.path.insert(0, str(Path(__file__).parent))
+import track_data
+
+VIEWS = ("left", "right")
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory):
+    return Dataset(track_data.make_robot(tmp_path_factory.mktemp("robot") / "d.zarr", 2))
+
+
+@pytest.fixture(scope="module")
+def hand(tmp_path_factory):
+    return Dataset(track_data.make_hand(tmp_path_factory.mktemp("hand") / "d.zarr", 3))
+
+
+def test_a_robots_points_are_its_grippers_projected(robot):
+    (episode, _) = TrackedDataset(robot, VIEWS, TWIN)
+    position, opening, _ = track_data.motion(0)
+    shown = TWIN.placed(position, np.tile(track_data.DOWN, (len(position), 1)), opening)
+    for k, view in enumerate(VIEWS):
+        want = track_data.CAMERAS[view].project(shown).reshape(-1, 10)
+        assert np.abs(episode.state(f"keypoints_{view}") - want).max() < 1e-3
+        ahead = np.concatenate([want[1:], want[-1:]])
+        assert np.abs(episode.action()[:, 10 * k : 10 * k + 10] - ahead).max() < 1e-3, "where they go next"
+    assert (episode.state("grasp")[:, 0] == (opening < 0.75)).all()
+    assert (episode.state("embodiment") == 0).all()
+    grasp = episode.action()[:, -1]
+    led = np.concatenate([opening[1:], opening[-1:]]) < 0.5
+    assert (grasp == led).all(), "the command that leads there"
+
+
+def test_thinned_tracks_look_as_many_rows_ahead(robot):
+    one, three = (next(iter(TrackedDataset(robot, VIEWS, TWIN, ahead))) for ahead in (1, 3))
+    assert (three.action()[:-3, :10] == one.state("keypoints_left")[3:]).all()
+    assert (three.action()[-3:, :10] == one.state("keypoints_left")[-1]).all()
+
+
+def test_a_hand_and_a_robot_are_one_mixture(robot, hand):
+    tracked = [TrackedDataset(each, VIEWS, TWIN) for each in (robot, hand)]
+    assert tracked[0].spec == tracked[1].spec
+    with Loader(tracked, n_obs=1, horizon=8, batch_size=200, seed=0, weights=(0.5, 0.5)) as loader:
+        batch = loader.batch(0)
+        human = batch["state"]["embodiment"][:, 0, 0]
+        assert 0.35 < human.mean() < 0.65, "half and half, though there is more of the hand"
+        assert batch["action"].shape == (200, 8, 21)
+        assert batch["images"]["left"].shape == (200, 1, *track_data.SIZE, 3)
+        near = batch["images"]["left"][human == 1][0, 0]
+        assert (np.abs(near.astype(int) - [220, 160, 130]).sum(-1) < 60).any(), "the hand's own colour"
+
+
+def test_a_camera_that_was_not_calibrated_is_named(robot, tmp_path):
+    with DatasetWriter(tmp_path / "d.zarr", track_data.SPEC) as writer:
+        source = next(iter(robot))
+        episode = writer.begin(replace(source.meta, cameras={"left": source.meta.cameras["left"]}))
+        for step in steps_of(source, 3):
+            episode.add(step)
+        episode.commit()
+    tracked = TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)
+    with pytest.raises(DatasetError, match=r"episode 0: .*'right'"):
+        tracked[0].state("keypoints_left")
+
+
+def steps_of(episode, count):
+    from robopolicy.types import Observation, Step
+
+    states = {name: episode.state(name) for name in track_data.SPEC.state}
+    for t in range(count):
+        images = {view: episode.images(view, [t])[0] for view in VIEWS}
+        stamp = int(episode.stamps_ns("step")[t])
+        seen = Observation(stamp, {k: v[t] for k, v in states.items()}, images, dict.fromkeys(images, stamp))
+        yield Step(seen, episode.action()[t], stamp + 1, "human")
+
+
+def test_a_gripper_behind_a_camera_is_named(robot, tmp_path):
+    source = next(iter(robot))
+    turned = np.array(source.meta.cameras["left"]["T_base_cam"])
+    turned[:3, :3] = turned[:3, :3] @ np.diag([-1.0, 1.0, -1.0])
+    cameras = {**source.meta.cameras, "left": {**source.meta.cameras["left"], "T_base_cam": turned.tolist()}}
+    with DatasetWriter(tmp_path / "d.zarr", track_data.SPEC) as writer:
+        episode = writer.begin(replace(source.meta, cameras=cameras))
+        for step in steps_of(source, 3):
+            episode.add(step)
+        episode.commit()
+    with pytest.raises(DatasetError, match="episode 0: 15 of 15 points are behind the camera"):
+        TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)[0].state("keypoints_left")
+
+
+def test_what_holds_no_tracks_is_refused(robot, hand, tmp_path):
+    with DatasetWriter(tmp_path / "d.zarr", replace(track_data.SPEC, state={})):
+        pass
+    with pytest.raises(SpecMismatch, match="tool_pos, tool_quat, gripper"):
+        TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)
+    with pytest.raises(UnknownCamera, match="wrist"):
+        TrackedDataset(robot, ("left", "wrist"), TWIN)

@@ -1,0 +1,186 @@
+"""The motion-track policy on a robot: what it is taught comes out as tool poses."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robopolicy.cli.main import main
+from robopolicy.errors import ContractError, TracksLost
+from robopolicy.policies.mlp import MlpConfig
+from robopolicy.policies.motion_track import MotionTrackPolicy
+from robopolicy.policies.track_config import MotionTrackConfig
+from robopolicy.policies.vision import VisionConfig
+from robopolicy.rotations import quat_to_matrix, rot6d_to_matrix
+from robopolicy.testing_policies import PolicyContract, random_observation
+from robopolicy.training.checkpoint import checkpoint_sha, load_policy
+from robopolicy.types import Observation
+from robopolicy_data.reader import Dataset
+
+sys.path.insert(0, str(Path(__file__).parent))
+import track_data
+
+TRAIN = shlex.split(
+    "--policy motion-track --net.width 64 --net.depth 2 --vision.width 16 --vision.feature-dim 16 --horizon 8 "
+    "--n-execute 4 --batch-size 16 --threads 1 --augmentation.shift 0.02 --augmentation.zoom 0.02"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tracks")
+    return track_data.make_robot(folder / "robot.zarr", 4), track_data.make_hand(folder / "hand.zarr", 4)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "tracks"
+    robot, hand = map(str, data)
+    assert main(["train", *TRAIN, "--data", robot, "--data", hand, "--out", str(out), "--steps", "300"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def policy(checkpoint):
+    return load_policy(checkpoint)
+
+
+def observed(episode, t):
+    states = {name: episode.state(name)[t] for name in track_data.SPEC.state}
+    images = {view: episode.images(view, [t])[0] for view in track_data.CAMERAS}
+    return Observation(t, states, images)
+
+
+class TestMotionTrackContract(PolicyContract):
+    @pytest.fixture(autouse=True)
+    def taken(self, policy):
+        self.policy = policy
+
+    def make(self):
+        return self.policy
+
+    def window(self, policy, seed=0):
+        rng = np.random.default_rng(seed)
+        seen = random_observation(policy.spec, rng)
+        return [Observation(0, dict(policy.likely), seen.images)]
+
+
+def test_it_is_loaded_as_it_was_saved_and_goes_to_where_it_was_shown(policy, data):
+    assert isinstance(policy, MotionTrackPolicy)
+    assert policy.config.net == MlpConfig(width=64, depth=2, dropout=0.1)
+    missed, stayed, ways, opened = [], [], [], []
+    for episode in Dataset(data[0]):
+        positions = episode.state("tool_pos")
+        for t in (2, 6, 10, 14):
+            plan = policy.plan([observed(episode, t)], n=2, generator=np.random.default_rng(t))
+            want = positions[t + 1 : t + 9]
+            missed.append(np.linalg.norm(plan.chunks[0, :, :3] - want, axis=-1).mean())
+            stayed.append(np.linalg.norm(positions[t] - want, axis=-1).mean())
+            way, right = plan.chunks[0, -1, :3] - positions[t], want[-1] - positions[t]
+            ways.append(way @ right / np.linalg.norm(way) / np.linalg.norm(right))
+            turn = rot6d_to_matrix(plan.chunks[0, :, 3:9].astype(float))
+            assert np.abs(turn - quat_to_matrix(track_data.DOWN)).max() < 0.5
+            opened.append(plan.chunks[0, 0, 9])
+    assert np.mean(opened) > 0.8, "open on the way"
+    assert np.mean(missed) < 0.75 * np.mean(stayed)
+    assert np.mean(ways) > 0.5
+    late = policy.plan([observed(Dataset(data[0])[1], 26)], generator=np.random.default_rng(0))
+    assert late.chunks[0, -1, 9] == 0.0, "shut at the block"
+
+
+def test_what_the_monitor_is_told(policy, data):
+    plan = policy.plan([observed(Dataset(data[0])[0], 3)], generator=np.random.default_rng(0))
+    assert plan.aux["view_gap"].shape == plan.aux["misfit"].shape == (8,)
+    assert plan.aux["tracks"].shape == (2, 8, 5, 2)
+    assert (plan.aux["view_gap"] > 0).all(), "before they were brought together"
+
+
+def test_the_first_candidate_does_not_depend_on_how_many_there_are(policy, data):
+    seen = [observed(Dataset(data[0])[0], 3)]
+    one, many = (policy.plan(seen, n=n, generator=np.random.default_rng(0)) for n in (1, 5))
+    np.testing.assert_allclose(one.chunks[0], many.chunks[0], atol=2e-4)
+
+
+def test_cameras_that_were_moved_and_calibrated_anew_give_the_same_motion_in_space(policy, data):
+    """The policy is told where its cameras stand: with another pose for one, its plan is another."""
+    seen = [observed(Dataset(data[0])[0], 3)]
+    before = policy.plan(seen, generator=np.random.default_rng(0)).chunks
+    told = policy.told()["cameras"]
+    moved = np.array(told["left"]["T_base_cam"])
+    moved[:3, 3] += [0.0, 0.05, 0.0]
+    try:
+        policy.calibrate({**told, "left": {**told["left"], "T_base_cam": moved.tolist()}})
+        after = policy.plan(seen, generator=np.random.default_rng(0)).chunks
+        assert np.abs(after - before).max() > 1e-4
+        with pytest.raises(ContractError, match=r"camera 'left' was calibrated for \(480, 640\) px"):
+            policy.calibrate({**told, "left": {**told["left"], "size": [480, 640]}})
+        with pytest.raises(ContractError, match="two cameras are at the same place"):
+            policy.calibrate(dict.fromkeys(told, told["left"]))
+    finally:
+        policy.calibrate(told)
+    np.testing.assert_array_equal(policy.plan(seen, generator=np.random.default_rng(0)).chunks, before)
+
+
+def test_tracks_that_leave_the_picture_hold_and_tracks_that_tell_nothing_are_refused(policy, data, monkeypatch):
+    seen = observed(Dataset(data[0])[0], 3)
+    net = policy.tracks
+    real = net.sample
+
+    def lost(rows):
+        def sample(*args):
+            drawn = real(*args)
+            shares = drawn.shares.clone()
+            shares[:, :, rows] += 20
+            return drawn._replace(shares=shares)
+
+        return sample
+
+    monkeypatch.setattr(net, "sample", lost(slice(4, None)))
+    plan = policy.plan([seen], generator=np.random.default_rng(0))
+    assert (plan.chunks[0, 4:, :9] == plan.chunks[0, 3, :9]).all(), "it stays where the tracks last told it to be"
+    assert np.isinf(plan.aux["misfit"][4:]).all()
+    monkeypatch.setattr(net, "sample", lost(slice(None)))
+    with pytest.raises(TracksLost, match="from step 1 on"):
+        policy.plan([seen], generator=np.random.default_rng(0))
+
+
+def test_a_run_repeats_bit_for_bit_and_goes_on_as_what_it_was(data, tmp_path):
+    robot, hand = map(str, data)
+    one, other = tmp_path / "one", tmp_path / "other"
+    for out in (one, other):
+        assert main(["train", *TRAIN, "--data", robot, hand, "--out", str(out), "--steps", "3"]) == 0
+    assert checkpoint_sha(one) == checkpoint_sha(other)
+    before = checkpoint_sha(one)
+    for out in (one, other):
+        assert main(["train", "--data", robot, hand, "--out", str(out), "--steps", "6", "--resume"]) == 0
+    assert checkpoint_sha(one) == checkpoint_sha(other) != before
+    assert isinstance(load_policy(one), MotionTrackPolicy)
+    assert main(["train", "--policy", "diffusion", "--data", robot, "--out", str(one), "--steps", "9", "--resume"]) != 0
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--cameras", "left"], "two calibrated views"),
+        (["--preset", "unet"], "--preset says nothing to motion tracks"),
+        (["--vision.crop", "0.9"], "augmentation.shift"),
+        (["--max-delay", "3"], "--max-delay says nothing to motion-track"),
+        (["--augmentation.zoom", "1.5"], "zoom below 1"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_one_line(more, told, data, tmp_path, capsys):
+    args = ["train", *TRAIN, "--data", str(data[0]), "--out", str(tmp_path / "run"), "--steps", "2", *more]
+    assert main(args) != 0
+    said = capsys.readouterr().err.strip()
+    assert told in said
+    assert "\n" not in said
+    assert not Path(tmp_path / "run").exists()
+
+
+def test_a_robot_without_tool_poses_is_refused(policy):
+    spec = policy.spec.select(state=("tool_pos", "tool_quat"))
+    with pytest.raises(ContractError, match="gripper"):
+        MotionTrackPolicy(policy.tracks, spec, policy.told()["cameras"])
+    assert MotionTrackConfig(vision=VisionConfig(crop=1.0)).goal is None
