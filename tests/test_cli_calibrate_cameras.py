@@ -290,3 +290,13 @@ def test_too_few_and_broken_pictures_are_named(folder, tmp_path, capsys):
     assert "want a name and numbers each" in refused(
         capsys, "--pictures", f"left={tmp_path}", "--tool-poses", tmp_path / "tools.csv"
     )
+
+
+def test_roll_pitch_yaw_are_about_the_fixed_axes_one_after_the_other():
+    from scipy.spatial.transform import Rotation
+
+    from robopolicy.cli.calibrate_cameras_sources import pose_of_numbers
+
+    found = pose_of_numbers([0.4, -0.1, 0.02, 170.0, -20.0, 35.0], "--board-pose")
+    np.testing.assert_allclose(found[:3, :3], Rotation.from_euler("xyz", [170, -20, 35], degrees=True).as_matrix())
+    np.testing.assert_array_equal(found[:, 3], [0.4, -0.1, 0.02, 1])
