@@ -235,7 +235,7 @@ def test_a_camera_on_the_tool_beside_one_that_was_calibrated_before(tmp_path, ca
 def test_the_twins_cameras_for_nothing(tmp_path, capsys):
     assert run("--twin", "lift", "--size", "480x640", "--out", tmp_path / "twin.yaml") == 0
     entries = read_calibrations(tmp_path / "twin.yaml")
-    assert list(entries)[:2] == ["front", "wrist"]
+    assert list(entries) == ["front", "wrist", "side"]
     assert "T_tool_cam" in entries["wrist"]
     front = read_cameras(tmp_path / "twin.yaml")["front"]
     assert front.size == (480, 640)

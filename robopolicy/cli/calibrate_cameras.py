@@ -342,7 +342,7 @@ def _write_twin(args: argparse.Namespace) -> None:
     from robopolicy.clock import SimClock
     from robopolicy.geometry.calibrations import write_calibrations
     from sim_envs.tasks import make_task
-    from sim_envs.twin import Twin
+    from sim_envs.twin import OFFERED, Twin
 
     size = {}
     if args.size is not None:
@@ -350,7 +350,7 @@ def _write_twin(args: argparse.Namespace) -> None:
         if not (height.isdecimal() and width.isdecimal() and int(height) * int(width)):
             raise UsageError(f"--size {args.size}: want HxW, as in 480x640")
         size = {"size": (int(height), int(width))}
-    names = None if args.cameras is None else tuple(args.cameras)
+    names = OFFERED if args.cameras is None else tuple(args.cameras)
     task = args.twin.removeprefix("twin:")
     twin = Twin(make_task(task), SimClock(), cameras=names, **size)
     try:
