@@ -83,6 +83,14 @@ class TracksLost(RobopolicyError, ValueError):
     """Tracks by which no motion can be told, outside the pictures or not the same in all; the message says which."""
 
 
+class CalibrationError(RobopolicyError, ValueError):
+    """Pictures do not determine a camera, or it is known less well than the limit asks for."""
+
+
+class CameraMoved(RobopolicyError, ValueError):
+    """A camera is not where its calibration says; the message holds its residual and the limit."""
+
+
 class TooSlow(RobopolicyError, TimeoutError):
     """A policy plans more slowly than the robot that waits for it takes its commands."""
 

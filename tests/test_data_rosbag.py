@@ -98,6 +98,22 @@ def test_cameras_keep_their_own_stamps_and_bytes(bag, tmp_path):
         assert np.array_equal(image_, pixels(stamp)[..., 0].astype(np.uint16) * 20)
 
 
+def test_calibrated_cameras_go_into_the_episodes(bag, tmp_path):
+    from robopolicy.geometry.calibrations import write_calibrations
+    from robopolicy.geometry.cameras import Camera
+
+    front = Camera(np.diag([30.0, 30.0, 1.0]), np.eye(4), (), (12, 16)).to_json()
+    write_calibrations(tmp_path / "cams.yaml", {"front": {**front, "calibration": {"error_px": 0.1}}, "top": front})
+    config = write_config(tmp_path / "topics.yaml")
+    config.write_text(config.read_text() + "\ncalibration: cams.yaml\n")
+    import_rosbag(bag, tmp_path / "d", config=config)
+    (episode,) = Dataset(tmp_path / "d")
+    assert episode.meta.cameras == {"front": front}
+    write_calibrations(tmp_path / "cams.yaml", {"front": {**front, "size": [480, 640]}})
+    with pytest.raises(ConfigError, match="calibrated at 640 x 480, its pictures are 16 x 12"):
+        import_rosbag(bag, tmp_path / "e", config=config)
+
+
 def test_a_slower_camera_is_stored_once_a_frame(bag, tmp_path):
     dataset, _ = imported(bag, tmp_path, rate=30)
     (episode,) = dataset

@@ -315,6 +315,25 @@ def test_a_clock_ahead_is_told(tmp_path):
         arm.close()
 
 
+def test_calibrated_cameras_of_its_file_are_told_to_who_records(arm, tmp_path):
+    from robopolicy.geometry.calibrations import write_calibrations
+    from robopolicy.geometry.cameras import Camera
+
+    front = Camera(np.diag([30.0, 30.0, 1.0]), np.eye(4), (), (24, 32)).to_json()
+    write_calibrations(tmp_path / "cams.yaml", {"front": {**front, "calibration": {"error_px": 0.1}}})
+    (tmp_path / "calibrated.yaml").write_text(arm.config.read_text() + "\ncalibration: cams.yaml\n")
+    robot = make_ros_robot(tmp_path / "calibrated.yaml", WallClock(), domain=DOMAIN)
+    try:
+        assert robot.camera_calibration() == {"front": front}
+        robot.camera_calibration()["front"].clear()
+        assert robot.camera_calibration() == {"front": front}
+    finally:
+        robot.close()
+    write_calibrations(tmp_path / "cams.yaml", {"front": {**front, "size": [480, 640]}})
+    with pytest.raises(ConfigError, match="calibrated at 640 x 480, its pictures are 32 x 24"):
+        make_ros_robot(tmp_path / "calibrated.yaml", WallClock(), domain=DOMAIN)
+
+
 def test_nobody_and_somebody_else(arm, tmp_path):
     text = arm.config.read_text()
     topics = Topics(DOMAIN)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from robopolicy import __version__
 from robopolicy.cli import (
     calibrate,
+    calibrate_cameras,
     compare,
     data,
     demo,
@@ -32,6 +33,7 @@ COMMANDS = (
     replay,
     train,
     calibrate,
+    calibrate_cameras,
     evaluate,
     compare,
     sweep,

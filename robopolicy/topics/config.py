@@ -1,7 +1,7 @@
 """Which ROS 2 topic is which field, in a bag or on a robot: the YAML file, read and checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +84,7 @@ class TopicConfig:
     source: Literal["human", "policy"] = "human"  # who drove
     episodes: str | None = None  # marker topic; None: one bag is one episode
     gaps: Literal["error", "drop"] = "error"  # instants inside an episode at which a stream has nothing near
+    calibration: str = ""  # file of the cameras, of `robopolicy calibrate-cameras`; seen from this one's folder
 
     def streams(self) -> dict[str, CameraTopic | NumbersTopic]:
         """Return {what it is, for messages: topic}: ``camera front``, ``state q``, ``action``, ``action gripper``."""
@@ -105,7 +106,10 @@ def load_config(path: Path | str) -> TopicConfig:
         ConfigError: naming the file and the key that is missing, unknown or makes no sense.
         MissingExtra: without ruamel.yaml, which rosbags brings.
     """
-    return read_settings(path, _config, "the YAML file that says which topic is which field")
+    config = read_settings(path, _config, "the YAML file that says which topic is which field")
+    if not config.calibration:
+        return config
+    return replace(config, calibration=str(Path(path).parent / config.calibration))
 
 
 def _config(data: Any) -> TopicConfig:

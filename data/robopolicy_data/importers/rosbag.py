@@ -11,6 +11,7 @@ import numpy as np
 
 from robopolicy.alignment import AlignedStreams, align
 from robopolicy.errors import ContractError, DatasetError, MissingExtra, RobopolicyError
+from robopolicy.geometry.calibrations import calibrations_for
 from robopolicy.resampling import captures_ns, thinned_ns, ticks_ns
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy.topics.config import CameraTopic, TopicConfig, load_config
@@ -135,6 +136,8 @@ class _Bag:
         self._streams = BagStreams(path, reader, config)
         self._tracks = self._streams.tracks
         self.spec = self._make_spec()
+        sizes = {name: (camera.height, camera.width) for name, camera in self.spec.cameras.items()}
+        self._calibration = calibrations_for(config.calibration, sizes) if config.calibration else {}
 
     def episodes(self) -> list[_Episode]:
         """Cut the bag into episodes and align each."""
@@ -244,7 +247,7 @@ class _Bag:
         task = config.task or self._path.stem
         return EpisodeMeta(
             task, config.robot, operator=config.operator, embodiment=config.embodiment, success=episode.success,
-            extra=extra,
+            extra=extra, cameras=self._calibration,
         )  # fmt: skip
 
     def _steps(self, episode: _Episode) -> Iterator[Step]:

@@ -1,5 +1,6 @@
 """A robot behind ROS 2 topics: what it publishes is the observation, set-points go to its controllers."""
 
+import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from robopolicy.errors import (
     UnsafeCommand,
     UsageError,
 )
+from robopolicy.geometry.calibrations import calibrations_for
 from robopolicy.interfaces import Clock
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, ActionSpec, CameraSpec, PolicySpec, StateSpec
@@ -89,6 +91,8 @@ class RosRobot:
             seen = self._streams.wait(wait_s)
             self.spec = _spec(config, seen, rate_hz)
             require_measured(config, self.spec)
+            sizes = {name: (camera.height, camera.width) for name, camera in self.spec.cameras.items()}
+            self._calibration = calibrations_for(config.calibration, sizes) if config.calibration else {}
             sinks.insert(0, of_action(replace(config.action, frame=command_frame(config, seen)), 1.0 / rate_hz))
             self._sinks = [
                 (transport.publisher(topic, kind), make)
@@ -104,6 +108,10 @@ class RosRobot:
         self._held: np.ndarray | None = None  # (A,) float64: what `stop` holds
         self._held_ns = 0  # since when, robot clock; 0 is for long
         self._sent: np.ndarray | None = None  # (A,) float64: the last command
+
+    def camera_calibration(self) -> dict[str, dict[str, Any]]:
+        """Return the entries of the config's file of calibrated cameras, for the episodes that are recorded."""
+        return copy.deepcopy(self._calibration)
 
     def read(self) -> Observation:
         """Return every stream at the newest instant all know of: capture of the primary camera, if there is one.
