@@ -2,13 +2,15 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from robopolicy.cli.main import main
-from robopolicy.errors import ContractError, TracksLost
+from robopolicy.cli.running import AS_SAVED
+from robopolicy.errors import ContractError, TracksLost, UnknownCamera
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.motion_track import MotionTrackPolicy
 from robopolicy.policies.track_config import MotionTrackConfig
@@ -123,6 +125,18 @@ def test_cameras_that_were_moved_and_calibrated_anew_give_the_same_motion_in_spa
     np.testing.assert_array_equal(policy.plan(seen, generator=np.random.default_rng(0)).chunks, before)
 
 
+def test_a_checkpoint_runs_by_the_robots_calibration(policy, checkpoint):
+    told = policy.told()["cameras"]
+    moved = np.array(told["left"]["T_base_cam"])
+    moved[:3, 3] += [0.0, 0.05, 0.0]
+    running = AS_SAVED.resolve(checkpoint)
+    here = replace(running, cameras={**told, "left": {**told["left"], "T_base_cam": moved.tolist()}}).load()
+    assert np.allclose(here.cameras["left"].T_base_cam, moved)
+    assert np.allclose(running.load().cameras["left"].T_base_cam, told["left"]["T_base_cam"])
+    with pytest.raises(UnknownCamera, match="right"):
+        replace(running, cameras={"left": told["left"]}).load()
+
+
 def test_tracks_that_leave_the_picture_hold_and_tracks_that_tell_nothing_are_refused(policy, data, monkeypatch):
     seen = observed(Dataset(data[0])[0], 3)
     net = policy.tracks
@@ -164,6 +178,7 @@ def test_a_run_repeats_bit_for_bit_and_goes_on_as_what_it_was(data, tmp_path):
     ("more", "told"),
     [
         (["--cameras", "left"], "two calibrated views"),
+        (["--cameras", "left", "top"], "top"),
         (["--preset", "unet"], "--preset says nothing to motion tracks"),
         (["--vision.crop", "0.9"], "augmentation.shift"),
         (["--max-delay", "3"], "--max-delay says nothing to motion-track"),
@@ -177,6 +192,14 @@ def test_what_makes_no_sense_is_said_in_one_line(more, told, data, tmp_path, cap
     assert told in said
     assert "\n" not in said
     assert not Path(tmp_path / "run").exists()
+
+
+def test_a_camera_without_calibration_is_named_before_anything_is_trained(tmp_path, capsys):
+    robot = track_data.make_robot(tmp_path / "d.zarr", 1, calibrated=("left",))
+    assert main(["train", *TRAIN, "--data", str(robot), "--out", str(tmp_path / "run"), "--steps", "2"]) != 0
+    said = capsys.readouterr().err.strip()
+    assert "'right'" in said
+    assert "\n" not in said
 
 
 def test_a_robot_without_tool_poses_is_refused(policy):

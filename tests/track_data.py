@@ -58,9 +58,9 @@ def pictures(points, block, colour):
     return drawn
 
 
-def make_robot(folder: Path, count: int, *, seed: int = 0) -> Path:
+def make_robot(folder: Path, count: int, *, seed: int = 0, calibrated=tuple(CAMERAS)) -> Path:
     """Record ``count`` robot episodes; the command is the next pose."""
-    meta = EpisodeMeta("reach", "arm", success=True, cameras={v: c.to_json() for v, c in CAMERAS.items()})
+    meta = EpisodeMeta("reach", "arm", success=True, cameras={v: CAMERAS[v].to_json() for v in calibrated})
     with DatasetWriter(folder, SPEC) as writer:
         for k in range(count):
             position, opening, block = motion(seed + k)

@@ -8,13 +8,12 @@ import numpy as np
 
 from robopolicy.errors import ContractError
 from robopolicy.geometry.cameras import Camera
-from robopolicy.geometry.keypoints import POINTS, ROLES
+from robopolicy.geometry.keypoints import GRASP, POINTS, ROLES, keypoints_of
 from robopolicy.spec import ActionSpec, CameraSpec, PolicySpec, StateSpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.importers.columns import Columns, Pictures, nominal_ns, write_columns
 from robopolicy_data.writer import DatasetWriter
 
-GRASP = "grasp"
 HAND = "human hand"  # EpisodeMeta.robot of who has no other name for it
 
 
@@ -78,11 +77,6 @@ class HumanEpisode:
             {view: _reader(frames) for view, frames in self.pictures.items()},
             stamps,
         )
-
-
-def keypoints_of(view: str) -> str:
-    """Return the name of the state that holds a view's five points."""
-    return f"keypoints_{view}"
 
 
 def human_spec(views: Mapping[str, tuple[int, int]], rate_hz: float) -> PolicySpec:

@@ -12,14 +12,19 @@ import numpy as np
 
 from robopolicy.errors import DatasetError, RobopolicyError, SpecMismatch
 from robopolicy.geometry.cameras import cameras_of
-from robopolicy.geometry.keypoints import ROLES, GripperKeypoints, grasped
+from robopolicy.geometry.keypoints import (
+    EMBODIMENT,
+    GRASP,
+    ROLES,
+    TOOL_STATES,
+    GripperKeypoints,
+    grasped,
+    keypoints_of,
+)
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy_data.episode import Episode
-from robopolicy_data.human import GRASP, keypoints_of
 from robopolicy_data.reader import Dataset
 
-TOOL = ("tool_pos", "tool_quat", "gripper")  # by which a robot's points are placed
-EMBODIMENT = "embodiment"
 XY = 2 * len(ROLES)
 
 
@@ -65,10 +70,10 @@ class TrackedDataset(Dataset):
         self.recorded = dataset.spec
         self.spec = tracks_spec(dataset.spec, views)
         points = [keypoints_of(view) for view in views]
-        if not all(name in dataset.spec.state for name in TOOL) and not all(n in dataset.spec.state for n in points):
+        if not any(set(names) <= set(dataset.spec.state) for names in (TOOL_STATES, points)):
             raise SpecMismatch(
                 f"{dataset.where} holds the states {', '.join(dataset.spec.state) or 'none'}; tracks want a robot's "
-                f"{', '.join(TOOL)}, or a hand's {', '.join(points)}"
+                f"{', '.join(TOOL_STATES)}, or a hand's {', '.join(points)}"
             )
         self._tracked = [_Tracked(episode, self.spec, tuple(views), gripper, ahead) for episode in dataset]
 
@@ -137,7 +142,7 @@ class _Tracked:
         episode = self._episode
         if self.human:
             return [episode.state(keypoints_of(view)) for view in self._views]
-        position, quat, opening = (episode.state(name) for name in TOOL)
+        position, quat, opening = (episode.state(name) for name in TOOL_STATES)
         points = self._gripper.placed(position, quat, opening[:, 0])  # (T, 5, 3) m
         try:
             cameras = cameras_of(episode.meta.cameras, self._views)

@@ -163,6 +163,7 @@ def deploy(
         )  # fmt: skip
         bare = perturbed(bare, robot_name, perturbations)
         stack.callback(bare.close)
+        running = replace(running, cameras=getattr(bare, "camera_calibration", dict)())
         world = bare if isinstance(bare, Environment) else None
         each = bare.spec.rate_hz / spec.rate_hz if timing.beside else 1.0  # control steps a step of the policy
         steps = max_steps or (world.max_steps if world else round(10 * bare.spec.rate_hz))

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ class Running:
     about: dict[str, str] = field(default_factory=dict)  # what is not as the checkpoint has it, to be read
     weights: str = ""  # the checkpoint's own sha
     companions: tuple[tuple[Path, str], ...] = ()  # checkpoints and their shas
+    cameras: Mapping[str, Any] = field(default_factory=dict)  # where the robot's stand; empty: as in the training data
 
     def load(self, device: str = "cpu") -> Any:
         """Return the `DiffusionPolicy` on ``device``, its companions with it.
@@ -115,6 +117,7 @@ class Running:
         Raises:
             CheckpointError: if a checkpoint is another by now: its results would go by the name of the first.
             SpecMismatch: if a companion was trained otherwise; both sides printed.
+            UnknownCamera, ContractError: if a policy that needs calibrated cameras is given others.
         """
         from robopolicy.policies.ensemble import ensemble
         from robopolicy.training.checkpoint import checkpoint_sha, load_policy
@@ -127,6 +130,8 @@ class Running:
                 )
         policy = load_policy(self.checkpoint, device, solver=self.solver)
         policy.set_goal(self.goal)
+        if self.cameras and hasattr(policy, "calibrate"):
+            policy.calibrate(self.cameras)
         if not self.companions:
             return policy
         return ensemble([policy, *(load_policy(folder, device) for folder, _ in self.companions)])

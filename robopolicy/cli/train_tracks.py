@@ -11,7 +11,6 @@ from robopolicy.cli.training_data import DataChoice, OpenData
 from robopolicy.errors import UsageError
 
 KIND = "motion-track"
-TOOL = ("tool_pos", "tool_quat", "gripper")
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,13 @@ def plan_tracks(
         "gripper": StateSpec(1, ("open",)),
     }
     robot = PolicySpec(
-        cameras=spec.cameras, state={name: state.get(name, standard[name]) for name in TOOL}, action=TOOL_POSE,
+        cameras=spec.cameras, state={name: state.get(name, standard[name]) for name in standard}, action=TOOL_POSE,
         rate_hz=spec.rate_hz / choice.every,
     )  # fmt: skip
     calibrated = next((episode for dataset in robots or datasets for episode in dataset), episodes[0])
     data = OpenData(choice, datasets, episodes, spec, thinned(spec, choice.every))
-    return TrackPlan(config, data, robot, {name: calibrated.meta.cameras[name] for name in views})
+    seen = {name: entry for name, entry in calibrated.meta.cameras.items() if name in views}
+    return TrackPlan(config, data, robot, seen)
 
 
 def build(plan: TrackPlan, spec: Any, seed: int) -> tuple[Any, Any]:

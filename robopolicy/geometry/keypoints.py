@@ -13,6 +13,8 @@ ROLES: tuple[str, ...] = ("base", "first_mid", "first_tip", "second_mid", "secon
 POINTS = len(ROLES)
 FIRST_TIP, SECOND_TIP = ROLES.index("first_tip"), ROLES.index("second_tip")
 Handedness = Literal["left", "right"]
+TOOL_STATES = ("tool_pos", "tool_quat", "gripper")  # of a robot, by which its points are placed
+GRASP, EMBODIMENT = "grasp", "embodiment"  # states of tracks: 1 closed; 0 robot, 1 human
 GRASPED_BELOW = 0.75  # a gripper less open than this grasps: one that holds a thing is not shut
 # Of the 21 landmarks (MediaPipe's and HaMeR's order): 5 6 8 are the index finger's base, middle joint and tip, 2 and 4
 # the thumb's. The finger on the same side of the hand plays the same role: thumb and index swap between the hands.
@@ -99,6 +101,11 @@ class GripperKeypoints:
             self.at(opening) @ np.swapaxes(turn, -1, -2) + np.asarray(position, np.float64)[..., None, :]
         )
         return placed
+
+
+def keypoints_of(view: str) -> str:
+    """Return the name of the state that holds a view's five points, (10,) px: x and y in the order of `ROLES`."""
+    return f"keypoints_{view}"
 
 
 def grasped(opening: np.ndarray) -> np.ndarray:

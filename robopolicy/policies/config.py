@@ -5,7 +5,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from robopolicy.errors import ContractError, RobopolicyError, UnknownName
 from robopolicy.policies.consistency import ConsistencyConfig
@@ -18,6 +18,7 @@ from robopolicy.policies.transformer import TransformerConfig
 from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
 
+Made = TypeVar("Made")
 LATER = {"sizes"}  # fields that checkpoints of the same format may lack: their default is what there was before
 SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 
@@ -119,13 +120,18 @@ class DiffusionConfig:
         Raises:
             ContractError: if a key is missing or unknown, or a value is none that this version knows.
         """
-        try:
-            made: DiffusionConfig = from_plain(cls, data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, RobopolicyError):
-                raise
-            raise ContractError(f"not a DiffusionConfig: {error!r} in {sorted(data)}") from error
-        return made
+        return rebuilt(cls, data)
+
+
+def rebuilt(cls: type[Made], data: Mapping[str, Any]) -> Made:
+    """Return the configuration ``cls`` that `to_plain` gave ``data`` of; raises ContractError as its ``from_json``."""
+    try:
+        made: Made = from_plain(cls, data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, RobopolicyError):
+            raise
+        raise ContractError(f"not a {cls.__name__}: {error!r} in {sorted(data)}") from error
+    return made
 
 
 def to_plain(value: Any) -> Any:

@@ -10,18 +10,16 @@ from torch import nn
 
 from robopolicy.errors import ContractError
 from robopolicy.geometry.cameras import Camera, cameras_of
-from robopolicy.geometry.keypoints import POINTS, grasped
+from robopolicy.geometry.keypoints import GRASP, POINTS, TOOL_STATES, grasped, keypoints_of
 from robopolicy.geometry.motion import Motion, Tool, tracks_to_poses
 from robopolicy.policies.batch import plan_generator
 from robopolicy.policies.normaliser import require_fitted
 from robopolicy.policies.track_config import MotionTrackConfig
-from robopolicy.policies.track_net import GRASP, TrackNet, Tracks, keypoints_of
+from robopolicy.policies.track_net import TrackNet, Tracks
 from robopolicy.policies.track_views import Views
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, PolicySpec
 from robopolicy.types import Observation, Plan, PlanRequest
-
-TOOL = ("tool_pos", "tool_quat", "gripper")
 
 
 class MotionTrackPolicy(nn.Module):
@@ -38,11 +36,11 @@ class MotionTrackPolicy(nn.Module):
 
     def __init__(self, net: TrackNet, spec: PolicySpec, cameras: Mapping[str, Any]) -> None:
         super().__init__()
-        missing = [name for name in TOOL if name not in spec.state]
+        missing = [name for name in TOOL_STATES if name not in spec.state]
         if missing or spec.action != TOOL_POSE or dict(spec.cameras) != dict(net.spec.cameras):
             raise ContractError(
                 f"motion tracks: the robot has cameras {list(spec.cameras)}, states {list(spec.state)} and commands "
-                f"{spec.action.kind}; want cameras {list(net.spec.cameras)}, states {', '.join(TOOL)}, tool_pose"
+                f"{spec.action.kind}; want cameras {list(net.spec.cameras)}, states {', '.join(TOOL_STATES)}, tool_pose"
             )
         self.tracks, self.spec = net, spec
         self.companions: tuple[Any, ...] = ()
@@ -61,7 +59,7 @@ class MotionTrackPolicy(nn.Module):
         off = [np.eye(3) - np.outer(pose[:3, 2], pose[:3, 2]) for pose in poses]
         meet = np.linalg.lstsq(sum(off), sum(o @ p[:3, 3] for o, p in zip(off, poses, strict=True)), rcond=None)[0]
         states = (meet, np.array([0.0, 1.0, 0.0, 0.0]), np.ones(1))
-        return {name: np.asarray(value, np.float32) for name, value in zip(TOOL, states, strict=True)}
+        return {name: np.asarray(value, np.float32) for name, value in zip(TOOL_STATES, states, strict=True)}
 
     @property
     def action(self) -> Any:
@@ -167,7 +165,7 @@ class MotionTrackPolicy(nn.Module):
 
     def _seen(self, window: Sequence[Observation]) -> dict[str, np.ndarray]:
         """Return the states of tracks, {name: (T, D) float32}, of what the robot says of itself."""
-        position, quat, opening = (np.stack([o.state[name] for o in window]) for name in TOOL)
+        position, quat, opening = (np.stack([o.state[name] for o in window]) for name in TOOL_STATES)
         points = self.config.gripper.placed(position, quat, opening[:, 0])
         found = {keypoints_of(v): camera.project(points).reshape(len(window), 2 * POINTS) for v, camera in
                  self.cameras.items()}  # fmt: skip

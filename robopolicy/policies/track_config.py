@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from robopolicy.errors import ContractError, RobopolicyError, UnknownName
+from robopolicy.errors import ContractError, UnknownName
 from robopolicy.geometry.keypoints import TWIN, GripperKeypoints
-from robopolicy.policies.config import from_plain, to_plain
+from robopolicy.policies.config import rebuilt, to_plain
 from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.processes import EDMConfig, FlowConfig, VPConfig
@@ -128,10 +128,4 @@ class MotionTrackConfig:
         Raises:
             ContractError: if a key is missing or unknown, or a value is none that this version knows.
         """
-        try:
-            made: MotionTrackConfig = from_plain(cls, data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, RobopolicyError):
-                raise
-            raise ContractError(f"not a MotionTrackConfig: {error!r} in {sorted(data)}") from error
-        return made
+        return rebuilt(cls, data)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robopolicy.errors import ContractError
-from robopolicy.geometry.keypoints import POINTS
+from robopolicy.geometry.keypoints import EMBODIMENT, GRASP, POINTS, keypoints_of
 from robopolicy.policies import solvers
 from robopolicy.policies.denoisers import denoiser
 from robopolicy.policies.normaliser import Normaliser
@@ -24,14 +24,8 @@ from robopolicy.policies.track_views import Views
 from robopolicy.policies.vision import CameraEncoder, require_visible, shrink
 from robopolicy.spec import PolicySpec
 
-GRASP, EMBODIMENT = "grasp", "embodiment"  # state streams: 1 closed; 0 robot, 1 human
 XY = 2 * POINTS
 ROW = XY + 1  # of a chunk as the network sees it: five points, and the grasp
-
-
-def keypoints_of(view: str) -> str:
-    """Return the name of the state stream that holds a view's five points, (10,) px."""
-    return f"keypoints_{view}"
 
 
 class Tracks(NamedTuple):
