@@ -31,7 +31,7 @@ def read_settings(path: Path | str, make: Callable[[Any], T], what: str, *, extr
     except ImportError:
         raise MissingExtra("ruamel.yaml", extra) from None
     try:
-        data = YAML(typ="safe", pure=True).load(Path(path).read_text())
+        data = YAML(typ="safe", pure=True).load(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; want {what}") from error
     except (YAMLError, UnicodeDecodeError) as error:

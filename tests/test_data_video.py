@@ -1,6 +1,7 @@
 """Videos of a hand as an episode: steps of several views, calibrations, masks, the command and its page."""
 
 import argparse
+import json
 import struct
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from drawn_hand import film, looking, reach
 
 from robopolicy.cli.main import build_parser
 from robopolicy.errors import ConfigError, ContractError, DatasetError, SpecMismatch, UnknownName, UsageError
+from robopolicy.geometry.calibrations import read_cameras
 from robopolicy.geometry.keypoints import hand_keypoints
 from robopolicy.rotations import quat_to_matrix
 from robopolicy_data.check import check
@@ -25,7 +27,7 @@ from robopolicy_data.hands import Hand
 from robopolicy_data.hands_episode import HandRules
 from robopolicy_data.hands_grasp import GraspRule
 from robopolicy_data.hands_page import write_review
-from robopolicy_data.importers.video import import_video, read_calibration
+from robopolicy_data.importers.video import import_video
 from robopolicy_data.importers.video_files import Video, open_views
 from robopolicy_data.reader import Dataset
 
@@ -48,8 +50,12 @@ class Known:
         pass
 
 
-def grey(count=STEPS, size=SIZE, colour=(1, 1, 1)):
-    return [np.full((*size, 3), 4 + 8 * k, np.uint8) * np.array(colour, np.uint8) for k in range(count)]
+def grey(count=STEPS, size=SIZE, colour=(1, 1, 1), corner=0):
+    """Pictures that count upwards; those of another ``corner`` are of another camera."""
+    pictures = [np.full((*size, 3), 4 + 8 * k, np.uint8) * np.array(colour, np.uint8) for k in range(count)]
+    for picture in pictures:
+        picture[:8, 8 * corner : 8 * corner + 8] = 0
+    return pictures
 
 
 def detectors(**missing):
@@ -69,8 +75,8 @@ def calibration(path, cameras=CAMERAS):
 @pytest.fixture(scope="module")
 def takes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("takes")
-    for view in CAMERAS:
-        film(folder / f"{view}.mp4", grey())
+    for corner, view in enumerate(CAMERAS):
+        film(folder / f"{view}.mp4", grey(corner=corner))
     return {view: folder / f"{view}.mp4" for view in CAMERAS}
 
 
@@ -108,7 +114,10 @@ def test_the_episode_holds_the_points_pictures_and_cameras_of_the_kept_steps(tmp
 def test_a_second_take_is_a_second_episode_unless_it_has_another_rate(tmp_path, takes):
     target, cams = tmp_path / "h.zarr", calibration(tmp_path / "c.yaml")
     for number in range(2):
-        done = import_video(takes, target, calibration=cams, task="pinch", detector=detectors())
+        take = {view: tmp_path / f"{number}{view}.mp4" for view in takes}
+        for corner, path in enumerate(take.values(), start=2 * number):
+            film(path, grey(corner=corner))
+        done = import_video(take, target, calibration=cams, task="pinch", detector=detectors())
         assert done.number == number
     with pytest.raises(SpecMismatch, match=r"10 Hz.*5 Hz"):
         import_video(takes, target, calibration=cams, task="pinch", rate_hz=5.0, detector=detectors())
@@ -182,13 +191,20 @@ def test_a_phone_held_upright_gives_upright_pictures(tmp_path):
 
 def test_a_camera_that_is_missing_or_not_calibrated_is_named(tmp_path, takes):
     cams = calibration(tmp_path / "c.yaml", {"left": CAMERAS["left"]})
-    with pytest.raises(ConfigError, match=r"c\.yaml: no calibration of view 'right'; valid: left"):
-        read_calibration(cams, takes)
+    with pytest.raises(ConfigError, match=r"c\.yaml: no calibrated camera 'right'; valid: left"):
+        read_cameras(cams, list(takes), extra="human")
     (tmp_path / "bare.yaml").write_text("left: {size: [240, 320]}\n")
     with pytest.raises(ConfigError, match=r"bare\.yaml: camera 'left' is not calibrated"):
-        read_calibration(tmp_path / "bare.yaml", ["left"])
+        import_video({"left": takes["left"]}, tmp_path / "h.zarr", calibration=tmp_path / "bare.yaml", task="t")
     with pytest.raises(ConfigError, match=r"none\.yaml: No such file.*calibrate-cameras"):
-        read_calibration(tmp_path / "none.yaml", ["left"])
+        import_video(takes, tmp_path / "h.zarr", calibration=tmp_path / "none.yaml", task="t")
+    for there, words in (("T_tool_cam", "'left' rides on the tool"), ("wrong", "'left' has a lens and no place")):
+        entry = CAMERAS["left"].to_json()
+        entry[there] = entry.pop("T_base_cam")
+        (tmp_path / "c.json").write_text(json.dumps({"left": entry}))
+        with pytest.raises(ConfigError, match=rf"c\.json: camera {words}"):
+            import_video({"left": takes["left"]}, tmp_path / "h.zarr", calibration=tmp_path / "c.json", task="t")
+    assert not (tmp_path / "h.zarr").exists()
 
 
 @pytest.mark.parametrize(
@@ -254,7 +270,7 @@ def test_a_mask_says_when_the_object_is_touched(tmp_path, takes, moving):
     elsewhere = tmp_path / "elsewhere.png"
     cv2.imwrite(str(elsewhere), np.pad(np.full((5, 5), 255, np.uint8), ((0, 235), (0, 315))))
     away = import_video(
-        takes, tmp_path / "h.zarr", calibration=cams, task="t", masks={"left": elsewhere}, detector=detectors()
+        takes, tmp_path / "away.zarr", calibration=cams, task="t", masks={"left": elsewhere}, detector=detectors()
     )
     assert away.hand.grasp.sum() == 0
 

@@ -26,6 +26,10 @@ from robopolicy_data.hands_tracks import (
 
 RESIDUAL_SHARE = 0.015  # of a picture's longer side: detectors' own scatter is below, a camera that moved above
 
+_WHY = (
+    "a camera moved since calibration, the videos do not begin at the same instant, or they show different hands"
+)
+
 Gaps = Callable[[Mapping[str, np.ndarray], int, int], Contact]  # landmarks of the steps start to stop
 
 
@@ -136,7 +140,11 @@ def understand(
         limit = rules.max_residual_px or RESIDUAL_SHARE * max(max(size) for size in sizes)
         residual, odd = _compared(tracks, cameras, votes.chosen, limit)
         tracks = {view: without(track, odd) for view, track in tracks.items()}
-        require_detected(tracks, rules.min_detected)
+        if any(track.detected.mean() < rules.min_detected for track in tracks.values()):
+            raise DatasetError(
+                f"views {', '.join(tracks)} disagree by more than {limit:.1f} px (--max-residual) at {odd.sum()} of "
+                f"{len(odd)} steps, by {residual:.1f} px in the median: {_WHY}"
+            )
     tracks = {view: fill_gaps(track, rules.max_gap) for view, track in tracks.items()}
     start, stop = common_span(tracks, rate_hz, rules.max_gap)
     seen = {view: track.landmarks[start:stop] for view, track in tracks.items()}
@@ -164,8 +172,7 @@ def _compared(
     if not residual <= limit:
         raise DatasetError(
             f"views {', '.join(tracks)} disagree by {residual:.1f} px (median reprojection residual; want {limit:.1f} "
-            "or less, --max-residual): a camera moved since calibration, the videos do not begin at the same instant, "
-            "or they show different hands"
+            f"or less, --max-residual): {_WHY}"
         )
     odd = np.zeros(len(both), bool)
     odd[both] = ~(np.median(residuals, axis=1) <= limit)

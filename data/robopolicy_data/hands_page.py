@@ -54,7 +54,7 @@ def write_review(
     Raises:
         DiskFull: if there is no room for it.
     """
-    css = (Path(__file__).parent / "quality" / "page.css").read_text() + STYLE
+    css = (Path(__file__).parent / "quality" / "page.css").read_text("utf-8") + STYLE
     body = [_header(hand, title, rate_hz), _grasp(hand, rate_hz, rule)]
     body += [_view(view, hand, pictures, rate_hz) for view in hand.tracks]
     html = (
@@ -66,7 +66,7 @@ def write_review(
     )
     with disk_full_as(lambda: f"cannot write {out}; the episode is in the dataset"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(html)
+        out.write_text(html, "utf-8")
     return out
 
 

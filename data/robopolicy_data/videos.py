@@ -213,5 +213,7 @@ def _av() -> Any:
         import av
     except ImportError as error:
         raise MissingExtra("av (PyAV)", "convert") from error
-    av.logging.set_level(av.logging.PANIC)  # its errors are raised, and told in one line of ours
+    # Its errors are raised, and told in one line of ours. Any level but None logs through Python, for which a
+    # decoder's thread waits while whoever closes a damaged file waits for that thread.
+    av.logging.set_level(None)
     return av

@@ -105,7 +105,10 @@ def run(args: argparse.Namespace) -> None:
     if count == 0:
         say("no episode was kept")
         return
-    command = shlex.join(["robopolicy", "train", "--data", str(args.data), "--out", "runs/first"])
+    then = ["train", "--data", str(args.data), "--out", "runs/first"]
+    if args.robot.startswith("hand:"):
+        then = ["data", "import", "landmarks", str(args.data), "human.zarr"]  # no robot can be trained on it as it is
+    command = shlex.join(["robopolicy", *then])
     say(f"{args.data} holds {count} episode{'s' * (count != 1)}. Next: ", (command, "bold"))
 
 

@@ -21,18 +21,21 @@ from robopolicy.settings import mapping, read_settings
 WHAT = "the file of calibrated cameras, as `robopolicy calibrate-cameras` writes it"
 
 
-def read_cameras(path: Path | str, names: Sequence[str] | None = None) -> dict[str, Camera]:
+def read_cameras(
+    path: Path | str, names: Sequence[str] | None = None, *, extra: str = "ros"
+) -> dict[str, Camera]:
     """Return the cameras of a file, in the order asked for.
 
     Args:
         path: YAML, or JSON if its name ends in .json, which no extra is needed for.
         names: of those wanted; None is all that stand still.
+        extra: that brings ruamel.yaml to who wants this file.
 
     Raises:
         ConfigError: naming the file, and the camera that was never calibrated, is damaged or rides on the tool.
         MissingExtra: without ruamel.yaml.
     """
-    entries = read_calibrations(path)
+    entries = read_calibrations(path, extra=extra)
     if names is None:
         names = [name for name, entry in entries.items() if "T_base_cam" in entry]
         if not names:
@@ -43,12 +46,12 @@ def read_cameras(path: Path | str, names: Sequence[str] | None = None) -> dict[s
         raise ConfigError(f"{path}: {error}") from error
 
 
-def read_calibrations(path: Path | str) -> dict[str, dict[str, Any]]:
+def read_calibrations(path: Path | str, *, extra: str = "ros") -> dict[str, dict[str, Any]]:
     """Return the file's entries, each as `EpisodeMeta.cameras` has it; raises as `read_cameras`."""
     if Path(path).suffix.lower() != ".json":
-        return read_settings(path, _entries, WHAT)
+        return read_settings(path, _entries, WHAT, extra=extra)
     try:
-        return _entries(json.loads(Path(path).read_text()))
+        return _entries(json.loads(Path(path).read_text("utf-8")))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; want {WHAT}") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -96,7 +99,7 @@ def write_calibrations(path: Path | str, entries: Mapping[str, Mapping[str, Any]
         text = comment + "".join(f"{_key(name)}:\n{_block(entry, 2)}" for name, entry in entries.items())
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(path.name + ".part")
-    whole.write_text(text)
+    whole.write_text(text, "utf-8")
     whole.replace(path)
 
 

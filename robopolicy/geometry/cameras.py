@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.polynomial import Polynomial
 
 from robopolicy.errors import BehindCamera, ContractError, UnknownCamera
 
@@ -95,6 +97,9 @@ class Camera:
     def project(self, points: np.ndarray) -> np.ndarray:
         """Return pixels (..., 2), sub-pixel and wherever they land, of points (..., 3) in the base frame, m.
 
+        Beyond the angle up to which the lens is known, where its polynomial would fold back into the picture, points
+        go on outwards.
+
         Raises:
             BehindCamera: counting the points that are not in front of the camera.
             ContractError: on another shape.
@@ -109,7 +114,9 @@ class Camera:
                 f"{int(behind.sum())} of {behind.size} points are behind the camera, the first {points[behind][0]} m "
                 "in the base frame; is its pose right?"
             )
-        return self._pixels(self._bent(seen[..., :2] / seen[..., 2:]))
+        plane = seen[..., :2] / seen[..., 2:]
+        share = np.minimum(1.0, self._fold / np.maximum(np.linalg.norm(plane, axis=-1, keepdims=True), 1e-12))
+        return self._pixels(self._bent(share * plane) + (1 - share) * plane)
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """Return where pixels (..., 2) lie on the undistorted image plane at focal length 1, (..., 2)."""
@@ -128,6 +135,19 @@ class Camera:
         x, y = pixels[..., 0], pixels[..., 1]
         shown: np.ndarray = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
         return shown
+
+    @cached_property
+    def _fold(self) -> float:
+        """The radius on the image plane at which the lens first bends inwards again; infinite if it never does.
+
+        Of r N(s) / D(s), s = r^2: where the slope N D + 2 s (N' D - N D') or D is zero.
+        """
+        k1, k2, _, _, k3, k4, k5, k6 = np.pad(self.distortion, (0, 12 - len(self.distortion)))[:8]
+        above, below = Polynomial([1, k1, k2, k3]).trim(), Polynomial([1, k4, k5, k6]).trim()
+        slope = above * below + Polynomial([0, 2]) * (above.deriv() * below - above * below.deriv())
+        roots = np.concatenate([slope.trim().roots(), below.roots()])
+        ahead = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
+        return float(np.sqrt(ahead.min())) if len(ahead) else np.inf
 
     def _pixels(self, plane: np.ndarray) -> np.ndarray:
         pixels: np.ndarray = plane @ self.K[:2, :2].T + self.K[:2, 2]

@@ -1,22 +1,26 @@
 """Import videos of a person's hand, one a calibrated view, as an episode of a dataset of hands."""
 
+import hashlib
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from robopolicy.errors import ContractError, DatasetError, UnknownName
-from robopolicy.geometry.cameras import Camera, cameras_of
-from robopolicy.settings import mapping, read_settings
+from robopolicy.errors import ContractError, DatasetError
+from robopolicy.geometry.calibrations import read_cameras
+from robopolicy.geometry.cameras import Camera
+from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.hands import HandDetector
 from robopolicy_data.hands_episode import HandEpisode, HandRules, understand
 from robopolicy_data.hands_grasp import contact_of
 from robopolicy_data.hands_tracks import Found
-from robopolicy_data.human import HAND, HumanEpisode, write_human
+from robopolicy_data.human import HAND, HumanEpisode, human_spec, write_human
 from robopolicy_data.importers.video_files import Video, Views, open_views
 from robopolicy_data.importers.video_masks import mask_gaps, moves, require_masks
+from robopolicy_data.reader import Dataset
+from robopolicy_data.writer import DatasetWriter
 
 Progress = Callable[[int, int], None]
 
@@ -49,7 +53,7 @@ def import_video(
     Args:
         videos: {view: file}; their first pictures are of the same instant.
         destination: the dataset.
-        calibration: a YAML file of {view: {K, T_base_cam, distortion, size}}.
+        calibration: a file of {view: {K, T_base_cam, distortion, size}}, YAML or JSON.
         task: in words.
         rate_hz: steps a second; None is the videos' own.
         rules: what is interpolated and what is refused.
@@ -60,18 +64,22 @@ def import_video(
         progress: called with (pictures looked at, pictures in all).
 
     Raises:
-        DatasetError: if videos, cameras and masks do not fit together, or the hand cannot be told from them.
+        DatasetError: if videos, cameras and masks do not fit together, the hand cannot be told from them, or they are
+            an episode of the dataset already.
         ConfigError: if the calibration is no such file, or a view has no camera in it.
         SpecMismatch: if the dataset has other views, sizes or another rate.
         MissingExtra: without mediapipe, PyAV or ruamel.yaml.
     """
     if not videos:
         raise ContractError("no view; want at least one video")
-    cameras = read_calibration(calibration, videos)
+    cameras = read_cameras(calibration, list(videos), extra="human")
     views = open_views(videos, rate_hz)
     for view, video in views.videos.items():
         _require_size(calibration, view, cameras[view], video)
     require_masks(masks or {}, views)
+    digests = {view: _digest(video.path) for view, video in views.videos.items()}
+    _require_different(digests)
+    _require_fits(destination, human_spec({v: video.size for v, video in views.videos.items()}, views.rate_hz), digests)
     if detector is None:
         from robopolicy_data.hands_mediapipe import MediapipeHands as detector  # type: ignore[assignment]
     assert detector is not None
@@ -93,30 +101,13 @@ def import_video(
     told = {
         "imported": "video",
         "videos": {view: video.path.name for view, video in views.videos.items()},
+        "sha256": digests,
         "stamps": "nominal: step / rate",
         "hand": hand.to_json(),
         "rules": asdict(rules),
     }
     meta = EpisodeMeta(task, HAND, operator=operator, extra=told)
     return VideoImport(write_human(destination, episode, meta, lossless=lossless), views.rate_hz, hand)
-
-
-def read_calibration(path: Path, views: Mapping[str, Any]) -> dict[str, Camera]:
-    """Return the cameras of the views from a YAML file of {view: {K, T_base_cam, distortion, size}}.
-
-    Raises:
-        ConfigError: naming the file and the view that is missing or not calibrated.
-        MissingExtra: without ruamel.yaml.
-    """
-
-    def make(data: Any) -> dict[str, Camera]:
-        entries = mapping(data, "the calibration")
-        for view in views:
-            if view not in entries:
-                raise UnknownName("calibration of view", view, entries)
-        return cameras_of(entries, list(views))
-
-    return read_settings(path, make, "the cameras, as robopolicy calibrate-cameras writes them", extra="human")
 
 
 def _require_size(calibration: Path, view: str, camera: Camera, video: Video) -> None:
@@ -129,6 +120,31 @@ def _require_size(calibration: Path, view: str, camera: Camera, video: Video) ->
             f"{video.path} is {told} (height x width), but {calibration} calibrates view {view!r} for {want}; "
             "calibrate at the size that is recorded"
         )
+
+
+def _require_fits(destination: Path | str, spec: PolicySpec, digests: Mapping[str, str]) -> None:
+    """Refuse what could not be written after looking at all pictures, and what was written before."""
+    if not Path(destination).exists() or (Path(destination).is_dir() and not any(Path(destination).iterdir())):
+        return
+    DatasetWriter(destination, spec).close()
+    for episode in Dataset(destination):
+        if episode.meta.extra.get("sha256") == digests:
+            delete = shlex.join(["robopolicy", "data", "delete", str(destination), str(episode.number)])
+            raise DatasetError(
+                f"these videos are episode {episode.number} of {destination} already; to import them anew, first: {delete}"
+            )
+
+
+def _require_different(digests: Mapping[str, str]) -> None:
+    first: dict[str, str] = {}
+    for view, digest in digests.items():
+        if (other := first.setdefault(digest, view)) != view:
+            raise DatasetError(f"views {other!r} and {view!r} are the same video; want one of each camera")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _detect(views: Views, view: str, make: Callable[[], HandDetector], progress: Progress | None) -> Found:

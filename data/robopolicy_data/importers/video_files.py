@@ -37,19 +37,27 @@ class Video:
             raise DatasetError(f"{self.path} is missing; want a video")
         try:
             with av.open(str(self.path)) as file:
+                if not file.streams.video:
+                    raise DatasetError(f"{self.path} holds no pictures; want a video")
                 stream = file.streams.video[0]
                 told = stream.average_rate
-                packets = [p for p in file.demux(stream) if p.pts is not None and not p.is_discard]
-                stamps = np.sort(np.array([float(p.pts * p.time_base) for p in packets]))
+                # Packets are not kept: they are all of the video.
+                told_s = [_shown_s(packet) for packet in file.demux(stream) if packet.size and not packet.is_discard]
+                stamps = np.sort(np.array(told_s))
             with av.open(str(self.path)) as file:
                 first = next(file.decode(video=0), None)
-        except (av.FFmpegError, IndexError) as error:
+        except av.FFmpegError as error:
             raise DatasetError(f"{self.path} is no whole video: {_reason(error)}") from error
+        if not np.isfinite(stamps).all():
+            raise DatasetError(
+                f"{self.path} does not say when its pictures are shown; make an .mp4 of it (ffmpeg -i IN OUT.mp4)"
+            )
         if first is None or len(stamps) < 2 or stamps[-1] <= stamps[0]:
             raise DatasetError(f"{self.path}: {len(stamps)} pictures; want a video of 2 or more")
         self._turns = round(getattr(first, "rotation", 0) / 90) % 4
         height, width = first.height, first.width
         self.size = (width, height) if self._turns % 2 else (height, width)
+        self._first_s = float(stamps[0])
         self.stamps_s = stamps - stamps[0]
         measured = (len(stamps) - 1) / float(self.stamps_s[-1])
         exact = float(told) if told and abs(float(told) / measured - 1) < 0.005 else measured
@@ -62,7 +70,7 @@ class Video:
         """Yield pictures (H, W, 3) uint8 RGB by their numbers, which never decrease.
 
         Raises:
-            DatasetError: if the file is damaged, or ends before one of them.
+            DatasetError: if the file is damaged, lacks one of them, or changes its size.
         """
         number, picture = -1, np.zeros(0)
         decoded = self._decode()
@@ -72,8 +80,12 @@ class Video:
                 if frame is None:
                     raise DatasetError(f"{self.path} ends early: picture {one} of {len(self)} is missing")
                 number += 1
+                self._require_next(frame, number)
                 if number == one:
                     picture = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), self._turns))
+            if picture.shape[:2] != self.size:
+                now, size = ("x".join(map(str, one)) for one in (picture.shape[:2], self.size))
+                raise DatasetError(f"{self.path}: picture {number} is {now}, those before it {size}; want one size")
             yield picture
 
     def reader(self, wanted: Sequence[int]) -> Pictures:
@@ -87,6 +99,15 @@ class Video:
             return np.stack([next(pictures) for _ in range(first, stop)])
 
         return read
+
+    def _require_next(self, frame: Any, number: int) -> None:
+        """Refuse a decoder that left out a picture: all after it would be taken for those before them."""
+        at = None if frame.pts is None else float(frame.pts * frame.time_base) - self._first_s
+        if number < len(self) and at is not None and abs(at - self.stamps_s[number]) * self.rate_hz > 0.5:
+            raise DatasetError(
+                f"{self.path} is damaged: picture {number} of {len(self)}, at {self.stamps_s[number]:.2f} s, cannot be "
+                "read; cut it out, or convert the video anew"
+            )
 
     def _decode(self) -> Iterator[Any]:
         with _av().open(str(self.path)) as file:
@@ -154,6 +175,10 @@ def _nearest(view: str, video: Video, due: np.ndarray) -> np.ndarray:
     return nearest
 
 
+def _shown_s(packet: Any) -> float:
+    return np.nan if packet.pts is None else float(packet.pts * packet.time_base)
+
+
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
@@ -163,5 +188,7 @@ def _av() -> Any:
         import av
     except ImportError as error:
         raise MissingExtra("av (PyAV)", "human") from error
-    av.logging.set_level(av.logging.PANIC)  # its errors are raised, and told in one line of ours
+    # Its errors are raised, and told in one line of ours. Any level but None logs through Python, for which a
+    # decoder's thread waits while whoever closes a damaged file waits for that thread.
+    av.logging.set_level(None)
     return av
