@@ -47,6 +47,13 @@ def test_a_hands_demonstrations_say_whose_they_are(recorded):
         assert episode.state("left_open")[-1] > 0.07 > 0.01 > episode.state("right_open").max()
 
 
+def test_what_comes_next_is_to_import_what_its_cameras_saw(recorded, capsys):
+    """No robot has a hand's joints: nothing can be trained on the recording itself."""
+    words = "record --robot hand:drawer --episodes 2 --cameras front side --camera-size 48x64 --data"
+    assert main([*words.split(), str(recorded)]) == 0
+    assert f"Next: robopolicy data import landmarks {recorded} human.zarr" in capsys.readouterr().out
+
+
 def test_the_arm_is_a_robot_and_takes_the_same_options(recorded, tmp_path):
     words = "record --robot twin:drawer --episodes 1 --cameras front side --camera-size 48x64 --mode right --data"
     assert main([*words.split(), str(tmp_path / "arm")]) == 0

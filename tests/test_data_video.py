@@ -82,13 +82,15 @@ def takes(tmp_path_factory):
 
 def test_the_episode_holds_the_points_pictures_and_cameras_of_the_kept_steps(tmp_path, takes):
     target, cams = tmp_path / "h.zarr", calibration(tmp_path / "c.yaml")
-    shown = []
+    shown, written = [], []
     done = import_video(
         takes, target, calibration=cams, task="pinch", lossless=True, operator="me",
         detector=detectors(left=(0, 1, 9), right=(28, 29)), progress=lambda at, total: shown.append((at, total)),
+        writing=lambda at, total: written.append((at, total)),
     )  # fmt: skip
     assert (done.number, done.rate_hz, done.hand.start, done.hand.stop) == (0, 10.0, 2, 28)
     assert shown[-1] == (60, 60)
+    assert written == [(26, 52), (52, 52)]
     episode = Dataset(target)[0]
     for view, camera in CAMERAS.items():
         points = hand_keypoints(camera.project(HANDS[2:28]), "right")

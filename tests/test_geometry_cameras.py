@@ -79,3 +79,22 @@ def test_entries_go_round_and_damaged_ones_are_named():
 def test_a_lens_that_shows_no_such_point_says_so():
     camera = Camera(K, np.eye(4), [-0.4, 0, 0, 0], (480, 640))
     assert np.isnan(camera.rays(np.array([[5000.0, 5000.0]]))).all()
+
+
+@pytest.mark.parametrize("lens", [(-0.3, 0, 0, 0), (-0.4, 0.1, 0.001, -0.002), (0.1, -0.2, 0, 0, 0.02, 0.05, 0, 0)])
+def test_a_point_that_leaves_the_picture_is_not_folded_back_into_it(lens):
+    """OpenCV's polynomial turns round outside the angles it was fitted on: -0.3 shows 58 degrees where 20 are."""
+    camera = Camera([[500, 0, 319.5], [0, 500, 239.5], [0, 0, 1]], np.eye(4), lens, (480, 640))
+    for direction in ((1, 0), (0, -1), (0.6, 0.8)):
+        radii = np.linspace(0, 8, 2000)
+        points = np.concatenate([radii[:, None] * direction, np.ones((2000, 1))], axis=1)
+        pixels = camera.project(points)
+        outwards = (pixels - camera.project(points[:1])) @ direction
+        steps = np.diff(outwards)
+        assert (steps > -1e-9).all()
+        assert steps[radii[1:] < 1.5].max() < 2 * 500 * radii[1]  # nor does it jump
+        left = np.flatnonzero(~camera.inside(pixels))[0]
+        assert not camera.inside(pixels[left:]).any()
+        straight = radii < 0.5
+        seen = cv2.projectPoints(points[straight], np.zeros(3), np.zeros(3), camera.K, np.array(lens, float))[0]
+        np.testing.assert_allclose(pixels[straight], seen[:, 0], atol=1e-9)

@@ -26,9 +26,7 @@ from robopolicy_data.hands_tracks import (
 
 RESIDUAL_SHARE = 0.015  # of a picture's longer side: detectors' own scatter is below, a camera that moved above
 
-_WHY = (
-    "a camera moved since calibration, the videos do not begin at the same instant, or they show different hands"
-)
+_WHY = "a camera moved since calibration, the videos do not begin at the same instant, or they show different hands"
 
 Gaps = Callable[[Mapping[str, np.ndarray], int, int], Contact]  # landmarks of the steps start to stop
 
@@ -140,11 +138,13 @@ def understand(
         limit = rules.max_residual_px or RESIDUAL_SHARE * max(max(size) for size in sizes)
         residual, odd = _compared(tracks, cameras, votes.chosen, limit)
         tracks = {view: without(track, odd) for view, track in tracks.items()}
-        if any(track.detected.mean() < rules.min_detected for track in tracks.values()):
+        try:
+            require_detected(tracks, rules.min_detected)
+        except DatasetError as error:
             raise DatasetError(
                 f"views {', '.join(tracks)} disagree by more than {limit:.1f} px (--max-residual) at {odd.sum()} of "
-                f"{len(odd)} steps, by {residual:.1f} px in the median: {_WHY}"
-            )
+                f"{len(odd)} steps, by {residual:.1f} px in the median: {_WHY}. Without those steps, {error}"
+            ) from error
     tracks = {view: fill_gaps(track, rules.max_gap) for view, track in tracks.items()}
     start, stop = common_span(tracks, rate_hz, rules.max_gap)
     seen = {view: track.landmarks[start:stop] for view, track in tracks.items()}

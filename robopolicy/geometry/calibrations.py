@@ -21,9 +21,7 @@ from robopolicy.settings import mapping, read_settings
 WHAT = "the file of calibrated cameras, as `robopolicy calibrate-cameras` writes it"
 
 
-def read_cameras(
-    path: Path | str, names: Sequence[str] | None = None, *, extra: str = "ros"
-) -> dict[str, Camera]:
+def read_cameras(path: Path | str, names: Sequence[str] | None = None, *, extra: str = "ros") -> dict[str, Camera]:
     """Return the cameras of a file, in the order asked for.
 
     Args:

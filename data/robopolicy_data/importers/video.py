@@ -7,9 +7,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from robopolicy.errors import ContractError, DatasetError
 from robopolicy.geometry.calibrations import read_cameras
 from robopolicy.geometry.cameras import Camera
+from robopolicy.geometry.keypoints import Handedness
 from robopolicy.spec import PolicySpec
 from robopolicy.types import EpisodeMeta
 from robopolicy_data.hands import HandDetector
@@ -17,6 +20,7 @@ from robopolicy_data.hands_episode import HandEpisode, HandRules, understand
 from robopolicy_data.hands_grasp import contact_of
 from robopolicy_data.hands_tracks import Found
 from robopolicy_data.human import HAND, HumanEpisode, human_spec, write_human
+from robopolicy_data.importers.columns import Pictures
 from robopolicy_data.importers.video_files import Video, Views, open_views
 from robopolicy_data.importers.video_masks import mask_gaps, moves, require_masks
 from robopolicy_data.reader import Dataset
@@ -47,6 +51,7 @@ def import_video(
     lossless: bool = False,
     detector: Callable[[], HandDetector] | None = None,
     progress: Progress | None = None,
+    writing: Progress | None = None,
 ) -> VideoImport:
     """Append what a hand does in the videos to a dataset of hands, which is made if absent.
 
@@ -62,6 +67,7 @@ def import_video(
         lossless: keep the pictures bit for bit (no JPEG).
         detector: makes one for each view; None is mediapipe's.
         progress: called with (pictures looked at, pictures in all).
+        writing: likewise with (pictures written, pictures in all).
 
     Raises:
         DatasetError: if videos, cameras and masks do not fit together, the hand cannot be told from them, or they are
@@ -72,6 +78,7 @@ def import_video(
     """
     if not videos:
         raise ContractError("no view; want at least one video")
+    videos = dict(sorted(videos.items()))  # in whatever order they are told, they go into the same dataset
     cameras = read_cameras(calibration, list(videos), extra="human")
     views = open_views(videos, rate_hz)
     for view, video in views.videos.items():
@@ -79,11 +86,12 @@ def import_video(
     require_masks(masks or {}, views)
     digests = {view: _digest(video.path) for view, video in views.videos.items()}
     _require_different(digests)
-    _require_fits(destination, human_spec({v: video.size for v, video in views.videos.items()}, views.rate_hz), digests)
+    rules = rules or HandRules()
+    spec = human_spec({view: video.size for view, video in views.videos.items()}, views.rate_hz)
+    _require_fits(destination, spec, digests, rules.hand)
     if detector is None:
         from robopolicy_data.hands_mediapipe import MediapipeHands as detector  # type: ignore[assignment]
     assert detector is not None
-    rules = rules or HandRules()
     found = {
         view: _detect(views, view, detector, _part(progress, i, len(videos))) for i, view in enumerate(views.videos)
     }
@@ -95,7 +103,8 @@ def import_video(
     hand = understand(found, cameras, views.rate_hz, rules, touch)
     chosen = {view: numbers[hand.start : hand.stop] for view, numbers in views.numbers.items()}
     episode = HumanEpisode(
-        {view: video.reader(chosen[view].tolist()) for view, video in views.videos.items()},
+        _counted({view: video.reader(chosen[view].tolist()) for view, video in views.videos.items()},
+                 len(videos) * len(hand.grasp), writing),
         hand.keypoints, hand.grasp, cameras, views.rate_hz,
     )  # fmt: skip
     told = {
@@ -122,16 +131,19 @@ def _require_size(calibration: Path, view: str, camera: Camera, video: Video) ->
         )
 
 
-def _require_fits(destination: Path | str, spec: PolicySpec, digests: Mapping[str, str]) -> None:
+def _require_fits(
+    destination: Path | str, spec: PolicySpec, digests: Mapping[str, str], hand: Handedness | None
+) -> None:
     """Refuse what could not be written after looking at all pictures, and what was written before."""
     if not Path(destination).exists() or (Path(destination).is_dir() and not any(Path(destination).iterdir())):
         return
     DatasetWriter(destination, spec).close()
     for episode in Dataset(destination):
-        if episode.meta.extra.get("sha256") == digests:
+        told = episode.meta.extra
+        if told.get("sha256") == digests and hand in (None, told["hand"]["handedness"]):  # else the other hand's
             delete = shlex.join(["robopolicy", "data", "delete", str(destination), str(episode.number)])
             raise DatasetError(
-                f"these videos are episode {episode.number} of {destination} already; to import them anew, first: {delete}"
+                f"these videos are episode {episode.number} of {destination} already; to import them anew: {delete}"
             )
 
 
@@ -155,6 +167,23 @@ def _detect(views: Views, view: str, make: Callable[[], HandDetector], progress:
             if progress is not None:
                 progress(done, views.steps)
     return found
+
+
+def _counted(readers: Mapping[str, Pictures], total: int, progress: Progress | None) -> Mapping[str, Pictures]:
+    """Return the readers, which tell of each block that is asked of them."""
+    done = 0
+
+    def counted(read: Pictures) -> Pictures:
+        def block(first: int, stop: int) -> np.ndarray:
+            nonlocal done
+            done += stop - first
+            if progress is not None:
+                progress(done, total)
+            return read(first, stop)
+
+        return block
+
+    return {view: counted(read) for view, read in readers.items()}
 
 
 def _part(progress: Progress | None, index: int, count: int) -> Progress | None:

@@ -2,6 +2,8 @@
 
 import argparse
 import shlex
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +71,24 @@ def run(args: argparse.Namespace) -> None:
     rules = HandRules(**_given(args, RULES), grasp=grasp)
     if args.mask is None and (args.near_px is not None or args.contact_steps is not None):
         raise UsageError("--near and --contact are of the object's mask: add --mask VIEW=FILE")
-    with bar("hands", None, "pictures") as progress:
+    with ExitStack() as bars:
+
+        def told(label: str) -> Callable[[int, int], None]:
+            """Return what moves a bar that appears at its first call, in the place of the one before."""
+            shown: list[Any] = []
+
+            def at(done: int, total: int) -> None:
+                if not shown:
+                    bars.close()
+                    shown.append(bars.enter_context(bar(label, total, "pictures")))
+                shown[0].at(done, total)
+
+            return at
+
         done = import_video(
             _views("--view", args.view), args.destination, calibration=args.calibration, task=args.task,
             rate_hz=args.rate, rules=rules, masks=_views("--mask", args.mask or []), operator=args.operator,
-            lossless=args.lossless, progress=lambda at, total: progress.at(at, total),
+            lossless=args.lossless, progress=told("hands"), writing=told("write"),
         )  # fmt: skip
     for line in done.hand.told(done.rate_hz):
         say(line)
