@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from drawn_hand import film
 from test_data_video import CAMERAS, HANDS, SIZE, STEPS, Known, calibration, detectors, grey
 
-from robopolicy.cli.main import build_parser
-from robopolicy.errors import DatasetBusy, DatasetError, SpecMismatch
+from robopolicy.cli.main import build_parser, main
+from robopolicy.errors import ContractError, DatasetBusy, DatasetError, SpecMismatch
 from robopolicy.geometry.keypoints import hand_keypoints
 from robopolicy_data.check import check
 from robopolicy_data.human import human_spec
@@ -82,6 +82,29 @@ def test_a_dataset_that_cannot_take_it_is_named_before_any_picture_is_looked_at(
     with pytest.raises(DatasetError, match=r"thesis\.txt"):
         take(tmp_path / "other")
     assert [one.name for one in (tmp_path / "other").iterdir()] == ["thesis.txt"]
+
+
+def test_a_page_that_cannot_be_written_is_named_and_the_episode_kept(takes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("robopolicy_data.hands_mediapipe.MediapipeHands", detectors())
+    words = ["--calibration", str(cams(takes)), "--task", "t", "--review", str(tmp_path), str(tmp_path / "h.zarr")]
+    for view, path in takes.items():
+        words += ["--view", f"{view}={path}"]
+    assert main(["data", "import", "video", *words]) == 1
+    told = capsys.readouterr()
+    assert "it grasps" in told.out
+    last = told.err.strip().splitlines()[-1]
+    assert last == (
+        f"robopolicy: the page {tmp_path} cannot be written (Is a directory); "
+        f"episode 0 is in {tmp_path / 'h.zarr'} all the same"
+    )
+    assert len(Dataset(tmp_path / "h.zarr")) == 1
+
+
+def test_a_view_whose_name_is_no_name_is_refused_at_once(takes, tmp_path):
+    named = {view.replace("l", "a/"): path for view, path in takes.items()}
+    told = calibration(tmp_path / "c.yaml", {view.replace("l", "a/"): camera for view, camera in CAMERAS.items()})
+    with pytest.raises(ContractError, match="a/eft"):
+        import_video(named, tmp_path / "h.zarr", calibration=told, task="t", detector=never)
 
 
 def _killed(takes, target):

@@ -23,6 +23,7 @@ from robopolicy_data.human import HAND, HumanEpisode, human_spec, write_human
 from robopolicy_data.importers.columns import Pictures
 from robopolicy_data.importers.video_files import Video, Views, open_views
 from robopolicy_data.importers.video_masks import mask_gaps, moves, require_masks
+from robopolicy_data.layout import require_names
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
 
@@ -135,6 +136,7 @@ def _require_fits(
     destination: Path | str, spec: PolicySpec, digests: Mapping[str, str], hand: Handedness | None
 ) -> None:
     """Refuse what could not be written after looking at all pictures, and what was written before."""
+    require_names(spec)
     if not Path(destination).exists() or (Path(destination).is_dir() and not any(Path(destination).iterdir())):
         return
     DatasetWriter(destination, spec).close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
-from robopolicy.errors import UsageError
+from robopolicy.errors import DatasetError, UsageError
 
 SAYS = "videos of a person's hand, one a calibrated camera, as one episode of a dataset of hands"
 RULES = ("max_gap", "min_detected", "max_residual_px", "hand")
@@ -96,7 +96,11 @@ def run(args: argparse.Namespace) -> None:
     episode = next(one for one in dataset if one.number == done.number)
     out = args.review or args.destination.with_name(f"{args.destination.stem}-{done.number:06d}.html")
     title = f"{args.task}: episode {done.number} of {args.destination.name}"
-    write_review(out, done.hand, episode.images, title=title, rate_hz=done.rate_hz, rule=grasp)
+    try:
+        write_review(out, done.hand, episode.images, title=title, rate_hz=done.rate_hz, rule=grasp)
+    except OSError as error:
+        why = f"the page {out} cannot be written ({error.strerror or error})"
+        raise DatasetError(f"{why}; episode {done.number} is in {args.destination} all the same") from error
     say(f"{args.destination}: episode {done.number}. Look at {out}. Next: ", (_next(args.destination), "bold"))
 
 
