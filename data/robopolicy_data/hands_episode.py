@@ -169,6 +169,11 @@ def _compared(
     points = np.stack([hand_keypoints(track.landmarks[both], which) for track in tracks.values()])
     residuals = triangulate(points, [cameras[view] for view in tracks]).residual_px  # (n, 5)
     residual = float(np.median(residuals))
+    if np.isinf(residual):
+        raise DatasetError(
+            f"the hand is behind a camera, or nowhere, by the calibration of views {', '.join(tracks)}: their rays do "
+            "not meet in front of them; T_base_cam is the pose of the camera in the base, not its inverse"
+        )
     if not residual <= limit:
         raise DatasetError(
             f"views {', '.join(tracks)} disagree by {residual:.1f} px (median reprojection residual; want {limit:.1f} "
