@@ -39,6 +39,7 @@ class Drawer:
     max_steps = 200
     stick = False
     handles: tuple[str, ...] = tuple(SIDES)  # the drawers that have one; the others' fronts are plain
+    marked = False  # whether a plate on the chest shows cameras behind it which drawers these are
     placed: tuple[str, ...] = ("chest", "left_open", "right_open")
     modes: tuple[str, ...] = tuple(SIDES)
     units = _units(handles)
@@ -59,6 +60,9 @@ class Drawer:
         for side, sign in SIDES.items():
             handle_y = sign * APART if side in self.handles else None
             _add_drawer(spec, chest, side, sign * (inner + WALL / 2) / 2, handle_y)
+        if self.marked:
+            for side in self.handles:
+                _add_mark(chest, side)
         return spec
 
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -143,27 +147,29 @@ class Drawer:
 
 
 class LeftDrawer(Drawer):
-    """The same chest with a handle on its left drawer alone, which is the one to open."""
+    """The same chest with a handle on its left drawer alone, which is the one to open, and a plate that shows it."""
 
     instruction = "open the left drawer"
     handles = ("left",)
+    marked = True
     placed = ("chest", "left_open")
     modes = ()
     units = _units(handles)
 
 
 class RightDrawer(Drawer):
-    """The same chest with a handle on its right drawer alone, which is the one to open."""
+    """The same chest with a handle on its right drawer alone, which is the one to open, and a plate that shows it."""
 
     instruction = "open the right drawer"
     handles = ("right",)
+    marked = True
     placed = ("chest", "right_open")
     modes = ()
     units = _units(handles)
 
 
 def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: float | None) -> None:
-    """Add a tray in the chest's front, its middle at ``y``, that slides out along -x by its handle; without, it is shut.
+    """Add a tray in the chest's front, its middle at ``y``, that slides out along -x; without a handle it is shut.
 
     Args:
         spec: the scene.
@@ -190,6 +196,13 @@ def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: 
         _board(body, f"{side}_handle", (start - NECK[0], handle_y, HANDLE_Z), NECK, mass=0.03, **grip)
         _board(body, f"{side}_lip", (start - 2 * NECK[0] - LIP[0], handle_y, HANDLE_Z), LIP, mass=0.02, **grip)
     spec.add_exclude(bodyname1="chest", bodyname2=name)
+
+
+def _add_mark(chest: Any, side: str) -> None:
+    """Lay a plate of the handle's colour on the chest, over that drawer; it is only drawn."""
+    half = (DEPTH / 2 - 0.02, WIDTH / 4 - 0.015, 0.001)
+    where = (0.0, SIDES[side] * WIDTH / 4, HEIGHT + half[2])
+    _board(chest, f"{side}_mark", where, half, METAL, mass=0.0, contype=0, conaffinity=0, group=2)
 
 
 def _add_slide(body: Any, name: str) -> None:

@@ -21,14 +21,17 @@ from sim_envs.worlds import make_world
 DRAWERS = ("drawer", "left_drawer", "right_drawer")
 # What stands still in an expert's episode: fingers that hold a stick, and a goal.
 STILL = {
-    **dict.fromkeys(DRAWERS, {"chest"}),
+    **{name: {"chest"} for name in DRAWERS},
     "peg": {"hole"},
     "pusht": {"gripper"},
     "avoid": {"gripper"},
     "align": {"gripper", "target"},
     "memory": {"gripper"},
 }
-ALIKE = {"memory": {"cue", "go"}, **dict.fromkeys(DRAWERS, {"left_open", "right_open"})}  # may be the same at two starts
+ALIKE = {
+    "memory": {"cue", "go"},
+    **{name: {"left_open", "right_open"} for name in DRAWERS},
+}  # may be the same at two starts
 SEEDS = {
     "lift": 6, "stack": 4, "drawer": 4, "left_drawer": 2, "right_drawer": 2, "peg": 3, "pusht": 2, "avoid": 4,
     "align": 2, "memory": 4,

@@ -244,7 +244,10 @@ class TrackNet(nn.Module):
     def _at_points(self, maps: Tensor, points: Tensor) -> Tensor:
         """Return features (M, T, F) of what maps (M, T, C, h, w) hold at points (M, T, 5, 2)."""
         there = functional.grid_sample(
-            maps.flatten(0, 1).float(), points.flatten(0, 1)[:, None].float(), padding_mode="border", align_corners=False
+            maps.flatten(0, 1).float(),
+            points.flatten(0, 1)[:, None].float(),
+            padding_mode="border",
+            align_corners=False,
         )  # (M T, C, 1, 5)
         features: Tensor = self.at_points(there.flatten(1)).unflatten(0, points.shape[:2])
         return features

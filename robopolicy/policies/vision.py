@@ -10,7 +10,6 @@ from robopolicy.errors import ContractError
 from robopolicy.policies.ranges import require_least
 from robopolicy.spec import CameraSpec
 
-
 STAGES = ("layer1", "layer2", "layer3", "layer4")  # each but the first halves the map, and doubles its channels
 
 

@@ -4,16 +4,14 @@ Records, trains and tries out whatever DIR does not hold yet, with the commands 
 goes on where it was. Two studies, each with a training a seed on episodes of its own, all tried from the same starts:
 
 - transfer: a few of the robot's lifts, with and without a hand's;
-- variation: the robot only ever opened the right drawer, the hand only the left one, which the robot then has to open.
-  That the robot still opens the right one is tried too.
+- variation: the robot only ever opened a right drawer, the hand also left ones, which the robot then has to open. That
+  it still opens the right one is tried too.
 
 Printed are successes with Clopper and Pearson's interval, each training's, and the difference with a bootstrap over
 starts and trainings. Bars: 20 points and intervals apart; 60 % of what only the hand showed, and about none without it.
 """
 
 import argparse
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from commands import recorded, robopolicy, trained, tried
 from policies import compare_trainings
 
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.statistics import success_rate
-from robopolicy.training.checkpoint import TRAIN, read_train
 
 CAMERAS = ("front", "side")
 SIZE = "96x96"  # of the pictures recorded, px
@@ -43,25 +41,27 @@ class Study:
     """What is shown by whom, and where the robot is tried.
 
     Attributes:
-        robot, hand: world, and how many episodes of it.
+        robot: world, and how many episodes of it.
+        hand: the same, of each world that the hand shows.
         tried: worlds.
         least: points of success that the hand has to add in the first of them, or reach there if ``unseen``.
         unseen: whether the robot never showed what the first world wants.
     """
 
     robot: tuple[str, int]
-    hand: tuple[str, int]
+    hand: tuple[tuple[str, int], ...]
     tried: tuple[str, ...]
     least: float
     unseen: bool = False
 
 
 STUDIES = {
-    "transfer": Study(("twin:lift", 5), ("hand:lift", 60), ("twin:lift",), 0.20),
+    "transfer": Study(("twin:lift", 4), (("hand:lift", 60),), ("twin:lift",), 0.20),
     "variation": Study(
-        ("twin:right_drawer", 20), ("hand:left_drawer", 60), ("twin:left_drawer", "twin:right_drawer"), 0.60, True
+        ("twin:right_drawer", 20), (("hand:left_drawer", 40), ("hand:right_drawer", 40)),
+        ("twin:left_drawer", "twin:right_drawer"), 0.60, unseen=True,
     ),
-}
+}  # fmt: skip
 ARMS = ("robot", "robot + hand")
 
 
@@ -84,46 +84,30 @@ class Bench:
         """Return which starts of each world tried the training of ``seed`` brings to success, (S,) bool."""
         study, label = STUDIES[name], f"{name}-{arm.replace(' + ', '-')}-{seed}"
         with self._recording:
-            data = [self._recorded(*study.robot, seed), *([self._seen(*study.hand, seed)] if arm != "robot" else [])]
-        checkpoint = self._work / label
-        if not ((checkpoint / TRAIN).exists() and read_train(checkpoint)["finished"]):
-            asked = [word for path in data for word in ("--data", str(path))]
-            self._run(label, "train", *LEARN, *asked, "--steps", str(self._steps), "--seed", str(seed), *self._changes,
-                      "--out", str(checkpoint))  # fmt: skip
+            data = [self._recorded(*study.robot, seed)]
+            if arm != "robot":
+                data += [self._seen(world, episodes, seed) for world, episodes in study.hand]
+        length = ("--steps", str(self._steps), "--seed", str(seed))
+        checkpoint = trained(self._work / label, data, *LEARN, *length, *self._changes)
         return {world: self._tried(checkpoint, world) for world in study.tried}
 
     def _tried(self, checkpoint: Path, world: str) -> np.ndarray:
         out = checkpoint.with_name(f"{checkpoint.name}-in-{world.replace(':', '-')}")
-        self._run(
-            checkpoint.name, "eval", "--checkpoint", str(checkpoint), "--env", world, "--seeds",
-            f"{TRIED}:{TRIED + self._episodes}", "--jobs", "1", "--videos", "2", "--out", str(out),
-        )  # fmt: skip
+        tried(out, checkpoint, world, range(TRIED, TRIED + self._episodes))
         return np.array([outcome.success for outcome in load_outcomes(out)])
 
     def _recorded(self, world: str, episodes: int, seed: int) -> Path:
         data = self._work / f"{world.replace(':', '-')}-{seed}.zarr"
-        if not data.exists():
-            self._run(
-                data.stem, "record", "--robot", world, "--data", str(data), "--episodes", str(episodes), "--seed",
-                str(APART * seed), "--cameras", *CAMERAS, "--camera-size", SIZE,
-            )  # fmt: skip
-        return data
+        shown = ("--cameras", *CAMERAS, "--camera-size", SIZE, "--seed", str(APART * seed))
+        return recorded(data, world, episodes, *shown)
 
     def _seen(self, world: str, episodes: int, seed: int) -> Path:
         """Return what the cameras see of a hand's episodes."""
         shown = self._recorded(world, episodes, seed)
         data = shown.with_name(f"{shown.stem}-seen.zarr")
         if not data.exists():
-            self._run(data.stem, "data", "import", "landmarks", str(shown), str(data))
+            robopolicy(data.with_suffix(".log"), "data", "import", "landmarks", str(shown), str(data))
         return data
-
-    def _run(self, label: str, *command: str) -> None:
-        """Run robopolicy; what it says is in ``label``.log; ends the benchmark with its last lines if it fails."""
-        log = self._work / f"{label}.log"
-        with log.open("a") as file:
-            done = subprocess.run([sys.executable, "-m", "robopolicy", *command], stdout=file, stderr=file, check=False)
-        if done.returncode:
-            raise SystemExit(f"robopolicy {command[0]} ended with {done.returncode}: {log.read_text()[-500:]}")
 
 
 def told(name: str, world: str, won: dict[str, np.ndarray]) -> str:
@@ -131,8 +115,9 @@ def told(name: str, world: str, won: dict[str, np.ndarray]) -> str:
     study, lines = STUDIES[name], [f"{name}, tried in {world}"]
     rates = {arm: success_rate(int(each.sum()), each.size) for arm, each in won.items()}
     for arm, each in won.items():
-        shown = f"{study.robot[1]} {study.robot[0]}" + (f" + {study.hand[1]} {study.hand[0]}" if "+" in arm else "")
-        lines.append(f"  {shown:45} {rates[arm]}  (each {', '.join(f'{one.mean():.0%}' for one in each)})")
+        shown = [study.robot, *(study.hand if "+" in arm else ())]
+        text = " + ".join(f"{episodes} {shown_in}" for shown_in, episodes in shown)
+        lines.append(f"  {text:66} {rates[arm]}  (each {', '.join(f'{one.mean():.0%}' for one in each)})")
     alone, both = (rates[arm] for arm in ARMS)
     lines.append("  " + compare_trainings("the hand's", won[ARMS[1]], won[ARMS[0]]))
     if world == study.tried[0]:
