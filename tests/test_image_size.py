@@ -134,7 +134,7 @@ def test_a_run_of_before_there_were_sizes_goes_on(exact, tmp_path):
     train(exact, tmp_path / "p", settings=SETTINGS, **CHOSEN)
     spec, state = tmp_path / "p" / "spec.json", tmp_path / "p" / "resume.safetensors"
     told = json.loads(spec.read_text())
-    del told["config"]["vision"]["sizes"]
+    del told["config"]["vision"]["sizes"], told["config"]["vision"]["stages"]
     spec.write_text(json.dumps(told))
     with safe_open(state, framework="pt") as file:
         keys, cursor = file.keys(), json.loads(file.metadata()["cursor"])
