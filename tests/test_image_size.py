@@ -139,7 +139,7 @@ def test_a_run_of_before_there_were_sizes_goes_on(exact, tmp_path):
     with safe_open(state, framework="pt") as file:
         keys, cursor = file.keys(), json.loads(file.metadata()["cursor"])
         tensors = {key: file.get_tensor(key) for key in keys}
-    del cursor["config"]["vision"]["sizes"]
+    del cursor["config"]["vision"]["sizes"], cursor["config"]["vision"]["stages"]
     save_file(tensors, state, {"cursor": json.dumps(cursor)})
     assert load_policy(tmp_path / "p").config.vision.sizes == ()
     train(exact, tmp_path / "p", resume=True, settings={**SETTINGS, "steps": 3})
