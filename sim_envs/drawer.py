@@ -1,6 +1,6 @@
-"""Drawer: pull open one of a chest's two drawers, whichever."""
+"""Drawer: pull open one of a chest's two drawers, whichever has a handle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
@@ -27,19 +27,22 @@ APART = 0.07  # m, of a handle from the chest's middle
 WOOD, FRONT, METAL = "chest", "drawer", "handle"
 
 
+def _units(sides: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    parts = {f"{side}_{what}": ("m",) for what in ("handle", "open") for side in sides}
+    return {"chest": ("m", "m", "rad"), **parts}
+
+
 class Drawer:
     """A chest at a random place and yaw with two drawers side by side; done when one is 8 cm open."""
 
     instruction = "open a drawer"
     max_steps = 200
     stick = False
-    placed = ("chest", "left_open", "right_open")
-    modes = tuple(SIDES)
-    units: Mapping[str, tuple[str, ...]] = {
-        "chest": ("m", "m", "rad"),
-        **{f"{side}_handle": ("m",) for side in SIDES},
-        **{f"{side}_open": ("m",) for side in SIDES},
-    }
+    handles: tuple[str, ...] = tuple(SIDES)  # the drawers that have one; the others' fronts are plain
+    marked = False  # whether a plate on the chest shows cameras behind it which drawers these are
+    placed: tuple[str, ...] = ("chest", "left_open", "right_open")
+    modes: tuple[str, ...] = tuple(SIDES)
+    units = _units(handles)
 
     def build(self) -> mujoco.MjSpec:
         """Return the table with the chest on it."""
@@ -55,13 +58,17 @@ class Drawer:
         for name, y in (("left", inner + WALL / 2), ("middle", 0.0), ("right", -inner - WALL / 2)):
             _board(chest, f"chest_{name}", (0, y, upright[2]), upright, WOOD)
         for side, sign in SIDES.items():
-            _add_drawer(spec, chest, side, sign * (inner + WALL / 2) / 2, sign * APART)
+            handle_y = sign * APART if side in self.handles else None
+            _add_drawer(spec, chest, side, sign * (inner + WALL / 2) / 2, handle_y)
+        if self.marked:
+            for side in self.handles:
+                _add_mark(chest, side)
         return spec
 
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Look at ``data`` from now on."""
-        self._joints = {side: data.joint(f"{side}_drawer") for side in SIDES}
-        self._bars = {side: data.geom(f"{side}_handle") for side in SIDES}
+        self._joints = {side: data.joint(f"{side}_drawer") for side in self.handles}
+        self._bars = {side: data.geom(f"{side}_handle") for side in self.handles}
         self._tool = data.site(TOOL)
         self._chest, self._data = data.body("chest"), data
         self._mocap = int(model.body_mocapid[model.body("chest").id])
@@ -85,25 +92,25 @@ class Drawer:
 
     def progress(self) -> float:
         """How far the farther drawer is open, 0 to 1."""
-        return float(np.clip(max(self._opening(side) for side in SIDES) / OPEN, 0.0, 1.0))
+        return float(np.clip(max(self._opening(side) for side in self.handles) / OPEN, 0.0, 1.0))
 
     def queries(self) -> Mapping[str, np.ndarray]:
         """Return ``chest`` x, y (m), yaw (rad); of each drawer its handle x, y and how far it is open, m."""
         matrix = self._chest.xmat
         found = {"chest": np.array([*self._chest.xpos[:2], np.arctan2(matrix[3], matrix[0])], np.float32)}
-        for side in SIDES:
+        for side in self.handles:
             found[f"{side}_handle"] = self._bars[side].xpos[:2].astype(np.float32)
             found[f"{side}_open"] = np.array([self._opening(side)], np.float32)
         return found
 
     def mode(self) -> str | None:
-        """The drawer that is farther open; None while both are all but shut."""
-        side = max(SIDES, key=self._opening)
-        return side if self._opening(side) > PULLED else None
+        """The drawer that is farther open; None while both are all but shut, or where only one has a handle."""
+        side = max(self.handles, key=self._opening)
+        return side if self.modes and self._opening(side) > PULLED else None
 
     def watch(self) -> None:
         """Keep which handle was held last: it can slip."""
-        for side in SIDES:
+        for side in self.handles:
             if self._contacts.held(f"{side}_drawer") and self._reach(side) < GRASPED:
                 self._held = side
 
@@ -139,10 +146,66 @@ class Drawer:
         self._held = None
 
 
-def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: float) -> None:
-    """Add a tray that slides out of the chest's front along -x, its middle at ``y``, with a handle to pull."""
+class LeftDrawer(Drawer):
+    """The same chest with a handle on its left drawer alone, which is the one to open, and a plate that shows it."""
+
+    instruction = "open the left drawer"
+    handles = ("left",)
+    marked = True
+    placed = ("chest", "left_open")
+    modes = ()
+    units = _units(handles)
+
+
+class RightDrawer(Drawer):
+    """The same chest with a handle on its right drawer alone, which is the one to open, and a plate that shows it."""
+
+    instruction = "open the right drawer"
+    handles = ("right",)
+    marked = True
+    placed = ("chest", "right_open")
+    modes = ()
+    units = _units(handles)
+
+
+def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: float | None) -> None:
+    """Add a tray in the chest's front, its middle at ``y``, that slides out along -x; without a handle it is shut.
+
+    Args:
+        spec: the scene.
+        chest: its body.
+        side: the tray's name is that and ``_drawer``.
+        y: m in the chest's frame.
+        handle_y: m; None: no handle.
+    """
     name = f"{side}_drawer"
     body = chest.add_body(name=name, pos=[0, 0, 0], gravcomp=1)
+    if handle_y is not None:
+        _add_slide(body, name)
+    half_width = (WIDTH / 2 - 1.5 * WALL) / 2 - 0.003
+    front, back, top = -DEPTH / 2 - WALL / 2, DEPTH / 2 - 0.015, HEIGHT - WALL - 0.004
+    long, middle = (back - front) / 2, (back + front) / 2
+    _board(body, f"{name}_front", (front, y, HEIGHT / 2), (WALL / 2, half_width, HEIGHT / 2 - 0.005), FRONT, mass=0.2)
+    _board(body, f"{name}_floor", (middle, y, 0.008), (long, half_width, 0.003), WOOD, mass=0.2)
+    for k, edge in enumerate((-1, 1)):
+        where = (middle, y + edge * (half_width - 0.003), 0.008 + top / 2 - 0.01)
+        _board(body, f"{name}_side{k}", where, (long, 0.003, top / 2 - 0.01), FRONT, mass=0.05)
+    if handle_y is not None:
+        start = -DEPTH / 2 - WALL
+        grip = {"material": METAL, "friction": [1.0, 0.01, 0.0005], "condim": 4}
+        _board(body, f"{side}_handle", (start - NECK[0], handle_y, HANDLE_Z), NECK, mass=0.03, **grip)
+        _board(body, f"{side}_lip", (start - 2 * NECK[0] - LIP[0], handle_y, HANDLE_Z), LIP, mass=0.02, **grip)
+    spec.add_exclude(bodyname1="chest", bodyname2=name)
+
+
+def _add_mark(chest: Any, side: str) -> None:
+    """Lay a plate of the handle's colour on the chest, over that drawer; it is only drawn."""
+    half = (DEPTH / 2 - 0.02, WIDTH / 4 - 0.015, 0.001)
+    where = (0.0, SIDES[side] * WIDTH / 4, HEIGHT + half[2])
+    _board(chest, f"{side}_mark", where, half, METAL, mass=0.0, contype=0, conaffinity=0, group=2)
+
+
+def _add_slide(body: Any, name: str) -> None:
     body.add_joint(
         name=name,
         type=mujoco.mjtJoint.mjJNT_SLIDE,
@@ -154,19 +217,6 @@ def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: 
         frictionloss=1.0,
         armature=0.05,
     )
-    half_width = (WIDTH / 2 - 1.5 * WALL) / 2 - 0.003
-    front, back, top = -DEPTH / 2 - WALL / 2, DEPTH / 2 - 0.015, HEIGHT - WALL - 0.004
-    long, middle = (back - front) / 2, (back + front) / 2
-    _board(body, f"{name}_front", (front, y, HEIGHT / 2), (WALL / 2, half_width, HEIGHT / 2 - 0.005), FRONT, mass=0.2)
-    _board(body, f"{name}_floor", (middle, y, 0.008), (long, half_width, 0.003), WOOD, mass=0.2)
-    for k, edge in enumerate((-1, 1)):
-        where = (middle, y + edge * (half_width - 0.003), 0.008 + top / 2 - 0.01)
-        _board(body, f"{name}_side{k}", where, (long, 0.003, top / 2 - 0.01), FRONT, mass=0.05)
-    start = -DEPTH / 2 - WALL
-    grip = {"material": METAL, "friction": [1.0, 0.01, 0.0005], "condim": 4}
-    _board(body, f"{side}_handle", (start - NECK[0], handle_y, HANDLE_Z), NECK, mass=0.03, **grip)
-    _board(body, f"{side}_lip", (start - 2 * NECK[0] - LIP[0], handle_y, HANDLE_Z), LIP, mass=0.02, **grip)
-    spec.add_exclude(bodyname1="chest", bodyname2=name)
 
 
 def _board(body: Any, name: str, pos: tuple[float, ...], half: tuple[float, ...], material: str, **more: Any) -> None:

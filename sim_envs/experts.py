@@ -1,6 +1,7 @@
 """The scripted experts, by task."""
 
 from collections.abc import Callable
+from functools import partial
 
 from robopolicy.errors import SpecMismatch, UnknownTask, UsageError
 from robopolicy.interfaces import Agent
@@ -19,6 +20,8 @@ EXPERTS: dict[str, Callable[..., Agent]] = {
     "lift": LiftExpert,
     "stack": StackExpert,
     "drawer": DrawerExpert,
+    "left_drawer": partial(DrawerExpert, "left"),
+    "right_drawer": partial(DrawerExpert, "right"),
     "peg": PegExpert,
     "pusht": PushTExpert,
     "avoid": AvoidExpert,
@@ -31,6 +34,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "lift": (*HAND, "cube_pos", "cube_quat"),
     "stack": (*HAND, "red_pos", "red_quat", "blue_pos", "blue_quat"),
     "drawer": (*HAND, "chest", "left_handle", "right_handle"),
+    "left_drawer": (*HAND, "chest", "left_handle"),
+    "right_drawer": (*HAND, "chest", "right_handle"),
     "peg": (*HAND, "peg_pos", "peg_quat", "hole"),
     "pusht": ("tool_pos", "block"),
     "avoid": ("tool_pos",),

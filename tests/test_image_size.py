@@ -134,12 +134,12 @@ def test_a_run_of_before_there_were_sizes_goes_on(exact, tmp_path):
     train(exact, tmp_path / "p", settings=SETTINGS, **CHOSEN)
     spec, state = tmp_path / "p" / "spec.json", tmp_path / "p" / "resume.safetensors"
     told = json.loads(spec.read_text())
-    del told["config"]["vision"]["sizes"]
+    del told["config"]["vision"]["sizes"], told["config"]["vision"]["stages"]
     spec.write_text(json.dumps(told))
     with safe_open(state, framework="pt") as file:
         keys, cursor = file.keys(), json.loads(file.metadata()["cursor"])
         tensors = {key: file.get_tensor(key) for key in keys}
-    del cursor["config"]["vision"]["sizes"]
+    del cursor["config"]["vision"]["sizes"], cursor["config"]["vision"]["stages"]
     save_file(tensors, state, {"cursor": json.dumps(cursor)})
     assert load_policy(tmp_path / "p").config.vision.sizes == ()
     train(exact, tmp_path / "p", resume=True, settings={**SETTINGS, "steps": 3})

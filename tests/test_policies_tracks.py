@@ -248,6 +248,30 @@ def divergence(features, human):
     return (gap.norm() / features[human].std(0).norm()).item()
 
 
+def test_what_is_seen_at_the_points_goes_where_they_go():
+    """A block beside the points looks the same from there wherever both are in the picture; another place does not."""
+    torch.manual_seed(0)
+    spec = make_spec(size=(96, 128))
+    vision = VisionConfig(width=16, feature_dim=16, shared=True, crop=1.0, stages=2)
+    net = TrackNet(spec, MotionTrackConfig(net=SMALL.net, vision=vision)).eval()
+
+    def seen(block, points):
+        picture = np.full((96, 128, 3), 90, np.uint8)
+        picture[block[1] : block[1] + 6, block[0] : block[0] + 6] = [220, 30, 30]
+        pixels = torch.tensor(np.array(points, np.float32) + np.arange(5)[:, None] * [2, 1]).float().view(1, 1, XY)
+        state = {"keypoints_front": pixels, "keypoints_side": pixels} | {
+            name: torch.zeros(1, 1, 1) for name in ("grasp", "embodiment")
+        }
+        images = dict.fromkeys(spec.cameras, torch.from_numpy(picture)[None, None])
+        with torch.inference_mode():
+            return net.condition(state, images)[0][0, 0, 16:32]  # of the front view, at the points
+
+    here, there, elsewhere = seen((48, 40), (54, 44)), seen((64, 48), (70, 52)), seen((48, 40), (70, 52))
+    assert (here - there).abs().max() < 0.1 * (here - elsewhere).abs().max()
+    blind = TrackNet(spec, MotionTrackConfig(net=SMALL.net, vision=vision, at_points=False))
+    assert sum(p.numel() for p in blind.parameters()) < sum(p.numel() for p in net.parameters())
+
+
 def test_alignment_pulls_the_features_of_both_embodiments_together():
     torch.manual_seed(0)
     net = TrackNet(
@@ -255,7 +279,8 @@ def test_alignment_pulls_the_features_of_both_embodiments_together():
     ).train()
     generator = torch.Generator().manual_seed(0)
     human = torch.arange(64) % 2 == 1
-    features = torch.randn((64, 1, 16), generator=generator) + human[:, None, None] * 3.0
+    wide = net.domain[0].in_features
+    features = torch.randn((64, 1, wide), generator=generator) + human[:, None, None] * 3.0
     features.requires_grad_()
     before = divergence(features[:, 0].detach(), human)
     for _ in range(30):
@@ -270,7 +295,7 @@ def test_a_classifier_of_the_embodiment_is_learnt_and_its_gradient_reversed():
     net = TrackNet(make_spec(), MotionTrackConfig(net=SMALL.net, vision=SMALL.vision, align=AlignConfig(domain=1.0)))
     net.train()
     human = torch.arange(64) % 2 == 1
-    features = (torch.randn(64, 1, 16) + human[:, None, None]).requires_grad_()
+    features = (torch.randn(64, 1, net.domain[0].in_features) + human[:, None, None]).requires_grad_()
     loss = net._alignment(features, human.float())
     loss.backward()
     said = torch.nn.functional.binary_cross_entropy_with_logits(net.domain(features[:, -1])[:, 0], human.float())

@@ -85,6 +85,21 @@ def test_weights_of_a_file_go_into_every_camera(tmp_path, suffix, shared):
         assert all(torch.equal(loaded[key], state[key]) for key in loaded)
 
 
+def test_fewer_stages_leave_a_finer_map_and_take_what_they_have_of_a_file(tmp_path):
+    save_file(imagenet_like(), tmp_path / "w.safetensors")
+    for stages, side, channels in ((1, 4, 64), (2, 8, 128), (3, 16, 256), (4, 32, 512)):
+        encoder = ObservationEncoder(TWO, VisionConfig(keypoints=4, feature_dim=5, stages=stages, crop=1.0))
+        camera = encoder.camera("front")
+        assert camera.maps(pictures(height=96, width=128)).shape == (3, 2, channels, 96 // side, 128 // side)
+        assert camera(pictures(height=96, width=128)).shape == (3, 2, 5)
+        taken = take_resnet18(encoder, tmp_path / "w.safetensors")
+        assert str(taken).endswith("of the stages that the encoder leaves out") == (stages < 4)
+        assert taken.used == 3 + sum(len(camera.net.get_submodule(f"layer{k + 1}").state_dict()) for k in range(stages))
+    for wrong in (0, 5):
+        with pytest.raises(ContractError, match="stages"):
+            VisionConfig(stages=wrong)
+
+
 def test_loaded_encoder_scales_pixels_as_imagenet(tmp_path):
     save_file(imagenet_like(), tmp_path / "w.safetensors")
     encoder = ObservationEncoder(replace(TWO, cameras={"front": CameraSpec(48, 64)}), VisionConfig()).eval()

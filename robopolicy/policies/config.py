@@ -19,7 +19,10 @@ from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
 
 Made = TypeVar("Made")
-LATER = {"sizes"}  # fields that checkpoints of the same format may lack: their default is what there was before
+LATER = {
+    "sizes",
+    "stages",
+}  # fields that checkpoints of the same format may lack: their default is what there was before
 SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 
 

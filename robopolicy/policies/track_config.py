@@ -77,7 +77,7 @@ class MotionTrackConfig:
 
     kind: ClassVar[str] = "motion-track"
     net: MlpConfig | UnetConfig | TransformerConfig = field(default_factory=lambda: MlpConfig(dropout=0.1))
-    vision: VisionConfig = field(default_factory=lambda: VisionConfig(width=16, shared=True, crop=1.0))
+    vision: VisionConfig = field(default_factory=lambda: VisionConfig(width=16, stages=2, shared=True, crop=1.0))
     process: VPConfig | EDMConfig | FlowConfig | ConsistencyConfig = field(
         default_factory=lambda: VPConfig(prediction="x0")
     )
@@ -86,6 +86,7 @@ class MotionTrackConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     step: Literal["delta", "offset"] = "delta"  # points are learnt as differences: from the row before, or from now
+    at_points: bool = True  # also tell the network what the picture's features are where the points are
     grasp_weight: float = 0.5  # share of the loss that is the grasp's, however many points there are
     opened: tuple[tuple[float, ...], ...] = tuple(map(tuple, TWIN.opened.tolist()))  # (5, 3) m in the tool's frame
     closed: tuple[tuple[float, ...], ...] = tuple(map(tuple, TWIN.closed.tolist()))

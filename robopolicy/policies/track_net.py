@@ -66,10 +66,13 @@ class TrackNet(nn.Module):
         self.camera = CameraEncoder(config.vision)
         steps = spec.horizon if config.step == "offset" else None
         self.action = Normaliser(ROW, method="meanstd", steps=steps)
-        self.net = config.net.build(spec.horizon, ROW, spec.n_obs, config.vision.feature_dim + ROW)
+        seen = config.vision.feature_dim * (2 if config.at_points else 1)
+        self.net = config.net.build(spec.horizon, ROW, spec.n_obs, seen + ROW)
+        if config.at_points:
+            self.at_points = nn.Linear(POINTS * self.camera.net.channels, config.vision.feature_dim)
         self.process = config.process.build()
         self.process.grid(config.solver.steps)
-        self.domain = nn.Sequential(nn.Linear(config.vision.feature_dim, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.domain = nn.Sequential(nn.Linear(seen, 64), nn.ReLU(), nn.Linear(64, 1))
         self.domain.requires_grad_(config.align.domain > 0)
         self._shrunk = {name: (height, width) for name, height, width in config.vision.sizes}
         self.side: Tensor  # (V, 2) W and H of the pictures that points are told in, px
@@ -127,12 +130,12 @@ class TrackNet(nn.Module):
         if self.training:
             moves = draw_moves(self.config.augmentation, (count, views), self.side, generator)
             points, ahead = moves.points(points), moves.points(ahead)
-        features = self._look(batch["images"], moves)
         held = _each(batch["state"][GRASP], views)
         told = points
         if self.training and self.config.augmentation.jitter:
             drawn = torch.randn((count, views, *points.shape[1:]), generator=generator, device=points.device)
             told = points + 2 * self.config.augmentation.jitter * drawn.flatten(0, 1)
+        features = self._look(batch["images"], told, moves)
         cond = torch.cat([features, told.flatten(2), held], dim=-1)
         rows = torch.cat([self._steps(points[:, -1], ahead).flatten(2), _each(grasp, views)], dim=-1)
         x0 = self.action(rows)
@@ -148,9 +151,9 @@ class TrackNet(nn.Module):
     def condition(self, state: Mapping[str, Tensor], images: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return what the network is told (B V, T, E) and the newest points (B, V, 5, 2), of a batch as `loss` has."""
         now = self._points_of(state)
-        told = now.transpose(1, 2).flatten(0, 1).flatten(2)
+        told = now.transpose(1, 2).flatten(0, 1)
         held = _each(state[GRASP], len(self.views))
-        return torch.cat([self._look(images, None), told, held], dim=-1), now[:, -1]
+        return torch.cat([self._look(images, told, None), told.flatten(2), held], dim=-1), now[:, -1]
 
     def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
         """Return the noise of ``count`` candidates, (..., count, V, H, 11), one after the other, on the CPU."""
@@ -211,8 +214,14 @@ class TrackNet(nn.Module):
         pixels = action[..., :-1].unflatten(-1, (len(self.views), POINTS, 2))
         return (pixels + 0.5) / self.side.to(pixels.device)[:, None] * 2 - 1, action[..., -1:]
 
-    def _look(self, images: Mapping[str, Tensor], moves: Any) -> Tensor:
-        """Return features (B V, T, F) of pictures {view: (B, T, H, W, 3)}: all views of one size in one batch."""
+    def _look(self, images: Mapping[str, Tensor], told: Tensor, moves: Any) -> Tensor:
+        """Return features (B V, T, F) of pictures {view: (B, T, H, W, 3)}: all views of one size in one batch.
+
+        Args:
+            images: as they are.
+            told: (B V, T, 5, 2) the points, where the pictures are after ``moves``.
+            moves: what the pictures go through; None: nothing.
+        """
         made: dict[int, Tensor] = {}
         shown = [shrink(images[view], self._shrunk.get(view)) for view in self.views]
         count = len(shown[0])
@@ -223,9 +232,25 @@ class TrackNet(nn.Module):
             if moves is not None:
                 rows = (torch.arange(count)[:, None] * len(shown) + torch.tensor(at)).flatten().to(pictures.device)
                 pictures = type(moves)(*(part[rows] for part in vars(moves).values())).pictures(pictures)
-            features = self.camera(pictures).unflatten(0, (count, len(at)))
+            maps = self.camera.maps(pictures)
+            features = self.camera.told(maps)
+            if self.config.at_points:
+                points = told.unflatten(0, (count, len(shown)))[:, at].flatten(0, 1)
+                features = torch.cat([features, self._at_points(maps, points)], dim=-1)
+            features = features.unflatten(0, (count, len(at)))
             made |= {v: features[:, k] for k, v in enumerate(at)}
         return torch.stack([made[v] for v in range(len(shown))], dim=1).flatten(0, 1)
+
+    def _at_points(self, maps: Tensor, points: Tensor) -> Tensor:
+        """Return features (M, T, F) of what maps (M, T, C, h, w) hold at points (M, T, 5, 2)."""
+        there = functional.grid_sample(
+            maps.flatten(0, 1).float(),
+            points.flatten(0, 1)[:, None].float(),
+            padding_mode="border",
+            align_corners=False,
+        )  # (M T, C, 1, 5)
+        features: Tensor = self.at_points(there.flatten(1)).unflatten(0, points.shape[:2])
+        return features
 
     def _alignment(self, features: Tensor, human: Tensor) -> Tensor:
         """Return the terms that draw both embodiments' features (M, T, F) together; 0 if none is wanted."""

@@ -10,6 +10,8 @@ from robopolicy.errors import ContractError
 from robopolicy.policies.ranges import require_least
 from robopolicy.spec import CameraSpec
 
+STAGES = ("layer1", "layer2", "layer3", "layer4")  # each but the first halves the map, and doubles its channels
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -23,13 +25,16 @@ class VisionConfig:
     keypoints: int = 32  # points in the picture that the spatial softmax finds
     feature_dim: int = 64  # numbers a picture becomes
     width: int = 64  # channels of the first stage; 64 is ResNet-18
+    stages: int = 4  # of its four stages, those that are used: 3 leaves maps of a 16th of the picture's side, 2 an 8th
     shared: bool = False  # one encoder for all cameras, not one for each
     frozen: bool = False  # weights come from elsewhere and stay; crops are the centre, so a frame is embedded once
     sizes: tuple[tuple[str, int, int], ...] = ()  # camera, height, width its pictures are made smaller to, px
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple((str(n), int(h), int(w)) for n, h, w in self.sizes))
-        require_least("vision", self, 1, "keypoints", "feature_dim", "width")
+        require_least("vision", self, 1, "keypoints", "feature_dim", "width", "stages")
+        if self.stages > len(STAGES):
+            raise ContractError(f"vision: stages is {self.stages}; want at most {len(STAGES)}, which is ResNet-18")
         if not 0 < self.crop <= 1:
             raise ContractError(f"vision: crop is {self.crop}; want a share of the side, above 0, at most 1")
 
@@ -56,19 +61,29 @@ class CameraEncoder(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.full((3,), 0.5))
         self.register_buffer("std", torch.full((3,), 0.5))
-        self.net = ResNet18(config.width)
-        self.pool = SpatialSoftmax(8 * config.width, config.keypoints)
+        self.net = ResNet18(config.width, config.stages)
+        self.pool = SpatialSoftmax(self.net.channels, config.keypoints)
         self.head = nn.Linear(2 * config.keypoints, config.feature_dim)
         self.requires_grad_(not config.frozen)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Encode; ``generator``, on the device of the images, places the crops when training."""
+        return self.told(self.maps(images, generator))
+
+    def told(self, maps: Tensor) -> Tensor:
+        """Return features (B, T, feature_dim) of feature maps (B, T, C, h, w)."""
+        features: Tensor = self.head(self.pool(maps.flatten(0, 1))).unflatten(0, maps.shape[:2])
+        return features
+
+    def maps(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return feature maps (B, T, C, h, w) of images (B, T, H, W, 3)."""
         size = crop_size(self.config, images.shape[2], images.shape[3])
         moving = self.training and not self.config.frozen
         cut = random_crop(images, size, generator) if moving else centre_crop(images, size)
         pixels = cut.flatten(0, 1).permute(0, 3, 1, 2).float()  # (B * T, 3, h, w) in memory as they were: h, w, 3
         scaled = pixels * (1 / (255 * self.std))[:, None, None] - (self.mean / self.std)[:, None, None]
-        return self.head(self.pool(self.net(scaled))).unflatten(0, images.shape[:2])
+        maps: Tensor = self.net(scaled).unflatten(0, images.shape[:2])
+        return maps
 
 
 def require_visible(config: VisionConfig, name: str, camera: CameraSpec) -> None:
@@ -152,24 +167,30 @@ class ResNet18(nn.Module):
     """ResNet-18 without its classifier, GroupNorm in place of BatchNorm, under torchvision's parameter names.
 
     Batch statistics do not survive the averaging of weights over training (EMA); GroupNorm has none.
+
+    Args:
+        width: channels of the first stage.
+        stages: how many of the four there are.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, stages: int = len(STAGES)) -> None:
         super().__init__()
-        dims = [width * 2**i for i in range(4)]
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = _norm(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(_BasicBlock(dims[0], dims[0], 1), _BasicBlock(dims[0], dims[0], 1))
-        self.layer2 = nn.Sequential(_BasicBlock(dims[0], dims[1], 2), _BasicBlock(dims[1], dims[1], 1))
-        self.layer3 = nn.Sequential(_BasicBlock(dims[1], dims[2], 2), _BasicBlock(dims[2], dims[2], 1))
-        self.layer4 = nn.Sequential(_BasicBlock(dims[2], dims[3], 2), _BasicBlock(dims[3], dims[3], 1))
+        self.channels, self._stages = width, STAGES[:stages]
+        for stage, name in enumerate(self._stages):
+            wide, stride = width * 2**stage, 1 if stage == 0 else 2
+            self.add_module(name, nn.Sequential(_BasicBlock(self.channels, wide, stride), _BasicBlock(wide, wide, 1)))
+            self.channels = wide
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map pictures (B, 3, H, W) to features (B, 8 * width, H / 32, W / 32)."""
+        """Map pictures (B, 3, H, W) to features (B, channels, H / 32, W / 32), after four stages."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for name in self._stages:
+            x = getattr(self, name)(x)
+        return x
 
 
 class _BasicBlock(nn.Module):

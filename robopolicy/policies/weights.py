@@ -9,8 +9,10 @@ from torch import Tensor
 
 from robopolicy.errors import ContractError
 from robopolicy.policies.encoder import ObservationEncoder
+from robopolicy.policies.vision import STAGES
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as torchvision trained
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,12 @@ class Taken:
     unused: tuple[str, ...]  # tensors of the file that GroupNorm and a policy have no use for
 
     def __str__(self) -> str:
-        statistics = sum(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in self.unused)
+        statistics = sum(name.endswith(STATISTICS) for name in self.unused)
+        left = sum(name.startswith(STAGES) and not name.endswith(STATISTICS) for name in self.unused)
         return (
             f"{self.used} tensors taken; not used: {statistics} batch statistics, "
-            f"{len(self.unused) - statistics} of the classifier"
+            f"{len(self.unused) - statistics - left} of the classifier"
+            + (f", {left} of the stages that the encoder leaves out" if left else "")
         )
 
 
@@ -60,7 +64,8 @@ def _require_resnet18(
     path: str | Path, given: Mapping[str, Tensor], want: Mapping[str, Tensor], unused: tuple[str, ...]
 ) -> None:
     missing = [name for name in want if name not in given]
-    strange = [name for name in unused if not name.startswith("fc.") and "running_" not in name and "num_b" not in name]
+    left_out = tuple(stage for stage in STAGES if not any(name.startswith(stage) for name in want))
+    strange = [name for name in unused if not name.startswith(("fc.", *left_out)) and not name.endswith(STATISTICS)]
     if missing or strange:
         problem = f"it lacks {missing[0]}" if missing else f"it also has {strange[0]}"
         raise ContractError(f"weights {path}: not a torchvision ResNet-18, {problem} ({len(given)} tensors)")
