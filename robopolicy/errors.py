@@ -83,6 +83,10 @@ class TracksLost(RobopolicyError, ValueError):
     """Tracks by which no motion can be told, outside the pictures or not the same in all; the message says which."""
 
 
+# What a policy raises that has no plan for what it sees: whoever runs it ends the episode with the reason.
+NO_PLAN = (BehindCamera, TracksLost)
+
+
 class CalibrationError(RobopolicyError, ValueError):
     """Pictures do not determine a camera, or it is known less well than the limit asks for."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robopolicy.errors import StaleFrame, UnsafeCommand
+from robopolicy.errors import NO_PLAN, StaleFrame, UnsafeCommand
 from robopolicy.interfaces import Clock, Environment, Robot, Safety, Teleop, Watcher
 from robopolicy.loop import run_episode
 from robopolicy.operator_view import OperatorView
@@ -15,6 +15,7 @@ from robopolicy.types import EpisodeMeta, Event, Observation, Phase
 
 FOREVER = 10**9  # steps; a person says when it is over
 MONITOR = "monitor"  # what ended an episode that no person did: `Reactions` asked for a stop
+FAULTS = (UnsafeCommand, StaleFrame, *NO_PLAN)  # that end an episode and not the session
 PATIENCE = 20  # refused commands in a row, between episodes, before the session gives up
 
 
@@ -89,8 +90,8 @@ def run_session(
     ``release`` switch between policy and person. A policy's monitor may hand over to the person, or end the episode.
 
     A step so late that safety refuses its observation sends the set-point in force once more and is marked ``stall``;
-    three in a row, or any other refusal, or a stale frame end the episode, not the session: it is kept, without
-    success, and its notes say why.
+    three in a row, or any other refusal, a stale frame, or a policy that has no plan for what it sees end the episode,
+    not the session: it is kept, without success, and its notes say why.
 
     Args:
         robot: what is driven.
@@ -147,7 +148,7 @@ class _Session:
             self.ended = ""
             try:
                 self._loop(self.wishes.describe(self.seed), self._pressed_while_waiting, ())
-            except (UnsafeCommand, StaleFrame) as error:
+            except FAULTS as error:
                 refused = refused + 1 if self.pace.steps < PATIENCE else 1
                 if refused >= PATIENCE:
                     raise
@@ -166,7 +167,7 @@ class _Session:
         try:
             meta = self._loop(self.wishes.describe(self.seed), self._pressed_while_recording, watchers)
             self.ended = self.ended or MONITOR
-        except (UnsafeCommand, StaleFrame) as error:
+        except FAULTS as error:
             self.ended = f"{type(error).__name__}: {error}"
             meta = self.wishes.describe(self.seed)
         except BaseException as error:

@@ -29,7 +29,7 @@ def cause(slugs, scores=None, held=(), stopped=False):
         trace.see(step, slug, score)
         if step < len(slugs) - 1:
             trace.drive(step, held=step in held)
-    return trace.cause(len(slugs) - 1, stopped=stopped)
+    return trace.cause(len(slugs) - 1, stopped="stopped" if stopped else "")
 
 
 def test_the_cause_is_what_went_wrong_first_and_was_not_made_good():

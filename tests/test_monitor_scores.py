@@ -33,6 +33,7 @@ def talkative(d):
     told = {
         name: np.full(4, 1.0 + d.index) for name in ("denoise_variance", "ensemble_disagreement", "view_gap", "misfit")
     }
+    told |= {"features": np.stack([d.embedding, 2 * d.embedding]), "points": np.full((2, 5, 2), d.embedding[0])}
     return replace(d, chunks=chunks, aux=told)
 
 

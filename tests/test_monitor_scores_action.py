@@ -316,8 +316,12 @@ def test_what_the_policy_says_of_the_rows_to_be_executed(name, episodes):
     alone = replace(d, aux={source: np.float32(0.25)})
     assert plain.update(alone) == 0.25, "one number for all rows"
     assert np.isfinite(score.update(replace(d, aux={source: np.zeros(H)}))), "rows that were given"
-    for bad in (np.nan, np.inf, -1.0):
+    for bad in (np.nan, -1.0):
         assert not np.isfinite(score.update(replace(d, aux={source: np.full(H, bad)})))
+    most = {"view_gap": 1000.0, "misfit": 0.1}.get(name, np.inf)  # steps of no pose are bad, and no fault
+    lost = replace(d, aux={source: np.full(H, np.inf)})
+    assert score.update(lost) == score.update(replace(d, aux={source: np.full(H, most)}))
+    assert np.isfinite(score.update(lost)) == (name in ("view_gap", "misfit"))
 
 
 @pytest.mark.parametrize("name", sorted(TOLD))

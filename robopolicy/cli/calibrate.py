@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +126,15 @@ def calibrate(
         drawn = [o.seed for o in good]
         split = Roles.load(roles) if roles.exists() else Roles.split(drawn, alpha=config.alpha, seed=config.seed)
         split.save(roles)
+    spec = read_spec(checkpoint)
+    if "displaced" in config.scores:  # it names the camera
+        named = {"views": tuple(spec.cameras), **config.settings.get("displaced", {})}
+        config = replace(config, settings={**config.settings, "displaced": named})
     learns = config.how.combine == "logistic" or "supervised" in config.scores
     monitor = fit_monitor(
         [load_decisions(rollouts / o.decisions) for o in good],
         config,
-        layout=ActionLayout.of(read_spec(checkpoint)),
+        layout=ActionLayout.of(spec),
         roles=split,
         seeds=[o.seed for o in good],
         failures=[load_decisions(rollouts / o.decisions) for o in bad] if learns else (),

@@ -124,6 +124,7 @@ def _policy(args: argparse.Namespace, running: Running, robot: Robot, clock: Clo
     read_spec(args.checkpoint).require_from(
         robot.spec, needs=f"checkpoint {args.checkpoint}", offers=f"robot {args.robot}"
     )
+    running = running.placed(getattr(robot, "camera_calibration", dict)())
     torch.set_num_threads(1)
     check = partial(check_pace, waits=False, allow_slow=True)  # a person is there: told, not refused
     agent = make_agent(

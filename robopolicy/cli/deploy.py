@@ -163,7 +163,7 @@ def deploy(
         )  # fmt: skip
         bare = perturbed(bare, robot_name, perturbations)
         stack.callback(bare.close)
-        running = replace(running, cameras=getattr(bare, "camera_calibration", dict)())
+        running = running.placed(getattr(bare, "camera_calibration", dict)())
         world = bare if isinstance(bare, Environment) else None
         each = bare.spec.rate_hz / spec.rate_hz if timing.beside else 1.0  # control steps a step of the policy
         steps = max_steps or (world.max_steps if world else round(10 * bare.spec.rate_hz))
@@ -184,6 +184,8 @@ def deploy(
         torch.set_num_threads(threads)
         check = partial(check_pace, waits=waits, allow_slow=allow_slow, beside=timing.beside)
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
+        if seeing_by := running.seeing():
+            say(seeing_by)
         agent = make_agent(
             running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play, clock=clock,
             robot=bare.spec, timing=plans, candidates=CANDIDATES if keeping is not None and monitor is None else None,

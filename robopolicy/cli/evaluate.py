@@ -254,8 +254,8 @@ class Subject:
         from robopolicy.evaluation.report import versions
         from robopolicy.reactions import Reactions
 
-        spec, modes = _fit(checkpoint, env, make_world, perturbations, disturbed=disturbed)
-        running = choice.resolve(checkpoint)
+        spec, modes, cameras = _fit(checkpoint, env, make_world, perturbations, disturbed=disturbed)
+        running = choice.resolve(checkpoint).placed(cameras)
         described, guard = None, ""
         if monitor is not None:
             from robopolicy.monitor.runtime import file_sha
@@ -277,7 +277,7 @@ class Subject:
         world = f"{env}|{other['perturbations']}" if other else env
         return cls(
             make_world or world_factory(env, spec, perturbations), agent, running.sha,
-            f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}"
+            f"{running.sha}|{world}|{guard}|{candidates or ''}|{software}{where}{running.about.get('cameras', '')}"
             + (f"|{reactions!r}" if acting else ""),
             {"policy_sha": running.sha, "env": env, "software": software, "rate": f"{spec.rate_hz:g} Hz",
              **chosen, **other, **_told(modes)},
@@ -358,8 +358,8 @@ def check_fit(checkpoint: Path, env: str, make: partial | None = None, perturbat
 
 def _fit(
     checkpoint: Path, env: str, make: partial | None, perturbations: Sequence[str], *, disturbed: bool = False
-) -> tuple[Any, tuple[str, ...]]:
-    """The checkpoint's spec, and the modes of the world that it fits, and that can be ``disturbed`` where it is to."""
+) -> tuple[Any, tuple[str, ...], dict[str, Any]]:
+    """The checkpoint's spec, and modes and calibrated cameras of the world that it fits, and can be ``disturbed``."""
     from robopolicy.behaviour import modes_of
     from robopolicy.cli.worlds import require_disturbance, world_factory
     from robopolicy.clock import SimClock
@@ -371,6 +371,7 @@ def _fit(
         spec.require_from(world.spec, needs=f"checkpoint {checkpoint}", offers=f"robot {env}")
         if disturbed:
             require_disturbance(world, env)
+        cameras = dict(getattr(world, "camera_calibration", dict)())
     finally:
         world.close()
-    return spec, modes_of(world)
+    return spec, modes_of(world), cameras

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -110,6 +111,50 @@ class Running:
     weights: str = ""  # the checkpoint's own sha
     companions: tuple[tuple[Path, str], ...] = ()  # checkpoints and their shas
     cameras: Mapping[str, Any] = field(default_factory=dict)  # where the robot's stand; empty: as in the training data
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What two that plan alike have in common, for who loads a policy once."""
+        return self.sha, json.dumps(self.cameras, sort_keys=True)
+
+    def placed(self, told: Mapping[str, Any]) -> "Running":
+        """Return it as it plans on a robot: a policy that goes by calibrated cameras takes the robot's calibration.
+
+        Args:
+            told: the robot's ``camera_calibration()``. Nothing, and that of the training data, leave it as it is.
+
+        Raises:
+            UnknownCamera, ContractError: naming a camera that the robot tells nothing of, while it does of others, or
+                which is not calibrated.
+        """
+        from robopolicy.geometry.cameras import cameras_of
+        from robopolicy.training.checkpoint import read_cameras
+
+        trained = read_cameras(self.checkpoint)
+        if not (trained and told):
+            return self
+        here, there = cameras_of(told, tuple(trained)), cameras_of(trained, tuple(trained))
+        if all(here[name].is_like(there[name]) for name in here):
+            return self
+        cameras = {name: told[name] for name in trained}
+        digest = hashlib.sha256(json.dumps(cameras, sort_keys=True).encode()).hexdigest()
+        about = {**self.about, "cameras": f"as the robot tells ({digest[:12]})"}
+        return replace(self, cameras=cameras, about=about)
+
+    def seeing(self) -> str:
+        """Return in one line where the policy takes its cameras to stand; "" if it goes by none."""
+        from robopolicy.geometry.cameras import cameras_of
+        from robopolicy.training.checkpoint import read_cameras
+
+        trained = read_cameras(self.checkpoint)
+        if not trained:
+            return ""
+        if not self.cameras:
+            return f"cameras {', '.join(trained)}: where they stood in the training data"
+        here, there = cameras_of(self.cameras, tuple(trained)), cameras_of(trained, tuple(trained))
+        gaps = [(name, *here[name].apart(there[name])) for name in here]
+        told = ", ".join(f"{name} {100 * m:.1f} cm and {deg:.1f} deg" for name, m, deg in gaps)
+        return f"cameras: where the robot's calibration has them; from where they stood in the training data {told}"
 
     def load(self, device: str = "cpu") -> Any:
         """Return the `DiffusionPolicy` on ``device``, its companions with it.

@@ -238,7 +238,7 @@ def make_agent(
         watch = running.load_monitor(monitor, timing)
         candidates = candidates or watch.candidates
     load = partial(running.load, device)
-    policy = load() if share is None else share((running.sha, device), load, candidates or 1)
+    policy = load() if share is None else share((running.key, device), load, candidates or 1)
 
     def generator(seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed)

@@ -14,6 +14,7 @@ WORDS = {
     "timeout": "still making progress when the time was over",
     "held": "the agent held still from there on",
     "stopped": "safety stopped it",
+    "lost": "the policy had no plan for what it saw",
     "error": "no outcome: the episode's process or world broke",
 }  # the reasons that any world has; a task's own are its slugs
 
@@ -45,13 +46,14 @@ class FailureTrace:
         elif self._held_since is None:
             self._held_since = step
 
-    def cause(self, steps: int, *, stopped: bool) -> tuple[str, int | None]:
+    def cause(self, steps: int, *, stopped: str) -> tuple[str, int | None]:
         """Return why this episode of ``steps`` commands failed, and the step from which on it did.
 
         What was never made good again and began first: the slug that the task gave then (``"dropped"``, also where
         the cube later rolled off the table), or ``"held"``, if the agent only held still from there to the end. Without
-        either: ``"stopped"`` by safety; ``"stalled"`` where the score last rose by 0.01, if the last quarter of the
-        episode or more brought no such rise; else ``"timeout"``, which has no onset.
+        either: ``stopped``, which is ``"stopped"`` by safety or ``"lost"``, where it ended before its time;
+        ``"stalled"`` where the score last rose by 0.01, if the last quarter of the episode or more brought no such
+        rise; else ``"timeout"``, which has no onset.
         """
         troubles = [(self._since, self._slug)] if self._slug else []
         if self._held_since is not None:
@@ -60,7 +62,7 @@ class FailureTrace:
             since, slug = min(troubles, key=lambda trouble: trouble[0])
             return slug, since
         if stopped:
-            return "stopped", steps
+            return stopped, steps
         if steps - self._rose >= STALL_SHARE * steps:
             return "stalled", self._rose
         return "timeout", None

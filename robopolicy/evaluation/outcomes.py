@@ -47,6 +47,7 @@ class Outcome:
     wall_s: float = 0.0
     skipped_ticks: int = 0  # control steps that passed without a command, at the pace of the wall clock
     stopped: str = ""  # why safety ended it before its time
+    lost: str = ""  # why the policy had no plan for what it saw, which ended it before its time
     error: str | None = None  # why there is no outcome, in one line
     mode: str | None = None  # which of the world's enumerated behaviours it was; None if it has none, or undecided
     failure: str = ""  # why it failed, as a slug: the task's own, or one of `failures.WORDS`; "" after a success

@@ -94,8 +94,8 @@ def failures(causes: Sequence[Cause], episodes: int) -> str:
 
 def note(outcome: Outcome) -> str:
     """Return what is to be said of an episode in a few words."""
-    parts = [outcome.error or outcome.stopped]
-    if outcome.failure and not outcome.stopped:
+    parts = [outcome.error or outcome.stopped or outcome.lost]
+    if outcome.failure and not (outcome.stopped or outcome.lost):
         onset = "" if outcome.onset_step is None else f" from step {outcome.onset_step} on"
         parts.append(outcome.failure.replace("_", " ") + onset)
     if outcome.mode is not None and outcome.success:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from robopolicy.clock import SimClock, WallClock
-from robopolicy.errors import ContractError, EvaluationError, LateCommand, UnsafeCommand
+from robopolicy.errors import NO_PLAN, ContractError, EvaluationError, LateCommand, UnsafeCommand
 from robopolicy.evaluation.batched import Batched, Share
 from robopolicy.evaluation.outcomes import Outcome, OutcomeLog, load_about, load_outcomes
 from robopolicy.evaluation.results import WAITING, Patience
@@ -72,13 +72,15 @@ class Rollout:
     def run(self, seed: int) -> Outcome:
         """Run the episode that ``seed`` names: the world's start, the policy's samples, the disturbance.
 
-        One that safety stopped because a command came too late, or was no number, failed, whatever the world says.
+        One that safety stopped because a command came too late, or was no number, failed, whatever the world says; so
+        did one in which the policy had no plan for what it saw.
         Where the world itself shows what is no number, that is the world's error.
         """
         start_s = time.perf_counter()
         self._world.reset(seed)
         witness = Witness(self._world, self._agent, seed, self._options, self._film_path(seed))
         meta, stopped = EpisodeMeta(self._world.instruction, type(self._world).__name__, seed), ""
+        lost = ""
         try:
             meta = run_episode(
                 self._world,
@@ -95,12 +97,14 @@ class Rollout:
             if not isinstance(error, LateCommand) and not _finite(self._world.read()):
                 raise EvaluationError(f"the world shows what is no number, and so did the policy: {error}") from error
             stopped = str(error)
+        except NO_PLAN as error:
+            lost = str(error)
         finally:
             witness.close()
         score, wall_s = float(self._world.score()), time.perf_counter() - start_s
         if not np.isfinite(score):
             raise EvaluationError(f"the world's score is {score}; want a number from 0 to 1")
-        outcome = witness.outcome(bool(meta.success), score, wall_s, stopped=stopped)
+        outcome = witness.outcome(bool(meta.success), score, wall_s, stopped=stopped, lost=lost)
         outcome = replace(outcome, skipped_ticks=int(meta.extra.get("skipped_ticks", 0)))
         if self._options.decisions and self._out is not None and witness.decisions:
             folder = self._out / "decisions" / self._identity

@@ -112,7 +112,7 @@ class Witness:
         if self._film is not None:
             self._film.close()
 
-    def outcome(self, success: bool, score: float, wall_s: float, *, stopped: str = "") -> Outcome:
+    def outcome(self, success: bool, score: float, wall_s: float, *, stopped: str = "", lost: str = "") -> Outcome:
         """Return the episode in numbers; call it while the world still stands as the episode left it.
 
         Args:
@@ -120,12 +120,13 @@ class Witness:
             score: 0 to 1.
             wall_s: what the episode cost.
             stopped: why safety ended it before its time.
+            lost: why the policy had no plan, which ended it before its time.
         """
         alarm, disturbance = self._alarm or (None, ""), self._disturbance or (None, "")
         failure, onset = "", None
         if self._judged and not success:
             self._failures.see(self._steps, failure_of(self._world), score)
-            failure, onset = self._failures.cause(self._steps, stopped=bool(stopped))
+            failure, onset = self._failures.cause(self._steps, stopped="lost" if lost else "stopped" if stopped else "")
         return Outcome(
             seed=self._seed,
             success=success,
@@ -139,6 +140,7 @@ class Witness:
             video=self._film_path.name if self._film_path is not None else None,
             wall_s=round(wall_s, 3),
             stopped=stopped,
+            lost=lost,
             mode=mode_of(self._world) if self._judged else None,
             failure=failure,
             onset_step=onset,

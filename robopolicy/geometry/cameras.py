@@ -94,6 +94,18 @@ class Camera:
         scale = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])  # of pixel centres
         return Camera(scale @ self.K, self.T_base_cam, self.distortion, (height, width))
 
+    def apart(self, other: "Camera") -> tuple[float, float]:
+        """Return how far another camera stands from this one, m, and by how much it is turned, deg."""
+        turn = self.T_base_cam[:3, :3].T @ other.T_base_cam[:3, :3]
+        distance = float(np.linalg.norm(self.T_base_cam[:3, 3] - other.T_base_cam[:3, 3]))
+        return distance, float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1.0, 1.0))))
+
+    def is_like(self, other: "Camera") -> bool:
+        """Whether both would show everything at the same pixels, but for rounding."""
+        pairs = [(getattr(self, name), getattr(other, name)) for name in ("K", "T_base_cam", "distortion")]
+        alike = all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in pairs)
+        return alike and self.size == other.size
+
     def project(self, points: np.ndarray) -> np.ndarray:
         """Return pixels (..., 2), sub-pixel and wherever they land, of points (..., 3) in the base frame, m.
 

@@ -125,9 +125,10 @@ class Motion:
         worst = int(np.argmin(told))
         step = int(told[worst])
         why, residual = (each.reshape(-1, length)[worst, step] for each in (self.why, self.residual_px))
+        far = f" (residual {residual:.0f} px)" if np.isfinite(residual) else ""
         raise TracksLost(
-            f"{int((told < steps).sum())} of {told.size} plans tell no motion for {steps} steps; the worst from step "
-            f"{step + 1} on: {WHY[int(why)]} (residual {residual:.0f} px)"
+            f"tracks are lost: {int((told < steps).sum())} of {told.size} plans tell no motion for {steps} steps; the "
+            f"worst from step {step + 1} on: {WHY[int(why)]}{far}"
         )
 
 

@@ -220,6 +220,11 @@ class ConformalMonitor:
             return "uncalibrated"
         return "warn" if p <= self.calibration.warn_rate else "nominal"
 
+    def _words(self) -> str:
+        """Return what the scores have to say of the decision in words, those that do."""
+        said = [words for score in self.scores if (words := getattr(score, "words", str)())]
+        return "".join(f"; {words}" for words in said)
+
     def _reason(self, number: int, state: MonitorState, p: float) -> str:
         name = " + ".join(score.name for score in self.scores)
         comparison = f"{name} {self._largest:.3g} against a threshold of {self.calibration.threshold:.3g}"
@@ -228,7 +233,7 @@ class ConformalMonitor:
             case "fault":
                 return f"{told}: {self._why}"
             case "alarm":
-                return f"{told}: {comparison}; at most {p:.1%} of successful episodes come this far out"
+                return f"{told}: {comparison}; at most {p:.1%} of successful episodes come this far out{self._words()}"
             case "overrun":
                 return f"{told}: more than the {self.calibration.longest} decisions of successful episodes"
             case "uncalibrated":

@@ -28,6 +28,8 @@ def ensemble(policies: Sequence[DiffusionPolicy]) -> DiffusionPolicy:
         ContractError: if there is but one, or one was never fitted.
         SpecMismatch: if they do not speak of the same chunks: other specs, processes, codecs or scaling of actions.
     """
+    if not all(isinstance(policy, DiffusionPolicy) for policy in policies):
+        raise ContractError("companions: motion tracks take none; view_gap and misfit tell their doubt")
     if len(policies) < 2:
         raise ContractError(f"ensemble: {len(policies)} policies; want two or more, trained alike from other seeds")
     first, *others = (policy.beside().eval() for policy in policies)

@@ -108,6 +108,11 @@ def export(policy: DiffusionPolicy, path: Path, to: Literal["onnx", "torch"], n:
         ContractError: if the policy was never fitted, there is no folder for the file, or it does not do as the policy.
         MissingExtra: if ONNX is asked for and not installed.
     """
+    if not isinstance(policy, DiffusionPolicy):
+        raise ContractError(
+            "export: of a motion-track policy the network is but a part, poses are found from its tracks outside of it; "
+            "run the checkpoint itself"
+        )
     if not policy.action.fitted:
         raise ContractError("export: the policy's normaliser was never fitted; train it or load a checkpoint")
     if path.is_dir() or not path.parent.is_dir():

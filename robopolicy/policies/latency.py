@@ -1,5 +1,6 @@
 """How long a policy takes to plan on this machine, whether that is fast enough, and what would make it so."""
 
+import contextlib
 import copy
 import os
 import platform
@@ -9,20 +10,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from robopolicy.errors import ContractError
+from robopolicy.errors import NO_PLAN, ContractError
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
+from robopolicy.policies.motion_track import MotionTrackPolicy
 from robopolicy.policies.solvers import SolverConfig
+from robopolicy.policies.track_net import TrackNet
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation
 
 WARM_UP = 2  # plans that are not counted: buffers, threads, kernels
 SMALLER = ("unet-small", "mlp")  # presets whose networks are tried in place of a slow one
+
+Measured = DiffusionPolicy | MotionTrackPolicy
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Latency:
 
 
 def measure_latency(
-    policy: DiffusionPolicy,
+    policy: Measured,
     n: int = 1,
     repetitions: int = 100,
     *,
@@ -100,7 +106,7 @@ def judge(latency: Latency, spec: PolicySpec) -> str:
     return f"{latency}; {step}, {rows}: {fast}"
 
 
-def remedies(policy: DiffusionPolicy, latency: Latency) -> list[str]:
+def remedies(policy: Measured, latency: Latency) -> list[str]:
     """Return what would make this policy faster, each with its time measured now; the first that fits ends the list.
 
     Threads, fewer candidates and fewer steps need no new training; a consistency flow and a smaller network do.
@@ -123,19 +129,20 @@ class _Change:
     """Something that may be faster."""
 
     words: str
-    make: Callable[[], DiffusionPolicy]
+    make: Callable[[], Measured]
     n: int | None = None  # candidates; None as before
     threads: int | None = None
 
 
-def _without_training(policy: DiffusionPolicy, latency: Latency) -> Iterator[_Change]:
+def _without_training(policy: Measured, latency: Latency) -> Iterator[_Change]:
     cores = len(os.sched_getaffinity(0))
     on_cpu = policy.action.center.device.type == "cpu"
     if on_cpu and torch.get_num_threads() < min(cores, 8):
         yield _Change(f"--threads {min(cores, 8)}", lambda: policy, threads=min(cores, 8))
     if on_cpu and torch.cuda.is_available():
         yield _Change("--device cuda", lambda: copy.deepcopy(policy).to("cuda"))
-    if latency.n > policy.config.selector.samples:
+    draws = policy.config.selector.samples if isinstance(policy.config, DiffusionConfig) else 1
+    if latency.n > draws:
         yield _Change(f"1 candidate in place of {latency.n}", lambda: policy, n=1)
     share = 0.8 * policy.spec.period_ns / 1e9 / latency.p50_s
     steps = max(int(policy.config.solver.steps * share), 1)  # as many as should fit
@@ -144,12 +151,14 @@ def _without_training(policy: DiffusionPolicy, latency: Latency) -> Iterator[_Ch
         yield _Change(words, partial(_with_steps, policy, steps))
 
 
-def _with_training(policy: DiffusionPolicy) -> Iterator[_Change]:
+def _with_training(policy: Measured) -> Iterator[_Change]:
     config = policy.config
     if config.process.kind != "consistency" and config.solver.steps > 2:
         jumps = replace(config, process=ConsistencyConfig(), solver=SolverConfig("consistency", 2))
         words = "trained anew as a consistency flow (--process consistency --solver consistency --solver.steps 2)"
         yield _Change(words, partial(_untrained, policy, jumps))
+    if isinstance(policy, MotionTrackPolicy):
+        return  # whose network no preset names
     size = _size(policy)
     for name in SMALLER:
         config = replace(policy.config, net=PRESETS[name].net)
@@ -161,29 +170,38 @@ def _with_training(policy: DiffusionPolicy) -> Iterator[_Change]:
             yield _Change(f"trained anew with the network of --preset {name}", partial(_untrained, policy, config))
 
 
-def _with_steps(policy: DiffusionPolicy, steps: int) -> DiffusionPolicy:
+def _with_steps(policy: Measured, steps: int) -> Measured:
     """Return the same policy, weights shared, with another number of solver steps."""
+    if isinstance(policy, MotionTrackPolicy):
+        apart = copy.deepcopy(policy)
+        apart.tracks.config = replace(policy.config, solver=replace(policy.config.solver, steps=steps))
+        return apart
     other = copy.copy(policy)
     other.config = replace(policy.config, solver=replace(policy.config.solver, steps=steps))
     return other
 
 
-def _untrained(policy: DiffusionPolicy, config: DiffusionConfig) -> DiffusionPolicy:
+def _untrained(policy: Measured, config: Any) -> Measured:
     """Return a policy for the same robot that was never trained; it takes as long."""
+    if isinstance(policy, MotionTrackPolicy):
+        net = TrackNet(policy.tracks.spec, config)
+        net.action.load_state_dict(policy.action.state_dict())
+        other = MotionTrackPolicy(net, policy.spec, policy.told()["cameras"])
+        return other.to(policy.action.center.device).eval()
     made = DiffusionPolicy(policy.spec, config).to(policy.action.center.device).eval()
     made.encoder.load_state_dict(policy.encoder.state_dict())
     made.action.load_state_dict(policy.action.state_dict())
     return made
 
 
-def _size(policy: DiffusionPolicy) -> int:
+def _size(policy: Measured) -> int:
     return sum(parameter.numel() for parameter in policy.net.parameters())
 
 
 class _Asker:
     """Asks for plans as the loop does: ``n_execute`` new observations each time, and what is left of the last chunk."""
 
-    def __init__(self, policy: DiffusionPolicy, n: int, delay_steps: int) -> None:
+    def __init__(self, policy: Measured, n: int, delay_steps: int) -> None:
         self._policy, self._n, self._delay = policy, n, delay_steps
         self._rng = np.random.default_rng(0)
         self._window = deque((self._observe(k) for k in range(policy.spec.n_obs)), maxlen=policy.spec.n_obs)
@@ -199,13 +217,12 @@ class _Asker:
         executed = None if self._chunk is None else self._chunk[:past]
         begin_s = time.perf_counter()
         # it ends with the chunk on the host: nothing is left running on a GPU
-        plan = self._policy.plan(
-            list(self._window), n=self._n, previous=self._chunk, executed=executed, generator=self._rng,
-            delay_steps=0 if self._chunk is None else self._delay,
-        )  # fmt: skip
-        took_s = time.perf_counter() - begin_s
-        self._chunk = plan.chunks[0]
-        return took_s
+        with contextlib.suppress(*NO_PLAN):  # of pictures that are noise; it took its time all the same
+            self._chunk = self._policy.plan(
+                list(self._window), n=self._n, previous=self._chunk, executed=executed, generator=self._rng,
+                delay_steps=0 if self._chunk is None else self._delay,
+            ).chunks[0]  # fmt: skip
+        return time.perf_counter() - begin_s
 
     def _observe(self, k: int) -> Observation:
         spec = self._policy.spec

@@ -15,7 +15,7 @@ from robopolicy.geometry.motion import Motion, Tool, tracks_to_poses
 from robopolicy.policies.batch import plan_generator
 from robopolicy.policies.normaliser import require_fitted
 from robopolicy.policies.track_config import MotionTrackConfig
-from robopolicy.policies.track_net import TrackNet, Tracks
+from robopolicy.policies.track_net import ROW, TrackNet, Tracks
 from robopolicy.policies.track_views import Views
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, PolicySpec
@@ -119,8 +119,9 @@ class MotionTrackPolicy(nn.Module):
 
         ``aux`` is of the first candidate: ``view_gap`` (H,), px between what each view said by itself and what all
         agreed on, and ``misfit`` (H,), m between the points that were agreed on and a gripper's: both are scores of a
-        failure monitor. ``tracks`` (V, H, 5, 2) are its points, px. Steps of which the tracks tell no pose, because
-        they leave the pictures or contradict each other, hold the last one that was told.
+        failure monitor, as is how far ``features`` (V, F) of the pictures show the gripper from ``points`` (V, 5, 2),
+        px, where it should be seen. ``tracks`` (V, H, 5, 2) are its points, px. Steps of which the tracks tell no pose,
+        because they leave the pictures or contradict each other, hold the last one that was told.
 
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
@@ -160,6 +161,8 @@ class MotionTrackPolicy(nn.Module):
             "view_gap": drawn.apart[0].cpu().numpy(),
             "misfit": np.nan_to_num(motion.residual_m[0], nan=np.inf).astype(np.float32),
             "tracks": pixels[0],
+            "features": cond[:, -1, :-ROW].cpu().numpy(),
+            "points": views.pixels(now[0]).cpu().numpy(),
         }
         return Plan(_commands(motion, newest), cond.flatten().cpu().numpy(), aux)
 

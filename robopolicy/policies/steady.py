@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from robopolicy.errors import NO_PLAN
 from robopolicy.spec import PolicySpec
 from robopolicy.types import Observation, Plan, PlanRequest
 
@@ -22,8 +23,12 @@ def is_steady(policy: Any, rows: int, n: int = 1) -> bool:
     """
     seeds = list(range(rows))
     plans = _planner(policy, rows, n)
-    together = plans(seeds, rows)
-    return all(_same(plans(asking, rows), together) for asking in (seeds[::-1], seeds[-1:]))  # elsewhere; all but alone
+    try:
+        together = plans(seeds, rows)
+        # Elsewhere in the batch, and all but alone.
+        return all(_same(plans(asking, rows), together) for asking in (seeds[::-1], seeds[-1:]))
+    except NO_PLAN:  # of what was made up: it cannot be tried
+        return False
 
 
 def is_same_in(policy: Any, rows: int, wide: int, n: int = 1) -> bool:

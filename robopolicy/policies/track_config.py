@@ -76,6 +76,8 @@ class MotionTrackConfig:
     """
 
     kind: ClassVar[str] = "motion-track"
+    max_delay: ClassVar[int] = 0  # a plan knows nothing of the motion that runs
+    real_time: ClassVar[None] = None
     net: MlpConfig | UnetConfig | TransformerConfig = field(default_factory=lambda: MlpConfig(dropout=0.1))
     vision: VisionConfig = field(default_factory=lambda: VisionConfig(width=16, stages=2, shared=True, crop=1.0))
     process: VPConfig | EDMConfig | FlowConfig | ConsistencyConfig = field(

@@ -98,6 +98,15 @@ def read_train(folder: str | Path) -> dict[str, Any]:
     return _read_json(Path(folder), TRAIN)
 
 
+def read_cameras(folder: str | Path) -> dict[str, Any]:
+    """Return where the calibrated cameras of a checkpoint's training data stood, as `EpisodeMeta.cameras` has them.
+
+    {} of a policy that goes by none; raises CheckpointError as `load_policy`.
+    """
+    _read(Path(folder))
+    return dict(_read_json(Path(folder), SPEC).get("cameras", {}))
+
+
 def checkpoint_sha(folder: str | Path) -> str:
     """Return the sha256, in hex, of all that decides how the policy acts: what a monitor was calibrated for.
 

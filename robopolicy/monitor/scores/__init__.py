@@ -26,6 +26,7 @@ SCORES: dict[str, str] = {  # name: module:Class, imported when it is asked for:
     "ensemble": "ensemble:EnsembleDisagreement",
     "view_gap": "tracks:ViewGap",
     "misfit": "tracks:Misfit",
+    "displaced": "tracks:Displaced",
 }
 
 

@@ -22,6 +22,7 @@ class Told:
     Attributes:
         source: the entry.
         lacking: how a policy comes to have it, for messages.
+        most: what counts in the place of infinity; infinity where that is a fault.
 
     Args:
         layout: of no use.
@@ -34,6 +35,7 @@ class Told:
     lacking = ""
     requires: frozenset[str] = frozenset()
     min_candidates = 1
+    most = np.inf  # what counts for a row that was told to be infinite
 
     def __init__(self, *, layout: ActionLayout | None = None, seed: int = 0, log: bool = True) -> None:
         self._log = log
@@ -88,4 +90,5 @@ class Told:
                 f"score {self.name} needs the policy to give aux {self.source!r}; it gives {has}: {self.lacking}"
             )
         values = np.asarray(decision.aux[self.source], np.float64)
+        values = np.where(np.isposinf(values), self.most, values)
         return float(values if values.ndim == 0 else values[: decision.n_execute].mean())
