@@ -21,7 +21,7 @@ from robopolicy.cli.train_plan import (
     going_on,
     make_policy,
 )
-from robopolicy.cli.train_tracks import build, is_tracks, on_robot, plan_tracks
+from robopolicy.cli.train_tracks import build, is_tracks, on_robot, plan_tracks, read_gripper
 from robopolicy.cli.training_data import DataChoice, OpenData, load_windows
 from robopolicy.errors import UsageError
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         cameras=_tuple(args.cameras), n_obs=args.n_obs, horizon=args.horizon, n_execute=args.n_execute,
         resume=args.resume, settings={**given(args, TrainConfig), "device": args.device},
         encoder=args.encoder, image_weights=args.image_weights, image_size=args.image_size,
-        eval_env=args.eval_env, eval_seeds=args.eval_seeds,
+        eval_env=args.eval_env, eval_seeds=args.eval_seeds, gripper=args.gripper,
         about={"command": shlex.join(["robopolicy", *args.words])},
     )  # fmt: skip
     if not _is_first():
@@ -81,6 +81,7 @@ def train(
     eval_env: str | None = None,
     eval_seeds: str = EVAL_SEEDS,
     about: Mapping[str, Any] | None = None,
+    gripper: Path | None = None,
 ) -> None:
     """Train a policy on the episodes of ``data`` that did not fail, with a progress bar.
 
@@ -105,6 +106,7 @@ def train(
         eval_env: world in which checkpoints are scored while training goes on; None scores nothing.
         eval_seeds: its starts.
         about: what else train.json shall tell.
+        gripper: file of its points, for motion tracks.
 
     Raises:
         UsageError: if the folder already holds a checkpoint and ``resume`` is not asked for, nothing succeeded, or
@@ -127,10 +129,13 @@ def train(
         if wrong := [name for name, value in idle.items() if value is not None]:
             raise UsageError(f"--{wrong[0]} says nothing to motion tracks")
         choice = data if isinstance(data, DataChoice) else DataChoice((data,))
-        tracks = plan_tracks(choice, before, policy or {}, cameras, image_size)
+        points = {} if gripper is None else read_gripper(gripper)
+        tracks = plan_tracks(choice, before, {**(policy or {}), **points}, cameras, image_size)
         net, source, opened = tracks.config, None, tracks.data
         asked["n_obs"] = n_obs or (None if before else 1)
     else:
+        if gripper is not None:
+            raise UsageError("--gripper is of motion tracks: add --policy motion-track")
         net, source = choose_policy(preset, policy or {}, before, encoder, out)
         opened = choose_data(data, before, source, cameras, states)
         net = choose_sizes(net, opened, image_size, source)

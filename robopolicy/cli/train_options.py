@@ -93,6 +93,11 @@ def _add_sight(group: Any) -> None:
         "network, here and on the robot (default: as recorded)",
     )  # fmt: skip
     group.add_argument(
+        "--gripper", type=Path, metavar="G.yaml",
+        help="of --policy motion-track: where the five points are on the robot's gripper, opened and closed, m in its "
+        "tool frame (data/README.md; default: the twin's)",
+    )  # fmt: skip
+    group.add_argument(
         "--n-obs",
         type=at_least(1),
         metavar="N",

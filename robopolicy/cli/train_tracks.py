@@ -11,6 +11,8 @@ from robopolicy.cli.training_data import DataChoice, OpenData
 from robopolicy.errors import UsageError
 
 KIND = "motion-track"
+GRIPPER = "the YAML file of a gripper's five points, opened and closed, m in its tool frame"
+FAR_M = 0.5  # from the tool: a point so far off is told in mm
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,51 @@ def is_tracks(policy: str | None, before: Mapping[str, Any]) -> bool:
     if policy is not None and held is not None and policy != held:
         raise UsageError(f"--policy {policy}: the run to resume trains {held}; leave --policy out")
     return (policy or held) == KIND
+
+
+def read_gripper(path: Path) -> dict[str, Any]:
+    """Return what a file says of the gripper's five points, as fields of `MotionTrackConfig`.
+
+    opened: [[x, y, z], ...]    m in the tool frame at opening 1: base, first finger's middle and tip, second's
+    closed: [[x, y, z], ...]    the same at opening 0
+
+    Raises:
+        ConfigError: naming the file, and the points that are missing, not five, not finite, on a line, or in mm.
+        MissingExtra: without ruamel.yaml.
+    """
+    from robopolicy.settings import read_settings
+
+    return read_settings(path, _points, GRIPPER)
+
+
+def _points(data: Any) -> dict[str, Any]:
+    import numpy as np
+
+    from robopolicy.errors import ContractError, UnknownName
+    from robopolicy.geometry.keypoints import POINTS, ROLES, GripperKeypoints
+    from robopolicy.settings import mapping
+
+    names, told = ("opened", "closed"), mapping(data, "the file")
+    for key in told:
+        if key not in names:
+            raise UnknownName("key in the file", key, names)
+    found = {}
+    for name in names:
+        if name not in told:
+            raise ContractError(f"there is no {name!r}; want both {' and '.join(names)}")
+        try:
+            points = np.array(told[name], np.float64)
+        except (TypeError, ValueError):
+            points = np.zeros(0)
+        if points.shape != (POINTS, 3):
+            raise ContractError(f"{name}: want {POINTS} rows of x, y, z in m: {', '.join(ROLES)}")
+        if np.abs(points).max() > FAR_M:
+            raise ContractError(
+                f"{name}: a point is {np.abs(points).max():g} m from the tool, more than {FAR_M:g} m; want metres"
+            )
+        found[name] = points
+    made = GripperKeypoints(**found)
+    return {name: tuple(map(tuple, getattr(made, name).tolist())) for name in names}
 
 
 def plan_tracks(

@@ -216,3 +216,18 @@ def cameras_of(calibrations: Mapping[str, Any], names: Sequence[str]) -> dict[st
         if name not in calibrations:
             raise UnknownCamera("calibrated camera", name, calibrations)
     return {name: Camera.from_json(calibrations[name], name) for name in names}
+
+
+def shown_by(cameras: Mapping[str, Camera], points: np.ndarray) -> dict[str, np.ndarray]:
+    """Return {view: pixels (..., 2)} of points (..., 3) in the base frame, m.
+
+    Raises:
+        BehindCamera: naming the camera.
+    """
+    shown = {}
+    for name, camera in cameras.items():
+        try:
+            shown[name] = camera.project(points)
+        except BehindCamera as error:
+            raise BehindCamera(f"camera {name!r}: {error}") from error
+    return shown

@@ -110,8 +110,8 @@ def export(policy: DiffusionPolicy, path: Path, to: Literal["onnx", "torch"], n:
     """
     if not isinstance(policy, DiffusionPolicy):
         raise ContractError(
-            "export: of a motion-track policy the network is but a part, poses are found from its tracks outside of it; "
-            "run the checkpoint itself"
+            "export: of a motion-track policy the network is but a part: poses are found from its tracks outside of "
+            "it; run the checkpoint itself"
         )
     if not policy.action.fitted:
         raise ContractError("export: the policy's normaliser was never fitted; train it or load a checkpoint")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from robopolicy.errors import ContractError
-from robopolicy.geometry.cameras import Camera, cameras_of
+from robopolicy.geometry.cameras import Camera, cameras_of, shown_by
 from robopolicy.geometry.keypoints import GRASP, POINTS, TOOL_STATES, grasped, keypoints_of
 from robopolicy.geometry.motion import Motion, Tool, tracks_to_poses
 from robopolicy.policies.batch import plan_generator
@@ -170,8 +170,8 @@ class MotionTrackPolicy(nn.Module):
         """Return the states of tracks, {name: (T, D) float32}, of what the robot says of itself."""
         position, quat, opening = (np.stack([o.state[name] for o in window]) for name in TOOL_STATES)
         points = self.config.gripper.placed(position, quat, opening[:, 0])
-        found = {keypoints_of(v): camera.project(points).reshape(len(window), 2 * POINTS) for v, camera in
-                 self.cameras.items()}  # fmt: skip
+        shown = shown_by(self.cameras, points)
+        found = {keypoints_of(view): pixels.reshape(len(window), 2 * POINTS) for view, pixels in shown.items()}
         return {name: rows.astype(np.float32) for name, rows in found.items()} | {GRASP: grasped(opening)}
 
     def _poses(self, drawn: Tracks, pixels: np.ndarray, origin: np.ndarray, newest: Observation) -> Motion:
