@@ -249,7 +249,7 @@ def watched(checkpoint, tmp_path_factory):
     made = ("calibrate", "--checkpoint", checkpoint, "--alpha", 0.1, "--env", "tracks_worlds:Brief", "--jobs", 1)
     with pytest.MonkeyPatch.context() as here:
         here.chdir(Path(__file__).parent)
-        assert run(*made, "--seeds", "10000:10024", "--scores", *SCORES, "--out", out) == 0
+        assert run(*made, "--seeds", "10000:10036", "--scores", *SCORES, "--out", out) == 0
     return out
 
 
@@ -280,7 +280,7 @@ class TestMonitor:
             out = tmp_path / world
             assert run(*seen, "--seeds", "0:8", "--env", f"tracks_worlds:{world}", "--out", out) == 0
             reasons[world] = [outcome.alarm_reason for outcome in load_outcomes(out)]
-        assert sum("; camera 'side' shows the gripper " in reason for reason in reasons["Moved"]) >= 7, reasons
+        assert sum("; camera 'side' shows the gripper " in reason for reason in reasons["Moved"]) >= 6, reasons
         assert not any("camera 'front'" in reason for reason in reasons["Moved"])
         assert sum(bool(reason) for reason in reasons["Brief"]) <= 2, reasons
 

@@ -82,12 +82,12 @@ class Untold(Brief):
 
 
 class Moved(Brief):
-    """Somebody has pushed its side camera 30 cm aside; nobody has calibrated it anew."""
+    """Somebody has pushed its side camera 12 cm up; nobody has calibrated it anew."""
 
     def __init__(self, clock):
         super().__init__(clock)
         self._told = super().camera_calibration()
-        self.model.cam_pos[self.model.camera("side").id] += [0.3, 0.0, 0.0]
+        self.model.cam_pos[self.model.camera("side").id] += [0.0, 0.0, 0.12]
 
     def camera_calibration(self):
         return self._told
