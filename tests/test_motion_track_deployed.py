@@ -1,6 +1,5 @@
 """A motion-track checkpoint deploys like any other: deploy, eval, calibrate, a monitor, and what goes wrong in them."""
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,21 +24,11 @@ from robopolicy_data.reader import Dataset
 sys.path.insert(0, str(Path(__file__).parent))
 import tracks_worlds
 
-TRAIN = shlex.split(
-    "--policy motion-track --cameras front side --net.width 64 --net.depth 2 --vision.width 16 --vision.feature-dim 16 "
-    "--solver.steps 4 --horizon 8 --n-execute 4 --batch-size 16 --threads 1 --steps 60"
-)
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A policy that hardly knows anything, but how a gripper goes about."""
-    folder = tmp_path_factory.mktemp("tracks")
-    data = str(folder / "d.zarr")
-    record = "record --robot twin:lift --episodes 3 --cameras front side --camera-size 48x48 --data"
-    assert main([*record.split(), data]) == 0
-    assert main(["train", *TRAIN, "--data", data, "--out", str(folder / "policy")]) == 0
-    return folder / "policy"
+    return tracks_worlds.make_checkpoint(tmp_path_factory.mktemp("tracks"))
 
 
 @pytest.fixture

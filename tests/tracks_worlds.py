@@ -1,14 +1,30 @@
 """Twins for motion tracks, importable by name in a spawned process: small pictures, and arms that leave them."""
 
+import shlex
 from dataclasses import replace
 
 import numpy as np
 
+from robopolicy.cli.main import main
 from sim_envs.tasks import make_task
 from sim_envs.twin import Twin
 
 SIZE, CAMERAS = (48, 48), ("front", "side")
 STEPS = 16  # commands of a `Brief` episode
+
+
+TRAIN = shlex.split(
+    "--policy motion-track --cameras front side --net.width 64 --net.depth 2 --vision.width 16 --vision.feature-dim 16 "
+    "--solver.steps 4 --horizon 8 --n-execute 4 --batch-size 16 --threads 1 --steps 60"
+)
+
+
+def make_checkpoint(folder):
+    """Train a policy of `Small` that hardly knows anything, but how a gripper goes about; return its folder."""
+    record = "record --robot twin:lift --episodes 3 --cameras front side --camera-size 48x48 --data"
+    assert main([*record.split(), str(folder / "d.zarr")]) == 0
+    assert main(["train", *TRAIN, "--data", str(folder / "d.zarr"), "--out", str(folder / "policy")]) == 0
+    return folder / "policy"
 
 
 class Small(Twin):
