@@ -14,7 +14,7 @@ from tiny_worlds import SPEC, AnythingGoes, PointWorld, make_agent
 from robopolicy.agents import Guarded
 from robopolicy.cli.demonstrate import undo
 from robopolicy.clock import SimClock, WallClock
-from robopolicy.errors import ContractError, LateCommand, UnsafeCommand
+from robopolicy.errors import BehindCamera, ContractError, LateCommand, TracksLost, UnsafeCommand
 from robopolicy.pace import Pace
 from robopolicy.session import Wishes, keep_unless_discarded, run_session
 from robopolicy.shared_control import Shared
@@ -167,6 +167,33 @@ def test_a_refused_command_ends_the_episode_not_the_session_and_loses_no_step(tm
     assert "0.3 s old" in next(iter(Dataset(tmp_path / "d"))).meta.notes
     assert result.outcomes[0].ended == "UnsafeCommand: observation is 0.3 s old"
     assert any("0.3 s old" in s.message for s in hand.shown if s.phase == "waiting")
+
+
+@pytest.mark.parametrize("error", [TracksLost("tracks are lost"), BehindCamera("camera 'front': 5 points are behind")])
+def test_a_policy_without_a_plan_ends_the_episode_not_the_session(error, tmp_path):
+    class Lost:
+        """Has no plan at its fifth step."""
+
+        decision = None
+
+        def __init__(self):
+            self._agent, self._count = make_agent(), 0
+
+        def act(self, observation):
+            self._count += 1
+            if self._count == 5:
+                raise error
+            return self._agent.act(observation)
+
+        def __getattr__(self, name):
+            return getattr(self._agent, name)
+
+    script = {2: ["start"], 20: ["start"], 23: ["success"], 24: ["quit"]}
+    result, hand, _ = session(tmp_path / "d", script, policy=Lost())
+    assert held(tmp_path / "d") == [(0, False, 4), (1, True, 2)]
+    assert str(error) in next(iter(Dataset(tmp_path / "d"))).meta.notes
+    assert result.outcomes[0].ended == f"{type(error).__name__}: {error}"
+    assert any(str(error) in shown.message for shown in hand.shown if shown.phase == "waiting")
 
 
 class Late(Refuses):
