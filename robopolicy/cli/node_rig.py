@@ -75,6 +75,8 @@ class NodeRig:
         self._stack.close()
 
     def _open(self, stack: ExitStack, transport: Any, name: str) -> None:
+        from robopolicy.cli.progress import say
+        from robopolicy.cli.running import AS_SAVED
         from robopolicy.cli.timing import Timing
         from robopolicy.cli.watched import following, look_at_limits, read_limits, watched
         from robopolicy.cli.worlds import make_clock, make_safety
@@ -99,7 +101,10 @@ class NodeRig:
         with limited() as told:
             limits, watchdogs = read_limits(told, bare.spec)
         self._safety = make_safety(bare.spec, limits)
-        self._agent = _agent(parameters, timing, watchdogs, self._clock, bare)
+        running = AS_SAVED.resolve(parameters.checkpoint).placed(getattr(bare, "camera_calibration", dict)())
+        if seeing := running.seeing():
+            say(seeing)
+        self._agent = _agent(parameters, timing, watchdogs, self._clock, bare.spec, running)
         stack.callback(getattr(self._agent, "close", lambda: None))
         self.robot = watched(bare, watchdogs, stack, lambda: Lent(transport))
         self._driven = following(self.robot, bare, self._agent, self._safety)
@@ -167,24 +172,18 @@ def _robot(parameters: Any, clock: Clock, spec: PolicySpec, transport: Any, name
     return robot, [one.topic for one in (config.action, config.action.gripper) if one is not None]
 
 
-def _agent(parameters: Any, timing: Any, watchdogs: Any, clock: Clock, bare: Robot) -> Any:
+def _agent(parameters: Any, timing: Any, watchdogs: Any, clock: Clock, robot: PolicySpec, running: Any = None) -> Any:
     import torch
 
     from robopolicy.cli.deploy import check_pace
-    from robopolicy.cli.progress import say
     from robopolicy.cli.reacting import reactions
-    from robopolicy.cli.running import AS_SAVED
     from robopolicy.cli.worlds import check_device, make_agent
 
     deadline_s = parameters.monitor_deadline_ms / 1e3 or None
     asked = reactions(parameters.on_alarm, parameters.on_overrun or None, parameters.monitor_late, deadline_s)
     torch.set_num_threads(parameters.threads)
-    running, robot = AS_SAVED.resolve(parameters.checkpoint), bare.spec
-    running = running.placed(getattr(bare, "camera_calibration", dict)())
-    if seeing := running.seeing():
-        say(seeing)
     return make_agent(
-        running, monitor=parameters.monitor or None, on_alarm=asked,
+        running or parameters.checkpoint, monitor=parameters.monitor or None, on_alarm=asked,
         device=check_device(parameters.device), play=timing.agent(clock, watchdogs), clock=clock, robot=robot,
         check=partial(check_pace, waits=False, allow_slow=parameters.allow_slow, beside=timing.beside),
         timing=timing.words(robot.rate_hz),

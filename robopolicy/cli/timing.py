@@ -185,7 +185,7 @@ def _prepared(load: Callable[[], Any], seams: str) -> Any:
     from robopolicy.policies.config import RealTimeConfig
 
     policy = load()
-    if seams == "rtc" and policy.config.kind == "motion-track":
+    if seams == "rtc" and getattr(policy.config, "kind", "") == "motion-track":
         raise UsageError("--seams rtc: motion tracks are drawn without a look at the running motion; want fade")
     if seams == "rtc" and not policy.config.max_delay and policy.config.real_time is None:
         policy.config = replace(policy.config, real_time=RealTimeConfig())
