@@ -223,7 +223,8 @@ def _every(values: np.ndarray | float, plans: Sequence[int], own: int) -> np.nda
     """Return (N, ...), one for each of the ``plans``, of values whose last ``own`` dimensions belong to one."""
     values = np.asarray(values, np.float64)
     shape = values.shape[values.ndim - own :]
-    return np.broadcast_to(values, (*plans, *shape)).reshape(-1, *shape)
+    every: np.ndarray = np.broadcast_to(values, (*plans, *shape)).reshape(-1, *shape)
+    return every
 
 
 def _origin(origin: np.ndarray, tracks: np.ndarray) -> np.ndarray:
@@ -266,7 +267,7 @@ def _fitted(
 def _openings(points: np.ndarray, keypoints: GripperKeypoints, start: np.ndarray, steps: int) -> np.ndarray:
     """Return the openings (M,) told by the tips' distance; where no tips are seen, as the step before; start (N,)."""
     offset = start - keypoints.opening(keypoints.at(start))  # 0 but for tips that do not move apart
-    openings = np.clip(keypoints.opening(points).reshape(-1, steps) + offset[:, None], 0.0, 1.0)
+    openings: np.ndarray = np.clip(keypoints.opening(points).reshape(-1, steps) + offset[:, None], 0.0, 1.0)
     last = start
     for step in range(steps):
         last = openings[:, step] = np.where(np.isfinite(openings[:, step]), openings[:, step], last)

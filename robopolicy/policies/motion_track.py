@@ -153,6 +153,8 @@ class MotionTrackPolicy(nn.Module):
             return []
         if not self._fitted:
             require_fitted({"action": self.tracks.action}, "policy")
+            with torch.inference_mode(False):  # pictures lie row by row: so weights are not laid anew at every call
+                self.tracks.camera.net.to(memory_format=torch.channels_last)
             self._fitted = True
         training = self.training
         if training:  # a walk over all modules, so not done for nothing
