@@ -96,6 +96,7 @@ def test_many_plans_are_each_the_plan_alone_whatever_number_of_candidates(policy
     for who, n in enumerate(counts):
         assert plans[who].chunks.shape == (n, 8, 10)
         assert_same(plans[who], policy.plan_many([request(who, n)])[0])
+    assert all(part.base is None for plan in plans for part in (plan.chunks, plan.features, *plan.aux.values()))
     first = [plan.chunks[0, -1, :3] for plan in plans]
     assert min(np.abs(a - b).max() for a in first for b in first if a is not b) > 1e-3, "each has its own"
     assert policy.plan_many([]) == []

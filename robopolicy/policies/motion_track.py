@@ -221,8 +221,9 @@ class MotionTrackPolicy(nn.Module):
             motion[k].require(1)
         chunks = _commands(motion, start)
         misfit = np.nan_to_num(motion.residual_m[:, 0], nan=np.inf).astype(np.float32)
-        return [
-            Plan(chunks[k], features[k], {"view_gap": apart[k], "misfit": misfit[k], "tracks": pixels[k, 0]})
+        told = {"view_gap": apart, "misfit": misfit, "tracks": pixels[:, 0]}
+        return [  # copies: who keeps a plan does not keep the others
+            Plan(chunks[k].copy(), features[k].copy(), {name: each[k].copy() for name, each in told.items()})
             for k in range(count)
         ]
 
