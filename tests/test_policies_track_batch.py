@@ -185,7 +185,7 @@ def test_tracks_of_several_moments_are_those_of_each(step, share, solver):
     views = Views(list(CAMERAS.values()), [SIZE] * 2)
     generator = torch.Generator().manual_seed(0)
     cond, now = (
-        torch.randn((4, 2, 1, 16 + ROW), generator=generator),
+        torch.randn((4, 2, 1, net.net.widths[2]), generator=generator),
         0.2 * torch.randn((4, 2, 5, 2), generator=generator),
     )
     noise = [net.draw_noise(3, torch.Generator().manual_seed(k)) for k in range(4)]
