@@ -146,7 +146,7 @@ def test_tracks_that_leave_the_picture_hold_and_tracks_that_tell_nothing_are_ref
         def sample(*args):
             drawn = real(*args)
             shares = drawn.shares.clone()
-            shares[:, :, rows] += 20
+            shares[..., rows, :, :] += 20
             return drawn._replace(shares=shares)
 
         return sample

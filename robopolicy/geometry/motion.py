@@ -26,13 +26,13 @@ WHY = {
 
 @dataclass(frozen=True)
 class Tool:
-    """Where the tool is before the first step.
+    """Where the tool is before the first step; of several plans at once, where each one's is.
 
     Args:
-        position: (3,) m in the base frame.
-        quat: (4,) wxyz.
-        opening: 0 closed to 1 open, as measured.
-        commanded: the opening commanded last, which holds until all views say otherwise; None: as measured.
+        position: (..., 3) m in the base frame.
+        quat: (..., 4) wxyz.
+        opening: (...), 0 closed to 1 open, as measured.
+        commanded: (...), the opening commanded last, which holds until all views say otherwise; None: as measured.
 
     Raises:
         ContractError: if it is no finite pose.
@@ -40,16 +40,18 @@ class Tool:
 
     position: np.ndarray
     quat: np.ndarray
-    opening: float
-    commanded: float | None = None
+    opening: np.ndarray | float
+    commanded: np.ndarray | float | None = None
 
     def __post_init__(self) -> None:
         for name, size in (("position", 3), ("quat", 4)):
             found = np.array(getattr(self, name), np.float64)
-            if found.shape != (size,) or not np.isfinite(found).all() or (name == "quat" and not found.any()):
+            none = name == "quat" and not found.any(-1).all()
+            if found.shape[-1:] != (size,) or not np.isfinite(found).all() or none:
                 raise ContractError(f"tool: {name} is {found}; want {size} finite numbers")
             object.__setattr__(self, name, found)
-        if not 0 <= self.opening <= 1:
+        opening = np.asarray(self.opening, np.float64)
+        if not ((opening >= 0) & (opening <= 1)).all():
             raise ContractError(f"tool: opening is {self.opening}; want 0 closed to 1 open")
 
 
@@ -104,6 +106,10 @@ class Motion:
     residual_m: np.ndarray
     why: np.ndarray
 
+    def __getitem__(self, at: int) -> "Motion":
+        """Return the plans at one place of the first dimension."""
+        return Motion(*(part[at] for part in vars(self).values()))
+
     @property
     def told(self) -> np.ndarray:
         """(...) int, how many steps from the first on have a pose."""
@@ -153,7 +159,7 @@ def tracks_to_poses(
         grasp: (..., V, H), 1 closed and 0 open.
         cameras: V of them.
         keypoints: of the gripper.
-        start: the tool before the first step.
+        start: the tool before the first step; it may have leading dimensions, which broadcast against the tracks'.
         origin: (V, 5, 2) or (..., V, 5, 2) pixels where the tracks start. With it they are moved to start at the
             projected keypoints of ``start``: a constant offset does not count, and tracks that stay where they start
             give exactly the pose there. None: they are believed as they are.
@@ -168,18 +174,22 @@ def tracks_to_poses(
     commanded = start.opening if start.commanded is None else start.commanded
     opening = hold_gripper(grasp, commanded, closes_above=lifting.closes_above, opens_below=lifting.opens_below)
     if origin is not None:
-        here = keypoints.placed(start.position, start.quat, np.array(start.opening))
-        tracks = tracks + (np.stack([c.project(here) for c in cameras]) - _origin(origin, tracks))[..., None, :, :]
+        here = keypoints.placed(start.position, start.quat, np.asarray(start.opening))
+        shown = np.stack([camera.project(here) for camera in cameras], axis=-3)
+        tracks = tracks + (shown - _origin(origin, tracks))[..., None, :, :]
+    opened, quat = _every(start.opening, plans, 0), _every(start.quat, plans, 1)  # (N,), (N, 4)
+    base = _every(se3.pose(start.position, start.quat), plans, 2)
     pixels = np.moveaxis(tracks.reshape(-1, views, steps, POINTS, 2), 1, 0).reshape(views, -1, POINTS, 2)
     pixels = np.stack([_shown(p, c, lifting.margin) for p, c in zip(pixels, cameras, strict=True)])
     points = triangulate(pixels, cameras)
     focal = float(np.mean([np.diagonal(camera.K)[:2] for camera in cameras]))
     gate_px = lifting.gate_rad * focal
     weights = _weights(points, gate_px)
-    shape = keypoints.at(_openings(points.points, keypoints, start.opening, steps))
+    shape = keypoints.at(_openings(points.points, keypoints, opened, steps))
     T, residual_m, why = _fitted(points, weights, shape, lifting)
-    frame = _frame(keypoints.at(start.opening))
-    T, local = T @ frame, (shape - frame[:3, 3]) @ frame[:3, :3]
+    own = _frames(keypoints.at(opened))  # (N, 4, 4)
+    frame = np.repeat(own, steps, axis=0)
+    T, local = T @ frame, (shape - frame[:, None, :3, 3]) @ frame[:, :3, :3]
     each = np.where(np.isfinite(points.rays).all(-1), weights, 0.0)  # (V, M, 5)
     refined, information, left = refine_pose(T, local, points.rays, each, cameras, doubt_px=DOUBT * gate_px)
     T = refined if lifting.refine else T
@@ -189,11 +199,11 @@ def tracks_to_poses(
         noise = _noise(left, each, steps, focal)
         sure = (information / noise[:, None] ** 2).reshape(-1, steps, 6)
         stiffness = np.repeat([lifting.acceleration_m**-2.0, lifting.acceleration_rad**-2.0], 3)
-        T = se3.smooth_poses(T, se3.pose(start.position, start.quat) @ frame, sure, stiffness, bridge=lifting.bridge)
-    T = T @ se3.inverse(frame)
+        T = se3.smooth_poses(T, base @ own, sure, stiffness, bridge=lifting.bridge)
+    T = T @ se3.inverse(own)[:, None]
     return Motion(
         T[..., :3, 3].reshape(*plans, steps, 3),
-        _signed(se3.quats_of(T[..., :3, :3]), start.quat).reshape(*plans, steps, 4),
+        _signed(se3.quats_of(T[..., :3, :3]), quat).reshape(*plans, steps, 4),
         opening,
         _residual(points.residual_px, cameras).reshape(*plans, steps),
         residual_m.reshape(*plans, steps),
@@ -208,6 +218,14 @@ def _checked(tracks: np.ndarray, grasp: np.ndarray, cameras: Sequence[Camera]) -
     if grasp.shape != tracks.shape[:-2]:
         raise ContractError(f"grasp is {grasp.shape}; want {tracks.shape[:-2]}, as the tracks")
     return tracks, grasp
+
+
+def _every(values: np.ndarray | float, plans: Sequence[int], own: int) -> np.ndarray:
+    """Return (N, ...), one for each of the ``plans``, of values whose last ``own`` dimensions belong to one."""
+    values = np.asarray(values, np.float64)
+    shape = values.shape[values.ndim - own :]
+    every: np.ndarray = np.broadcast_to(values, (*plans, *shape)).reshape(-1, *shape)
+    return every
 
 
 def _origin(origin: np.ndarray, tracks: np.ndarray) -> np.ndarray:
@@ -247,23 +265,24 @@ def _fitted(
     return np.where((why == TOLD)[:, None, None], T, np.nan), fit.residual_m, why
 
 
-def _openings(points: np.ndarray, keypoints: GripperKeypoints, start: float, steps: int) -> np.ndarray:
-    """Return the openings (M,) told by the tips' distance; where no tips are seen, as the step before."""
+def _openings(points: np.ndarray, keypoints: GripperKeypoints, start: np.ndarray, steps: int) -> np.ndarray:
+    """Return the openings (M,) told by the tips' distance; where no tips are seen, as the step before; start (N,)."""
     offset = start - keypoints.opening(keypoints.at(start))  # 0 but for tips that do not move apart
-    openings = np.clip(keypoints.opening(points) + offset, 0.0, 1.0).reshape(-1, steps)
-    last = np.full(len(openings), float(start))
+    openings: np.ndarray = np.clip(keypoints.opening(points).reshape(-1, steps) + offset[:, None], 0.0, 1.0)
+    last = start
     for step in range(steps):
         last = openings[:, step] = np.where(np.isfinite(openings[:, step]), openings[:, step], last)
     return openings.ravel()
 
 
-def _frame(points: np.ndarray) -> np.ndarray:
-    """Return the principal axes of points (P, 3), in which what is known of their pose hardly mixes, (4, 4)."""
-    frame = np.eye(4)
-    frame[:3, 3] = points.mean(0)
-    axes = np.linalg.eigh(np.cov(points.T)).eigenvectors
-    frame[:3, :3] = axes * np.linalg.det(axes)
-    return frame
+def _frames(points: np.ndarray) -> np.ndarray:
+    """Return the principal axes of points (N, P, 3), in which what is known of their pose hardly mixes, (N, 4, 4)."""
+    frames = np.zeros((len(points), 4, 4))
+    middle = points.mean(-2, keepdims=True)
+    axes = np.linalg.eigh(np.swapaxes(points - middle, -1, -2) @ (points - middle)).eigenvectors
+    frames[:, :3, :3] = axes * np.linalg.det(axes)[:, None, None]
+    frames[:, :3, 3], frames[:, 3, 3] = middle[:, 0], 1.0
+    return frames
 
 
 def _noise(left: np.ndarray, each: np.ndarray, steps: int, focal: float) -> np.ndarray:
@@ -280,8 +299,8 @@ def _noise(left: np.ndarray, each: np.ndarray, steps: int, focal: float) -> np.n
 
 
 def _signed(quats: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return quaternions (N, H, 4), each in the sign nearer to the one before it."""
-    last = np.broadcast_to(start, quats[:, 0].shape)
+    """Return quaternions (N, H, 4), each in the sign nearer to the one before it; the first one's is start (N, 4)."""
+    last = start
     for step in range(quats.shape[1]):
         flips = (quats[:, step] * last).sum(-1, keepdims=True) < 0
         quats[:, step] = np.where(flips, -quats[:, step], quats[:, step])

@@ -1,18 +1,19 @@
 """A motion-track policy on a robot: points of its gripper in, tracks drawn in all views, tool poses out."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robopolicy.errors import ContractError
 from robopolicy.geometry.cameras import Camera, cameras_of, shown_by
 from robopolicy.geometry.keypoints import GRASP, POINTS, TOOL_STATES, grasped, keypoints_of
 from robopolicy.geometry.motion import Motion, Tool, tracks_to_poses
-from robopolicy.policies.batch import plan_generator
+from robopolicy.policies.batch import filled, plan_generator
 from robopolicy.policies.normaliser import require_fitted
 from robopolicy.policies.track_config import MotionTrackConfig
 from robopolicy.policies.track_net import ROW, TrackNet, Tracks
@@ -131,68 +132,126 @@ class MotionTrackPolicy(nn.Module):
         return self.plan_many([PlanRequest(window, n, previous, delay_steps, executed, generator)])[0]
 
     def plan_many(self, requests: Sequence[PlanRequest], *, rows: int | None = None) -> list[Plan]:
-        """Plan for several environments; each plan is what `plan` says of its request."""
+        """Plan for several environments at once; each plan is what `plan` says of its request, but for rounding.
+
+        Pictures of all views are encoded in one batch; tracks are drawn in one batch for those who want the same number
+        of candidates, each from the noise of its own generator.
+
+        Args:
+            requests: one an environment, whose generators are its own.
+            rows: every batch has so many requests, filled up or cut if need be: then it is by its shape alone that a
+                plan is rounded, and not by who else asks, where `robopolicy.policies.steady.is_steady`. None: as they
+                come.
+
+        Raises:
+            ContractError, BehindCamera, TracksLost: as `plan`, if there is one request for which it would; ask for the
+                others anew, with their generators as they were (`robopolicy.evaluation.batched` does).
+        """
         for request in requests:
             if len(request.window) != self.spec.n_obs:
                 raise ContractError(f"plan: a window of {len(request.window)} observations; want {self.spec.n_obs}")
+        if not requests:
+            return []
         if not self._fitted:
             require_fitted({"action": self.tracks.action}, "policy")
+            with torch.inference_mode(False):  # pictures lie row by row: so weights are not laid anew at every call
+                self.tracks.camera.net.to(memory_format=torch.channels_last)
             self._fitted = True
         training = self.training
-        self.eval()
+        if training:  # a walk over all modules, so not done for nothing
+            self.eval()
+        size = rows or len(requests)
         try:
             with torch.inference_mode():
-                return [self._plan(request) for request in requests]
+                parts = [requests[at : at + size] for at in range(0, len(requests), size)]
+                return [plan for part in parts for plan in self._plans(part, rows)]
         finally:
-            self.train(training)
+            if training:
+                self.train()
 
-    def _plan(self, request: PlanRequest) -> Plan:
-        device = self.tracks.action.center.device
-        window, newest = request.window, request.window[-1]
-        noise = self.tracks.draw_noise(max(request.n, 1), plan_generator(request.generator)).to(device)
-        state = {name: torch.from_numpy(rows)[None].to(device) for name, rows in self._seen(window).items()}
-        images = {v: torch.from_numpy(np.stack([o.images[v] for o in window]))[None].to(device) for v in self.cameras}
-        cond, now = self.tracks.condition(state, images)
-        views = self._views[0] = self._views[0].to(device)
-        drawn = self.tracks.sample(cond, now[0], noise, views)
-        pixels = views.pixels(drawn.shares.transpose(1, 2)).transpose(1, 2).cpu().numpy()  # (N, V, H, 5, 2)
-        motion = self._poses(drawn, pixels, views.pixels(now[0]).cpu().numpy(), newest)
-        aux = {
-            "view_gap": drawn.apart[0].cpu().numpy(),
-            "misfit": np.nan_to_num(motion.residual_m[0], nan=np.inf).astype(np.float32),
-            "tracks": pixels[0],
-            "features": cond[:, -1, :-ROW].cpu().numpy(),
-            "points": views.pixels(now[0]).cpu().numpy(),
-        }
-        return Plan(_commands(motion, newest), cond.flatten().cpu().numpy(), aux)
+    def _plans(self, requests: Sequence[PlanRequest], rows: int | None) -> list[Plan]:
+        """Answer requests that fit into one batch, in their order."""
+        noise = [self.tracks.draw_noise(max(one.n, 1), plan_generator(one.generator)) for one in requests]
+        cond, now = self._look([one.window for one in filled(requests, rows)])
+        views = self._views[0] = self._views[0].to(cond.device)
+        alike: dict[int, list[int]] = defaultdict(list)
+        for i, one in enumerate(requests):
+            alike[max(one.n, 1)].append(i)
+        plans: dict[int, Plan] = {}
+        for group in alike.values():
+            at = filled(group, rows)
+            drawn = self.tracks.sample(
+                cond[at], now[at], torch.stack([noise[i] for i in at], -5).to(cond.device), views
+            )
+            newest = [requests[i].window[-1] for i in group]
+            plans |= zip(group, self._lifted(drawn, now[group], cond[group].cpu().numpy(), newest), strict=True)
+        return [plans[i] for i in range(len(requests))]
 
-    def _seen(self, window: Sequence[Observation]) -> dict[str, np.ndarray]:
-        """Return the states of tracks, {name: (T, D) float32}, of what the robot says of itself."""
-        position, quat, opening = (np.stack([o.state[name] for o in window]) for name in TOOL_STATES)
+    def _look(self, windows: Sequence[Sequence[Observation]]) -> tuple[Tensor, Tensor]:
+        """Return what the network is told (B, V, T, E), and the newest points (B, V, 5, 2)."""
+        device, shape = self.tracks.action.center.device, (len(windows), len(windows[0]))
+        flat = [observation for window in windows for observation in window]
+
+        def stack(arrays: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+            return torch.from_numpy(np.stack(arrays)).unflatten(0, shape).to(device)
+
+        state = {name: stack(rows) for name, rows in self._seen(flat).items()}
+        cond, now = self.tracks.condition(state, {view: stack([o.images[view] for o in flat]) for view in self.cameras})
+        return cond.unflatten(0, now.shape[:2]), now
+
+    def _seen(self, frames: Sequence[Observation]) -> dict[str, np.ndarray]:
+        """Return the states of tracks, {name: (M, D) float32}, of what the robot says of itself."""
+        position, quat, opening = (np.stack([o.state[name] for o in frames]) for name in TOOL_STATES)
         points = self.config.gripper.placed(position, quat, opening[:, 0])
         shown = shown_by(self.cameras, points)
-        found = {keypoints_of(view): pixels.reshape(len(window), 2 * POINTS) for view, pixels in shown.items()}
+        found = {keypoints_of(view): pixels.reshape(len(frames), 2 * POINTS) for view, pixels in shown.items()}
         return {name: rows.astype(np.float32) for name, rows in found.items()} | {GRASP: grasped(opening)}
 
-    def _poses(self, drawn: Tracks, pixels: np.ndarray, origin: np.ndarray, newest: Observation) -> Motion:
-        """Return the motions of N candidates; raises TracksLost if the first one tells not even a step."""
-        opening = float(np.clip(newest.state["gripper"][0], 0.0, 1.0))
-        commanded = 1.0 - float(grasped(np.array(opening)))
-        start = Tool(newest.state["tool_pos"], newest.state["tool_quat"], opening, commanded)
+    def _lifted(self, drawn: Tracks, now: Tensor, cond: np.ndarray, newest: Sequence[Observation]) -> list[Plan]:
+        """Return the plans of what was drawn for B requests, perhaps for more; raises TracksLost as `plan`.
+
+        Args:
+            drawn: from ``cond`` (B, V, T, E) on.
+            now: (B, V, 5, 2).
+            cond: what the network was told.
+            newest: observation of each.
+        """
+        count, views = len(newest), self._views[0]
+        pixels = views.pixels(drawn.shares[:count].transpose(-3, -4)).transpose(-3, -4).cpu().numpy()
+        grasp, apart = drawn.grasp[:count].cpu().numpy(), drawn.apart[:count, 0].cpu().numpy()
+        points = views.pixels(now).cpu().numpy()  # (B, V, 5, 2)
+        origin = np.broadcast_to(points[:, None], (*pixels.shape[:3], POINTS, 2))
+        start = _tools(newest)
         motion = tracks_to_poses(
-            pixels, drawn.grasp.cpu().numpy(), list(self.cameras.values()), self.config.gripper, start, origin=origin
-        )
-        if motion.told[0] == 0:
-            motion.require(1)
-        return motion
+            pixels, grasp, list(self.cameras.values()), self.config.gripper, start, origin=origin
+        )  # (B, N)
+        for k in np.flatnonzero(motion.told[:, 0] == 0):
+            motion[k].require(1)
+        chunks = _commands(motion, start)
+        misfit = np.nan_to_num(motion.residual_m[:, 0], nan=np.inf).astype(np.float32)
+        aux = {
+            "view_gap": apart, "misfit": misfit, "tracks": pixels[:, 0], "features": cond[:, :, -1, :-ROW],
+            "points": points,
+        }  # fmt: skip
+        return [  # copies: who keeps a plan does not keep the others
+            Plan(chunks[k].copy(), cond[k].flatten(), {name: each[k].copy() for name, each in aux.items()})
+            for k in range(count)
+        ]
 
 
-def _commands(motion: Motion, newest: Observation) -> np.ndarray:
-    """Return tool poses (N, H, 10) float32; from the step on that tells no pose, the last one that was told."""
-    start = np.concatenate([newest.state["tool_pos"], newest.state["tool_quat"]])
-    poses = np.concatenate([motion.position, motion.quat], axis=-1)  # (N, H, 7)
-    last = np.clip(motion.told[:, None], 0, np.arange(1, poses.shape[1] + 1))  # (N, H) 0: the start
-    held = np.concatenate([np.broadcast_to(start, (len(poses), 1, 7)), np.nan_to_num(poses)], axis=1)
-    poses = np.take_along_axis(held, last[..., None], axis=1)
+def _tools(newest: Sequence[Observation]) -> Tool:
+    """Return where the tools are, (B, 1): one for all candidates of each."""
+    position, quat, opening = (np.stack([o.state[name] for o in newest])[:, None] for name in TOOL_STATES)
+    opening = np.clip(opening[..., 0].astype(np.float64), 0.0, 1.0)
+    return Tool(position, quat, opening, 1.0 - grasped(opening))
+
+
+def _commands(motion: Motion, start: Tool) -> np.ndarray:
+    """Return tool poses (B, N, H, 10) float32; from the step on that tells no pose, the last one that was told."""
+    began = np.concatenate([start.position, start.quat], axis=-1)[:, :, None]  # (B, 1, 1, 7)
+    poses = np.concatenate([motion.position, motion.quat], axis=-1)  # (B, N, H, 7)
+    last = np.clip(motion.told[..., None], 0, np.arange(1, poses.shape[-2] + 1))  # (B, N, H) 0: the start
+    held = np.concatenate([np.broadcast_to(began, (*poses.shape[:2], 1, 7)), np.nan_to_num(poses)], axis=-2)
+    poses = np.take_along_axis(held, last[..., None], axis=-2)
     turn = matrix_to_rot6d(quat_to_matrix(poses[..., 3:]))
     return np.concatenate([poses[..., :3], turn, motion.opening[..., None]], axis=-1).astype(np.float32)

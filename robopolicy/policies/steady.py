@@ -15,6 +15,7 @@ def is_steady(policy: Any, rows: int, n: int = 1) -> bool:
 
     Tried with random observations, and a running chunk for every other one: libraries choose their kernels by the shape
     of a batch, and promise nothing of the sums of its single rows. What the policy remembers of pictures is forgotten.
+    Where motion tracks tell no motion in random pictures, this cannot be tried, and the answer is no.
 
     Args:
         policy: ready to plan; it has ``plan_many``.
@@ -27,7 +28,7 @@ def is_steady(policy: Any, rows: int, n: int = 1) -> bool:
         together = plans(seeds, rows)
         # Elsewhere in the batch, and all but alone.
         return all(_same(plans(asking, rows), together) for asking in (seeds[::-1], seeds[-1:]))
-    except NO_PLAN:  # of what was made up: it cannot be tried
+    except NO_PLAN:  # in made-up pictures it cannot be tried; it may well find its way in others
         return False
 
 

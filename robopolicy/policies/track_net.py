@@ -31,9 +31,11 @@ ROW = XY + 1  # of a chunk as the network sees it: five points, and the grasp
 class Tracks(NamedTuple):
     """Where the points go, and what was seen of it on the way."""
 
-    shares: Tensor  # (N, V, H, 5, 2) of the picture
-    grasp: Tensor  # (N, V, H), 1 closed
-    apart: Tensor  # (N, H) px between what each view said by itself and what all agreed on, RMS over views and points
+    shares: Tensor  # (..., N, V, H, 5, 2) of the picture
+    grasp: Tensor  # (..., N, V, H), 1 closed
+    apart: (
+        Tensor  # (..., N, H) px between what each view said by itself and what all agreed on, RMS over views and points
+    )
 
 
 class TrackNet(nn.Module):
@@ -167,42 +169,36 @@ class TrackNet(nn.Module):
         noise = torch.stack(drawn, dim=-4)
         return noise.expand(*noise.shape[:-3], len(self.views), *shape)
 
-    def sample(self, cond: Tensor, now: Tensor, noise: Tensor, views: Views) -> Tracks:
-        """Return the tracks of N candidates of one moment.
+    def sample(self, cond: Tensor, now: Tensor, noise: Tensor, views: Views | None) -> Tracks:
+        """Return the tracks of N candidates of one moment, or of each of several moments at once.
 
         Args:
-            cond: (V, T, E).
-            now: (V, 5, 2) the newest points.
-            noise: of `draw_noise`.
-            views: how the cameras stand to each other.
+            cond: (..., V, T, E).
+            now: (..., V, 5, 2) the newest points.
+            noise: of `draw_noise`; of several moments (..., N, V, H, 11), after what a solver needs for each step.
+            views: how the cameras stand to each other; None: each is left to itself, and ``apart`` is NaN.
         """
-        config, count = self.config, noise.shape[-4]
+        config, moments, (count, many) = self.config, now.shape[:-3], noise.shape[-4:-2]
         grid = self.process.grid(config.solver.steps)
-        flat = cond.repeat(count, 1, 1)  # (N V, T, E)
         jumps = config.solver.name == "consistency"
+        # the views come first, then moments, then candidates: geometry is one product a view
+        flat = cond.movedim(-3, 0).unsqueeze(-3).expand(many, *moments, count, *cond.shape[-2:]).flatten(0, -3)
+        first = now.flatten(-2).movedim(-2, 0).unsqueeze(-2).expand(many, *moments, count, XY)
+        walk = _Walk(self.action, first.reshape(many, -1, 1, XY), noise.shape[-2], config.step == "delta")
         own = solvers.clipped(denoiser(self.process, self.net, flat, grid, jumps=jumps), self.action.limit)
-        met = _Agreement(self, own, now, views, config.views.agreement)
-        clean = solvers.solve(config.solver, met, grid, noise.flatten(-4, -3))
-        rows = self.action.inverse(clean.unflatten(0, (count, len(self.views))))
-        return Tracks(self._walked(now, rows[..., :XY]), rows[..., XY], met.apart)
+        met = _Agreement(walk, own, views, config.views.agreement)
+        at = noise.dim() - len(moments) - 4
+        clean = solvers.solve(config.solver, met, grid, noise.movedim(-3, at).flatten(at, -3)).unflatten(0, (many, -1))
+        whole = (many, *moments, count)
+        shares = walk.shares(clean).unflatten(-1, (POINTS, 2)).reshape(*whole, -1, POINTS, 2)
+        grasp = self.action.inverse(clean)[..., XY].reshape(*whole, -1)
+        return Tracks(shares.movedim(0, -4), grasp.movedim(0, -2), met.apart().reshape(*whole[1:], -1))
 
     def _steps(self, now: Tensor, ahead: Tensor) -> Tensor:
         """Return what is learnt of points now (M, 5, 2) and ahead (M, H, 5, 2)."""
         if self.config.step == "offset":
             return ahead - now[:, None]
         return torch.diff(torch.cat([now[:, None], ahead], dim=1), dim=1)
-
-    def _walked(self, now: Tensor, steps: Tensor) -> Tensor:
-        """Return points (..., V, H, 5, 2) of what was learnt (..., V, H, 10), from now (V, 5, 2) on."""
-        way = steps if self.config.step == "offset" else steps.cumsum(-2)
-        return now[:, None] + way.unflatten(-1, (POINTS, 2))
-
-    def _back(self, now: Tensor, shares: Tensor) -> Tensor:
-        """Return the inverse of `_walked`, (..., V, H, 10)."""
-        way = shares - now[:, None]
-        if self.config.step == "delta":
-            way = torch.diff(way, dim=-3, prepend=torch.zeros_like(way[..., :1, :, :]))
-        return way.flatten(-2)
 
     def _points_of(self, state: Mapping[str, Tensor]) -> Tensor:
         """Return shares of the picture (..., V, 5, 2)."""
@@ -271,27 +267,71 @@ class TrackNet(nn.Module):
         return {"action": self.action.stats()}
 
 
+class _Walk:
+    """From what is learnt to shares of the picture and back, multiplied out beforehand.
+
+    Args:
+        action: the normaliser.
+        now: (V, M, 1, 10) where the tracks of M chunks start.
+        steps: H.
+        summed: whether a row is told from the row before, not from now.
+    """
+
+    def __init__(self, action: Normaliser, now: Tensor, steps: int, summed: bool) -> None:
+        center, self._scale = action.center[..., :XY].expand(steps, -1), action.scale[..., :XY]
+        if summed:
+            center = center.cumsum(0)
+        self._summed, self.views = summed, len(now)
+        self._base = now + center  # (V, M, H, 10)
+        self._back = self._scale.reciprocal()
+        self._off = -self._base * self._back
+
+    def shares(self, rows: Tensor) -> Tensor:
+        """Return points (V, M, H, 10) of chunks (V, M, H, 11)."""
+        ways = rows[..., :XY]
+        return torch.addcmul(self._base, ways.cumsum(-2) if self._summed else ways, self._scale)
+
+    def rows(self, shares: Tensor, grasp: Tensor) -> Tensor:
+        """Return chunks (V, M, H, 11) of points (V, M, H, 10) and of the grasp as the network sees it, (V, M, H, 1)."""
+        ways = torch.addcmul(self._off, shares, self._back)
+        rows = torch.cat([ways, grasp], dim=-1)
+        if self._summed:
+            rows[..., 1:, :XY] -= ways[..., :-1, :]
+        return rows
+
+
 class _Agreement:
     """A denoiser whose guess for each view is drawn to what all views see together (view consistency)."""
 
-    def __init__(self, net: TrackNet, denoise: solvers.Denoiser, now: Tensor, views: Views, share: float) -> None:
-        self._net, self._denoise, self._now, self._views, self._share = net, denoise, now, views, share
-        self.apart = now.new_zeros(())
+    def __init__(self, walk: _Walk, denoise: solvers.Denoiser, views: Views | None, share: float) -> None:
+        self._walk, self._denoise, self._views, self._share = walk, denoise, views, share
+        self._clean = torch.zeros(0)  # (V, M, H, 11), the last guess
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
-        """Return the clean chunks (N V, H, 11) that x at level t came from."""
-        net = self._net
-        clean = self._denoise(x, t).unflatten(0, (-1, len(net.views)))
-        rows = net.action.inverse(clean)
-        said = net._walked(self._now, rows[..., :XY])  # (N, V, H, 5, 2)
-        met, apart = self._views.agreed(said.transpose(1, 2))
-        self.apart = apart.square().mean((-2, -1)).sqrt()  # (N, H), of the last guess when the solve is over
-        if self._share == 0:
-            return clean.flatten(0, 1)
-        points = said.lerp(met.transpose(1, 2), self._share)
-        grasp = rows[..., XY:].lerp(rows[..., XY:].mean(1, keepdim=True).expand_as(rows[..., XY:]), self._share)
-        bent = net.action(torch.cat([net._back(self._now, points), grasp], dim=-1))
-        return bent.flatten(0, 1)
+        """Return the clean chunks (V M, H, 11) that x at level t came from."""
+        flat = self._denoise(x, t)
+        self._clean = clean = flat.unflatten(0, (self._walk.views, -1))
+        if self._views is None or self._share == 0:
+            return flat
+        said, grasp = self._walk.shares(clean), clean[..., XY:]
+        points = self._views.meet(_points(said))[0].view_as(said)
+        held = grasp.mean(0, keepdim=True).expand_as(grasp)
+        if self._share < 1:
+            points, held = said.lerp(points, self._share), grasp.lerp(held, self._share)
+        return self._walk.rows(points, held).flatten(0, 1)
+
+    def apart(self) -> Tensor:
+        """Return (M, H) px between what each view said by itself and what all agreed on, at the last guess."""
+        said = self._walk.shares(self._clean)
+        if self._views is None:
+            return torch.full_like(said[0, ..., 0], torch.nan)
+        off = self._views.agreed(_points(said))[1].view(*said.shape[:-1], POINTS)
+        return off.square().mean((0, -1)).sqrt()
+
+
+def _points(shares: Tensor) -> Tensor:
+    """Return (V, P, 2) of (V, M, H, 10)."""
+    return shares.reshape(len(shares), -1, 2)
 
 
 class _Reversed(torch.autograd.Function):

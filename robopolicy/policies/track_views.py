@@ -1,6 +1,8 @@
 """Views of one moment on the device: what all of them together say of each point (view consistency).
 
-Points are shares of the picture, -1 to 1, as in `robopolicy.policies.track_augment`.
+Points are shares of the picture, -1 to 1, as in `robopolicy.policies.track_augment`. All views are asked at every step
+of a solver, for few points: what counts is how many operations that takes, and not how large they are. What depends on
+the cameras alone is therefore multiplied out beforehand, and what a lens does is looked up.
 """
 
 from collections.abc import Sequence
@@ -8,12 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample
 
 from robopolicy.errors import ContractError
 from robopolicy.geometry.cameras import Camera
 
 NEAR = 0.02  # m; a point nearer to a camera than this is behind it, and its views are left as they are
-ROUNDS = 8  # of the fixed-point iteration that takes a lens away; 1e-6 of the focal length for usual lenses
+PARALLEL = 1e-9  # of a determinant that is 2 sin^2 of the angle between two rays; less is no angle
+REACH = 1.25  # shares; further out a lens is taken to move points as it does there
+CELLS = 128  # a side of the table of what a lens does; between them a hundredth of a pixel is missed at most
 
 
 class Views(nn.Module):
@@ -35,20 +40,26 @@ class Views(nn.Module):
         apart = np.linalg.norm(places[:, None] - places[None], axis=-1)[np.triu_indices(len(cameras), 1)]
         if apart.min() < 1e-3:
             raise ContractError("views: two cameras are at the same place; want them apart, 60 to 90 degrees at best")
-        self.rotation: Tensor  # (V, 3, 3) R_base_cam
-        self.place: Tensor  # (V, 3) m
-        self.intrinsics: Tensor  # (V, 3, 3)
-        self.lens: Tensor  # (V, 12)
+        sides = [(width, height) for height, width in sizes]
+        onto = [_onto(camera, side) for camera, side in zip(cameras, sides, strict=True)]
         self.side: Tensor  # (V, 2) W and H, px
-        for name, value in {
-            "rotation": [camera.T_base_cam[:3, :3] for camera in cameras],
-            "place": places,
-            "intrinsics": [camera.K for camera in cameras],
-            "lens": [np.pad(camera.distortion, (0, 12 - len(camera.distortion))) for camera in cameras],
-            "side": [(width, height) for height, width in sizes],
-        }.items():
+        self.rays: Tensor  # (V, 3, 6) of (x, y, 1), shares without a lens, to a ray as `meet` has it
+        self.seen: Tensor  # (V, 6, 3) of what `meet` solves to shares times depth, and depth
+        self.total: Tensor  # (1, 5, 4)
+        self.lenses: Tensor  # (2, V, 2, C, C) by how many shares lenses are to be taken away, and are to be put there
+        self.reach: Tensor  # (2, V, 1, 1) shares that these span
+        self._straight = not any(camera.distortion.any() for camera in cameras)
+        made = {
+            "side": sides,
+            "rays": [_rays(*each) for each in zip(cameras, onto, strict=True)],
+            "seen": [_seen(*each) for each in zip(cameras, onto, strict=True)],
+            "total": [_total(places)],
+        }
+        if not self._straight:
+            tables, reach = zip(*(_lens(*each) for each in zip(cameras, onto, sides, strict=True)), strict=True)
+            made |= {"lenses": np.stack(tables, axis=1), "reach": np.stack(reach, axis=1)[..., None, None]}
+        for name, value in made.items():
             self.register_buffer(name, torch.tensor(np.array(value), dtype=torch.float32), persistent=False)
-        self._straight = not bool(self.lens.any())
 
     def pixels(self, shares: Tensor) -> Tensor:
         """Return the pixels of shares (..., V, P, 2)."""
@@ -61,9 +72,6 @@ class Views(nn.Module):
     def agreed(self, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Return where each view would show the points that all views together see nearest to what each says.
 
-        A point in space is the nearest to all rays in the least squares sense, which has a closed form and needs no
-        decomposition: a plan asks for thousands at every step of its solver.
-
         Args:
             shares: (..., V, P, 2).
 
@@ -71,57 +79,88 @@ class Views(nn.Module):
             The same shape; and how far off each view was, px, (..., V, P). Points that would be behind a camera are
             left as they are, with an infinite distance.
         """
-        pixels = self.pixels(shares)
-        rays = self._rays(pixels)  # (..., V, P, 3) in the base frame, unit
-        eye = torch.eye(3, device=shares.device)
-        across = eye - rays[..., :, None] * rays[..., None, :]  # (..., V, P, 3, 3): what is off the ray
-        total = across.sum(-4)
-        aim = (across @ self.place[:, None, :, None]).sum(-4)
-        points = _solved(total, aim[..., 0])  # (..., P, 3)
-        seen = (points.unsqueeze(-3) - self.place[:, None]) @ self.rotation  # (..., V, P, 3) in the cameras' frames
-        bad = ~(seen[..., 2] > NEAR).all(-2, keepdim=True) | ~torch.isfinite(points).all(-1).unsqueeze(-2)
-        depth = torch.where(bad, 1.0, seen[..., 2])
-        made = self._project(seen[..., :2] / depth[..., None])
-        apart = torch.where(bad, torch.inf, (made - pixels).norm(dim=-1))
-        return torch.where(bad[..., None], shares, self.shares(made)), apart
+        first = shares.movedim(-3, 0)  # (V, ..., P, 2)
+        made, fine = self.meet(first.flatten(1, -2))
+        off = (made - first.flatten(1, -2)) * (self.side[:, None] / 2)
+        apart = torch.where(fine[..., 0], off.norm(dim=-1), torch.inf).view(first.shape[:-1])
+        return made.view(first.shape).movedim(0, -3), apart.movedim(0, -2)
 
-    def _rays(self, pixels: Tensor) -> Tensor:
-        K = self.intrinsics[:, None]
-        y = (pixels[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
-        x = (pixels[..., 0] - K[..., 0, 2] - K[..., 0, 1] * y) / K[..., 0, 0]
-        plane = torch.stack([x, y], dim=-1)
+    def meet(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `agreed` does, of points (V, M, 2), and which of them are in front of all cameras, (1, M, 1).
+
+        A point in space is the nearest to all rays in the least squares sense: with d the unit vector along the ray of
+        each camera at o, the sum of (I - d d') is A and that of (I - d d') o is b, and A x = b. The adjugate of A is
+        made of the cross products of its rows, and a projection does not ask by what x is scaled, so nothing is
+        divided by A's determinant.
+        """
+        ideal = shares if self._straight else shares + self._by_the_lens(0, shares)
+        rays = torch.baddbmm(self.rays[:, 2:], ideal, self.rays[:, :2])  # (V, M, 6): d o, then d three times, d twice
+        rays = rays / rays[..., 1:4].norm(dim=-1, keepdim=True)
+        every = rays.permute(1, 2, 0)[:, 1:], rays.transpose(0, 1)[..., :4]  # (M, 5, V), (M, V, 4)
+        sums = torch.baddbmm(self.total, *every, alpha=-1)  # (M, 5, 4): b and A in rows 0, 1, 2, and 0, 1 once more
+        adjugate = torch.linalg.cross(sums[:, 1:4, 1:], sums[:, 2:, 1:])  # (M, 3, 3), symmetric as A
+        points = torch.bmm(adjugate, sums[:, :3, :2])  # (M, 3, 2): det A x, and det A above two zeros
+        shown = points.flatten(1) @ self.seen  # (V, M, 3)
+        depth = shown[..., 2:]
+        fine = (depth > points[:, :1, 1].clamp_min(PARALLEL) * NEAR).all(0, keepdim=True)
+        made = shown[..., :2] / depth
         if not self._straight:
-            bent = plane
-            for _ in range(ROUNDS):
-                plane = plane + bent - self._bent(plane)
-        rays = torch.cat([plane, torch.ones_like(plane[..., :1])], dim=-1) @ self.rotation.transpose(-1, -2)
-        return rays / rays.norm(dim=-1, keepdim=True)
+            made = made + self._by_the_lens(1, made)
+        return torch.where(fine, made, shares), fine
 
-    def _project(self, plane: Tensor) -> Tensor:
-        if not self._straight:
-            plane = self._bent(plane)
-        K = self.intrinsics[:, None]
-        x = plane[..., 0] * K[..., 0, 0] + plane[..., 1] * K[..., 0, 1] + K[..., 0, 2]
-        return torch.stack([x, plane[..., 1] * K[..., 1, 1] + K[..., 1, 2]], dim=-1)
-
-    def _bent(self, plane: Tensor) -> Tensor:
-        """As `Camera` does."""
-        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = self.lens[:, None].unbind(-1)
-        x, y = plane.unbind(-1)
-        r2 = x * x + y * y
-        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-        return torch.stack(
-            [
-                x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
-                y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4),
-            ],
-            dim=-1,
-        )
+    def _by_the_lens(self, way: int, shares: Tensor) -> Tensor:
+        """Return by how many shares (V, M, 2) a lens moves points: 0 to where they were without it, 1 back."""
+        at = (shares / self.reach[way])[:, :, None]
+        found = grid_sample(self.lenses[way], at, mode="bilinear", padding_mode="border", align_corners=True)
+        return found[..., 0].transpose(1, 2)
 
 
-def _solved(matrix: Tensor, right: Tensor) -> Tensor:
-    """Return the solutions (..., 3) of symmetric systems (..., 3, 3), by cofactors."""
-    a, b, c = matrix[..., 0, :], matrix[..., 1, :], matrix[..., 2, :]
-    bc, ca, ab = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
-    det = (a * bc).sum(-1, keepdim=True)
-    return (bc * right[..., :1] + ca * right[..., 1:2] + ab * right[..., 2:]) / det
+def _onto(camera: Camera, side: tuple[int, int]) -> np.ndarray:
+    """Return the matrix (3, 3) that takes (x, y, 1) on the undistorted image plane to shares of the picture."""
+    width, height = side
+    made: np.ndarray = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]]) @ camera.K
+    return made
+
+
+def _rays(camera: Camera, onto: np.ndarray) -> np.ndarray:
+    """Return (3, 6): shares (x, y, 1) to the ray's direction d in the base frame, as d o, d1, d2, d3, d1, d2."""
+    along = (camera.T_base_cam[:3, :3] @ np.linalg.inv(onto)).T
+    return np.column_stack([along @ camera.T_base_cam[:3, 3], along, along[:, :2]])
+
+
+def _seen(camera: Camera, onto: np.ndarray) -> np.ndarray:
+    """Return (6, 3): (x, 1, y, 0, z, 0) of a point in the base frame to its shares times its depth, and its depth."""
+    made = np.zeros((6, 3))
+    made[[0, 2, 4, 1]] = (onto @ camera.P).T
+    return made
+
+
+def _total(places: np.ndarray) -> np.ndarray:
+    """Return (5, 4): of `Views.meet`, what d d' is taken from: the places' sum, and V I in rows 0, 1, 2, 0, 1."""
+    return np.column_stack([places.sum(0), len(places) * np.eye(3)])[[0, 1, 2, 0, 1]]
+
+
+def _lens(camera: Camera, onto: np.ndarray, side: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how many shares a lens is to be taken away, and how it is to be put there, (2, 2, C, C), rows first;
+    and how far out from the middle both reach, (2,) shares.
+
+    Where a lens shows nothing, it does what it does at the next place towards the middle where it shows something.
+    """
+
+    def onto_shares(pixels: np.ndarray) -> np.ndarray:
+        return (pixels + 0.5) / side * 2 - 1
+
+    def grid(reach: float) -> np.ndarray:
+        return np.stack(np.meshgrid(*[np.linspace(-reach, reach, CELLS + 1)] * 2), axis=-1)  # (C, C, 2) x and y
+
+    shown = (grid(REACH) + 1) / 2 * side - 0.5
+    plane = camera.rays(shown)
+    while (lost := np.isnan(plane).any(-1)).any():
+        shown[lost] = camera.K[:2, 2] + 0.97 * (shown[lost] - camera.K[:2, 2])
+        plane[lost] = camera.rays(shown[lost])
+    ideal = plane @ onto[:2, :2].T + onto[:2, 2]
+    reach = float(np.abs(ideal).max())
+    rays = np.linalg.solve(onto, np.concatenate([grid(reach), np.ones((CELLS + 1, CELLS + 1, 1))], -1)[..., None])
+    put = camera.project(rays[..., 0] @ camera.T_base_cam[:3, :3].T + camera.T_base_cam[:3, 3])
+    moved = [ideal - onto_shares(shown), onto_shares(put) - grid(reach)]
+    return np.stack(moved).transpose(0, 3, 1, 2), np.array([REACH, reach])
