@@ -85,9 +85,10 @@ def assert_same(plan, want, close=CLOSE):
     assert plan.chunks.dtype == want.chunks.dtype == np.float32
     close(plan.chunks, want.chunks)
     close(plan.features, want.features)
-    assert plan.aux.keys() == want.aux.keys() == {"view_gap", "misfit", "tracks"}
-    for name in ("view_gap", "misfit", "tracks"):
-        close(plan.aux[name] / 100, want.aux[name] / 100)  # px
+    assert plan.aux.keys() == want.aux.keys() == {"view_gap", "misfit", "tracks", "features", "points"}
+    for name, value in plan.aux.items():
+        assert value.shape == want.aux[name].shape
+        close(value / 100, want.aux[name] / 100)  # px
 
 
 def test_many_plans_are_each_the_plan_alone_whatever_number_of_candidates(policy):
