@@ -56,7 +56,7 @@ class Study:
 
 
 STUDIES = {
-    "transfer": Study(("twin:lift", 4), (("hand:lift", 60),), ("twin:lift",), 0.20),
+    "transfer": Study(("twin:lift", 3), (("hand:lift", 60),), ("twin:lift",), 0.20),
     "variation": Study(
         ("twin:right_drawer", 20), (("hand:left_drawer", 40), ("hand:right_drawer", 40)),
         ("twin:left_drawer", "twin:right_drawer"), 0.60, unseen=True,
