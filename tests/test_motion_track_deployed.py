@@ -262,6 +262,9 @@ class TestMonitor:
     def test_a_camera_that_was_moved_is_named(self, checkpoint, watched, beside, tmp_path):
         monitor = tmp_path / "monitor"
         made = ("calibrate", "--checkpoint", checkpoint, "--alpha", 0.1, "--rollouts", watched / "rollouts")
+        assert run(*made, "--out", tmp_path / "default") == 0
+        names = [score.name for score in load_monitor(tmp_path / "default").scores]
+        assert names == ["mahalanobis", "chunk_overlap", "displaced"]
         assert run(*made, "--scores", "displaced", "--out", monitor) == 0
         reasons = {}
         for world in ("Brief", "Moved"):

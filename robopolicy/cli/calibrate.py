@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 < args.alpha < 1:
         raise UsageError(f"--alpha is {args.alpha:g}; it is a fraction between 0 and 1, e.g. 0.05")
-    rollouts, choice, config = args.rollouts or args.out / "rollouts", Choice.of(args), config_of(args)
+    rollouts, choice = args.rollouts or args.out / "rollouts", Choice.of(args)
+    config = config_of(args, default_scores(args.checkpoint))
     if args.rollouts is None:
         if args.env is None:
             raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
@@ -162,7 +163,7 @@ def add_monitoring(parser: argparse.ArgumentParser, *, split: bool = True) -> No
         "--scores",
         nargs="+",
         metavar="NAME",
-        help=f"default: {' '.join(DEFAULT_SCORES)}; README names them",
+        help=f"default: {' '.join(DEFAULT_SCORES)}, of motion tracks displaced too; README names them",
     )
     group.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="SCORE.SETTING=VALUE",
@@ -203,20 +204,37 @@ def add_monitoring(parser: argparse.ArgumentParser, *, split: bool = True) -> No
     )  # fmt: skip
 
 
-def config_of(args: argparse.Namespace) -> Any:
+def default_scores(checkpoint: Path) -> tuple[str, ...]:
+    """Return the scores that guard a checkpoint unless others are asked for: one more of motion tracks.
+
+    They alone know where the pictures should show the robot, and a camera that was moved makes all their plans wrong.
+    """
+    from robopolicy.monitor.monitor import DEFAULT
+    from robopolicy.policies.track_config import MotionTrackConfig
+    from robopolicy.training.checkpoint import read_config
+
+    scores: tuple[str, ...] = DEFAULT.scores
+    return (*scores, "displaced") if isinstance(read_config(checkpoint), MotionTrackConfig) else scores
+
+
+def config_of(args: argparse.Namespace, default: Sequence[str] = DEFAULT_SCORES) -> Any:
     """Return the `MonitorConfig` of the arguments of `add_monitoring`, and ``--alpha``.
+
+    Args:
+        args: as parsed.
+        default: scores, unless others are asked for.
 
     Raises:
         UsageError: if a share is none, or a setting is of no score that is there.
         MonitorError: if there is no such score or setting, or a value makes no sense; it lists what does.
     """
-    from robopolicy.monitor.monitor import DEFAULT, MonitorConfig
+    from robopolicy.monitor.monitor import MonitorConfig
     from robopolicy.monitor.scores import score_class
     from robopolicy.monitor.statistic import Combination
 
     if args.alpha_time is not None and not 0 < args.alpha_time < 1:
         raise UsageError(f"--alpha-time is {args.alpha_time:g}; it is a fraction between 0 and 1, e.g. 0.02")
-    scores = tuple(args.scores) if args.scores else DEFAULT.scores
+    scores = tuple(args.scores or default)
     for score in scores:
         score_class(score)  # refused before anything is made
     return MonitorConfig(

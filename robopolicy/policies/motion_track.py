@@ -16,7 +16,7 @@ from robopolicy.geometry.motion import Motion, Tool, tracks_to_poses
 from robopolicy.policies.batch import filled, plan_generator
 from robopolicy.policies.normaliser import require_fitted
 from robopolicy.policies.track_config import MotionTrackConfig
-from robopolicy.policies.track_net import ROW, TrackNet, Tracks
+from robopolicy.policies.track_net import TrackNet, Tracks
 from robopolicy.policies.track_views import Views
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, PolicySpec
@@ -120,7 +120,7 @@ class MotionTrackPolicy(nn.Module):
 
         ``aux`` is of the first candidate: ``view_gap`` (H,), px between what each view said by itself and what all
         agreed on, and ``misfit`` (H,), m between the points that were agreed on and a gripper's: both are scores of a
-        failure monitor, as is how far ``features`` (V, F) of the pictures show the gripper from ``points`` (V, 5, 2),
+        failure monitor, as is how far ``features`` (V, F) of whole pictures show the gripper from ``points`` (V, 5, 2),
         px, where it should be seen. ``tracks`` (V, H, 5, 2) are its points, px. Steps of which the tracks tell no pose,
         because they leave the pictures or contradict each other, hold the last one that was told.
 
@@ -229,10 +229,8 @@ class MotionTrackPolicy(nn.Module):
             motion[k].require(1)
         chunks = _commands(motion, start)
         misfit = np.nan_to_num(motion.residual_m[:, 0], nan=np.inf).astype(np.float32)
-        aux = {
-            "view_gap": apart, "misfit": misfit, "tracks": pixels[:, 0], "features": cond[:, :, -1, :-ROW],
-            "points": points,
-        }  # fmt: skip
+        features = cond[:, :, -1, : self.config.vision.feature_dim]
+        aux = {"view_gap": apart, "misfit": misfit, "tracks": pixels[:, 0], "features": features, "points": points}
         return [  # copies: who keeps a plan does not keep the others
             Plan(chunks[k].copy(), cond[k].flatten(), {name: each[k].copy() for name, each in aux.items()})
             for k in range(count)
