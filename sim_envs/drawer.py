@@ -39,7 +39,8 @@ class Drawer:
     max_steps = 200
     stick = False
     handles: tuple[str, ...] = tuple(SIDES)  # the drawers that have one; the others' fronts are plain
-    marked = False  # whether a plate on the chest shows cameras behind it which drawers these are
+    centre = CENTRE
+    facing = 0.0  # rad, the yaw about which it is drawn
     placed: tuple[str, ...] = ("chest", "left_open", "right_open")
     modes: tuple[str, ...] = tuple(SIDES)
     units = _units(handles)
@@ -60,9 +61,6 @@ class Drawer:
         for side, sign in SIDES.items():
             handle_y = sign * APART if side in self.handles else None
             _add_drawer(spec, chest, side, sign * (inner + WALL / 2) / 2, handle_y)
-        if self.marked:
-            for side in self.handles:
-                _add_mark(chest, side)
         return spec
 
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -77,7 +75,7 @@ class Drawer:
 
     def reset(self, rng: np.random.Generator) -> None:
         """Put the chest somewhere, both drawers shut."""
-        self._put(np.array([*(CENTRE + rng.uniform(-REACH, REACH)), rng.uniform(-MAX_YAW, MAX_YAW)]))
+        self._put(np.array([*(self.centre + rng.uniform(-REACH, REACH)), self._draw_yaw(rng)]))
         self._shut()
 
     def place(self, state: Mapping[str, np.ndarray]) -> None:
@@ -96,8 +94,9 @@ class Drawer:
 
     def queries(self) -> Mapping[str, np.ndarray]:
         """Return ``chest`` x, y (m), yaw (rad); of each drawer its handle x, y and how far it is open, m."""
-        matrix = self._chest.xmat
-        found = {"chest": np.array([*self._chest.xpos[:2], np.arctan2(matrix[3], matrix[0])], np.float32)}
+        matrix, (sin, cos) = self._chest.xmat, (np.sin(self.facing), np.cos(self.facing))
+        off = np.arctan2(matrix[3] * cos - matrix[0] * sin, matrix[0] * cos + matrix[3] * sin)  # never near a half turn
+        found = {"chest": np.array([*self._chest.xpos[:2], self.facing + off], np.float32)}
         for side in self.handles:
             found[f"{side}_handle"] = self._bars[side].xpos[:2].astype(np.float32)
             found[f"{side}_open"] = np.array([self._opening(side)], np.float32)
@@ -123,9 +122,9 @@ class Drawer:
 
     def disturb(self, rng: np.random.Generator) -> str:
         """Push the chest to another place, both drawers shut again, out of the gripper if need be."""
-        side = 1.0 if self._chest.xpos[1] < CENTRE[1] else -1.0
-        xy = CENTRE + np.array([rng.uniform(-REACH[0], REACH[0]), side * rng.uniform(0.05, 0.09)])
-        self._put(np.array([*xy, rng.uniform(-MAX_YAW, MAX_YAW)]))
+        side = 1.0 if self._chest.xpos[1] < self.centre[1] else -1.0
+        xy = self.centre + np.array([rng.uniform(-REACH[0], REACH[0]), side * rng.uniform(0.05, 0.09)])
+        self._put(np.array([*xy, self._draw_yaw(rng)]))
         for joint in self._joints.values():
             joint.qpos = joint.qvel = 0
         return f"the chest was pushed to ({xy[0]:.2f}, {xy[1]:.2f}) m and shut"
@@ -135,6 +134,9 @@ class Drawer:
 
     def _reach(self, side: str) -> float:
         return float(np.linalg.norm(self._bars[side].xpos - self._tool.xpos))
+
+    def _draw_yaw(self, rng: np.random.Generator) -> float:
+        return self.facing + float(rng.uniform(-MAX_YAW, MAX_YAW))
 
     def _put(self, pose: np.ndarray) -> None:
         self._data.mocap_pos[self._mocap] = [*pose[:2], 0]
@@ -146,25 +148,29 @@ class Drawer:
         self._held = None
 
 
-class LeftDrawer(Drawer):
-    """The same chest with a handle on its left drawer alone, which is the one to open, and a plate that shows it."""
+class _OneHandle(Drawer):
+    """The chest turned round, in the picture of a camera that looks at the arm, with one handle: the drawer to open."""
+
+    modes = ()
+    centre = np.array([0.50, 0.0])
+    facing = np.pi
+
+
+class LeftDrawer(_OneHandle):
+    """The one on the chest's +y side."""
 
     instruction = "open the left drawer"
     handles = ("left",)
-    marked = True
     placed = ("chest", "left_open")
-    modes = ()
     units = _units(handles)
 
 
-class RightDrawer(Drawer):
-    """The same chest with a handle on its right drawer alone, which is the one to open, and a plate that shows it."""
+class RightDrawer(_OneHandle):
+    """The one on the chest's -y side."""
 
     instruction = "open the right drawer"
     handles = ("right",)
-    marked = True
     placed = ("chest", "right_open")
-    modes = ()
     units = _units(handles)
 
 
@@ -196,13 +202,6 @@ def _add_drawer(spec: mujoco.MjSpec, chest: Any, side: str, y: float, handle_y: 
         _board(body, f"{side}_handle", (start - NECK[0], handle_y, HANDLE_Z), NECK, mass=0.03, **grip)
         _board(body, f"{side}_lip", (start - 2 * NECK[0] - LIP[0], handle_y, HANDLE_Z), LIP, mass=0.02, **grip)
     spec.add_exclude(bodyname1="chest", bodyname2=name)
-
-
-def _add_mark(chest: Any, side: str) -> None:
-    """Lay a plate of the handle's colour on the chest, over that drawer; it is only drawn."""
-    half = (DEPTH / 2 - 0.02, WIDTH / 4 - 0.015, 0.001)
-    where = (0.0, SIDES[side] * WIDTH / 4, HEIGHT + half[2])
-    _board(chest, f"{side}_mark", where, half, METAL, mass=0.0, contype=0, conaffinity=0, group=2)
 
 
 def _add_slide(body: Any, name: str) -> None:
