@@ -63,6 +63,15 @@ STUDIES = {
     ),
 }  # fmt: skip
 ARMS = ("robot", "robot + hand")
+ABLATIONS = {  # of the second
+    "kl": ("--align.kl", "0.1"),
+    "domain": ("--align.domain", "0.1"),
+    "blind-points": ("--no-at-points",),
+    "offset": ("--step", "offset"),
+    "no-jitter": ("--augmentation.jitter", "0"),
+    "still": ("--augmentation.shift", "0", "--augmentation.zoom", "0", "--augmentation.turn-deg", "0"),
+    "views-alone": ("--no-views.together", "--views.agreement", "0"),
+}
 
 
 class Bench:
@@ -83,12 +92,13 @@ class Bench:
     def successes(self, name: str, arm: str, seed: int) -> dict[str, np.ndarray]:
         """Return which starts of each world tried the training of ``seed`` brings to success, (S,) bool."""
         study, label = STUDIES[name], f"{name}-{arm.replace(' + ', '-')}-{seed}"
+        ablation = ABLATIONS.get(arm, ())
         with self._recording:
             data = [self._recorded(*study.robot, seed)]
             if arm != "robot":
                 data += [self._seen(world, episodes, seed) for world, episodes in study.hand]
         length = ("--steps", str(self._steps), "--seed", str(seed))
-        checkpoint = trained(self._work / label, data, *LEARN, *length, *self._changes)
+        checkpoint = trained(self._work / label, data, *LEARN, *length, *ablation, *self._changes)
         return {world: self._tried(checkpoint, world) for world in study.tried}
 
     def _tried(self, checkpoint: Path, world: str) -> np.ndarray:
@@ -127,6 +137,15 @@ def told(name: str, world: str, won: dict[str, np.ndarray]) -> str:
     return "\n".join(lines)
 
 
+def ablated(name: str, world: str, whole: np.ndarray, without: dict[str, np.ndarray]) -> str:
+    """Return what each ablation makes of the successes (trainings, S) of the robot with the hand."""
+    lines = [f"{name}, tried in {world}: {success_rate(int(whole.sum()), whole.size)}; with a change"]
+    for label, each in without.items():
+        told = f"{success_rate(int(each.sum()), each.size)}; {compare_trainings('the change', each, whole)}"
+        lines.append(f"  {' '.join(ABLATIONS[label]):72} {told}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print what hands add."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -136,16 +155,20 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a core each")
-    asked, changes = parser.parse_known_args()
-    bench, begin_s = Bench(asked.work, asked.steps, asked.episodes, changes), time.perf_counter()
-    names = [asked.only] if asked.only else list(STUDIES)
-    cells = [(name, arm, seed) for name in names for seed in range(asked.trainings) for arm in ARMS]
+    parser.add_argument("--ablations", nargs="*", choices=ABLATIONS, default=(), help="what else to try, with the hand")
+    parser.add_argument("--change", nargs=argparse.REMAINDER, default=(), help="options of train, for all; the last")
+    asked = parser.parse_args()
+    bench, begin_s = Bench(asked.work, asked.steps, asked.episodes, asked.change), time.perf_counter()
+    names, ways = [asked.only] if asked.only else list(STUDIES), (*ARMS, *asked.ablations)
+    cells = [(name, arm, seed) for name in names for seed in range(asked.trainings) for arm in ways]
     with ThreadPoolExecutor(asked.jobs) as pool:
         won = dict(zip(cells, pool.map(lambda cell: bench.successes(*cell), cells), strict=True))
     for name in names:
         for world in STUDIES[name].tried:
-            arms = {arm: np.stack([won[name, arm, s][world] for s in range(asked.trainings)]) for arm in ARMS}
-            print(told(name, world, arms), flush=True)
+            arms = {arm: np.stack([won[name, arm, s][world] for s in range(asked.trainings)]) for arm in ways}
+            print(told(name, world, {arm: arms[arm] for arm in ARMS}), flush=True)
+            if asked.ablations:
+                print(ablated(name, world, arms[ARMS[1]], {arm: arms[arm] for arm in asked.ablations}), flush=True)
     print(f"{time.perf_counter() - begin_s:.0f} s")
 
 
