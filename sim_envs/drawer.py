@@ -148,29 +148,30 @@ class Drawer:
         self._held = None
 
 
-class _OneHandle(Drawer):
-    """The chest turned round, in the picture of a camera that looks at the arm, with one handle: the drawer to open."""
+class TurnedDrawer(Drawer):
+    """The chest turned round: a camera that looks at the arm sees the handles, and what is done with them."""
 
-    modes = ()
     centre = np.array([0.50, 0.0])
     facing = np.pi
 
 
-class LeftDrawer(_OneHandle):
-    """The one on the chest's +y side."""
+class LeftDrawer(TurnedDrawer):
+    """With one handle, on the chest's +y side: the drawer to open."""
 
     instruction = "open the left drawer"
     handles = ("left",)
     placed = ("chest", "left_open")
+    modes = ()
     units = _units(handles)
 
 
-class RightDrawer(_OneHandle):
-    """The one on the chest's -y side."""
+class RightDrawer(TurnedDrawer):
+    """With one handle, on the chest's -y side: the drawer to open."""
 
     instruction = "open the right drawer"
     handles = ("right",)
     placed = ("chest", "right_open")
+    modes = ()
     units = _units(handles)
 
 

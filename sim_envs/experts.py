@@ -20,6 +20,7 @@ EXPERTS: dict[str, Callable[..., Agent]] = {
     "lift": LiftExpert,
     "stack": StackExpert,
     "drawer": DrawerExpert,
+    "turned_drawer": DrawerExpert,
     "left_drawer": partial(DrawerExpert, "left"),
     "right_drawer": partial(DrawerExpert, "right"),
     "peg": PegExpert,
@@ -28,12 +29,13 @@ EXPERTS: dict[str, Callable[..., Agent]] = {
     "align": AlignExpert,
     "memory": MemoryExpert,
 }
-CHOOSE = ("stack", "drawer", "avoid", "align")  # whose experts can be held to one mode
+CHOOSE = ("stack", "drawer", "turned_drawer", "avoid", "align")  # whose experts can be held to one mode
 HAND = ("tool_pos", "tool_quat", "gripper")
 NEEDS: dict[str, tuple[str, ...]] = {
     "lift": (*HAND, "cube_pos", "cube_quat"),
     "stack": (*HAND, "red_pos", "red_quat", "blue_pos", "blue_quat"),
     "drawer": (*HAND, "chest", "left_handle", "right_handle"),
+    "turned_drawer": (*HAND, "chest", "left_handle", "right_handle"),
     "left_drawer": (*HAND, "chest", "left_handle"),
     "right_drawer": (*HAND, "chest", "right_handle"),
     "peg": (*HAND, "peg_pos", "peg_quat", "hole"),

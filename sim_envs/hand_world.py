@@ -19,7 +19,7 @@ from sim_envs.servo import GAIN, MAX_SPEED, MAX_TURN, RATE_HZ
 from sim_envs.tasks import canonical, make_task
 from sim_envs.twin import Twin
 
-TASKS = ("lift", "stack", "drawer", "left_drawer", "right_drawer")  # what thumb and index can do
+TASKS = ("lift", "stack", "drawer", "turned_drawer", "left_drawer", "right_drawer")  # what thumb and index can do
 LEAD = 1.9 * WELD_S * RATE_HZ  # ticks by which the target goes before the reference, so that damping costs no lag
 HAND_STATE = {
     "landmarks": StateSpec(3 * len(LANDMARKS), ("m",)),

@@ -4,7 +4,7 @@ from robopolicy.errors import UnknownTask
 from robopolicy.interfaces import Task
 from sim_envs.align import Align
 from sim_envs.avoid import Avoid
-from sim_envs.drawer import Drawer, LeftDrawer, RightDrawer
+from sim_envs.drawer import Drawer, LeftDrawer, RightDrawer, TurnedDrawer
 from sim_envs.lift import Lift
 from sim_envs.memory import Memory
 from sim_envs.peg import Peg
@@ -15,6 +15,7 @@ TASKS: dict[str, type] = {
     "lift": Lift,
     "stack": Stack,
     "drawer": Drawer,
+    "turned_drawer": TurnedDrawer,
     "left_drawer": LeftDrawer,
     "right_drawer": RightDrawer,
     "peg": Peg,

@@ -434,7 +434,10 @@ def test_what_the_twin_publishes_is_what_it_is_given():
     [
         (["--robot", "twin:lift", "--task", "lift"], "--robot twin:lift: a twin follows a robot on topics"),
         (["--robot", "ros:nowhere.yaml", "--task", "lift"], "nowhere.yaml: No such file or directory"),
-        (["--robot", f"ros:{LIFT}", "--task", "lfit"], "no task 'lfit'; valid: align, avoid, drawer, lift"),
+        (
+            ["--robot", f"ros:{LIFT}", "--task", "lfit"],
+            "no task 'lfit'; valid: align, avoid, drawer, left_drawer, lift",
+        ),
         (["--robot", f"ros:{LIFT}", "--task", "lift", "--pose", "ball=/b"], "no tracked object 'ball'; valid: cube"),
         (["--robot", f"ros:{LIFT}", "--task", "lift", "--pose", "cube"], "--pose 'cube': want OBJECT=TOPIC"),
     ],

@@ -101,7 +101,7 @@ def test_what_identify_refuses(tmp_path, capsys):
     excite(tmp_path / "one.zarr", 1, 3.0)
     one = str(tmp_path / "one.zarr")
     assert "holds 1 episodes; 1 held out leaves none to identify from" in refused(one, *out)
-    assert "no task 'lfit'; valid: align, avoid, drawer, lift" in refused(one, "--task", "lfit", *out)
+    assert "no task 'lfit'; valid: align, avoid, drawer, left_drawer, lift" in refused(one, "--task", "lfit", *out)
     assert "want a file FILE.json" in refused(one, "--out", str(tmp_path / "arm.html")), "the page would replace it"
     assert "there is no folder" in refused(one, "--out", str(tmp_path / "no" / "arm.json"))
     excite(tmp_path / "tool.zarr", 1, 3.0, kind="tool_pose")

@@ -206,7 +206,9 @@ def test_a_state_is_placed_and_goes_on_as_it_was():
 
 
 def test_what_it_cannot_do_is_refused_by_name():
-    with pytest.raises(UnknownTask, match="'pusht'; valid: drawer, lift, stack"):
+    with pytest.raises(
+        UnknownTask, match="'pusht'; valid: drawer, left_drawer, lift, right_drawer, stack, turned_drawer"
+    ):
         make_world("hand:pusht", SimClock())
     with pytest.raises(UnknownName, match="'both'; valid: left, right"):
         make_world("hand:lift:both", SimClock())
@@ -236,7 +238,7 @@ def test_a_mode_that_there_is_not_is_refused_by_name():
     with pytest.raises(UnknownName, match="valid: left, right"):
         make_expert("drawer", world.spec, mode="middle")
     world = make_world("twin:lift", SimClock(), cameras=())
-    with pytest.raises(UsageError, match="stack, drawer, avoid, align"):
+    with pytest.raises(UsageError, match="stack, drawer, turned_drawer, avoid, align"):
         make_expert("lift", world.spec, mode="left")
 
 

@@ -18,7 +18,7 @@ from sim_envs.tasks import TASKS, make_task
 from sim_envs.twin import Twin
 from sim_envs.worlds import make_world
 
-DRAWERS = ("drawer", "left_drawer", "right_drawer")
+DRAWERS = ("drawer", "turned_drawer", "left_drawer", "right_drawer")
 # What stands still in an expert's episode: fingers that hold a stick, and a goal.
 STILL = {
     **{name: {"chest"} for name in DRAWERS},
@@ -33,8 +33,8 @@ ALIKE = {
     **{name: {"left_open", "right_open"} for name in DRAWERS},
 }  # may be the same at two starts
 SEEDS = {
-    "lift": 6, "stack": 4, "drawer": 4, "left_drawer": 2, "right_drawer": 2, "peg": 3, "pusht": 2, "avoid": 4,
-    "align": 2, "memory": 4,
+    "lift": 6, "stack": 4, "drawer": 4, "turned_drawer": 4, "left_drawer": 2, "right_drawer": 2, "peg": 3, "pusht": 2,
+    "avoid": 4, "align": 2, "memory": 4,
 }  # fmt: skip
 HIDDEN = {"lamp"}  # memory's, while it is off
 DEAF = {"avoid", "memory"}  # disturbed by what is commanded being lost for a while

@@ -36,7 +36,7 @@ LEARN = (
     "--policy", "motion-track", "--cameras", *CAMERAS, "--image-size", "64x64", "--horizon", "16", "--n-execute", "8",
     "--batch-size", "64", "--threads", "1", "--precision", "bfloat16",
 )  # fmt: skip
-WORLD, TRIED, HELD_OUT = "twin:drawer", 500_000, 400_000
+WORLD, TRIED, HELD_OUT = "twin:turned_drawer", 500_000, 400_000
 
 
 def measure(policy: Any, data: Path, candidates: int, moments: int) -> tuple[np.ndarray, np.ndarray]:
