@@ -195,8 +195,13 @@ def _make_context(mujoco: Any, model: Any, width: int, height: int) -> tuple[Any
         context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
     except Exception as error:  # ImportError, EGLError, FatalError, AttributeError: each backend has its own
+        import sim_envs
+
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}: {reason}); try: {SYSTEM_LIBRARIES}") from error
+        remedy = f"try: {SYSTEM_LIBRARIES}"
+        if sim_envs.TOO_LATE:
+            remedy = f"mujoco was imported before sim_envs: import sim_envs first, or set MUJOCO_GL={backend} before"
+        raise NoGLBackend(f"nothing can be drawn (MUJOCO_GL={backend}: {reason}); {remedy}") from error
     return gl, context
 
 

@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 
+import sim_envs  # noqa: F401  # before a test imports mujoco, which could then not draw
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start background jobs so, and every process started from here would ignore the Ctrl-C that a test sends it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

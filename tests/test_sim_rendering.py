@@ -65,6 +65,18 @@ def test_backend_is_chosen_before_mujoco_and_kept_if_given():
     assert python(code, MUJOCO_GL="disable").stdout.split() == ["disable", "False"]
 
 
+def test_who_imports_mujoco_first_is_told_so():
+    code = (
+        "import mujoco\nfrom robopolicy.clock import SimClock\nfrom robopolicy.errors import NoGLBackend\n"
+        "from sim_envs.worlds import make_world\nworld = make_world('twin:lift', SimClock(), cameras=('front',))\n"
+        "try:\n    world.read()\nexcept NoGLBackend as error:\n    print(error)"
+    )
+    hidden = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert f"import sim_envs first, or set MUJOCO_GL={choose_backend()} before" in done.stdout
+
+
 def test_a_backend_without_its_library_is_not_chosen(monkeypatch):
     monkeypatch.setattr("sim_envs.rendering._loads", lambda library: library.startswith("libOSMesa"))
     assert choose_backend("egl") == "osmesa"
