@@ -29,10 +29,10 @@ from robopolicy.evaluation.statistics import success_rate
 CAMERAS = ("front", "side")
 SIZE = "96x96"  # of the pictures recorded, px
 TRIED = 500_000  # first seed of the starts; no demonstration is from one of these
-APART = 10_000  # between the first seeds of two trainings' demonstrations
+APART, WITHIN = 10_000, 1000  # between the first seeds of two trainings' demonstrations, and of what they are made of
 LEARN = (
-    "--policy", "motion-track", "--cameras", *CAMERAS, "--image-size", "64x64",
-    "--horizon", "16", "--n-execute", "8", "--batch-size", "64", "--threads", "1", "--precision", "bfloat16",
+    "--policy", "motion-track", "--cameras", *CAMERAS, "--horizon", "16", "--n-execute", "8", "--batch-size", "64",
+    "--threads", "1", "--precision", "bfloat16",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ class Study:
 STUDIES = {
     "transfer": Study(("twin:lift", 3), (("hand:lift", 60),), ("twin:lift",), 0.20),
     "variation": Study(
-        ("twin:right_drawer", 20), (("hand:left_drawer", 40), ("hand:right_drawer", 40)),
+        ("twin:right_drawer", 20), (("hand:left_drawer", 60), ("hand:right_drawer", 60)),
         ("twin:left_drawer", "twin:right_drawer"), 0.60, unseen=True,
     ),
 }  # fmt: skip
@@ -94,9 +94,9 @@ class Bench:
         study, label = STUDIES[name], f"{name}-{arm.replace(' + ', '-')}-{seed}"
         ablation = ABLATIONS.get(arm, ())
         with self._recording:
-            data = [self._recorded(*study.robot, seed)]
+            data = [self._recorded(*study.robot, seed, 0)]
             if arm != "robot":
-                data += [self._seen(world, episodes, seed) for world, episodes in study.hand]
+                data += [self._seen(*shown, seed, part) for part, shown in enumerate(study.hand, 1)]
         length = ("--steps", str(self._steps), "--seed", str(seed))
         checkpoint = trained(self._work / label, data, *LEARN, *length, *ablation, *self._changes)
         return {world: self._tried(checkpoint, world) for world in study.tried}
@@ -106,14 +106,14 @@ class Bench:
         tried(out, checkpoint, world, range(TRIED, TRIED + self._episodes))
         return np.array([outcome.success for outcome in load_outcomes(out)])
 
-    def _recorded(self, world: str, episodes: int, seed: int) -> Path:
+    def _recorded(self, world: str, episodes: int, seed: int, part: int) -> Path:
         data = self._work / f"{world.replace(':', '-')}-{seed}.zarr"
-        shown = ("--cameras", *CAMERAS, "--camera-size", SIZE, "--seed", str(APART * seed))
+        shown = ("--cameras", *CAMERAS, "--camera-size", SIZE, "--seed", str(APART * seed + WITHIN * part))
         return recorded(data, world, episodes, *shown)
 
-    def _seen(self, world: str, episodes: int, seed: int) -> Path:
+    def _seen(self, world: str, episodes: int, seed: int, part: int) -> Path:
         """Return what the cameras see of a hand's episodes."""
-        shown = self._recorded(world, episodes, seed)
+        shown = self._recorded(world, episodes, seed, part)
         data = shown.with_name(f"{shown.stem}-seen.zarr")
         if not data.exists():
             robopolicy(data.with_suffix(".log"), "data", "import", "landmarks", str(shown), str(data))
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--only", choices=STUDIES)
     parser.add_argument("--trainings", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a core each")
     parser.add_argument("--ablations", nargs="*", choices=ABLATIONS, default=(), help="what else to try, with the hand")
     parser.add_argument("--change", nargs=argparse.REMAINDER, default=(), help="options of train, for all; the last")

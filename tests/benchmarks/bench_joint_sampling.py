@@ -33,7 +33,7 @@ WAYS = {
 CAMERAS = ("front", "side")
 SHOWN = ("--cameras", *CAMERAS, "--camera-size", "96x96")
 LEARN = (
-    "--policy", "motion-track", "--cameras", *CAMERAS, "--image-size", "64x64", "--horizon", "16", "--n-execute", "8",
+    "--policy", "motion-track", "--cameras", *CAMERAS, "--horizon", "16", "--n-execute", "8",
     "--batch-size", "64", "--threads", "1", "--precision", "bfloat16",
 )  # fmt: skip
 WORLD, TRIED, HELD_OUT = "twin:turned_drawer", 500_000, 400_000

@@ -18,7 +18,7 @@ from robopolicy.types import Decision
 
 WORLD, SHOWN = "twin:lift", ("--cameras", "front", "side", "--camera-size", "96x96")
 LEARN = (
-    "--policy", "motion-track", "--cameras", "front", "side", "--image-size", "64x64", "--horizon", "16", "--n-execute",
+    "--policy", "motion-track", "--cameras", "front", "side", "--horizon", "16", "--n-execute",
     "8", "--batch-size", "64", "--threads", "1", "--precision", "bfloat16",
 )  # fmt: skip
 PLAIN, VIEWS = ("mahalanobis", "chunk_overlap"), ("view_gap", "misfit")
