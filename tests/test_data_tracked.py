@@ -9,6 +9,7 @@ import pytest
 
 from robopolicy.errors import DatasetError, SpecMismatch, UnknownCamera
 from robopolicy.geometry.keypoints import TWIN
+from robopolicy.spec import ActionSpec, StateSpec
 from robopolicy_data.loader import Loader
 from robopolicy_data.reader import Dataset
 from robopolicy_data.tracked import TrackedDataset
@@ -109,3 +110,69 @@ def test_what_holds_no_tracks_is_refused(robot, hand, tmp_path):
         TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)
     with pytest.raises(UnknownCamera, match="wrist"):
         TrackedDataset(robot, ("left", "wrist"), TWIN)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("tool_pos", np.nan, "state tool_pos holds no number at step 5"),
+        ("tool_quat", 0.0, "state tool_quat holds no rotation at step 5"),
+        ("gripper", np.nan, "state gripper holds no number at step 5"),
+        ("gripper", 80.0, "state gripper goes from 0 to 80; tracks want 0 closed to 1 open"),
+    ],
+)
+def test_states_of_which_no_points_are_told_are_named(name, value, words, tmp_path):
+    def told(state, t):
+        return {**state, name: np.full_like(state[name], value)} if t == 5 else state
+
+    tracked = TrackedDataset(Dataset(track_data.make_robot(tmp_path / "d.zarr", 1, told=told)), VIEWS, TWIN)
+    with pytest.raises(DatasetError, match=f"episode 0: {words}"):
+        tracked[0].state("keypoints_left")
+
+
+def test_a_grasp_that_was_not_commanded_is_no_open_gripper(tmp_path):
+    def lost(sent, t):
+        return sent * np.float32(np.nan) if t == 7 else sent
+
+    robot = Dataset(track_data.make_robot(tmp_path / "d.zarr", 1, sent_as=lost))
+    with pytest.raises(DatasetError, match="episode 0: action holds no number at step 7"):
+        TrackedDataset(robot, VIEWS, TWIN)[0].action()
+    joints = ActionSpec("joint", tuple("abcdefg"), ("rad",))
+    spec = replace(track_data.SPEC, action=joints)
+    made = track_data.make_robot(tmp_path / "j.zarr", 1, spec=spec, sent_as=lambda sent, t: sent[:7])
+    with pytest.raises(DatasetError, match=r"its actions are joint, the last one g; tracks want .* gripper last"):
+        TrackedDataset(Dataset(made), VIEWS, TWIN)[0].action()
+    spec = replace(track_data.SPEC, action=replace(joints, names=(*"abcdef", "gripper")))
+    made = track_data.make_robot(tmp_path / "g.zarr", 1, spec=spec, sent_as=lambda sent, t: sent[3:])
+    assert TrackedDataset(Dataset(made), VIEWS, TWIN)[0].action()[0, -1] == 0
+
+
+@pytest.mark.parametrize(
+    ("gripper", "words"),
+    [
+        (StateSpec(1, ("m",)), "the gripper in m; tracks want .* 0 closed to 1 open"),
+        (StateSpec(2, ("open",)), r"gripper \(2\), .*; tracks want .*gripper \(1\)"),
+    ],
+)
+def test_a_gripper_told_otherwise_is_refused_before_anything_is_read(gripper, words, tmp_path):
+    spec = replace(track_data.SPEC, state={**track_data.SPEC.state, "gripper": gripper})
+
+    def told(state, t):
+        return {**state, "gripper": np.repeat(state["gripper"], gripper.dim)}
+
+    robot = Dataset(track_data.make_robot(tmp_path / "d.zarr", 1, spec=spec, told=told))
+    with pytest.raises(SpecMismatch, match=words):
+        TrackedDataset(robot, VIEWS, TWIN)
+
+
+def test_a_camera_on_the_tool_is_no_view(robot, tmp_path):
+    """Its pose in the base frame is that of the moment when the episode began."""
+    source = next(iter(robot))
+    carried = {**source.meta.cameras["left"], "T_tool_cam": np.eye(4).tolist()}
+    with DatasetWriter(tmp_path / "d.zarr", track_data.SPEC) as writer:
+        episode = writer.begin(replace(source.meta, cameras={**source.meta.cameras, "left": carried}))
+        for step in steps_of(source, 3):
+            episode.add(step)
+        episode.commit()
+    with pytest.raises(DatasetError, match="episode 0: camera 'left' rides on the tool"):
+        TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)[0].state("keypoints_left")

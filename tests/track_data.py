@@ -1,5 +1,6 @@
 """Small datasets of a robot and of a hand that do the same thing: down to a block, and shut."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,10 @@ def motion(seed):
     return start + (end - start) * share, np.where(np.arange(LENGTH) < 24, 1.0, 0.0), end
 
 
-def pictures(points, block, colour):
+def pictures(points, block, colour, size=SIZE):
     """Pictures (T, H, W, 3) of one view: a block, and something at the points (T, 5, 2) px."""
-    drawn = np.full((len(points), *SIZE, 3), 90, np.uint8)
-    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    drawn = np.full((len(points), *size, 3), 90, np.uint8)
+    y, x = np.mgrid[: size[0], : size[1]]
     drawn[:, np.hypot(x - block[0], y - block[1]) < 4] = [40, 90, 220]
     for t, frame in enumerate(points):
         for point in frame:
@@ -58,34 +59,50 @@ def pictures(points, block, colour):
     return drawn
 
 
-def make_robot(folder: Path, count: int, *, seed: int = 0, calibrated=tuple(CAMERAS)) -> Path:
-    """Record ``count`` robot episodes; the command is the next pose."""
-    meta = EpisodeMeta("reach", "arm", success=True, cameras={v: CAMERAS[v].to_json() for v in calibrated})
-    with DatasetWriter(folder, SPEC) as writer:
+def make_robot(
+    folder: Path, count: int, *, seed: int = 0, calibrated=None, cameras=CAMERAS, spec=SPEC, told=None, sent_as=None
+) -> Path:
+    """Record ``count`` robot episodes; the command is the next pose.
+
+    Args:
+        folder: of the dataset.
+        count: episodes.
+        seed: of the first.
+        calibrated: the cameras whose calibration is recorded; None: all.
+        cameras: where they stand.
+        spec: of the recording, but for its cameras.
+        told: (states, step) -> states, as they are recorded.
+        sent_as: (command, step) -> command, as it is recorded.
+    """
+    told, sent_as = told or (lambda state, t: state), sent_as or (lambda sent, t: sent)
+    known = {v: cameras[v].to_json() for v in (cameras if calibrated is None else calibrated)}
+    meta = EpisodeMeta("reach", "arm", success=True, cameras=known)
+    spec = replace(spec, cameras={view: CameraSpec(*camera.size) for view, camera in cameras.items()})
+    with DatasetWriter(folder, spec) as writer:
         for k in range(count):
             position, opening, block = motion(seed + k)
             shown = TWIN.placed(position, np.tile(DOWN, (LENGTH, 1)), opening)
-            seen = {v: pictures(c.project(shown), c.project(block), [30, 30, 30]) for v, c in CAMERAS.items()}
+            seen = {v: pictures(c.project(shown), c.project(block), [30, 30, 30], c.size) for v, c in cameras.items()}
             episode = writer.begin(meta)
             for t in range(LENGTH):
                 stamp, ahead = t * SPEC.period_ns, min(t + 1, LENGTH - 1)
                 state = {"tool_pos": position[t], "tool_quat": DOWN, "gripper": opening[t : t + 1]}
-                state = {name: value.astype(np.float32) for name, value in state.items()}
+                state = told({name: value.astype(np.float32) for name, value in state.items()}, t)
                 images = {view: frames[t] for view, frames in seen.items()}
                 sent = np.array([*position[ahead], 1, 0, 0, 0, -1, 0, opening[ahead]], np.float32)
                 observation = Observation(stamp, state, images, dict.fromkeys(images, stamp))
-                episode.add(Step(observation, sent, stamp + 1, "human"))
+                episode.add(Step(observation, sent_as(sent, t), stamp + 1, "human"))
             episode.commit()
     return folder
 
 
-def make_hand(folder: Path, count: int, *, seed: int = 1000) -> Path:
+def make_hand(folder: Path, count: int, *, seed: int = 1000, cameras=CAMERAS) -> Path:
     """Write ``count`` episodes of a hand, with other colours and another shape."""
     for k in range(count):
         position, opening, block = motion(seed + k)
         shown = TWIN.placed(position, np.tile(DOWN, (LENGTH, 1)), opening) + np.array([0.0, 0.0, 0.01])
-        points = {view: camera.project(shown) for view, camera in CAMERAS.items()}
-        seen = {v: pictures(points[v], c.project(block), [220, 160, 130]) for v, c in CAMERAS.items()}
-        write_human(folder, HumanEpisode(seen, points, (opening < 0.5).astype(int), CAMERAS, 10.0),
+        points = {view: camera.project(shown) for view, camera in cameras.items()}
+        seen = {v: pictures(points[v], c.project(block), [220, 160, 130], c.size) for v, c in cameras.items()}
+        write_human(folder, HumanEpisode(seen, points, (opening < 0.5).astype(int), cameras, 10.0),
                     EpisodeMeta("reach", "hand", success=True))  # fmt: skip
     return folder

@@ -26,6 +26,7 @@ from robopolicy_data.episode import Episode
 from robopolicy_data.reader import Dataset
 
 XY = 2 * len(ROLES)
+ROUGHLY = 0.1  # by which a gripper may be measured to be more than open, or than closed
 
 
 def tracks_spec(recorded: PolicySpec, views: Sequence[str]) -> PolicySpec:
@@ -62,7 +63,7 @@ class TrackedDataset(Dataset):
 
     Raises:
         UnknownCamera: naming those there are.
-        SpecMismatch: if it holds neither tool poses nor keypoints.
+        SpecMismatch: if it holds neither tool poses nor keypoints, or a gripper that is not told as 0 closed to 1 open.
     """
 
     def __init__(self, dataset: Dataset, views: Sequence[str], gripper: GripperKeypoints, ahead: int = 1) -> None:
@@ -75,6 +76,8 @@ class TrackedDataset(Dataset):
                 f"{dataset.where} holds the states {', '.join(dataset.spec.state) or 'none'}; tracks want a robot's "
                 f"{', '.join(TOOL_STATES)}, or a hand's {', '.join(points)}"
             )
+        if not set(points) <= set(dataset.spec.state):
+            _require_robot(dataset)
         self._tracked = [_Tracked(episode, self.spec, tuple(views), gripper, ahead) for episode in dataset]
 
     def __len__(self) -> int:
@@ -108,7 +111,7 @@ class _Tracked:
         if name == EMBODIMENT:
             return np.full((self._episode.length, 1), float(self.human), np.float32)
         if name == GRASP and not self.human:
-            return grasped(self._episode.state("gripper"))
+            return grasped(self._opening)
         if name == GRASP:
             return self._episode.state(GRASP)
         return dict(zip(map(keypoints_of, self._views), self._points, strict=True))[name]
@@ -126,15 +129,41 @@ class _Tracked:
     def _commanded(self) -> np.ndarray:
         """Return the grasp that was commanded, (T, 1)."""
         action = self._spec_of_robot.action
-        if action.kind not in ("tool_pose", "joint"):
+        if action.kind not in ("tool_pose", "joint") or not (
+            "gripper" in action.names[-1] or action.units[-1] == "open"
+        ):
             raise DatasetError(
-                f"{self._episode.where}: its actions are {action.kind}; tracks want tool_pose or joint, gripper last"
+                f"{self._episode.where}: its actions are {action.kind}, the last one {action.names[-1]}; tracks want "
+                "tool_pose or joint, gripper last"
             )
-        return grasped(self._episode.action()[:, -1:])
+        return grasped(self._finite("action", self._episode.action()[:, -1:]))
 
     @property
     def _spec_of_robot(self) -> PolicySpec:
         return self._episode._spec
+
+    @cached_property
+    def _opening(self) -> np.ndarray:
+        """Of the gripper, (T, 1)."""
+        opening = self._finite("state gripper", self._episode.state("gripper"))
+        if opening.min() < -ROUGHLY or opening.max() > 1 + ROUGHLY:
+            raise DatasetError(
+                f"{self._episode.where}: state gripper goes from {opening.min():.3g} to {opening.max():.3g}; "
+                "tracks want 0 closed to 1 open"
+            )
+        return opening
+
+    def _finite(self, what: str, values: np.ndarray) -> np.ndarray:
+        """Refuse what no points can be told of: a comparison takes NaN for an open gripper."""
+        fine = np.isfinite(values).all(-1)
+        if what == "state tool_quat":
+            fine &= values.any(-1)
+        if not fine.all():
+            raise DatasetError(
+                f"{self._episode.where}: {what} holds no {'rotation' if 'quat' in what else 'number'} at step "
+                f"{int(np.argmin(fine))}; trim or delete the episode"
+            )
+        return values
 
     @cached_property
     def _points(self) -> list[np.ndarray]:
@@ -142,11 +171,25 @@ class _Tracked:
         episode = self._episode
         if self.human:
             return [episode.state(keypoints_of(view)) for view in self._views]
-        position, quat, opening = (episode.state(name) for name in TOOL_STATES)
-        points = self._gripper.placed(position, quat, opening[:, 0])  # (T, 5, 3) m
+        position, quat = (self._finite(f"state {name}", episode.state(name)) for name in TOOL_STATES[:2])
+        points = self._gripper.placed(position, quat, self._opening[:, 0])  # (T, 5, 3) m
         try:
             cameras = cameras_of(episode.meta.cameras, self._views)
             found = [camera.project(points) for camera in cameras.values()]
         except RobopolicyError as error:
             raise DatasetError(f"{episode.where}: {error}") from error
         return [pixels.reshape(len(pixels), XY).astype(np.float32) for pixels in found]
+
+
+def _require_robot(dataset: Dataset) -> None:
+    """Refuse states of a robot that are not as this project tells them: points made of them would be elsewhere."""
+    state = dataset.spec.state
+    dims = {name: state[name].dim for name in TOOL_STATES}
+    wants = dict(zip(TOOL_STATES, (3, 4, 1), strict=True))
+    unit = "/".join(state["gripper"].units)
+    if dims != wants or unit not in ("open", "1"):
+        have = ", ".join(f"{name} ({dim})" for name, dim in dims.items())
+        raise SpecMismatch(
+            f"{dataset.where} holds {have}, the gripper in {unit}; tracks want "
+            f"{', '.join(f'{name} ({dim})' for name, dim in wants.items())}, the gripper 0 closed to 1 open"
+        )

@@ -21,7 +21,7 @@ from robopolicy.cli.train_plan import (
     going_on,
     make_policy,
 )
-from robopolicy.cli.train_tracks import build, is_tracks, on_robot, plan_tracks, read_gripper
+from robopolicy.cli.train_tracks import build, described_tracks, is_tracks, on_robot, plan_tracks, read_gripper
 from robopolicy.cli.training_data import DataChoice, OpenData, load_windows
 from robopolicy.errors import UsageError
 
@@ -150,8 +150,9 @@ def train(
     robot = spec if tracks is None else on_robot(tracks, spec)
     evaluate = None if eval_env is None else trial(eval_env, eval_seeds, robot)
     if _is_first():
+        more = () if tracks is None else tuple(described_tracks(tracks))  # what holds no points is refused here
         claim_folder(out)
-        for line in (*told, *described(opened, net, spec, config)):
+        for line in (*told, *described(opened, net, spec, config), *more):
             say(line)
     facts = {**opened.choice.about, "episodes": len(opened.episodes), **(about or {})}
     _fit(made, opened, out, config, resume=resume, about=facts, evaluate=evaluate, save=save)

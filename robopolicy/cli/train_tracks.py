@@ -1,6 +1,6 @@
 """`robopolicy train --policy motion-track`: robots' and hands' episodes in, one checkpoint that moves a robot out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from robopolicy.errors import UsageError
 
 KIND = "motion-track"
 GRIPPER = "the YAML file of a gripper's five points, opened and closed, m in its tool frame"
+SEEN = 0.02  # of the points of a view may be outside of its pictures before it is told
 FAR_M = 0.5  # from the tool: a point so far off is told in mm
 
 
@@ -158,6 +159,43 @@ def build(plan: TrackPlan, spec: Any, seed: int) -> tuple[Any, Any]:
 
     MotionTrackPolicy(net, robot, plan.cameras)  # what does not fit is refused here, and not after the training
     return net, save
+
+
+def described_tracks(plan: TrackPlan) -> Iterator[str]:
+    """Yield lines for people: who did what is learnt from, and how much of it the pictures do not show.
+
+    Raises:
+        DatasetError: naming what holds no points.
+    """
+    counts = [sum(episode.human == human for episode in plan.data.episodes) for human in (False, True)]
+    told = f"views {', '.join(plan.cameras)}: {counts[0]} episodes of robots, {counts[1]} of hands"
+    if all(counts) and plan.data.choice.weights is not None:
+        kinds = [any(episode.human for episode in dataset) for dataset in plan.data.datasets]
+        weights = plan.data.choice.weights
+        share = sum(weight for weight, human in zip(weights, kinds, strict=True) if human) / sum(weights)
+        told += f", {share:.0%} of the samples of hands"
+    yield told
+    if not counts[0]:
+        yield (
+            f"no robot is among them: the checkpoint takes one with {', '.join(plan.robot.state)} (0 closed to 1 open) "
+            f"at {plan.robot.rate_hz:g} Hz, commanded by tool poses, whose gripper's points are those of --gripper, or "
+            "the twin's"
+        )
+    outside = [_outside(plan.data.episodes, view, plan.robot.cameras[view]) for view in plan.cameras]
+    if max(outside) > SEEN:
+        shares = ", ".join(f"{share:.0%} of {view}" for view, share in zip(plan.cameras, outside, strict=True))
+        yield f"points outside of the pictures, learnt where they are: {shares}"
+
+
+def _outside(episodes: Sequence[Any], view: str, camera: Any) -> float:
+    """Return the share of the points of a view that its pictures do not show."""
+    import numpy as np
+
+    from robopolicy.geometry.keypoints import keypoints_of
+
+    points = np.concatenate([episode.state(keypoints_of(view)) for episode in episodes]).reshape(-1, 2)
+    shown = (points >= -0.5) & (points <= np.array([camera.width, camera.height]) - 0.5)
+    return 1 - float(shown.all(-1).mean())
 
 
 def on_robot(plan: TrackPlan, spec: Any) -> Any:

@@ -210,11 +210,13 @@ def cameras_of(calibrations: Mapping[str, Any], names: Sequence[str]) -> dict[st
 
     Raises:
         UnknownCamera: naming those there are.
-        ContractError: naming one that was never calibrated.
+        ContractError: naming one that was never calibrated, or that the tool carries: its pose is that of one moment.
     """
     for name in names:
         if name not in calibrations:
             raise UnknownCamera("calibrated camera", name, calibrations)
+        if "T_tool_cam" in calibrations[name]:
+            raise ContractError(f"camera {name!r} rides on the tool; want cameras that stand still in the base frame")
     return {name: Camera.from_json(calibrations[name], name) for name in names}
 
 
