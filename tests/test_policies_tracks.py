@@ -216,6 +216,18 @@ def test_agreement_makes_views_say_the_same_and_none_leaves_each_alone():
     assert gaps[1.0] < 0.05 * gaps[0.0]
 
 
+def test_views_that_disagree_on_the_grasp_of_one_motion_are_heard():
+    """By a mean one view would close the gripper alone: whether both say so is for who commands it."""
+    net, batch = trained(SMALL, steps=3)
+    views = Views(CAMERAS, [(48, 64)] * 2)
+    with torch.inference_mode():
+        cond, now = net.condition(batch["state"], batch["images"])
+        drawn = net.sample(cond[:2], now[0], net.draw_noise(8, torch.Generator().manual_seed(0)), views)
+        gap = views.agreed(drawn.shares.transpose(1, 2))[1].max()
+    assert gap < 0.1, "px: on the motion they agree"
+    assert (drawn.grasp[:, 0] - drawn.grasp[:, 1]).abs().median() > 1e-3
+
+
 def test_views_share_their_noise_only_if_asked_to():
     spec = make_spec()
     for together in (True, False):

@@ -32,7 +32,7 @@ class Tracks(NamedTuple):
     """Where the points go, and what was seen of it on the way."""
 
     shares: Tensor  # (..., N, V, H, 5, 2) of the picture
-    grasp: Tensor  # (..., N, V, H), 1 closed
+    grasp: Tensor  # (..., N, V, H), 1 closed; what each view says by itself of the motion that all agreed on
     apart: (
         Tensor  # (..., N, H) px between what each view said by itself and what all agreed on, RMS over views and points
     )
@@ -191,7 +191,7 @@ class TrackNet(nn.Module):
         clean = solvers.solve(config.solver, met, grid, noise.movedim(-3, at).flatten(at, -3)).unflatten(0, (many, -1))
         whole = (many, *moments, count)
         shares = walk.shares(clean).unflatten(-1, (POINTS, 2)).reshape(*whole, -1, POINTS, 2)
-        grasp = self.action.inverse(clean)[..., XY].reshape(*whole, -1)
+        grasp = self.action.inverse(met.said)[..., XY].reshape(*whole, -1)
         return Tracks(shares.movedim(0, -4), grasp.movedim(0, -2), met.apart().reshape(*whole[1:], -1))
 
     def _steps(self, now: Tensor, ahead: Tensor) -> Tensor:
@@ -305,12 +305,12 @@ class _Agreement:
 
     def __init__(self, walk: _Walk, denoise: solvers.Denoiser, views: Views | None, share: float) -> None:
         self._walk, self._denoise, self._views, self._share = walk, denoise, views, share
-        self._clean = torch.zeros(0)  # (V, M, H, 11), the last guess
+        self.said = torch.zeros(0)  # (V, M, H, 11), the last guess, each view's by itself
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         """Return the clean chunks (V M, H, 11) that x at level t came from."""
         flat = self._denoise(x, t)
-        self._clean = clean = flat.unflatten(0, (self._walk.views, -1))
+        self.said = clean = flat.unflatten(0, (self._walk.views, -1))
         if self._views is None or self._share == 0:
             return flat
         said, grasp = self._walk.shares(clean), clean[..., XY:]
@@ -322,7 +322,7 @@ class _Agreement:
 
     def apart(self) -> Tensor:
         """Return (M, H) px between what each view said by itself and what all agreed on, at the last guess."""
-        said = self._walk.shares(self._clean)
+        said = self._walk.shares(self.said)
         if self._views is None:
             return torch.full_like(said[0, ..., 0], torch.nan)
         off = self._views.agreed(_points(said))[1].view(*said.shape[:-1], POINTS)
