@@ -51,6 +51,11 @@ def test_what_is_behind_is_named_and_counted():
         camera.project(np.array([[0, 0, 1.0], [0, 0, -1.0], [0, 0, 0.0]]))
 
 
+def test_what_is_no_number_is_not_said_to_be_behind():
+    with pytest.raises(BehindCamera, match="1 of 2 points are not finite"):
+        Camera(K, np.eye(4)).project(np.array([[0.0, 0.0, 1.0], [0.0, np.nan, 1.0]]))
+
+
 def test_another_size_shows_the_same_at_its_scale():
     camera = Camera(K, pose(), LENSES["five"], (480, 640))
     small = camera.resized(128, 128)

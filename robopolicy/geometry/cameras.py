@@ -113,7 +113,7 @@ class Camera:
         go on outwards.
 
         Raises:
-            BehindCamera: counting the points that are not in front of the camera.
+            BehindCamera: counting the points that are not in front of the camera, or not finite.
             ContractError: on another shape.
         """
         points = np.asarray(points, np.float64)
@@ -121,6 +121,8 @@ class Camera:
             raise ContractError(f"camera: cannot project points {points.shape}; want (..., 3)")
         seen = points @ self.P[:, :3].T + self.P[:, 3]
         behind = ~(seen[..., 2] > NEAREST)
+        if (lost := ~np.isfinite(points).all(-1)).any():
+            raise BehindCamera(f"{int(lost.sum())} of {lost.size} points are not finite: nobody can say where they are")
         if behind.any():
             raise BehindCamera(
                 f"{int(behind.sum())} of {behind.size} points are behind the camera, the first {points[behind][0]} m "
