@@ -165,14 +165,35 @@ def test_a_gripper_told_otherwise_is_refused_before_anything_is_read(gripper, wo
         TrackedDataset(robot, VIEWS, TWIN)
 
 
-def test_a_camera_on_the_tool_is_no_view(robot, tmp_path):
-    """Its pose in the base frame is that of the moment when the episode began."""
+def test_a_hand_whose_landmarks_were_not_imported_is_no_robot(robot, tmp_path):
     source = next(iter(robot))
-    carried = {**source.meta.cameras["left"], "T_tool_cam": np.eye(4).tolist()}
     with DatasetWriter(tmp_path / "d.zarr", track_data.SPEC) as writer:
-        episode = writer.begin(replace(source.meta, cameras={**source.meta.cameras, "left": carried}))
+        episode = writer.begin(replace(source.meta, embodiment="human"))
         for step in steps_of(source, 3):
             episode.add(step)
         episode.commit()
-    with pytest.raises(DatasetError, match="episode 0: camera 'left' rides on the tool"):
+    with pytest.raises(SpecMismatch, match=r"is of a hand and holds no keypoints_left, .*import landmarks"):
+        TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"T_tool_cam": np.eye(4).tolist()}, "camera 'left' rides on the tool"),
+        (
+            {"size": [480, 640]},
+            r"camera 'left' was calibrated for \(480, 640\) px \(H, W\), its pictures are \(48, 64\)",
+        ),
+    ],
+)
+def test_a_camera_of_the_tool_or_of_other_pictures_is_no_view(change, words, robot, tmp_path):
+    """The pose in the base frame of a camera on the tool is that of the moment when the episode began."""
+    source = next(iter(robot))
+    other = {**source.meta.cameras["left"], **change}
+    with DatasetWriter(tmp_path / "d.zarr", track_data.SPEC) as writer:
+        episode = writer.begin(replace(source.meta, cameras={**source.meta.cameras, "left": other}))
+        for step in steps_of(source, 3):
+            episode.add(step)
+        episode.commit()
+    with pytest.raises(DatasetError, match=f"episode 0: {words}"):
         TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)[0].state("keypoints_left")

@@ -177,7 +177,7 @@ def test_a_run_repeats_bit_for_bit_and_goes_on_as_what_it_was(data, tmp_path):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--cameras", "left"], "two calibrated views"),
+        (["--cameras", "left"], "--cameras left: motion tracks want two calibrated cameras"),
         (["--cameras", "left", "top"], "top"),
         (["--preset", "unet"], "--preset says nothing to motion tracks"),
         (["--vision.crop", "0.9"], "augmentation.shift"),
@@ -192,6 +192,13 @@ def test_what_makes_no_sense_is_said_in_one_line(more, told, data, tmp_path, cap
     assert told in said
     assert "\n" not in said
     assert not Path(tmp_path / "run").exists()
+
+
+def test_data_with_one_camera_in_common_are_refused(data, tmp_path, capsys):
+    one = {"left": track_data.CAMERAS["left"], "top": track_data.CAMERAS["right"]}
+    hand = track_data.make_hand(tmp_path / "h.zarr", 1, cameras=one)
+    assert main(["train", *TRAIN, "--data", str(data[0]), "--data", str(hand), "--out", str(tmp_path / "run")]) != 0
+    assert "the data share left: motion tracks want two calibrated cameras" in capsys.readouterr().err
 
 
 def test_a_camera_without_calibration_is_named_before_anything_is_trained(tmp_path, capsys):

@@ -63,7 +63,8 @@ class TrackedDataset(Dataset):
 
     Raises:
         UnknownCamera: naming those there are.
-        SpecMismatch: if it holds neither tool poses nor keypoints, or a gripper that is not told as 0 closed to 1 open.
+        SpecMismatch: if it holds neither tool poses nor keypoints, is of a hand and has no keypoints, or has a gripper
+            that is not told as 0 closed to 1 open.
     """
 
     def __init__(self, dataset: Dataset, views: Sequence[str], gripper: GripperKeypoints, ahead: int = 1) -> None:
@@ -77,7 +78,7 @@ class TrackedDataset(Dataset):
                 f"{', '.join(TOOL_STATES)}, or a hand's {', '.join(points)}"
             )
         if not set(points) <= set(dataset.spec.state):
-            _require_robot(dataset)
+            _require_robot(dataset, points)
         self._tracked = [_Tracked(episode, self.spec, tuple(views), gripper, ahead) for episode in dataset]
 
     def __len__(self) -> int:
@@ -175,14 +176,25 @@ class _Tracked:
         points = self._gripper.placed(position, quat, self._opening[:, 0])  # (T, 5, 3) m
         try:
             cameras = cameras_of(episode.meta.cameras, self._views)
+            for view, camera in cameras.items():
+                size = self._spec.cameras[view].height, self._spec.cameras[view].width
+                if camera.size not in (None, size):
+                    raise DatasetError(
+                        f"camera {view!r} was calibrated for {camera.size} px (H, W), its pictures are {size}"
+                    )
             found = [camera.project(points) for camera in cameras.values()]
         except RobopolicyError as error:
             raise DatasetError(f"{episode.where}: {error}") from error
         return [pixels.reshape(len(pixels), XY).astype(np.float32) for pixels in found]
 
 
-def _require_robot(dataset: Dataset) -> None:
-    """Refuse states of a robot that are not as this project tells them: points made of them would be elsewhere."""
+def _require_robot(dataset: Dataset, points: Sequence[str]) -> None:
+    """Refuse hands without keypoints, and a robot's states that are not as this project tells them."""
+    if any(episode.meta.embodiment == "human" for episode in dataset):
+        raise SpecMismatch(
+            f"{dataset.where} is of a hand and holds no {', '.join(points)}; "
+            "`robopolicy data import landmarks` makes them of a recorded hand's landmarks"
+        )
     state = dataset.spec.state
     dims = {name: state[name].dim for name in TOOL_STATES}
     wants = dict(zip(TOOL_STATES, (3, 4, 1), strict=True))

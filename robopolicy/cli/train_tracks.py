@@ -114,7 +114,8 @@ def plan_tracks(
     opened = [Dataset(path) for path in choice.paths]
     views = cameras or tuple(before.get("spec", {}).get("cameras", ())) or _fixed_views(opened)
     if len(views) < 2:
-        raise UsageError(f"--cameras {' '.join(views) or '(none)'}: motion tracks want two calibrated views or more")
+        have = f"--cameras {' '.join(views)}" if cameras else f"the data share {', '.join(views) or 'none'}"
+        raise UsageError(f"{have}: motion tracks want two calibrated cameras that stand still, or more")
     if image_size is not None:
         recorded = opened[0].spec.select(tuple(views), ()).cameras
         config = replace(config, vision=replace(config.vision, sizes=parse_sizes(image_size, recorded)))
