@@ -143,3 +143,16 @@ def test_who_taught_it_is_said_and_what_a_robot_is_taken_to_have_where_there_is_
     assert "no robot is among them: the checkpoint takes one with tool_pos, tool_quat, gripper" in told
     assert "points outside of the pictures, learnt where they are: " in told
     assert load_policy(out).spec.state == track_data.SPEC.state
+
+
+def test_cameras_that_were_moved_between_episodes_are_told(data, tmp_path, capsys):
+    """Each episode's points are where its own calibration has them; a checkpoint can tell one place."""
+    elsewhere = {**track_data.CAMERAS, "right": track_data.look((0.3, 1.0, 0.6))}
+    later = track_data.make_robot(tmp_path / "later.zarr", 1, seed=9, cameras=elsewhere)
+    out = train(tmp_path / "run", "--data", data[0], "--data", later, "--data", data[1], "--steps", 1)
+    said = capsys.readouterr()
+    assert "right: not always in one place; the checkpoint tells where the robot's first episode" in said.out + said.err
+    assert load_policy(out).cameras["right"].is_like(track_data.CAMERAS["right"])
+    train(tmp_path / "still", "--data", data[0], "--data", data[1], "--steps", 1)
+    said = capsys.readouterr()
+    assert "not always in one place" not in said.out + said.err

@@ -183,9 +183,26 @@ def described_tracks(plan: TrackPlan) -> Iterator[str]:
             "the twin's"
         )
     outside = [_outside(plan.data.episodes, view, plan.robot.cameras[view]) for view in plan.cameras]
+    if moved := _moved(plan):
+        yield (
+            f"{', '.join(moved)}: not always in one place; the checkpoint tells where the robot's first episode has "
+            "them, to a robot that does not tell its own calibration"
+        )
     if max(outside) > SEEN:
         shares = ", ".join(f"{share:.0%} of {view}" for view, share in zip(plan.cameras, outside, strict=True))
         yield f"points outside of the pictures, learnt where they are: {shares}"
+
+
+def _moved(plan: TrackPlan) -> list[str]:
+    """Return the views whose cameras robots' episodes have in another place than the checkpoint."""
+    from robopolicy.geometry.cameras import cameras_of
+
+    first, moved = cameras_of(plan.cameras, tuple(plan.cameras)), set()
+    for episode in plan.data.episodes:
+        if not episode.human:
+            here = cameras_of(episode.meta.cameras, tuple(first))
+            moved |= {name for name, camera in here.items() if not camera.is_like(first[name])}
+    return [name for name in first if name in moved]
 
 
 def _outside(episodes: Sequence[Any], view: str, camera: Any) -> float:
