@@ -1,5 +1,7 @@
 """Motion tracks: pixels and points move together, views agree, tracks are learnt and drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -253,6 +255,34 @@ def test_the_grasp_has_its_share_of_the_loss_however_many_points():
             losses[share].append(net.loss(moved, torch.Generator().manual_seed(0)).item())
     assert losses[0.99][1] > 3 * losses[0.99][0], "a wrong grasp"
     assert losses[0.01][1] < 2 * losses[0.01][0]
+
+
+def test_points_are_told_with_noise_and_learnt_without_and_views_share_theirs(monkeypatch):
+    seen = {}
+    for name, augmentation in {
+        "none": TrackAugmentation(0, 0, 0, 0, 0),
+        "jitter": TrackAugmentation(0, 0, 0, 0, 0.05),
+        "shift": TrackAugmentation(0.2, 0, 0, 0, 0),
+    }.items():
+        torch.manual_seed(0)
+        net = TrackNet(make_spec(), replace(SMALL, augmentation=augmentation))
+        batch = episodes(make_spec())
+        net.fit_normaliser(Numbers(batch))
+
+        def loss(_, cond, x0, eps, *rest):
+            return seen.setdefault(name, (cond[..., -11:-1], x0, eps))[1].sum()  # noqa: B023  # called at once
+
+        monkeypatch.setattr(net.process, "loss", loss)
+        net.train().loss(batch, torch.Generator().manual_seed(0))
+    told, rows, eps = seen["none"]
+    noise = (seen["jitter"][0] - told).flatten()
+    assert noise.std().item() == pytest.approx(2 * 0.05, rel=0.15), "shares of a side that is 2 long"
+    assert torch.equal(seen["jitter"][1], rows), "the way on is from where the points are"
+    moved = seen["shift"][0] - told
+    assert moved.abs().max() > 0.1
+    assert torch.allclose(moved[..., ::2], moved[..., :1], atol=1e-5), "all points of a picture go the same way"
+    assert torch.allclose(seen["shift"][1], rows, atol=1e-3), "and so do those ahead"
+    assert torch.equal(eps[::2], eps[1::2]), "both views of a sample under one noise"
 
 
 def divergence(features, human):
