@@ -106,13 +106,13 @@ class TestDeploy:
 
     def test_tracks_lost_on_made_up_pictures_are_timed_all_the_same(self, checkpoint, monkeypatch):
         policy = load_policy(checkpoint)
-        real = policy._poses
+        real = policy._lifted
 
         def lost(*args):
             real(*args)
             raise TracksLost("tracks are lost")
 
-        monkeypatch.setattr(policy, "_poses", lost)
+        monkeypatch.setattr(policy, "_lifted", lost)
         assert measure_latency(policy, repetitions=2).plans == 2
 
 
