@@ -111,8 +111,8 @@ def _killed(takes, target):
     """Import, and be killed when the fifth picture is to be written."""
     reader = Video.reader
 
-    def kills(video, wanted):
-        read = reader(video, wanted)
+    def kills(video, *asked):
+        read = reader(video, *asked)
 
         def some(first, stop):
             pictures = read(first, stop)

@@ -78,7 +78,7 @@ def _header(hand: HandEpisode, title: str, rate_hz: float) -> str:
         f"of the steps closed, {grasps} grasp{'s' * (grasps != 1)}": f"{hand.grasp.mean():.0%}",
     }
     if hand.residual_px is not None:
-        tiles[f"px between the views, {hand.max_residual_px:.1f} allowed"] = f"{hand.residual_px:.2f}"
+        tiles[f"px of the videos between the views, {hand.max_residual_px:.1f} allowed"] = f"{hand.residual_px:.2f}"
     cards = "".join(
         f'<div class="card"><div class="number">{escape(value)}</div><div class="soft small">{escape(name)}</div></div>'
         for name, value in tiles.items()

@@ -8,7 +8,7 @@ from typing import Any
 from robopolicy.cli.fields import changed
 from robopolicy.cli.image_size import parse_sizes
 from robopolicy.cli.training_data import DataChoice, OpenData
-from robopolicy.errors import UsageError
+from robopolicy.errors import SpecMismatch, UsageError
 
 KIND = "motion-track"
 GRIPPER = "the YAML file of a gripper's five points, opened and closed, m in its tool frame"
@@ -106,6 +106,7 @@ def plan_tracks(
     from robopolicy.policies.track_config import MotionTrackConfig
     from robopolicy.spec import TOOL_POSE, PolicySpec, StateSpec
     from robopolicy_data.mixture import not_failed, require_same_spec, thinned
+    from robopolicy_data.picture_sizes import made_alike
     from robopolicy_data.reader import Dataset
     from robopolicy_data.tracked import TrackedDataset
 
@@ -120,7 +121,10 @@ def plan_tracks(
         recorded = opened[0].spec.select(tuple(views), ()).cameras
         config = replace(config, vision=replace(config.vision, sizes=parse_sizes(image_size, recorded)))
     datasets = [TrackedDataset(dataset, views, config.gripper, choice.every) for dataset in opened]
-    spec = require_same_spec(datasets, None, None)
+    try:
+        spec = require_same_spec(datasets, None, None)
+    except SpecMismatch as error:
+        raise SpecMismatch(f"{error}{made_alike(datasets)}") from error
     episodes = [episode for dataset in datasets for episode in dataset if not_failed(episode)]
     if not episodes:
         raise UsageError(f"{', '.join(map(str, choice.paths))}: no episode to train from")

@@ -88,11 +88,17 @@ class Camera:
         Raises:
             ContractError: if it does not know its own size.
         """
-        if self.size is None:
-            raise ContractError("camera: its size is not known, so neither is what another would show")
-        down, across = height / self.size[0], width / self.size[1]
-        scale = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])  # of pixel centres
-        return Camera(scale @ self.K, self.T_base_cam, self.distortion, (height, width))
+        return Camera(self._scaling(height, width) @ self.K, self.T_base_cam, self.distortion, (height, width))
+
+    def resized_pixels(self, pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return where in the pictures of `resized` is what this camera shows at pixels (..., 2).
+
+        Raises:
+            ContractError: if it does not know its own size.
+        """
+        scale = self._scaling(height, width)
+        moved: np.ndarray = np.asarray(pixels, np.float64) @ scale[:2, :2].T + scale[:2, 2]
+        return moved
 
     def apart(self, other: "Camera") -> tuple[float, float]:
         """Return how far another camera stands from this one, m, and by how much it is turned, deg."""
@@ -162,6 +168,13 @@ class Camera:
         roots = np.concatenate([slope.trim().roots(), below.roots()])
         ahead = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
         return float(np.sqrt(ahead.min())) if len(ahead) else np.inf
+
+    def _scaling(self, height: int, width: int) -> np.ndarray:
+        """Return (3, 3): where pixels go when pictures are made (height, width), corners on corners."""
+        if self.size is None:
+            raise ContractError("camera: its size is not known, so neither is what another would show")
+        down, across = height / self.size[0], width / self.size[1]
+        return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])  # of pixel centres
 
     def _pixels(self, plane: np.ndarray) -> np.ndarray:
         pixels: np.ndarray = plane @ self.K[:2, :2].T + self.K[:2, 2]

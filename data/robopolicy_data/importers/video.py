@@ -4,12 +4,12 @@ import hashlib
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from robopolicy.errors import ContractError, DatasetError
+from robopolicy.errors import ContractError, DatasetError, SpecMismatch, UnknownName
 from robopolicy.geometry.calibrations import read_cameras
 from robopolicy.geometry.cameras import Camera
 from robopolicy.geometry.keypoints import Handedness
@@ -24,6 +24,7 @@ from robopolicy_data.importers.columns import Pictures
 from robopolicy_data.importers.video_files import Video, Views, open_views
 from robopolicy_data.importers.video_masks import mask_gaps, moves, require_masks
 from robopolicy_data.layout import require_names
+from robopolicy_data.picture_sizes import RECORDED, as_option, can_become, sizes_of
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
 
@@ -36,7 +37,8 @@ class VideoImport:
 
     number: int  # of the episode
     rate_hz: float
-    hand: HandEpisode
+    hand: HandEpisode  # its keypoints in px of the stored pictures; tracks and residuals in px of the videos
+    shrunk: Mapping[str, tuple[int, int]]  # {view: (H, W) stored} of those whose videos are larger
 
 
 def import_video(
@@ -46,6 +48,7 @@ def import_video(
     calibration: Path,
     task: str,
     rate_hz: float | None = None,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
     rules: HandRules | None = None,
     masks: Mapping[str, Path] | None = None,
     operator: str = "",
@@ -62,6 +65,8 @@ def import_video(
         calibration: a file of {view: {K, T_base_cam, distortion, size}}, YAML or JSON.
         task: in words.
         rate_hz: steps a second; None is the videos' own.
+        sizes: {view: (H, W)} to which pictures are made smaller by area before they are stored, their calibration and
+            keypoints with them; the hand is looked for in the whole ones. Views left out stay as they are.
         rules: what is interpolated and what is refused.
         masks: {view: picture or video, white where the object is}; see `hands_grasp.grasp`.
         operator: who is seen.
@@ -71,8 +76,9 @@ def import_video(
         writing: likewise with (pictures written, pictures in all).
 
     Raises:
-        DatasetError: if videos, cameras and masks do not fit together, the hand cannot be told from them, or they are
-            an episode of the dataset already.
+        DatasetError: if videos, cameras and masks do not fit together, pictures would have to grow, the hand cannot
+            be told from them, or they are an episode of the dataset already.
+        UnknownName: if there is a size or a mask of no view.
         ConfigError: if the calibration is no such file, or a view has no camera in it.
         SpecMismatch: if the dataset has other views, sizes or another rate.
         MissingExtra: without mediapipe, PyAV or ruamel.yaml.
@@ -84,12 +90,13 @@ def import_video(
     views = open_views(videos, rate_hz)
     for view, video in views.videos.items():
         _require_size(calibration, view, cameras[view], video)
+    stored = _stored(sizes or {}, views)
     require_masks(masks or {}, views)
     digests = {view: _digest(video.path) for view, video in views.videos.items()}
     _require_different(digests)
     rules = rules or HandRules()
-    spec = human_spec({view: video.size for view, video in views.videos.items()}, views.rate_hz)
-    _require_fits(destination, spec, digests, rules.hand)
+    spec = human_spec(stored, views.rate_hz)
+    _require_fits(destination, spec, digests, rules.hand, views)
     if detector is None:
         from robopolicy_data.hands_mediapipe import MediapipeHands as detector  # type: ignore[assignment]
     assert detector is not None
@@ -103,21 +110,25 @@ def import_video(
         )
     hand = understand(found, cameras, views.rate_hz, rules, touch)
     chosen = {view: numbers[hand.start : hand.stop] for view, numbers in views.numbers.items()}
+    shrunk = {view: size for view, size in stored.items() if size != views.videos[view].size}
+    points = {view: cameras[view].resized_pixels(seen, *stored[view]) for view, seen in hand.keypoints.items()}
+    hand = replace(hand, keypoints=points)
     episode = HumanEpisode(
-        _counted({view: video.reader(chosen[view].tolist()) for view, video in views.videos.items()},
+        _counted({view: video.reader(chosen[view].tolist(), stored[view]) for view, video in views.videos.items()},
                  len(videos) * len(hand.grasp), writing),
-        hand.keypoints, hand.grasp, cameras, views.rate_hz,
+        points, hand.grasp, {view: camera.resized(*stored[view]) for view, camera in cameras.items()}, views.rate_hz,
     )  # fmt: skip
     told = {
         "imported": "video",
         "videos": {view: video.path.name for view, video in views.videos.items()},
         "sha256": digests,
+        RECORDED: {view: list(video.size) for view, video in views.videos.items()},
         "stamps": "nominal: step / rate",
         "hand": hand.to_json(),
         "rules": asdict(rules),
     }
     meta = EpisodeMeta(task, HAND, operator=operator, extra=told)
-    return VideoImport(write_human(destination, episode, meta, lossless=lossless), views.rate_hz, hand)
+    return VideoImport(write_human(destination, episode, meta, lossless=lossless), views.rate_hz, hand, shrunk)
 
 
 def _require_size(calibration: Path, view: str, camera: Camera, video: Video) -> None:
@@ -132,14 +143,34 @@ def _require_size(calibration: Path, view: str, camera: Camera, video: Video) ->
         )
 
 
+def _stored(sizes: Mapping[str, tuple[int, int]], views: Views) -> dict[str, tuple[int, int]]:
+    """Return {view: (H, W)} of the pictures that are stored."""
+    for view, size in sizes.items():
+        if view not in views.videos:
+            raise UnknownName("view with a video to make smaller", view, views.videos)
+        have = views.videos[view].size
+        if not (1 <= size[0] <= have[0] and 1 <= size[1] <= have[1]):
+            want, told = ("x".join(map(str, one)) for one in (size, have))
+            raise DatasetError(
+                f"--size {view}={want}: {views.videos[view].path} is {told}; want no more, and 1x1 at least"
+            )
+    return {view: sizes.get(view, video.size) for view, video in views.videos.items()}
+
+
 def _require_fits(
-    destination: Path | str, spec: PolicySpec, digests: Mapping[str, str], hand: Handedness | None
+    destination: Path | str, spec: PolicySpec, digests: Mapping[str, str], hand: Handedness | None, views: Views
 ) -> None:
     """Refuse what could not be written after looking at all pictures, and what was written before."""
     require_names(spec)
     if not Path(destination).exists() or (Path(destination).is_dir() and not any(Path(destination).iterdir())):
         return
-    DatasetWriter(destination, spec).close()
+    try:
+        DatasetWriter(destination, spec).close()
+    except SpecMismatch as error:
+        want = sizes_of(Dataset(destination).spec.cameras)
+        if want == sizes_of(spec.cameras) or not can_become({view: v.size for view, v in views.videos.items()}, want):
+            raise
+        raise SpecMismatch(f"{error}; pictures are made smaller with {as_option(want)}") from error
     for episode in Dataset(destination):
         told = episode.meta.extra
         if told.get("sha256") == digests and hand in (None, told["hand"]["handedness"]):  # else the other hand's

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robopolicy.area import shrink
 from robopolicy.errors import DatasetError, MissingExtra
 from robopolicy_data.importers.columns import Pictures
 
@@ -88,17 +89,19 @@ class Video:
                 raise DatasetError(f"{self.path}: picture {number} is {now}, those before it {size}; want one size")
             yield picture
 
-    def reader(self, wanted: Sequence[int]) -> Pictures:
-        """Return what reads the wanted pictures in blocks, each after the other."""
+    def reader(self, wanted: Sequence[int], size: tuple[int, int] | None = None) -> Pictures:
+        """Return what reads the wanted pictures in blocks, each after the other, made ``size`` (H, W) by area."""
+        size = size or self.size
         pictures, at = self.pictures(wanted), 0
 
         def read(first: int, stop: int) -> np.ndarray:
             nonlocal at
             assert first == at, "a video is read in order"
             at = stop
-            block = np.empty((stop - first, *self.size, 3), np.uint8)
+            block = np.empty((stop - first, *size, 3), np.uint8)
             for row in block:
-                row[:] = next(pictures)
+                picture = next(pictures)
+                row[:] = picture if size == self.size else shrink(picture, size)
             return block
 
         return read

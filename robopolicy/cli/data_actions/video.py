@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.image_size import read_sizes
 from robopolicy.errors import DatasetError, UsageError
 
 SAYS = "videos of a person's hand, one a calibrated camera, as one episode of a dataset of hands"
@@ -32,6 +33,11 @@ def add_format(formats: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, help="what the hand does, in words")
     parser.add_argument("--operator", default="", help="whose hand it is")
     parser.add_argument("--rate", type=positive, metavar="HZ", help="steps a second (default: the videos' own)")
+    parser.add_argument(
+        "--size", action="append", metavar="HxW",
+        help="px, store smaller pictures, such as a robot's: 240x320 for all views, left=240x320 for one; may be given "
+        "more than once (default: the videos' own)",
+    )  # fmt: skip
     parser.add_argument("--review", type=Path, metavar="OUT.html", help="(default: D-NUMBER.html beside the dataset)")
     parser.add_argument("--lossless", action="store_true", help="keep the decoded pictures bit for bit (no JPEG)")
     trust = parser.add_argument_group("what is interpolated, and what refused")
@@ -71,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
     rules = HandRules(**_given(args, RULES), grasp=grasp)
     if args.mask is None and (args.near_px is not None or args.contact_steps is not None):
         raise UsageError("--near and --contact are of the object's mask: add --mask VIEW=FILE")
+    views = _views("--view", args.view)
+    sizes = read_sizes("--size", args.size or [], views)
     with ExitStack() as bars:
 
         def told(label: str) -> Callable[[int, int], None]:
@@ -86,12 +94,14 @@ def run(args: argparse.Namespace) -> None:
             return at
 
         done = import_video(
-            _views("--view", args.view), args.destination, calibration=args.calibration, task=args.task,
-            rate_hz=args.rate, rules=rules, masks=_views("--mask", args.mask or []), operator=args.operator,
+            views, args.destination, calibration=args.calibration, task=args.task, rate_hz=args.rate,
+            sizes=sizes, rules=rules, masks=_views("--mask", args.mask or []), operator=args.operator,
             lossless=args.lossless, progress=told("hands"), writing=told("write"),
         )  # fmt: skip
     for line in done.hand.told(done.rate_hz):
         say(line)
+    if done.shrunk:
+        say("stored smaller: " + ", ".join(f"view {view} {h}x{w}" for view, (h, w) in done.shrunk.items()))
     dataset = Dataset(args.destination)
     episode = next(one for one in dataset if one.number == done.number)
     out = args.review or args.destination.with_name(f"{args.destination.stem}-{done.number:06d}.html")
