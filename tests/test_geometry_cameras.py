@@ -62,6 +62,7 @@ def test_another_size_shows_the_same_at_its_scale():
     points = in_front(camera)
     there, here = camera.project(points), small.project(points)
     assert np.allclose((here + 0.5) / [128, 128], (there + 0.5) / [640, 480], atol=1e-12), "pixel centres, not corners"
+    assert np.allclose(camera.resized_pixels(there, 128, 128), here, atol=1e-9)
     assert small.inside(np.array([[-0.5, 127.5], [-0.6, 3]])).tolist() == [True, False]
 
 
