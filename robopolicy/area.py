@@ -6,6 +6,8 @@ import numpy as np
 
 from robopolicy.errors import ContractError
 
+BAND = 16  # new rows made at a time; the pixels that they cover are a small part of a large picture
+
 
 def shrink(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return a picture (H, W, 3) uint8 as (h, w, 3) uint8.
@@ -13,10 +15,22 @@ def shrink(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Raises:
         ContractError: if it would have to grow.
     """
-    height, width = size
-    rows = area_weights(picture.shape[0], height) @ picture.reshape(len(picture), -1).astype(np.float32)
-    made = area_weights(picture.shape[1], width) @ rows.reshape(height, picture.shape[1], 3)
-    return np.rint(made).clip(0, 255).astype(np.uint8)
+    (before, across), (height, width) = picture.shape[:2], size
+    rows = _weighted(area_weights(before, height), picture.reshape(before, -1)).reshape(height, across, 3)
+    columns = rows.transpose(1, 0, 2).reshape(across, -1)
+    made = _weighted(area_weights(across, width), columns).reshape(width, height, 3)
+    return np.rint(made.transpose(1, 0, 2)).clip(0, 255).astype(np.uint8, order="C")
+
+
+def _weighted(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return weights (h, H) @ values (H, K), float32, leaving out most of the zeros beside the weights' diagonal."""
+    fewer, n = weights.shape
+    made = np.empty((fewer, values.shape[1]), np.float32)
+    for first in range(0, fewer, BAND):
+        stop = min(first + BAND, fewer)
+        covered = slice(first * n // fewer, -(-stop * n // fewer))
+        np.matmul(weights[first:stop, covered], values[covered].astype(np.float32, copy=False), out=made[first:stop])
+    return made
 
 
 @lru_cache(maxsize=64)

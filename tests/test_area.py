@@ -18,6 +18,13 @@ def test_every_size_is_opencvs(size):
     assert np.abs(made.astype(int) - want).max() <= 1, "but for rounding"
 
 
+def test_every_new_pixel_is_the_mean_of_all_that_it_covers():
+    picture = np.random.default_rng(0).integers(0, 256, (131, 97, 3), dtype=np.uint8)
+    rows, columns = (area_weights(n, fewer).astype(float) for n, fewer in ((131, 53), (97, 37)))
+    want = np.einsum("hy,yxc,wx->hwc", rows, picture, columns)
+    assert np.abs(shrink(picture, (53, 37)) - want).max() < 0.501
+
+
 def test_what_is_one_colour_stays_so_and_the_same_size_is_the_same_picture():
     assert (shrink(np.full((31, 17, 3), 255, np.uint8), (7, 5)) == 255).all()
     picture = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
