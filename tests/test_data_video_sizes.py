@@ -283,7 +283,11 @@ def hand_of(path, size, **extra):
     ("size", "extra", "words"),
     [
         ((96, 128), {"imported": "video"}, r"into a new dataset with --size 48x64 "),
-        ((24, 32), {"imported": "video"}, r"the videos of .*h\.zarr are smaller, and pictures cannot grow$"),
+        (
+            (24, 32),
+            {"imported": "video"},
+            r"the videos of .*h\.zarr are smaller, and pictures cannot grow; want 48x64 or larger$",
+        ),
         (
             (24, 32),
             {"imported": "video", "recorded": {"left": [480, 640], "right": [48, 64]}},
@@ -292,7 +296,7 @@ def hand_of(path, size, **extra):
         (
             (24, 32),
             {"imported": "video", "recorded": {"left": [480, 640], "right": [47, 64]}},
-            r"are smaller, and pictures cannot grow$",
+            r"are smaller, and pictures cannot grow; want 48x64 or larger$",
         ),
         (
             (96, 128),

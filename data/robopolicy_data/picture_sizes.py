@@ -59,4 +59,5 @@ def _again(dataset: TrackedDataset, want: Sizes) -> str:
     stored = sizes_of(dataset.spec.cameras)
     if all(can_become(episode.meta.extra.get(RECORDED, stored), want) for episode in episodes):
         return f"import the videos of {dataset.where} into a new dataset with {as_option(want)} (data import video)"
-    return f"the videos of {dataset.where} are smaller, and pictures cannot grow"
+    least = as_option(want).replace("--size ", "")
+    return f"the videos of {dataset.where} are smaller, and pictures cannot grow; want {least} or larger"
