@@ -136,7 +136,7 @@ class Running:
         here, there = cameras_of(told, tuple(trained)), cameras_of(trained, tuple(trained))
         if all(here[name].is_like(there[name]) for name in here):
             return self
-        cameras = {name: told[name] for name in trained}
+        cameras = {name: camera.to_json() for name, camera in here.items()}
         digest = hashlib.sha256(json.dumps(cameras, sort_keys=True).encode()).hexdigest()
         about = {**self.about, "cameras": f"as the robot tells ({digest[:12]})"}
         return replace(self, cameras=cameras, about=about)

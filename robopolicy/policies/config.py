@@ -19,10 +19,8 @@ from robopolicy.policies.unet1d import UnetConfig
 from robopolicy.policies.vision import VisionConfig
 
 Made = TypeVar("Made")
-LATER = {
-    "sizes",
-    "stages",
-}  # fields that checkpoints of the same format may lack: their default is what there was before
+# Fields that checkpoints of the same format may lack: their default is what there was before.
+LATER = {"sizes", "stages"}
 SELECTORS: tuple[str, ...] = ("first", "past", "coherence", "medoid")
 
 

@@ -33,9 +33,7 @@ class Tracks(NamedTuple):
 
     shares: Tensor  # (..., N, V, H, 5, 2) of the picture
     grasp: Tensor  # (..., N, V, H), 1 closed; what each view says by itself of the motion that all agreed on
-    apart: (
-        Tensor  # (..., N, H) px between what each view said by itself and what all agreed on, RMS over views and points
-    )
+    apart: Tensor  # (..., N, H) px between what each view said by itself and what all agreed on, RMS over both
 
 
 class TrackNet(nn.Module):

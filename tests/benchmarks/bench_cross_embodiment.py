@@ -20,20 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from commands import recorded, robopolicy, trained, tried
+from commands import SHOWN, TRACKS, recorded, robopolicy, trained, tried
 from policies import compare_trainings
 
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.statistics import success_rate
 
-CAMERAS = ("front", "side")
-SIZE = "96x96"  # of the pictures recorded, px
 TRIED = 500_000  # first seed of the starts; no demonstration is from one of these
 APART, WITHIN = 10_000, 1000  # between the first seeds of two trainings' demonstrations, and of what they are made of
-LEARN = (
-    "--policy", "motion-track", "--cameras", *CAMERAS, "--horizon", "16", "--n-execute", "8", "--batch-size", "64",
-    "--threads", "1", "--precision", "bfloat16",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Bench:
             if arm != "robot":
                 data += [self._seen(*shown, seed, part) for part, shown in enumerate(study.hand, 1)]
         length = ("--steps", str(self._steps), "--seed", str(seed))
-        checkpoint = trained(self._work / label, data, *LEARN, *length, *ablation, *self._changes)
+        checkpoint = trained(self._work / label, data, *TRACKS, *length, *ablation, *self._changes)
         return {world: self._tried(checkpoint, world) for world in study.tried}
 
     def _tried(self, checkpoint: Path, world: str) -> np.ndarray:
@@ -108,8 +102,7 @@ class Bench:
 
     def _recorded(self, world: str, episodes: int, seed: int, part: int) -> Path:
         data = self._work / f"{world.replace(':', '-')}-{seed}.zarr"
-        shown = ("--cameras", *CAMERAS, "--camera-size", SIZE, "--seed", str(APART * seed + WITHIN * part))
-        return recorded(data, world, episodes, *shown)
+        return recorded(data, world, episodes, *SHOWN, "--seed", str(APART * seed + WITHIN * part))
 
     def _seen(self, world: str, episodes: int, seed: int, part: int) -> Path:
         """Return what the cameras see of a hand's episodes."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from commands import recorded, trained, tried
+from commands import SHOWN, TRACKS, recorded, trained, tried
 
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.evaluation.statistics import success_rate
@@ -30,12 +30,6 @@ WAYS = {
     "agreement": ViewsConfig(together=False, agreement=1.0),
     "both": ViewsConfig(together=True, agreement=1.0),
 }
-CAMERAS = ("front", "side")
-SHOWN = ("--cameras", *CAMERAS, "--camera-size", "96x96")
-LEARN = (
-    "--policy", "motion-track", "--cameras", *CAMERAS, "--horizon", "16", "--n-execute", "8",
-    "--batch-size", "64", "--threads", "1", "--precision", "bfloat16",
-)  # fmt: skip
 WORLD, TRIED, HELD_OUT = "twin:turned_drawer", 500_000, 400_000
 
 
@@ -48,7 +42,7 @@ def measure(policy: Any, data: Path, candidates: int, moments: int) -> tuple[np.
         candidates: drawn at each moment.
         moments: at the start of each episode and every ``n_execute`` rows on; so many of an episode.
     """
-    net, device = policy.tracks, torch.device("cpu")
+    net = policy.tracks
     tracked = TrackedDataset(Dataset(data), net.views, policy.config.gripper)
     executed, alone = [], []
     for number, episode in enumerate(tracked):
@@ -62,7 +56,7 @@ def measure(policy: Any, data: Path, candidates: int, moments: int) -> tuple[np.
         with torch.inference_mode():
             cond, now = net.condition(state, images)
             for k, seen in enumerate(cond.unflatten(0, (-1, len(net.views)))):
-                noise = net.draw_noise(candidates, torch.Generator(device).manual_seed(1000 * number + k))
+                noise = net.draw_noise(candidates, torch.Generator().manual_seed(1000 * number + k))
                 drawn = net.sample(seen, now[k], noise, views)
                 off = views.agreed(drawn.shares.transpose(1, 2))[1]  # (N, H, V, 5)
                 executed.append(off.square().mean((-2, -1)).sqrt().numpy())
@@ -82,7 +76,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     data = recorded(work / "shown.zarr", WORLD, 60, *SHOWN)
     held_out = recorded(work / "held-out.zarr", WORLD, 20, *SHOWN, "--seed", str(HELD_OUT))
-    checkpoint = trained(work / "tracks", [data], *LEARN, "--steps", str(asked.steps))
+    checkpoint = trained(work / "tracks", [data], *TRACKS, "--steps", str(asked.steps))
     torch.set_num_threads(1)
     base = None
     print(f"{'':16} executed: median, 90 %    by itself: median, 90 %   px;  success in {WORLD}")

@@ -9,18 +9,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from commands import recorded, robopolicy, trained
+from commands import SHOWN, TRACKS, recorded, robopolicy, trained
 
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.monitor import load_monitor
 from robopolicy.types import Decision
 
-WORLD, SHOWN = "twin:lift", ("--cameras", "front", "side", "--camera-size", "96x96")
-LEARN = (
-    "--policy", "motion-track", "--cameras", "front", "side", "--horizon", "16", "--n-execute",
-    "8", "--batch-size", "64", "--threads", "1", "--precision", "bfloat16",
-)  # fmt: skip
+WORLD = "twin:lift"
 PLAIN, VIEWS = ("mahalanobis", "chunk_overlap"), ("view_gap", "misfit")
 MONITORS = (PLAIN, VIEWS, ("displaced",), (*PLAIN, "displaced"))
 SEVERITIES = (0.0, 0.25, 0.5, 1.0)  # of 8 cm
@@ -53,7 +49,7 @@ def main() -> None:
     work: Path = asked.work
     work.mkdir(parents=True, exist_ok=True)
     data = recorded(work / "shown.zarr", WORLD, 60, *SHOWN)
-    checkpoint = trained(work / "tracks", [data], *LEARN, "--steps", str(asked.steps))
+    checkpoint = trained(work / "tracks", [data], *TRACKS, "--steps", str(asked.steps))
     calibrate = ("calibrate", "--checkpoint", str(checkpoint), "--alpha", ALPHA)
     rollouts, log = work / "all" / "rollouts", work / "calibrate.log"
     if not (work / "all" / "monitor.json").exists():

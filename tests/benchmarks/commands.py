@@ -7,6 +7,13 @@ from pathlib import Path
 
 from robopolicy.training.checkpoint import TRAIN, read_train
 
+VIEWS = ("front", "side")  # of what motion tracks are learnt from
+SHOWN = ("--cameras", *VIEWS, "--camera-size", "96x96")
+TRACKS = (
+    "--policy", "motion-track", "--cameras", *VIEWS, "--horizon", "16", "--n-execute", "8", "--batch-size", "64",
+    "--threads", "1", "--precision", "bfloat16",
+)  # fmt: skip
+
 
 def robopolicy(log: Path, *command: str) -> None:
     """Run ``robopolicy`` in a process of its own; what it says goes to the end of ``log``.
