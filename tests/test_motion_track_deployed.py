@@ -12,13 +12,14 @@ from robopolicy.cli import worlds
 from robopolicy.cli.deploy import deploy
 from robopolicy.cli.evaluate import Subject
 from robopolicy.cli.main import main
+from robopolicy.cli.running import AS_SAVED
 from robopolicy.errors import MonitorError, SpecMismatch, TracksLost, UnknownCamera
 from robopolicy.evaluation.outcomes import load_outcomes
 from robopolicy.monitor.artefact import load_monitor
 from robopolicy.monitor.decisions import load_decisions
 from robopolicy.monitor.scores import make_score
 from robopolicy.policies.latency import Latency, _with_training, _without_training, measure_latency, remedies
-from robopolicy.training.checkpoint import load_policy
+from robopolicy.training.checkpoint import load_policy, read_cameras
 from robopolicy.types import Decision
 from robopolicy_data.reader import Dataset
 
@@ -156,6 +157,15 @@ class TestCalibration:
         assert "cameras" not in there["Brief"][0].about
         assert there["Elsewhere"][0].about["cameras"].startswith("as the robot tells (")
         assert there["Brief"][0].sha == there["Elsewhere"][0].sha, "it is the same policy"
+
+    def test_a_calibration_in_arrays_is_the_same_in_lists(self, checkpoint):
+        told = {name: dict(entry) for name, entry in read_cameras(checkpoint).items()}
+        for entry in told.values():
+            entry["T_base_cam"] = (np.array(entry["T_base_cam"]) + 0.1 * np.eye(4, k=3)).tolist()
+        arrays = {v: {k: np.array(each) for k, each in entry.items()} for v, entry in told.items()}
+        lists, same = (AS_SAVED.resolve(checkpoint).placed(each) for each in (told, arrays))
+        assert lists.cameras
+        assert lists.key == same.key
 
     def test_worlds_with_other_cameras_share_no_policy(self, checkpoint, beside):
         """A process of a sweep loads a policy once; two calibrations are two of them."""
