@@ -44,17 +44,18 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 < args.alpha < 1:
         raise UsageError(f"--alpha is {args.alpha:g}; it is a fraction between 0 and 1, e.g. 0.05")
+    made = args.rollouts is not None
+    if not made and args.env is None:
+        raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
+    if made and (ignored := [f"--{name}" for name in ("env", "seeds", "jobs") if getattr(args, name) is not None]):
+        raise UsageError(f"{ignored[0]} says how to make rollouts, and --rollouts {args.rollouts} are made: give one")
     rollouts, choice = args.rollouts or args.out / "rollouts", Choice.of(args)
-    config = config_of(args, default_scores(args.checkpoint))
-    if args.rollouts is None:
-        if args.env is None:
-            raise UsageError("calibrate needs --rollouts FOLDER, or --env NAME to make them")
+    config = config_of(args, () if args.scores else default_scores(args.checkpoint))
+    if not made:
         collect(
             args.checkpoint, args.env, args.seeds or SEEDS, rollouts, jobs=args.jobs or 2, device=args.device,
             choice=choice,
         )  # fmt: skip
-    elif ignored := [f"--{name}" for name in ("env", "seeds", "jobs") if getattr(args, name) is not None]:
-        raise UsageError(f"{ignored[0]} says how to make rollouts, and --rollouts {args.rollouts} are made: give one")
     say(calibrate(args.checkpoint, rollouts, args.out, config, choice=choice, roles=args.roles))
 
 
