@@ -135,16 +135,36 @@ def test_a_grasp_that_was_not_commanded_is_no_open_gripper(tmp_path):
         return sent * np.float32(np.nan) if t == 7 else sent
 
     robot = Dataset(track_data.make_robot(tmp_path / "d.zarr", 1, sent_as=lost))
-    with pytest.raises(DatasetError, match="episode 0: action holds no number at step 7"):
+    with pytest.raises(DatasetError, match="episode 0: action gripper holds no number at step 7"):
         TrackedDataset(robot, VIEWS, TWIN)[0].action()
     joints = ActionSpec("joint", tuple("abcdefg"), ("rad",))
     spec = replace(track_data.SPEC, action=joints)
     made = track_data.make_robot(tmp_path / "j.zarr", 1, spec=spec, sent_as=lambda sent, t: sent[:7])
     with pytest.raises(DatasetError, match=r"its actions are joint, the last one g; tracks want .* gripper last"):
         TrackedDataset(Dataset(made), VIEWS, TWIN)[0].action()
-    spec = replace(track_data.SPEC, action=replace(joints, names=(*"abcdef", "gripper")))
+    spec = replace(track_data.SPEC, action=ActionSpec("joint", (*"abcdef", "gripper"), (*("rad",) * 6, "1")))
     made = track_data.make_robot(tmp_path / "g.zarr", 1, spec=spec, sent_as=lambda sent, t: sent[3:])
     assert TrackedDataset(Dataset(made), VIEWS, TWIN)[0].action()[0, -1] == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "words"),
+    [
+        ("m", (0.08, 0.0), "action gripper is in m; tracks want 0 closed to 1 open"),
+        ("1", (-2.0, 1.0), "action gripper goes from -1 to 1; tracks want 0 closed to 1 open"),
+    ],
+)
+def test_a_gripper_commanded_otherwise_would_teach_the_opposite(unit, scale, words, tmp_path):
+    """Of 1 for closed, a common way, every grasp would be the other one; of metres, all would be closed."""
+    names, units = track_data.SPEC.action.names, track_data.SPEC.action.units
+    spec = replace(track_data.SPEC, action=ActionSpec("tool_pose", (*names[:-1], "gripper"), (*units[:-1], unit)))
+
+    def sent(values, t):
+        return np.append(values[:-1], scale[0] * values[-1] + scale[1]).astype(np.float32)
+
+    made = track_data.make_robot(tmp_path / "d.zarr", 1, spec=spec, sent_as=sent)
+    with pytest.raises(DatasetError, match=f"episode 0: {words}"):
+        TrackedDataset(Dataset(made), VIEWS, TWIN)[0].action()
 
 
 @pytest.mark.parametrize(

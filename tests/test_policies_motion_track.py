@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from robopolicy.cli.main import main
 from robopolicy.cli.running import AS_SAVED
@@ -18,7 +19,7 @@ from robopolicy.policies.vision import VisionConfig
 from robopolicy.rotations import quat_to_matrix, rot6d_to_matrix
 from robopolicy.testing_policies import PolicyContract, random_observation
 from robopolicy.training.checkpoint import checkpoint_sha, load_policy
-from robopolicy.types import Observation
+from robopolicy.types import Observation, PlanRequest
 from robopolicy_data.reader import Dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -145,19 +146,46 @@ def test_tracks_that_leave_the_picture_hold_and_tracks_that_tell_nothing_are_ref
     def lost(rows):
         def sample(*args):
             drawn = real(*args)
-            shares = drawn.shares.clone()
+            shares, grasp = drawn.shares.clone(), torch.ones_like(drawn.grasp)
             shares[..., rows, :, :] += 20
-            return drawn._replace(shares=shares)
+            grasp[..., rows] = 0.0  # what was held is to be let go, but not there
+            return drawn._replace(shares=shares, grasp=grasp)
 
         return sample
 
     monkeypatch.setattr(net, "sample", lost(slice(4, None)))
     plan = policy.plan([seen], generator=np.random.default_rng(0))
-    assert (plan.chunks[0, 4:, :9] == plan.chunks[0, 3, :9]).all(), "it stays where the tracks last told it to be"
+    assert (plan.chunks[0, 4:] == plan.chunks[0, 3]).all(), "it stays where the tracks last told it to be"
     assert np.isinf(plan.aux["misfit"][4:]).all()
     monkeypatch.setattr(net, "sample", lost(slice(None)))
     with pytest.raises(TracksLost, match="from step 1 on"):
         policy.plan([seen], generator=np.random.default_rng(0))
+
+
+def test_where_views_disagree_the_gripper_goes_on_as_it_was_commanded_last(policy, data, monkeypatch):
+    """What is wide is held by fingers that are far apart: measured, they look open."""
+    seen = observed(Dataset(data[0])[0], 3)
+    seen = replace(seen, state={**seen.state, "gripper": np.array([0.8], np.float32)})
+    real = policy.tracks.sample
+
+    def disagree(*args):
+        drawn = real(*args)
+        grasp = torch.full_like(drawn.grasp, 0.9)
+        grasp[..., 1, :] = 0.4
+        return drawn._replace(grasp=grasp)
+
+    monkeypatch.setattr(policy.tracks, "sample", disagree)
+    last = np.zeros((1, 10), np.float32)
+
+    def opening(executed):
+        plan = policy.plan([seen], executed=executed, generator=np.random.default_rng(0))
+        return set(plan.chunks[0, :, -1].tolist())
+
+    assert opening(last) == {0.0}
+    assert opening(last + 1) == {1.0}
+    assert opening(None) == {1.0}
+    asked = [PlanRequest([seen], executed=one, generator=np.random.default_rng(0)) for one in (last, None, last + 1)]
+    assert [plan.chunks[0, 0, -1] for plan in policy.plan_many(asked)] == [0.0, 1.0, 1.0]
 
 
 def test_a_run_repeats_bit_for_bit_and_goes_on_as_what_it_was(data, tmp_path):

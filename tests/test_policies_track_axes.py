@@ -134,7 +134,7 @@ def test_who_taught_it_is_said_and_what_a_robot_is_taken_to_have_where_there_is_
     assert "no robot is among them" not in told
     assert "outside of the pictures" not in told
     low = {
-        view: replace(c, K=c.K + np.array([[0, 0, 0], [0, 0, 40], [0, 0, 0]])) for view, c in track_data.CAMERAS.items()
+        view: replace(c, K=c.K + np.array([[0, 0, 0], [0, 0, 22], [0, 0, 0]])) for view, c in track_data.CAMERAS.items()
     }
     far = track_data.make_hand(tmp_path / "far.zarr", 2, cameras=low)
     out = train(tmp_path / "hands", "--data", far, "--steps", 1)
@@ -143,6 +143,21 @@ def test_who_taught_it_is_said_and_what_a_robot_is_taken_to_have_where_there_is_
     assert "no robot is among them: the checkpoint takes one with tool_pos, tool_quat, gripper" in told
     assert "points outside of the pictures, learnt where they are: " in told
     assert load_policy(out).spec.state == track_data.SPEC.state
+
+
+@pytest.mark.parametrize("wrong", ["inverted", "another"])
+def test_a_robot_that_no_picture_shows_is_refused_however_many_hands_there_are(wrong, data, tmp_path, capsys):
+    """A calibration that is the wrong way round puts few robots' points nowhere, and many hands' hide it."""
+    pose = track_data.CAMERAS["right"].T_base_cam
+    told = (
+        np.linalg.inv(pose) if wrong == "inverted" else track_data.look((0.45, 1.0, 0.5), (0.45, 0.0, 1.1)).T_base_cam
+    )
+    robot = track_data.make_robot(tmp_path / "robot.zarr", 1, told_as={"right": {"T_base_cam": told.tolist()}})
+    words = ["--data", str(robot), "--data", str(data[1]), "--out", str(tmp_path / "out"), "--steps", "1"]
+    assert main(["train", *TRAIN, *words]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "of the robots' points are outside of the pictures of 'right'" in said or "behind the camera" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_cameras_that_were_moved_between_episodes_are_told(data, tmp_path, capsys):

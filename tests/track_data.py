@@ -60,8 +60,9 @@ def pictures(points, block, colour, size=SIZE):
 
 
 def make_robot(
-    folder: Path, count: int, *, seed: int = 0, calibrated=None, cameras=CAMERAS, spec=SPEC, told=None, sent_as=None
-) -> Path:
+    folder: Path, count: int, *, seed: int = 0, calibrated=None, cameras=CAMERAS, spec=SPEC, told=None, sent_as=None,
+    told_as=None,
+) -> Path:  # fmt: skip
     """Record ``count`` robot episodes; the command is the next pose.
 
     Args:
@@ -73,9 +74,11 @@ def make_robot(
         spec: of the recording, but for its cameras.
         told: (states, step) -> states, as they are recorded.
         sent_as: (command, step) -> command, as it is recorded.
+        told_as: {view: {entry: value}}, what is recorded of its calibration in place of what is so.
     """
     told, sent_as = told or (lambda state, t: state), sent_as or (lambda sent, t: sent)
     known = {v: cameras[v].to_json() for v in (cameras if calibrated is None else calibrated)}
+    known = {view: {**entry, **(told_as or {}).get(view, {})} for view, entry in known.items()}
     meta = EpisodeMeta("reach", "arm", success=True, cameras=known)
     spec = replace(spec, cameras={view: CameraSpec(*camera.size) for view, camera in cameras.items()})
     with DatasetWriter(folder, spec) as writer:

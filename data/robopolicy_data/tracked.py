@@ -26,6 +26,7 @@ from robopolicy_data.episode import Episode
 from robopolicy_data.reader import Dataset
 
 XY = 2 * len(ROLES)
+OPEN = ("open", "1")  # units of a gripper that is told as 0 closed to 1 open
 ROUGHLY = 0.1  # by which a gripper may be measured to be more than open, or than closed
 
 
@@ -130,14 +131,15 @@ class _Tracked:
     def _commanded(self) -> np.ndarray:
         """Return the grasp that was commanded, (T, 1)."""
         action = self._spec_of_robot.action
-        if action.kind not in ("tool_pose", "joint") or not (
-            "gripper" in action.names[-1] or action.units[-1] == "open"
-        ):
+        last, unit = action.names[-1], action.units[-1]
+        if action.kind not in ("tool_pose", "joint") or not ("gripper" in last or unit == "open"):
             raise DatasetError(
-                f"{self._episode.where}: its actions are {action.kind}, the last one {action.names[-1]}; tracks want "
+                f"{self._episode.where}: its actions are {action.kind}, the last one {last}; tracks want "
                 "tool_pose or joint, gripper last"
             )
-        return grasped(self._finite("action", self._episode.action()[:, -1:]))
+        if unit not in OPEN:
+            raise DatasetError(f"{self._episode.where}: action {last} is in {unit}; tracks want 0 closed to 1 open")
+        return grasped(self._open(f"action {last}", self._episode.action()[:, -1:]))
 
     @property
     def _spec_of_robot(self) -> PolicySpec:
@@ -146,10 +148,14 @@ class _Tracked:
     @cached_property
     def _opening(self) -> np.ndarray:
         """Of the gripper, (T, 1)."""
-        opening = self._finite("state gripper", self._episode.state("gripper"))
+        return self._open("state gripper", self._episode.state("gripper"))
+
+    def _open(self, what: str, values: np.ndarray) -> np.ndarray:
+        """Refuse what is no opening."""
+        opening = self._finite(what, values)
         if opening.min() < -ROUGHLY or opening.max() > 1 + ROUGHLY:
             raise DatasetError(
-                f"{self._episode.where}: state gripper goes from {opening.min():.3g} to {opening.max():.3g}; "
+                f"{self._episode.where}: {what} goes from {opening.min():.3g} to {opening.max():.3g}; "
                 "tracks want 0 closed to 1 open"
             )
         return opening
@@ -199,7 +205,7 @@ def _require_robot(dataset: Dataset, points: Sequence[str]) -> None:
     dims = {name: state[name].dim for name in TOOL_STATES}
     wants = dict(zip(TOOL_STATES, (3, 4, 1), strict=True))
     unit = "/".join(state["gripper"].units)
-    if dims != wants or unit not in ("open", "1"):
+    if dims != wants or unit not in OPEN:
         have = ", ".join(f"{name} ({dim})" for name, dim in dims.items())
         raise SpecMismatch(
             f"{dataset.where} holds {have}, the gripper in {unit}; tracks want "

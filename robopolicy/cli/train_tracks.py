@@ -8,11 +8,11 @@ from typing import Any
 from robopolicy.cli.fields import changed
 from robopolicy.cli.image_size import parse_sizes
 from robopolicy.cli.training_data import DataChoice, OpenData
-from robopolicy.errors import SpecMismatch, UsageError
+from robopolicy.errors import DatasetError, SpecMismatch, UsageError
 
 KIND = "motion-track"
 GRIPPER = "the YAML file of a gripper's five points, opened and closed, m in its tool frame"
-SEEN = 0.02  # of the points of a view may be outside of its pictures before it is told
+SEEN, MOST = 0.02, 0.5  # of the points of a view may be outside of its pictures before it is told, or is no view
 FAR_M = 0.5  # from the tool: a point so far off is told in mm
 
 
@@ -186,7 +186,7 @@ def described_tracks(plan: TrackPlan) -> Iterator[str]:
             f"at {plan.robot.rate_hz:g} Hz, commanded by tool poses, whose gripper's points are those of --gripper, or "
             "the twin's"
         )
-    outside = [_outside(plan.data.episodes, view, plan.robot.cameras[view]) for view in plan.cameras]
+    outside = [max(_outside(plan, view, human) for human in (False, True)) for view in plan.cameras]
     if moved := _moved(plan):
         yield (
             f"{', '.join(moved)}: not always in one place; the checkpoint tells where the robot's first episode has "
@@ -209,15 +209,29 @@ def _moved(plan: TrackPlan) -> list[str]:
     return [name for name in first if name in moved]
 
 
-def _outside(episodes: Sequence[Any], view: str, camera: Any) -> float:
-    """Return the share of the points of a view that its pictures do not show."""
+def _outside(plan: TrackPlan, view: str, human: bool) -> float:
+    """Return the share of the points of robots, or of hands, that a view's pictures do not show.
+
+    Raises:
+        DatasetError: if it is most of them: that is no view of what was done.
+    """
     import numpy as np
 
     from robopolicy.geometry.keypoints import keypoints_of
 
-    points = np.concatenate([episode.state(keypoints_of(view)) for episode in episodes]).reshape(-1, 2)
-    shown = (points >= -0.5) & (points <= np.array([camera.width, camera.height]) - 0.5)
-    return 1 - float(shown.all(-1).mean())
+    points = [episode.state(keypoints_of(view)) for episode in plan.data.episodes if episode.human == human]
+    if not points:
+        return 0.0
+    camera, every = plan.robot.cameras[view], np.concatenate(points).reshape(-1, 2)
+    shown = (every >= -0.5) & (every <= np.array([camera.width, camera.height]) - 0.5)
+    outside = 1 - float(shown.all(-1).mean())
+    if outside > MOST:
+        who = "hands'" if human else "robots'"
+        raise DatasetError(
+            f"{outside:.0%} of the {who} points are outside of the pictures of {view!r}; want a view of what is done, "
+            "and its calibration: T_base_cam takes from the camera to the base, in m"
+        )
+    return outside
 
 
 def on_robot(plan: TrackPlan, spec: Any) -> Any:

@@ -183,8 +183,8 @@ class MotionTrackPolicy(nn.Module):
             drawn = self.tracks.sample(
                 cond[at], now[at], torch.stack([noise[i] for i in at], -5).to(cond.device), views
             )
-            newest = [requests[i].window[-1] for i in group]
-            plans |= zip(group, self._lifted(drawn, now[group], cond[group].cpu().numpy(), newest), strict=True)
+            start = _tools([requests[i] for i in group])
+            plans |= zip(group, self._lifted(drawn, now[group], cond[group].cpu().numpy(), start), strict=True)
         return [plans[i] for i in range(len(requests))]
 
     def _look(self, windows: Sequence[Sequence[Observation]]) -> tuple[Tensor, Tensor]:
@@ -207,21 +207,20 @@ class MotionTrackPolicy(nn.Module):
         found = {keypoints_of(view): pixels.reshape(len(frames), 2 * POINTS) for view, pixels in shown.items()}
         return {name: rows.astype(np.float32) for name, rows in found.items()} | {GRASP: grasped(opening)}
 
-    def _lifted(self, drawn: Tracks, now: Tensor, cond: np.ndarray, newest: Sequence[Observation]) -> list[Plan]:
+    def _lifted(self, drawn: Tracks, now: Tensor, cond: np.ndarray, start: Tool) -> list[Plan]:
         """Return the plans of what was drawn for B requests, perhaps for more; raises TracksLost as `plan`.
 
         Args:
             drawn: from ``cond`` (B, V, T, E) on.
             now: (B, V, 5, 2).
             cond: what the network was told.
-            newest: observation of each.
+            start: where the tools are, (B, 1).
         """
-        count, views = len(newest), self._views[0]
+        count, views = len(cond), self._views[0]
         pixels = views.pixels(drawn.shares[:count].transpose(-3, -4)).transpose(-3, -4).cpu().numpy()
         grasp, apart = drawn.grasp[:count].cpu().numpy(), drawn.apart[:count, 0].cpu().numpy()
         points = views.pixels(now).cpu().numpy()  # (B, V, 5, 2)
         origin = np.broadcast_to(points[:, None], (*pixels.shape[:3], POINTS, 2))
-        start = _tools(newest)
         motion = tracks_to_poses(
             pixels, grasp, list(self.cameras.values()), self.config.gripper, start, origin=origin
         )  # (B, N)
@@ -237,19 +236,30 @@ class MotionTrackPolicy(nn.Module):
         ]
 
 
-def _tools(newest: Sequence[Observation]) -> Tool:
-    """Return where the tools are, (B, 1): one for all candidates of each."""
+def _tools(requests: Sequence[PlanRequest]) -> Tool:
+    """Return where the tools are, (B, 1): one for all candidates of each.
+
+    The gripper goes on as it was commanded last; where nobody says how that was, as it is nearer to.
+    """
+    newest = [one.window[-1] for one in requests]
     position, quat, opening = (np.stack([o.state[name] for o in newest])[:, None] for name in TOOL_STATES)
     opening = np.clip(opening[..., 0].astype(np.float64), 0.0, 1.0)
-    return Tool(position, quat, opening, 1.0 - grasped(opening))
+    commanded = 1.0 - grasped(opening).astype(np.float64)
+    for row, one in zip(commanded, requests, strict=True):
+        if one.executed is not None and len(one.executed) and np.isfinite(one.executed[-1][-1]):
+            row[:] = np.clip(one.executed[-1][-1], 0.0, 1.0)
+    return Tool(position, quat, opening, commanded)
 
 
 def _commands(motion: Motion, start: Tool) -> np.ndarray:
-    """Return tool poses (B, N, H, 10) float32; from the step on that tells no pose, the last one that was told."""
-    began = np.concatenate([start.position, start.quat], axis=-1)[:, :, None]  # (B, 1, 1, 7)
-    poses = np.concatenate([motion.position, motion.quat], axis=-1)  # (B, N, H, 7)
+    """Return tool poses (B, N, H, 10) float32; from the step on that tells no pose, the last one that was told.
+
+    The gripper stays with it: what is let go there was to be let go elsewhere.
+    """
+    began = np.concatenate([start.position, start.quat, np.asarray(start.commanded)[..., None]], axis=-1)[:, :, None]
+    poses = np.concatenate([motion.position, motion.quat, motion.opening[..., None]], axis=-1)  # (B, N, H, 8)
     last = np.clip(motion.told[..., None], 0, np.arange(1, poses.shape[-2] + 1))  # (B, N, H) 0: the start
-    held = np.concatenate([np.broadcast_to(began, (*poses.shape[:2], 1, 7)), np.nan_to_num(poses)], axis=-2)
+    held = np.concatenate([np.broadcast_to(began, (*poses.shape[:2], 1, 8)), np.nan_to_num(poses)], axis=-2)
     poses = np.take_along_axis(held, last[..., None], axis=-2)
-    turn = matrix_to_rot6d(quat_to_matrix(poses[..., 3:]))
-    return np.concatenate([poses[..., :3], turn, motion.opening[..., None]], axis=-1).astype(np.float32)
+    turn = matrix_to_rot6d(quat_to_matrix(poses[..., 3:7]))
+    return np.concatenate([poses[..., :3], turn, poses[..., 7:]], axis=-1).astype(np.float32)
