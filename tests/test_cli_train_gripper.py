@@ -18,6 +18,9 @@ import track_data
 
 OPENED = [[0, 0, -0.12], [0, 0.06, -0.06], [0, 0.06, 0.01], [0, -0.06, -0.06], [0, -0.06, 0.01]]
 CLOSED = [[0, 0, -0.12], [0, 0.01, -0.06], [0, 0.01, 0.01], [0, -0.01, -0.06], [0, -0.01, 0.01]]
+BENT = [  # each broad by its middle points alone, which change sides on the way
+    [[0, 0, -0.1], [x, 0, -0.05], [0, y, 0], [x, 0, -0.05], [0, -y, 0]] for x, y in ((0.03, 0.001), (-0.03, 0.00025))
+]
 TRAIN = shlex.split(
     "--policy motion-track --net.width 32 --net.depth 1 --vision.width 16 --vision.feature-dim 8 --horizon 8 "
     "--n-execute 4 --batch-size 8 --threads 1 --steps 1"
@@ -63,6 +66,10 @@ def test_the_points_of_the_file_are_what_the_policy_is_told_and_stay_with_its_ch
         (f"opened: {[[1000 * x for x in p] for p in OPENED]}\nclosed: {CLOSED}", "120 m from the tool"),
         (f"opened: {OPENED}\nclosed: {[[0, 0, 0.01 * k] for k in range(5)]}", "closed lie on a line"),
         (f"opened: {OPENED}\nclosed: {[*CLOSED[:4], [0, 0, float('nan')]]}".replace("nan", ".nan"), "finite"),
+        (f"opened: {CLOSED}\nclosed: {OPENED}", "the tips are 20 mm apart opened, 120 mm closed; want them farther"),
+        (f"opened: {OPENED}\nclosed: {OPENED}", "the tips are 120 mm apart opened, 120 mm closed; want them farther"),
+        (f"opened: {OPENED}\nclosed: {[CLOSED[k] for k in (0, 3, 4, 1, 2)]}", "on opposite sides opened and closed"),
+        (f"opened: {BENT[0]}\nclosed: {BENT[1]}", "at opening 0.49 the points are on a line but for 0.87 mm"),
         ("- 1", "the file is list"),
         ("a: b: c", "is no YAML"),
     ],
