@@ -33,6 +33,14 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Read a number above 0, and 1 at most."""
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; want a share above 0 and at most 1")
+    return value
+
+
 def rate(text: str) -> float:
     """Read times a second, above 0, of something that a process can do: 1000 at most."""
     value = positive(text)
