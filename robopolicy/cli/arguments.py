@@ -3,8 +3,19 @@
 import argparse
 import math
 from collections.abc import Callable
+from typing import Any
 
 FASTEST_HZ = 1000.0
+
+
+class EachOnce(argparse.Action):
+    """Keeps the names that were given, in their order; one that is given twice is refused."""
+
+    def __call__(self, parser: argparse.ArgumentParser, args: argparse.Namespace, names: Any, flag: Any = None) -> None:
+        """Keep them, or raise ArgumentError."""
+        if twice := [name for k, name in enumerate(names) if name in names[:k]]:
+            raise argparse.ArgumentError(self, f"{twice[0]!r} is named twice; want each once")
+        setattr(args, self.dest, names)
 
 
 def at_least(low: int) -> Callable[[str], int]:

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.arguments import EachOnce, at_least, positive
 from robopolicy.errors import CalibrationError, CameraMoved, UsageError
 
 MAX_ERROR_PX = 1.0
@@ -33,7 +33,9 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     )
     source.add_argument("--data", metavar="D.zarr", help="instead: recorded episodes, with the tool's poses")
     source.add_argument("--episode", type=at_least(0), nargs="+", metavar="N", help="of --data; default all")
-    source.add_argument("--cameras", nargs="+", metavar="VIEW", help="of --data or --twin; default all")
+    source.add_argument(
+        "--cameras", nargs="+", action=EachOnce, metavar="VIEW", help="of --data or --twin; default all"
+    )
     source.add_argument(
         "--most", type=at_least(8), default=MOST, metavar="N", help=f"moments of --data (default {MOST})"
     )

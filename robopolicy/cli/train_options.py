@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least
+from robopolicy.cli.arguments import EachOnce, at_least
 from robopolicy.cli.fields import add_options, options
 from robopolicy.cli.training_data import CACHES
 
@@ -83,9 +83,13 @@ def _add_data(group: Any) -> None:
 
 
 def _add_sight(group: Any) -> None:
-    group.add_argument("--states", nargs="*", metavar="NAME", help="states it sees (default: all)")
+    group.add_argument("--states", nargs="*", action=EachOnce, metavar="NAME", help="states it sees (default: all)")
     group.add_argument(
-        "--cameras", nargs="*", metavar="NAME", help="cameras it sees, each through a ResNet-18 (default: none)"
+        "--cameras",
+        nargs="*",
+        action=EachOnce,
+        metavar="NAME",
+        help="cameras it sees, each through a ResNet-18 (default: none)",
     )
     group.add_argument(
         "--image-size", nargs="+", metavar="HxW",
