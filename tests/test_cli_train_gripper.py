@@ -1,5 +1,6 @@
 """`robopolicy train --policy motion-track --gripper G.yaml`: another gripper's points, from the file to the plan."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -93,6 +94,19 @@ def test_no_such_file_and_a_policy_without_points(data, tmp_path, capsys):
     assert "No such file or directory; want the YAML file of a gripper's five points" in capsys.readouterr().err
     assert main([*words, str(written(tmp_path / "g.yaml"))]) == 1
     assert "--gripper is of motion tracks: add --policy motion-track" in capsys.readouterr().err
+
+
+def test_options_of_other_policies_are_refused_with_those_that_there_are(data, tmp_path, capsys):
+    words = ["train", *TRAIN, "--data", str(data), "--out", str(tmp_path / "run"), "--goal.streams", "tool_pos"]
+    assert main(words) == 1
+    said = capsys.readouterr().err.strip()
+    assert "--goal says nothing to motion-track, which has --net, --vision, " in said
+    flags = re.findall(r"--[a-z-]+", said.partition("which has")[2])
+    assert "--gripper" in flags
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert [flag for flag in flags if flag not in known or flags.count(flag) > 1] == []
 
 
 def test_the_file_of_the_readme_is_one(tmp_path):

@@ -148,7 +148,7 @@ def plan_tracks(
     from robopolicy_data.tracked import TrackedDataset
 
     start = MotionTrackConfig.from_json(before["config"]) if "config" in before else MotionTrackConfig()
-    config = changed(start, changes)
+    config = changed(start, changes, names=dict.fromkeys(("opened", "closed"), "gripper"))
     opened = [Dataset(path) for path in choice.paths]
     views = cameras or tuple(before.get("spec", {}).get("cameras", ())) or _fixed_views(opened)
     if len(views) < 2:
