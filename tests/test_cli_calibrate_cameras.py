@@ -24,7 +24,8 @@ from charuco_pictures import (
     look,
 )
 
-from robopolicy.cli.main import main
+from robopolicy.cli.calibrate_cameras import OF_PICTURES
+from robopolicy.cli.main import build_parser, main
 from robopolicy.geometry.calibrations import read_calibrations, read_cameras, write_calibrations
 from robopolicy.geometry.cameras import Camera
 from robopolicy.rotations import matrix_to_quat
@@ -245,6 +246,12 @@ def test_the_twins_cameras_for_nothing(tmp_path, capsys):
     assert "want HxW" in refused(capsys, "--twin", "lift", "--size", "big")
 
 
+def test_every_option_but_three_is_of_pictures():
+    known = vars(build_parser().parse_args(["calibrate-cameras"]))
+    others = {"twin", "cameras", "size", "out", "command", "action", "debug", "run"}
+    assert set(known) - others == set(OF_PICTURES)
+
+
 @pytest.mark.parametrize(("words", "message"), [
     ((), "say where the pictures are"),
     (("--pictures", "left"), "want VIEW=FOLDER"),
@@ -267,6 +274,18 @@ def test_the_twins_cameras_for_nothing(tmp_path, capsys):
      "--camera-on-tool wrist"),
     (("--pictures", "{left}", "--check", "{folder}/none.yaml"), "want the file of calibrated cameras"),
     (("--twin", "lift", "--pictures", "{left}"), "--twin takes no pictures"),
+    (("--twin", "lift", "--max-error", "3"), "--max-error: --twin takes no pictures, only --cameras, --size and --out"),
+    (("--twin", "lift", "--distortion", "0"), "--distortion: --twin takes no pictures"),
+    (("--twin", "lift", "--board", "7x5"), "--board: --twin takes no pictures"),
+    (("--twin", "lift", "--each"), "--each: --twin takes no pictures"),
+    (("--twin", "lift", "--legacy-pattern"), "--legacy-pattern: --twin takes no pictures"),
+    (("--twin", "lift", "--touched", "t.csv"), "--touched: --twin takes no pictures"),
+    (("--twin", "lift", "--camera-on-tool", "wrist"), "--camera-on-tool: --twin takes no pictures"),
+    (("--twin", "lift", "--lenses", "c.yaml"), "--lenses: --twin takes no pictures"),
+    (("--twin", "lift", "--out", "c.txt"), "--out c.txt: want a name that ends in .yaml, .yml or .json"),
+    (("--pictures", "{left}", "--out", "cams"), "--out cams: want a name that ends in .yaml, .yml or .json"),
+    (("--pictures", "{left}", "--most", "9"), "--most: without --data"),
+    (("--pictures", "{left}", "--check", "c.yaml", "--distortion", "0"), "--distortion: --check compares"),
     (("--data", "none.zarr"), "is not a robopolicy dataset"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_one_line(folder, tmp_path, capsys, monkeypatch, words, message):
