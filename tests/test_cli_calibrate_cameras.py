@@ -178,9 +178,22 @@ def test_a_board_at_a_known_or_touched_place(folder, pictures, tmp_path, capsys)
     corners = (board[:3, :3] @ BOARD.corners.T).T + board[:3, 3]
     (tmp_path / "touched.csv").write_text("".join(f"{n},{','.join(map(str, corners[n]))}\n" for n in (0, 5, 23, 18)))
     assert run(*same, "--touched", tmp_path / "touched.csv", "--out", tmp_path / "b.json") == 0
-    assert "0.00 mm from the board's" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0.00 mm from the board's" in said
     a, b = (read_cameras(tmp_path / f"{name}.json")["left"] for name in "ab")
     np.testing.assert_allclose(a.T_base_cam, b.T_base_cam, atol=1e-5)
+    x, y, z = b.T_base_cam[:3, 3]
+    assert f"at x {x:.3f} y {y:.3f} z {z:.3f} m in the base's frame" in said
+    # corners counted from the top right: a board, and a camera, on the other side of the table
+    touched = zip((5, 0, 18, 23), corners[[0, 5, 23, 18]], strict=True)
+    (tmp_path / "mirrored.csv").write_text("".join(f"{n},{','.join(map(str, at))}\n" for n, at in touched))
+    line = refused(capsys, *same, "--touched", tmp_path / "mirrored.csv", "--out", tmp_path / "m.json")
+    assert "mirrored.csv: by these corners the board faces down" in line
+    assert not (tmp_path / "m.json").exists()
+    down = line.partition("If it does face down: ")[2].split()  # and it may be so
+    assert run(*same, *down, "--out", tmp_path / "m.json") == 0
+    below = read_cameras(tmp_path / "m.json")["left"].T_base_cam
+    assert below[2, 3] < corners[:, 2].min() < z
     # the lens once, the place again
     again = ("--lenses", tmp_path / "a.json", "--placed", f"left={tmp_path / 'there'}", "--board-pose", *pose)
     assert run(*again, "--out", tmp_path / "c.json") == 0

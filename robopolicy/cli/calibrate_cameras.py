@@ -224,7 +224,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     head = f"written by robopolicy calibrate-cameras; board: {board}"
     write_calibrations(out, {**before, **entries}, head)
     for view, entry in entries.items():
-        _tell(view, entry["calibration"], args.each)
+        _tell(view, entry, args.each)
     placed_all = found.places is not None
     next_words = [
         "robopolicy",
@@ -296,15 +296,19 @@ def _seen(shots: Any, board: Any) -> list[Any]:
     return found
 
 
-def _tell(view: str, about: dict[str, Any], each: bool) -> None:
+def _tell(view: str, entry: dict[str, Any], each: bool) -> None:
     from robopolicy.cli.progress import say
 
+    about = entry["calibration"]
     placed = "place_sd_mm" in about
     pictures, dropped = (
         (about["pictures"], about["dropped"]) if placed else (about["lens_pictures"], about["lens_pictures_dropped"])
     )
     parts = [f"{about['error_px']:.2f} px over {pictures} pictures, {dropped} dropped"]
     if placed:
+        frame, pose = next((name, entry[f"T_{name}_cam"]) for name in ("base", "tool") if f"T_{name}_cam" in entry)
+        x, y, z = (row[3] for row in pose[:3])
+        parts.append(f"at x {x:.3f} y {y:.3f} z {z:.3f} m in the {frame}'s frame")
         parts.append(f"place +-{about['place_sd_mm']:.2f} mm +-{about['turn_sd_deg']:.3f} deg (1 sigma)")
     lens = f"lens {about['lens_error_px']:.2f} px, focal length +-{about['focal_sd_percent']:.2f} %"
     parts.append(f"{lens}, {about['covered_percent']:.0f} % of the picture seen")
