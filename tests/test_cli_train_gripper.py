@@ -53,7 +53,7 @@ def test_the_points_of_the_file_are_what_the_policy_is_told_and_stay_with_its_ch
     placed = np.array(OPENED) @ turn.T + state["tool_pos"]
     for view, camera in enumerate(track_data.CAMERAS.values()):
         np.testing.assert_allclose(told[view], camera.project(placed), atol=1e-3)
-    assert main([*words, "--steps", "2", "--resume"]) == 0
+    assert main(["train", "--out", str(out), "--steps", "2", "--resume"]) == 0  # data, policy and gripper of the run
     np.testing.assert_array_equal(load_policy(out).config.gripper.opened, OPENED)
 
 
