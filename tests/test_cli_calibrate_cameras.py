@@ -24,7 +24,8 @@ from charuco_pictures import (
     look,
 )
 
-from robopolicy.cli.main import main
+from robopolicy.cli.calibrate_cameras import OF_PICTURES
+from robopolicy.cli.main import build_parser, main
 from robopolicy.geometry.calibrations import read_calibrations, read_cameras, write_calibrations
 from robopolicy.geometry.cameras import Camera
 from robopolicy.rotations import matrix_to_quat
@@ -177,9 +178,22 @@ def test_a_board_at_a_known_or_touched_place(folder, pictures, tmp_path, capsys)
     corners = (board[:3, :3] @ BOARD.corners.T).T + board[:3, 3]
     (tmp_path / "touched.csv").write_text("".join(f"{n},{','.join(map(str, corners[n]))}\n" for n in (0, 5, 23, 18)))
     assert run(*same, "--touched", tmp_path / "touched.csv", "--out", tmp_path / "b.json") == 0
-    assert "0.00 mm from the board's" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0.00 mm from the board's" in said
     a, b = (read_cameras(tmp_path / f"{name}.json")["left"] for name in "ab")
     np.testing.assert_allclose(a.T_base_cam, b.T_base_cam, atol=1e-5)
+    x, y, z = b.T_base_cam[:3, 3]
+    assert f"at x {x:.3f} y {y:.3f} z {z:.3f} m in the base's frame" in said
+    # corners counted from the top right: a board, and a camera, on the other side of the table
+    touched = zip((5, 0, 18, 23), corners[[0, 5, 23, 18]], strict=True)
+    (tmp_path / "mirrored.csv").write_text("".join(f"{n},{','.join(map(str, at))}\n" for n, at in touched))
+    line = refused(capsys, *same, "--touched", tmp_path / "mirrored.csv", "--out", tmp_path / "m.json")
+    assert "mirrored.csv: by these corners the board faces down" in line
+    assert not (tmp_path / "m.json").exists()
+    down = line.partition("If it does face down: ")[2].split()  # and it may be so
+    assert run(*same, *down, "--out", tmp_path / "m.json") == 0
+    below = read_cameras(tmp_path / "m.json")["left"].T_base_cam
+    assert below[2, 3] < corners[:, 2].min() < z
     # the lens once, the place again
     again = ("--lenses", tmp_path / "a.json", "--placed", f"left={tmp_path / 'there'}", "--board-pose", *pose)
     assert run(*again, "--out", tmp_path / "c.json") == 0
@@ -245,6 +259,12 @@ def test_the_twins_cameras_for_nothing(tmp_path, capsys):
     assert "want HxW" in refused(capsys, "--twin", "lift", "--size", "big")
 
 
+def test_every_option_but_three_is_of_pictures():
+    known = vars(build_parser().parse_args(["calibrate-cameras"]))
+    others = {"twin", "cameras", "size", "out", "command", "action", "debug", "run"}
+    assert set(known) - others == set(OF_PICTURES)
+
+
 @pytest.mark.parametrize(("words", "message"), [
     ((), "say where the pictures are"),
     (("--pictures", "left"), "want VIEW=FOLDER"),
@@ -267,6 +287,18 @@ def test_the_twins_cameras_for_nothing(tmp_path, capsys):
      "--camera-on-tool wrist"),
     (("--pictures", "{left}", "--check", "{folder}/none.yaml"), "want the file of calibrated cameras"),
     (("--twin", "lift", "--pictures", "{left}"), "--twin takes no pictures"),
+    (("--twin", "lift", "--max-error", "3"), "--max-error: --twin takes no pictures, only --cameras, --size and --out"),
+    (("--twin", "lift", "--distortion", "0"), "--distortion: --twin takes no pictures"),
+    (("--twin", "lift", "--board", "7x5"), "--board: --twin takes no pictures"),
+    (("--twin", "lift", "--each"), "--each: --twin takes no pictures"),
+    (("--twin", "lift", "--legacy-pattern"), "--legacy-pattern: --twin takes no pictures"),
+    (("--twin", "lift", "--touched", "t.csv"), "--touched: --twin takes no pictures"),
+    (("--twin", "lift", "--camera-on-tool", "wrist"), "--camera-on-tool: --twin takes no pictures"),
+    (("--twin", "lift", "--lenses", "c.yaml"), "--lenses: --twin takes no pictures"),
+    (("--twin", "lift", "--out", "c.txt"), "--out c.txt: want a name that ends in .yaml, .yml or .json"),
+    (("--pictures", "{left}", "--out", "cams"), "--out cams: want a name that ends in .yaml, .yml or .json"),
+    (("--pictures", "{left}", "--most", "9"), "--most: without --data"),
+    (("--pictures", "{left}", "--check", "c.yaml", "--distortion", "0"), "--distortion: --check compares"),
     (("--data", "none.zarr"), "is not a robopolicy dataset"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_one_line(folder, tmp_path, capsys, monkeypatch, words, message):

@@ -1,5 +1,6 @@
 """`robopolicy train --policy motion-track --gripper G.yaml`: another gripper's points, from the file to the plan."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ import track_data
 
 OPENED = [[0, 0, -0.12], [0, 0.06, -0.06], [0, 0.06, 0.01], [0, -0.06, -0.06], [0, -0.06, 0.01]]
 CLOSED = [[0, 0, -0.12], [0, 0.01, -0.06], [0, 0.01, 0.01], [0, -0.01, -0.06], [0, -0.01, 0.01]]
+BENT = [  # each broad by its middle points alone, which change sides on the way
+    [[0, 0, -0.1], [x, 0, -0.05], [0, y, 0], [x, 0, -0.05], [0, -y, 0]] for x, y in ((0.03, 0.001), (-0.03, 0.00025))
+]
 TRAIN = shlex.split(
     "--policy motion-track --net.width 32 --net.depth 1 --vision.width 16 --vision.feature-dim 8 --horizon 8 "
     "--n-execute 4 --batch-size 8 --threads 1 --steps 1"
@@ -49,7 +53,7 @@ def test_the_points_of_the_file_are_what_the_policy_is_told_and_stay_with_its_ch
     placed = np.array(OPENED) @ turn.T + state["tool_pos"]
     for view, camera in enumerate(track_data.CAMERAS.values()):
         np.testing.assert_allclose(told[view], camera.project(placed), atol=1e-3)
-    assert main([*words, "--steps", "2", "--resume"]) == 0
+    assert main(["train", "--out", str(out), "--steps", "2", "--resume"]) == 0  # data, policy and gripper of the run
     np.testing.assert_array_equal(load_policy(out).config.gripper.opened, OPENED)
 
 
@@ -63,6 +67,10 @@ def test_the_points_of_the_file_are_what_the_policy_is_told_and_stay_with_its_ch
         (f"opened: {[[1000 * x for x in p] for p in OPENED]}\nclosed: {CLOSED}", "120 m from the tool"),
         (f"opened: {OPENED}\nclosed: {[[0, 0, 0.01 * k] for k in range(5)]}", "closed lie on a line"),
         (f"opened: {OPENED}\nclosed: {[*CLOSED[:4], [0, 0, float('nan')]]}".replace("nan", ".nan"), "finite"),
+        (f"opened: {CLOSED}\nclosed: {OPENED}", "the tips are 20 mm apart opened, 120 mm closed; want them farther"),
+        (f"opened: {OPENED}\nclosed: {OPENED}", "the tips are 120 mm apart opened, 120 mm closed; want them farther"),
+        (f"opened: {OPENED}\nclosed: {[CLOSED[k] for k in (0, 3, 4, 1, 2)]}", "on opposite sides opened and closed"),
+        (f"opened: {BENT[0]}\nclosed: {BENT[1]}", "at opening 0.49 the points are on a line but for 0.87 mm"),
         ("- 1", "the file is list"),
         ("a: b: c", "is no YAML"),
     ],
@@ -86,6 +94,19 @@ def test_no_such_file_and_a_policy_without_points(data, tmp_path, capsys):
     assert "No such file or directory; want the YAML file of a gripper's five points" in capsys.readouterr().err
     assert main([*words, str(written(tmp_path / "g.yaml"))]) == 1
     assert "--gripper is of motion tracks: add --policy motion-track" in capsys.readouterr().err
+
+
+def test_options_of_other_policies_are_refused_with_those_that_there_are(data, tmp_path, capsys):
+    words = ["train", *TRAIN, "--data", str(data), "--out", str(tmp_path / "run"), "--goal.streams", "tool_pos"]
+    assert main(words) == 1
+    said = capsys.readouterr().err.strip()
+    assert "--goal says nothing to motion-track, which has --net, --vision, " in said
+    flags = re.findall(r"--[a-z-]+", said.partition("which has")[2])
+    assert "--gripper" in flags
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert [flag for flag in flags if flag not in known or flags.count(flag) > 1] == []
 
 
 def test_the_file_of_the_readme_is_one(tmp_path):

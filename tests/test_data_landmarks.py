@@ -104,6 +104,17 @@ def test_points_grasp_and_next_step_of_known_landmarks(tmp_path):
     np.testing.assert_array_equal(sooner.images("front"), Dataset(tmp_path / "in")[0].images("front"))
 
 
+def test_closed_below_is_a_share_of_the_opening(tmp_path, capsys):
+    known_landmarks(tmp_path / "in")
+    words = ["data", "import", "landmarks", str(tmp_path / "in"), str(tmp_path / "out"), "--closed-below"]
+    for wrong in ("5", "1.01", "0", "nan"):
+        with pytest.raises(SystemExit):
+            main([*words, wrong])
+        assert f"--closed-below: {wrong} is out of range; want" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "1"]) == 0
+
+
 def test_what_cannot_be_projected_is_refused_by_name(tmp_path):
     high = np.tile([0.0, 0, 1.2], (3, 21, 1))  # above the camera
     small = {"front": {**CALIBRATED["front"], "size": [24, 32]}}

@@ -5,12 +5,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.arguments import EachOnce, at_least, positive
+from robopolicy.cli.calibrate_cameras_out import held, kept, place_of, write_twin
 from robopolicy.errors import CalibrationError, CameraMoved, UsageError
 
 MAX_ERROR_PX = 1.0
 MOST = 40  # pictures of a camera that are taken from a dataset
 MODELS = (0, 4, 5, 8)
+COEFFICIENTS = 4
+OF_PICTURES = (
+    "pictures", "data", "episode", "most", "still", "board", "square_mm", "marker_mm", "dictionary", "legacy_pattern",
+    "tool_poses", "camera_on_tool", "board_pose", "touched", "placed", "lenses", "distortion", "max_error", "each",
+    "check",
+)  # fmt: skip
 WORST = 3  # pictures that are named without --each
 
 
@@ -33,10 +40,10 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     )
     source.add_argument("--data", metavar="D.zarr", help="instead: recorded episodes, with the tool's poses")
     source.add_argument("--episode", type=at_least(0), nargs="+", metavar="N", help="of --data; default all")
-    source.add_argument("--cameras", nargs="+", metavar="VIEW", help="of --data or --twin; default all")
     source.add_argument(
-        "--most", type=at_least(8), default=MOST, metavar="N", help=f"moments of --data (default {MOST})"
+        "--cameras", nargs="+", action=EachOnce, metavar="VIEW", help="of --data or --twin; default all"
     )
+    source.add_argument("--most", type=at_least(8), metavar="N", help=f"moments of --data (default {MOST})")
     source.add_argument("--still", type=positive, metavar="M_S", help="slower than this the tool rests (default 0.01)")
     _add_board(parser)
     place = parser.add_argument_group("places; without any of these, lenses only")
@@ -79,13 +86,11 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "--distortion",
         type=int,
         choices=MODELS,
-        default=4,
         help="coefficients: 4 k1 k2 p1 p2, 5 k3 too, 8 for wide lenses (default 4)",
     )
     how.add_argument(
         "--max-error",
         type=positive,
-        default=MAX_ERROR_PX,
         metavar="PX",
         help=f"reprojection error (RMS) above which it is refused (default {MAX_ERROR_PX:g})",
     )
@@ -94,7 +99,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="CAMS",
-        help="written to: .yaml or .json (default cams.yaml); other cameras in it are kept",
+        help="written to: .yaml, .yml or .json (default cams.yaml); other cameras in it are kept",
     )
     how.add_argument(
         "--check", type=Path, metavar="CAMS", help="instead: say whether cameras have moved since this one"
@@ -137,15 +142,16 @@ def run_board(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    place_of(args.out)
     if args.twin is not None:
-        _refuse(args, ("pictures", "data", "check", "placed"), "--twin takes no pictures")
-        return _write_twin(args)
+        _refuse(args, OF_PICTURES, "--twin takes no pictures, only --cameras, --size and --out")
+        return write_twin(args)
     if args.size is not None:
         raise UsageError("--size is of --twin; pictures have their own")
     if (args.pictures is None) == (args.data is None) and not (args.placed and args.lenses and not args.data):
         raise UsageError("say where the pictures are: --pictures VIEW=FOLDER ..., or --data D.zarr (not both)")
     if args.data is None:
-        _refuse(args, ("episode", "cameras", "still"), "without --data there is nothing to choose from")
+        _refuse(args, ("episode", "cameras", "still", "most"), "without --data there is nothing to choose from")
     elif args.tool_poses is not None:
         raise UsageError("--tool-poses are of --pictures; a dataset has its own")
     return _check(args) if args.check is not None else _calibrate(args)
@@ -177,7 +183,8 @@ def board_of(args: argparse.Namespace) -> Any:
 
 def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
     for name in names:
-        if getattr(args, name) is not None:
+        value = getattr(args, name)
+        if value is not None and value is not False and value != []:  # 0 is a value
             raise UsageError(f"--{name.replace('_', '-')}: {why}")
 
 
@@ -186,8 +193,8 @@ def _calibrate(args: argparse.Namespace) -> None:
     from robopolicy.geometry.calibrations import read_calibrations, write_calibrations
     from robopolicy_hardware.cameras.calibration import calibrate, known_lenses
 
-    board, out = board_of(args), args.out or Path("cams.yaml")
-    kept = _kept(out)
+    board, out = board_of(args), place_of(args.out)
+    before = kept(out)
     setup, shots = _setup(args, board)
     lenses = known_lenses(read_calibrations(args.lenses)) if args.lenses is not None else {}
     placed = _looked(args, args.placed, board) if args.placed else None
@@ -210,14 +217,14 @@ def _calibrate(args: argparse.Namespace) -> None:
         setup,
         placing=placed,
         lenses={name: one for name, one in lenses.items() if name in views},
-        coefficients=args.distortion,
-        max_error_px=args.max_error,
+        coefficients=COEFFICIENTS if args.distortion is None else args.distortion,
+        max_error_px=args.max_error or MAX_ERROR_PX,
     )
     entries = found.entries()
     head = f"written by robopolicy calibrate-cameras; board: {board}"
-    write_calibrations(out, {**kept, **entries}, head)
+    write_calibrations(out, {**before, **entries}, head)
     for view, entry in entries.items():
-        _tell(view, entry["calibration"], args.each)
+        _tell(view, entry, args.each)
     placed_all = found.places is not None
     next_words = [
         "robopolicy",
@@ -225,7 +232,7 @@ def _calibrate(args: argparse.Namespace) -> None:
         *(["--check", str(out)] if placed_all else ["--lenses", str(out)]),
         "...",
     ]
-    say(f"{out} holds {_held(entries, kept)}. {'Have they moved?' if placed_all else 'To place them:'} ",
+    say(f"{out} holds {held(entries, before)}. {'Have they moved?' if placed_all else 'To place them:'} ",
         (shlex.join(next_words), "bold"))  # fmt: skip
 
 
@@ -250,7 +257,7 @@ def _setup(args: argparse.Namespace, board: Any) -> tuple[Any, Any]:
         T_board, off_mm = read_touched(args.touched, board.corners)
         say(f"{args.touched}: the touched corners are {off_mm:.2f} mm from the board's (root mean square)")
     if args.data is not None:
-        shots = shots_of_data(args.data, args.episode, args.cameras, args.most, args.still or SLOW_M_S)
+        shots = shots_of_data(args.data, args.episode, args.cameras, args.most or MOST, args.still or SLOW_M_S)
     else:
         shots = shots_of_files(args.pictures, "--pictures") if args.pictures else Shots()
         shots.tools = {} if args.tool_poses is None else read_tool_poses(args.tool_poses)
@@ -289,15 +296,19 @@ def _seen(shots: Any, board: Any) -> list[Any]:
     return found
 
 
-def _tell(view: str, about: dict[str, Any], each: bool) -> None:
+def _tell(view: str, entry: dict[str, Any], each: bool) -> None:
     from robopolicy.cli.progress import say
 
+    about = entry["calibration"]
     placed = "place_sd_mm" in about
     pictures, dropped = (
         (about["pictures"], about["dropped"]) if placed else (about["lens_pictures"], about["lens_pictures_dropped"])
     )
     parts = [f"{about['error_px']:.2f} px over {pictures} pictures, {dropped} dropped"]
     if placed:
+        frame, pose = next((name, entry[f"T_{name}_cam"]) for name in ("base", "tool") if f"T_{name}_cam" in entry)
+        x, y, z = (row[3] for row in pose[:3])
+        parts.append(f"at x {x:.3f} y {y:.3f} z {z:.3f} m in the {frame}'s frame")
         parts.append(f"place +-{about['place_sd_mm']:.2f} mm +-{about['turn_sd_deg']:.3f} deg (1 sigma)")
     lens = f"lens {about['lens_error_px']:.2f} px, focal length +-{about['focal_sd_percent']:.2f} %"
     parts.append(f"{lens}, {about['covered_percent']:.0f} % of the picture seen")
@@ -318,68 +329,21 @@ def _check(args: argparse.Namespace) -> None:
     from robopolicy_hardware.cameras.calibration import check
     from robopolicy_hardware.cameras.hand_eye import Setup
 
-    _refuse(args, ("lenses", "placed", "out"), "--check compares, and writes nothing")
+    _refuse(args, ("lenses", "placed", "out", "distortion", "each"), "--check compares, and writes nothing")
+    limit_px = args.max_error or MAX_ERROR_PX
     entries, board = read_calibrations(args.check), board_of(args)
     setup, shots = _setup(args, board)
-    found = check(entries, _seen(shots, board), setup or Setup(), args.max_error)
+    found = check(entries, _seen(shots, board), setup or Setup(), limit_px)
     for view, residual in found.residual_px.items():
         say(f"{view}: {residual:.2f} px against {found.how}")
-    if moved := {view: px for view, px in found.residual_px.items() if not px <= args.max_error}:
+    if moved := {view: px for view, px in found.residual_px.items() if not px <= limit_px}:
         worst = max(moved, key=moved.__getitem__)
         who = ", ".join(f"{view} ({px:.2f} px)" for view, px in moved.items())
         if found.sure:
-            raise CameraMoved(f"moved since the calibration in {args.check}: {who}; the limit is {args.max_error:g} px")
+            raise CameraMoved(f"moved since the calibration in {args.check}: {who}; the limit is {limit_px:g} px")
         others = ", ".join(view for view in found.residual_px if view != worst)
         raise CameraMoved(
-            f"{worst} and {others} do not agree any more ({who}; the limit is {args.max_error:g} px): one of them has "
+            f"{worst} and {others} do not agree any more ({who}; the limit is {limit_px:g} px): one of them has "
             f"moved since the calibration in {args.check}"
         )
     say(f"the cameras are where {args.check} says")
-
-
-def _write_twin(args: argparse.Namespace) -> None:
-    from robopolicy.cli.progress import say
-    from robopolicy.clock import SimClock
-    from robopolicy.geometry.calibrations import write_calibrations
-    from sim_envs.tasks import make_task
-    from sim_envs.twin import OFFERED, Twin
-
-    size = {}
-    if args.size is not None:
-        height, _, width = args.size.partition("x")
-        if not (height.isdecimal() and width.isdecimal() and int(height) * int(width)):
-            raise UsageError(f"--size {args.size}: want HxW, as in 480x640")
-        size = {"size": (int(height), int(width))}
-    names = OFFERED if args.cameras is None else tuple(args.cameras)
-    task = args.twin.removeprefix("twin:")
-    twin = Twin(make_task(task), SimClock(), cameras=names, **size)
-    try:
-        twin.reset(0)
-        entries = {}
-        for name, told in twin.camera_calibration().items():
-            place = "T_tool_cam" if "T_tool_cam" in told else "T_base_cam"
-            camera = twin.spec.cameras[name]
-            entries[name] = {
-                "K": told["K"],
-                place: told[place],
-                "size": [camera.height, camera.width],
-                "calibration": {"exact": f"twin:{task}"},
-            }
-    finally:
-        twin.close()
-    out = args.out or Path("cams.yaml")
-    kept = _kept(out)
-    write_calibrations(out, {**kept, **entries}, f"exact: the cameras of twin:{task}")
-    say(f"{out} holds {_held(entries, kept)}, exact")
-
-
-def _kept(out: Path) -> dict[str, Any]:
-    """Return what a file that is there already holds: cameras that are not calibrated anew stay in it."""
-    from robopolicy.geometry.calibrations import read_calibrations
-
-    return read_calibrations(out) if out.exists() else {}
-
-
-def _held(entries: dict[str, Any], kept: dict[str, Any]) -> str:
-    before = [view for view in kept if view not in entries]
-    return ", ".join(entries) + (f" (and, from before, {', '.join(before)})" if before else "")

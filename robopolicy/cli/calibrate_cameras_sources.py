@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from robopolicy.errors import ConfigError, ContractError, UnknownName, UsageError
-from robopolicy.rotations import matrix_to_rotvec, quat_to_matrix
+from robopolicy.rotations import matrix_to_quat, matrix_to_rotvec, quat_to_matrix
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 POSES = ("tool_pos", "tool_quat")  # the dataset's states: m, quaternion wxyz
 SLOW_M_S, SLOW_RAD_S = 0.01, 0.05  # slower is at rest
 APART_M, APART_RAD = 0.1, math.radians(20)  # as far apart as each other, where different poses are chosen
 ALIKE = 0.05  # of these: nearer is the same pose
+FACES_DOWN = 0.2  # the board's front looks down so far, the sine of the angle: about 12 degrees
 
 
 @dataclass
@@ -131,8 +132,11 @@ def read_touched(path: Path, corners: np.ndarray) -> tuple[np.ndarray, float]:
         path: JSON or CSV: the corner's number, row by row from the top left inner one, 0; then x y z (m) in the base.
         corners: (N, 3) m, all inner corners in the board's frame.
 
+    Corners on a plane fit as well where they were counted from a corner that mirrors them: the board is then turned
+    over, and with it goes the camera, which sees its front either way. Only that the front looks down then tells.
+
     Raises:
-        ConfigError: if there are fewer than three, they lie on a line, or a number is none.
+        ConfigError: if there are fewer than three, they lie on a line, a number is none, or the board faces down.
     """
     rows = _rows(path)
     numbers, places = [name for name, _ in rows], [values for _, values in rows]
@@ -148,6 +152,12 @@ def read_touched(path: Path, corners: np.ndarray) -> tuple[np.ndarray, float]:
     turn = vt.T @ np.diag([1, 1, np.sign(np.linalg.det(vt.T @ u.T))]) @ u.T
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = turn, target.mean(axis=0) - turn @ source.mean(axis=0)
+    if turn[2, 2] > FACES_DOWN:  # z is into the board
+        numbers = " ".join(f"{number:.5f}" for number in [*pose[:3, 3], *matrix_to_quat(turn)])
+        raise ConfigError(
+            f"{path}: by these corners the board faces down, and a camera that sees it would be below it; want them "
+            f"counted row by row from the top left inner one, 0. If it does face down: --board-pose {numbers}"
+        )
     left = source @ turn.T + pose[:3, 3] - target
     return pose, 1000 * float(np.sqrt(np.mean(np.sum(left**2, axis=1))))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
-from robopolicy.cli.arguments import at_least
+from robopolicy.cli.arguments import EachOnce, at_least
 from robopolicy.cli.calibrate import CANDIDATES
 from robopolicy.cli.drifting import note_drift
 from robopolicy.cli.keeping import Keeping, add_keeping
@@ -57,7 +57,12 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     add_perturbing(parser)
     parser.add_argument("--record", type=Path, metavar="D.zarr", help="record the episode")
     parser.add_argument(
-        "--cameras", nargs="+", default=[], metavar="CAMERA", help="record these too, beside those the policy sees"
+        "--cameras",
+        nargs="+",
+        action=EachOnce,
+        default=[],
+        metavar="CAMERA",
+        help="record these too, beside those the policy sees",
     )
     parser.add_argument("--video", type=Path, metavar="V.webm", help="film the episode")
     parser.add_argument("--device", default="cpu", help="where the policy computes: cpu, cuda (default cpu)")

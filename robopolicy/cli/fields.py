@@ -93,16 +93,26 @@ def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in vars(args).items() if key.startswith(prefix)}
 
 
-def changed(value: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+def changed(value: Any, changes: Mapping[str, Any], prefix: str = "", *, names: Mapping[str, str] | None = None) -> Any:
     """Return the dataclass ``value`` with ``changes`` {path: new value}; another kind starts from its own defaults.
+
+    ``names``: {field: option} of ``value`` itself, where the option is not called as the field.
 
     Raises:
         UsageError: if a change is of a kind that is not chosen, or something it needs is missing.
     """
-    return make(type(value), changes, prefix, {f.name: getattr(value, f.name) for f in fields(value)})
+    start = {f.name: getattr(value, f.name) for f in fields(value)}
+    return make(type(value), changes, prefix, start, names=names)
 
 
-def make(cls: type, changes: Mapping[str, Any], prefix: str = "", start: Mapping[str, Any] | None = None) -> Any:
+def make(
+    cls: type,
+    changes: Mapping[str, Any],
+    prefix: str = "",
+    start: Mapping[str, Any] | None = None,
+    *,
+    names: Mapping[str, str] | None = None,
+) -> Any:
     """Return a ``cls`` of the values in ``start``, or else of its defaults, with ``changes``; raises as `changed`."""
     values = dict(start or {})
     hints = typing.get_type_hints(cls)
@@ -110,7 +120,8 @@ def make(cls: type, changes: Mapping[str, Any], prefix: str = "", start: Mapping
     for name in sorted({key.split(".")[0] for key in changes} - known):
         kind = getattr(cls, "kind", "")
         which = f"{prefix.rstrip('.')} {kind}".strip() or cls.__name__
-        here = ", ".join(_flag(prefix + f.name) for f in fields(cls))
+        flags = (_flag(prefix + (names or {}).get(f.name, f.name)) for f in fields(cls))
+        here = ", ".join(dict.fromkeys(flags))
         raise UsageError(f"{_flag(prefix + name)} says nothing to {which}, which has {here}")
     for name in known & {key.split(".")[0] for key in changes}:
         members = members_of(hints[name])

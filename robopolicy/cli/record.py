@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least, positive
+from robopolicy.cli.arguments import EachOnce, at_least, positive
 from robopolicy.cli.image_size import size
 from robopolicy.cli.perturbing import add_perturbing, perturbations_of
 from robopolicy.cli.reacting import add_reacting, reactions_of
@@ -35,7 +35,7 @@ def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=at_least(1), default=20, help="episodes the dataset shall hold in the end")
     parser.add_argument("--rate", type=positive, metavar="HZ", help="steps a second; default: the robot's own")
     parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the first episode")
-    parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: all of the robot's")
+    parser.add_argument("--cameras", nargs="*", action=EachOnce, metavar="CAMERA", help="default: all of the robot's")
     parser.add_argument(
         "--camera-size", type=size, metavar="HxW", help="px, of the pictures of a twin or a hand (default 96x96)"
     )

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.policies.track_config import MotionTrackConfig
     from robopolicy.training.config import TrainConfig
 
-    choice = DataChoice(tuple(args.data), _tuple(args.weights), args.cache, tuple(args.skip), args.every)
+    told = {"weights": _tuple(args.weights), "skip": _tuple(args.skip), "every": args.every}
+    asked: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    choose = partial(DataChoice.of_run, args.out) if args.data is None else partial(DataChoice, tuple(args.data))
+    choice = choose(cache=args.cache, **asked)
     train(
         choice, args.out, kind=args.policy, preset=args.preset,
         policy=given(args, DiffusionConfig) | given(args, MotionTrackConfig), states=_tuple(args.states),

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least
+from robopolicy.cli.arguments import EachOnce, at_least
 from robopolicy.cli.fields import add_options, options
 from robopolicy.cli.training_data import CACHES
 
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     shared = {option.path for option in options(DiffusionConfig)} | {"opened", "closed"}
     parser.description = f"Train a diffusion policy. Presets:\n{preset_lines()}"
-    _add_run(parser.add_argument_group("run"))
-    _add_data(parser.add_argument_group("data"))
+    resume = _add_run(parser.add_argument_group("run"))
+    resume.known = _add_data(parser.add_argument_group("data"))
     _add_sight(parser.add_argument_group("what the policy sees and plans"))
     _add_scores(parser.add_argument_group("scores while training goes on"))
     add_options(
@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_run(group: Any) -> None:
+def _add_run(group: Any) -> Any:
+    """Return the action of --resume."""
     group.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
     group.add_argument(
         "--policy", choices=("diffusion", "motion-track"),
@@ -57,16 +58,17 @@ def _add_run(group: Any) -> None:
     group.add_argument(
         "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1 (default auto)"
     )
-    group.add_argument(
-        "--resume", action="store_true",
+    return group.add_argument(
+        "--resume", action=Resume,
         help="go on from the newest state in --out, exactly; what is not given is as the run has it",
     )  # fmt: skip
 
 
-def _add_data(group: Any) -> None:
-    group.add_argument(
+def _add_data(group: Any) -> Any:
+    """Return the action of --data."""
+    data = group.add_argument(
         "--data", required=True, nargs="+", action="extend", metavar="D.zarr",
-        help="datasets: folders, .zip files or URLs; may be repeated",
+        help="datasets: folders, .zip files or URLs; may be repeated (with --resume: those of the run)",
     )  # fmt: skip
     group.add_argument(
         "--weights", nargs="+", type=float, metavar="X", help="share of each dataset in the samples (default: by size)"
@@ -75,17 +77,22 @@ def _add_data(group: Any) -> None:
         "--cache", default="auto", choices=CACHES,
         help="where pictures wait: decoded or compressed in memory, or on the disk; auto: the first that fits",
     )  # fmt: skip
-    group.add_argument("--skip", nargs="+", default=[], metavar="MARK", help="leave out marked steps: idle, extraneous")
+    group.add_argument("--skip", nargs="+", metavar="MARK", help="leave out marked steps: idle, extraneous")
     group.add_argument(
-        "--every", type=at_least(1), default=1, metavar="N",
+        "--every", type=at_least(1), metavar="N",
         help="rows of the data a step of the policy: 5 makes a 20 Hz policy of 100 Hz data (default 1)",
     )  # fmt: skip
+    return data
 
 
 def _add_sight(group: Any) -> None:
-    group.add_argument("--states", nargs="*", metavar="NAME", help="states it sees (default: all)")
+    group.add_argument("--states", nargs="*", action=EachOnce, metavar="NAME", help="states it sees (default: all)")
     group.add_argument(
-        "--cameras", nargs="*", metavar="NAME", help="cameras it sees, each through a ResNet-18 (default: none)"
+        "--cameras",
+        nargs="*",
+        action=EachOnce,
+        metavar="NAME",
+        help="cameras it sees, each through a ResNet-18 (default: none)",
     )
     group.add_argument(
         "--image-size", nargs="+", metavar="HxW",
@@ -134,6 +141,20 @@ def preset_lines() -> str:
 
     width = max(map(len, config.PRESETS))
     return "\n".join(f"  {name:<{width}}  {config.DESCRIPTIONS[name]}" for name in config.PRESETS)
+
+
+class Resume(argparse.Action):
+    """Sets the flag, and wants no data any more: the run has its own."""
+
+    known: argparse.Action  # what the run tells
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, args: argparse.Namespace, *_: Any) -> None:
+        """Set it."""
+        setattr(args, self.dest, True)
+        self.known.required = False
 
 
 class ListPresets(argparse.Action):

@@ -14,6 +14,7 @@ KIND = "motion-track"
 GRIPPER = "the YAML file of a gripper's five points, opened and closed, m in its tool frame"
 SEEN, MOST = 0.02, 0.5  # of the points of a view may be outside of its pictures before it is told, or is no view
 FAR_M = 0.5  # from the tool: a point so far off is told in mm
+NARROW_M = 0.001  # what the tips gain by opening, and how broad five points are by which a rotation is told, at least
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def read_gripper(path: Path) -> dict[str, Any]:
     closed: [[x, y, z], ...]    the same at opening 0
 
     Raises:
-        ConfigError: naming the file, and the points that are missing, not five, not finite, on a line, or in mm.
+        ConfigError: naming the file, and the points that are missing, not five, not finite, in mm, or on a line at any
+            opening; or tips that are not farther apart opened than closed, or pass one another on the way.
         MissingExtra: without ruamel.yaml.
     """
     from robopolicy.settings import read_settings
@@ -80,7 +82,42 @@ def _points(data: Any) -> dict[str, Any]:
             )
         found[name] = points
     made = GripperKeypoints(**found)
+    _require_opens(made)
     return {name: tuple(map(tuple, getattr(made, name).tolist())) for name in names}
+
+
+def _require_opens(gripper: Any) -> None:
+    """Refuse points whose tips say no opening, or by which no pose can be told somewhere between opened and closed.
+
+    Raises:
+        ContractError: saying what is wrong with them.
+    """
+    import numpy as np
+
+    from robopolicy.errors import ContractError
+    from robopolicy.geometry.keypoints import FIRST_TIP, SECOND_TIP
+
+    ways = [points[FIRST_TIP] - points[SECOND_TIP] for points in (gripper.opened, gripper.closed)]
+    opened_m, closed_m = (float(np.linalg.norm(way)) for way in ways)
+    if opened_m < closed_m + NARROW_M:
+        raise ContractError(
+            f"the tips are {1000 * opened_m:.3g} mm apart opened, {1000 * closed_m:.3g} mm closed; want them farther "
+            "apart opened (are the two swapped?)"
+        )
+    if closed_m > NARROW_M and ways[0] @ ways[1] < 0:
+        raise ContractError(
+            "the tips are on opposite sides opened and closed, so they would pass one another; want the first finger's "
+            "rows before the second's in both"
+        )
+    openings = np.linspace(0, 1, 101)
+    points = gripper.at(openings)
+    breadths = np.linalg.svd(points - points.mean(1, keepdims=True), compute_uv=False)[:, 1]
+    narrowest = int(breadths.argmin())
+    if breadths[narrowest] < NARROW_M:
+        raise ContractError(
+            f"at opening {openings[narrowest]:.2g} the points are on a line but for {1000 * breadths[narrowest]:.2g} "
+            f"mm; want {1000 * NARROW_M:g} mm or more at every opening, or no rotation can be told"
+        )
 
 
 def plan_tracks(
@@ -111,7 +148,7 @@ def plan_tracks(
     from robopolicy_data.tracked import TrackedDataset
 
     start = MotionTrackConfig.from_json(before["config"]) if "config" in before else MotionTrackConfig()
-    config = changed(start, changes)
+    config = changed(start, changes, names=dict.fromkeys(("opened", "closed"), "gripper"))
     opened = [Dataset(path) for path in choice.paths]
     views = cameras or tuple(before.get("spec", {}).get("cameras", ())) or _fixed_views(opened)
     if len(views) < 2:

@@ -18,7 +18,7 @@ class DataChoice:
     """Which data, and how they are read.
 
     Raises:
-        UsageError: if weights and datasets are not one each.
+        UsageError: if weights and datasets are not one each, or one of them is named twice.
     """
 
     paths: tuple[Path | str, ...]
@@ -27,7 +27,32 @@ class DataChoice:
     skip: tuple[str, ...] = ()  # marks of steps to leave out
     every: int = 1  # rows of the data a step of the policy
 
+    @classmethod
+    def of_run(cls, out: Path, **given: Any) -> "DataChoice":
+        """Return that of the run in ``out``, as its train.json tells it, with what is ``given``.
+
+        Raises:
+            CheckpointError: if there is nothing to resume.
+            UsageError: if the run does not tell its data, or they are not there any more.
+        """
+        from robopolicy.training.checkpoint import read_train
+        from robopolicy.training.resume import read_cursor
+
+        read_cursor(out)
+        told = read_train(out).get("data", {})
+        paths = told.get("path")
+        if not paths:
+            raise UsageError(f"the run in {out} does not tell its data; say where they are: --data")
+        paths = (paths,) if isinstance(paths, str) else tuple(paths)
+        if gone := [path for path in paths if "://" not in path and not Path(path).exists()]:
+            raise UsageError(f"{gone[0]}, of which the run in {out} learns, is not there; say where it is: --data")
+        held = {name: tuple(told[name]) for name in ("weights", "skip") if name in told}
+        return cls(paths, **{**held, "every": told.get("every", 1), **given})
+
     def __post_init__(self) -> None:
+        places = [str(path) if "://" in str(path) else str(Path(path).resolve()) for path in self.paths]
+        if twice := [path for k, path in enumerate(self.paths) if places[k] in places[:k]]:
+            raise UsageError(f"--data names {twice[0]} twice; want each once, with --weights where its share matters")
         if self.weights is not None and len(self.weights) != len(self.paths):
             raise UsageError(f"--weights {len(self.weights)} for {len(self.paths)} datasets; give one each")
         if self.cache not in CACHES:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robopolicy import __version__
-from robopolicy.cli.arguments import at_least, positive, rate
+from robopolicy.cli.arguments import EachOnce, at_least, positive, rate
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.cli.twin_seeing import Seeing, add_seeing, finders_of, groups_of, prepared, settings_of, tags
 from robopolicy.errors import UsageError
@@ -34,7 +34,9 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--publish", metavar="PREFIX", help="publish the twin's state and health, as in /twin")
     parser.add_argument("--record", type=Path, metavar="D.zarr", help="record what the twin shows, and the commands")
-    parser.add_argument("--cameras", nargs="*", default=[], metavar="CAMERA", help="of the twin, to record")
+    parser.add_argument(
+        "--cameras", nargs="*", action=EachOnce, default=[], metavar="CAMERA", help="of the twin, to record"
+    )
     parser.add_argument("--seconds", type=positive, metavar="S", help="end after so long (default: Ctrl-C ends it)")
     parser.set_defaults(run=run)
 

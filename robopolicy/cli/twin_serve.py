@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least, positive, rate
+from robopolicy.cli.arguments import EachOnce, at_least, positive, rate
 from robopolicy.cli.signals import ended_by_signals
 from robopolicy.errors import ContractError, UnknownCamera, UsageError
 
@@ -41,7 +41,9 @@ def add_action(actions: Any, debug: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", type=at_least(0), help="of ROS 2 (default: ROS_DOMAIN_ID, or 0)")
     parser.add_argument("--node", default=NODE, metavar="NAME", help=f"name of its node (default {NODE})")
     parser.add_argument("--rate", type=rate, default=100.0, metavar="HZ", help="joint states a second (100)")
-    parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="those to show; none: without pictures")
+    parser.add_argument(
+        "--cameras", nargs="*", action=EachOnce, metavar="CAMERA", help="those to show; none: without pictures"
+    )
     parser.add_argument("--camera-hz", type=rate, default=30.0, metavar="HZ", help="pictures a second (30)")
     parser.add_argument(
         "--camera-size", type=_size, default=(96, 96), metavar="HEIGHTxWIDTH", help="pixels, 480x640 at most (96x96)"

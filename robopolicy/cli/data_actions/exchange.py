@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import positive
+from robopolicy.cli.arguments import positive, share
 from robopolicy.cli.data_actions import video
 from robopolicy.errors import UsageError
 
@@ -99,7 +99,7 @@ FORMATS: dict[str, Format] = {
         importer="robopolicy_data.importers.landmarks:import_landmarks",
         import_options={
             "--closed-below": {
-                "type": positive,
+                "type": share,
                 "default": None,
                 "metavar": "OPENING",
                 "help": "between thumb and index it grasps below this, 1 is fully open (default: 0.9)",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from robopolicy.cli.arguments import at_least
+from robopolicy.cli.arguments import EachOnce, at_least
 from robopolicy.errors import DatasetError, SpecMismatch, UsageError
 from robopolicy.interfaces import Agent
 from robopolicy.spec import TOOL_POSE, PolicySpec
@@ -29,7 +29,7 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
         "--noise", type=float, default=0.001, metavar="M", help="of the positions played (default 1 mm)"
     )
     parser.add_argument("--seed", type=at_least(0), help="of the first start; default: after those of the few")
-    parser.add_argument("--cameras", nargs="*", metavar="CAMERA", help="default: those of the few")
+    parser.add_argument("--cameras", nargs="*", action=EachOnce, metavar="CAMERA", help="default: those of the few")
     parser.add_argument("--jobs", type=at_least(1), default=1, metavar="N", help="processes; the episodes are the same")
     parser.set_defaults(run=run)
 
