@@ -150,11 +150,14 @@ class Camera:
                 "in the base frame; is its pose right?"
             )
         plane = seen[..., :2] / seen[..., 2:]
-        share = np.minimum(1.0, self._fold / np.maximum(np.linalg.norm(plane, axis=-1, keepdims=True), 1e-12))
+        share = np.minimum(1.0, self.fold / np.maximum(np.linalg.norm(plane, axis=-1, keepdims=True), 1e-12))
         return self._pixels(self._bent(share * plane) + (1 - share) * plane)
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
-        """Return where pixels (..., 2) lie on the undistorted image plane at focal length 1, (..., 2)."""
+        """Return where pixels (..., 2) lie on the undistorted image plane at focal length 1, (..., 2).
+
+        NaN where the lens shows no such point, or shows it only from beyond its `fold`, mirrored.
+        """
         plane = self._plane(np.asarray(pixels, np.float64))
         return self._straight(plane) if len(self.distortion) else plane
 
@@ -172,7 +175,7 @@ class Camera:
         return shown
 
     @cached_property
-    def _fold(self) -> float:
+    def fold(self) -> float:
         """The radius on the image plane at which the lens first bends inwards again; infinite if it never does.
 
         Of r N(s) / D(s), s = r^2: where the slope N D + 2 s (N' D - N D') or D is zero.
@@ -217,7 +220,11 @@ class Camera:
         )
 
     def _straight(self, bent: np.ndarray) -> np.ndarray:
-        """Return the inverse of `_bent` by Newton's method; NaN where the lens shows no such point."""
+        """Return the inverse of `_bent` by Newton's method; NaN where the lens shows no such point.
+
+        Newton's method may come to a point beyond the fold, where the polynomial runs backwards: that is none.
+        Tangential and prism terms move the fold a little; there the determinant of the slope is what tells.
+        """
         at, step = bent.copy(), 1e-6 * np.eye(2)
         for _ in range(ROUNDS):
             miss = self._bent(at) - bent
@@ -232,6 +239,7 @@ class Camera:
             if not np.nanmax(np.abs([dx, dy]), initial=0.0) > 1e-12:
                 break
         lost = ~(np.abs(self._bent(at) - bent).max(axis=-1) < 1e-9)
+        lost |= ~(np.linalg.norm(at, axis=-1) <= self.fold) | ~(det > 0)
         return np.where(lost[..., None], np.nan, at)
 
 
