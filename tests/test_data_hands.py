@@ -1,6 +1,7 @@
 """A hand followed through pictures: which hand, gaps, the steps of all views, when it grasps, what is refused."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -211,3 +212,32 @@ def test_what_the_detector_lacks_is_said_in_one_line(monkeypatch):
     installed = {"mediapipe": "0.10.21", "protobuf": "7.36.2"}
     with pytest.raises(ConfigError, match=r"does not run beside protobuf 7\.36\.2, it wants one below 5"):
         hands_mediapipe.MediapipeHands()
+
+
+def folding(steps=30):
+    """Cameras whose lens shows nothing in the pictures' corners, and {view: (T, 21, 2)} of a hand that reaches."""
+    cameras = {view: replace(camera, distortion=(-0.4, 0, 0, 0)) for view, camera in CAMERAS.items()}
+    return cameras, {view: camera.project(reach(steps)) for view, camera in cameras.items()}
+
+
+def test_a_step_in_a_corner_that_the_lens_does_not_show_is_one_without_a_hand():
+    cameras, points = folding()
+    points["left"][0] += [3.0, 2.0] - points["left"][0].mean(0)  # the hand comes in there
+    assert np.isnan(cameras["left"].rays(points["left"][0])).any(-1).mean() > 0.5
+    made = understand({view: pictures(p) for view, p in points.items()}, cameras, 10.0, HandRules())
+    assert (made.odd, made.start, made.stop) == (1, 1, 30)
+    assert made.residual_px < 1e-3
+
+
+def test_two_points_of_five_that_the_lens_does_not_show_lose_no_step():
+    cameras, points = folding()
+    points["left"][7, [2, 4]] = 2.0  # two of the five, in the corner
+    made = understand({view: pictures(p) for view, p in points.items()}, cameras, 10.0, HandRules())
+    assert (made.odd, made.start, made.stop) == (0, 0, 30)
+
+
+def test_a_lens_that_shows_the_hand_nowhere_is_what_is_wrong():
+    cameras, points = folding()
+    points["left"][:] = 2.0
+    with pytest.raises(DatasetError, match="views left, right, no lens shows anything where the hand is"):
+        understand({view: pictures(p) for view, p in points.items()}, cameras, 10.0, HandRules())

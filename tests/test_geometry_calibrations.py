@@ -88,10 +88,13 @@ def test_a_file_without_places_or_that_is_none_is_refused(tmp_path):
 
 def test_a_robot_takes_what_is_of_its_cameras_and_of_their_size(tmp_path):
     write_calibrations(tmp_path / "c.json", ENTRIES)
-    found = calibrations_for(tmp_path / "c.json", {"front": (480, 640), "no": (24, 32), "top": (24, 32)})
+    found = calibrations_for(tmp_path / "c.json", {"front": (480, 640), "no": (480, 640), "top": (24, 32)})
     assert found == {"front": CAMERA.to_json(), "no": ENTRIES["no"]}  # nothing of how well it is known
     with pytest.raises(ConfigError, match=r"camera 'front' was calibrated at 640 x 480, its pictures are 32 x 24"):
         calibrations_for(tmp_path / "c.json", {"front": (24, 32)})
+    words = r"c\.json: camera 'no': K has its principal point at \(318\.7, 241\.2\), outside pictures of 32 x 24 px"
+    with pytest.raises(ConfigError, match=words):
+        calibrations_for(tmp_path / "c.json", {"no": (24, 32)})
 
 
 def test_a_topics_file_names_it_as_seen_from_its_own_folder(tmp_path):

@@ -1,5 +1,7 @@
 """Cameras: OpenCV is the oracle."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -80,6 +82,34 @@ def test_entries_go_round_and_damaged_ones_are_named():
         Camera(K, np.eye(4), [0.1, 0.2, 0.3])
     with pytest.raises(UnknownCamera, match="right"):
         cameras_of({"left": camera.to_json()}, ["right"])
+
+
+ROW_VECTORS, NO_POSE, SCALED = pose().T, pose(), np.diag([1.0, 1, 1, 1000])
+NO_POSE[3] = 5, 6, 7, 8
+
+
+@pytest.mark.parametrize(("part", "matrix", "message"), [
+    ("T_base_cam", ROW_VECTORS, r"T_base_cam has the last row .* 1; want 0 0 0 1; is it transposed\?"),
+    ("T_base_cam", NO_POSE, r"T_base_cam has the last row 5 6 7 8; want 0 0 0 1$"),
+    ("T_base_cam", SCALED, r"T_base_cam has the last row 0 0 0 1000; want 0 0 0 1$"),
+    ("K", K.T, r"K has the last row 318\.7 241\.2 1; want 0 0 1; is it transposed\?"),
+    ("K", K + np.eye(3, k=-2), r"K has the last row 1 0 1; want 0 0 1$"),
+    ("K", K + 40 * np.diag([1, 0], k=-1), r"K\[1, 0\] is 40; want 0$"),
+    ("K", np.diag([-600.0, 600, 1]), "K has focal lengths -600 600; want them above 0$"),
+])  # fmt: skip
+def test_a_matrix_of_another_convention_is_refused_and_not_half_read(part, matrix, message):
+    with pytest.raises(ContractError, match=f"^camera 'left': {message}"):
+        Camera.from_json({"K": K, "T_base_cam": pose(), part: matrix}, "left")
+
+
+def test_intrinsics_of_pictures_of_another_size_are_refused_as_soon_as_the_size_is_known():
+    untold = Camera.from_json({"K": K, "T_base_cam": pose()}, "left")
+    words = r"^camera 'left': K has its principal point at \(318\.7, 241\.2\), outside pictures of 96 x 120 px"
+    with pytest.raises(ContractError, match=words):
+        replace(untold, size=(120, 96))
+    with pytest.raises(ContractError, match=words):
+        Camera.from_json({**untold.to_json(), "size": [120, 96]}, "left")
+    assert replace(untold, size=(480, 640)).resized(96, 96).name == "left", "whose intrinsics go with its size"
 
 
 def test_a_lens_that_shows_no_such_point_says_so():

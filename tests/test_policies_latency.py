@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robopolicy.cli.deploy import check_pace
-from robopolicy.errors import TooSlow
+from robopolicy.errors import BehindCamera, TooSlow, TracksLost
 from robopolicy.policies.config import DiffusionConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.latency import Latency, device_name, judge, keeps_up, measure_latency, milliseconds, remedies
@@ -154,3 +154,18 @@ def test_times_and_devices_in_words():
     assert milliseconds(0.00421) == "4.21 ms"
     assert milliseconds(2.5) == "2.5 s"
     assert device_name(torch.device("cpu"))
+
+
+def test_a_plan_of_noise_takes_its_time_and_one_that_was_never_begun_takes_none(monkeypatch):
+    policy = make()
+
+    def refuse(error):
+        def plan(*_, **__):
+            raise error
+
+        monkeypatch.setattr(policy, "plan", plan)
+        return policy
+
+    assert measure_latency(refuse(TracksLost("tracks are lost")), repetitions=3).plans == 3
+    with pytest.raises(BehindCamera):  # before the network is asked: it would be said to be fast
+        measure_latency(refuse(BehindCamera("camera 'front': 5 points are behind")), repetitions=3)

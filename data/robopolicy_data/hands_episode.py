@@ -161,14 +161,21 @@ def _compared(
 ) -> tuple[float, np.ndarray]:
     """Return the median distance of the five points from where all views together put them, px, and the odd steps (T,).
 
-    Odd is a step at which most points are farther off than ``limit``: one view has found something else there.
+    Odd is a step at which most points are farther off than ``limit``, for one view has found something else there, or
+    are where a lens shows nothing.
     """
     both = np.all([track.detected for track in tracks.values()], axis=0)
     if not both.any():
         raise DatasetError("there is no step at which all views detected the hand, so they cannot be compared")
     points = np.stack([hand_keypoints(track.landmarks[both], which) for track in tracks.values()])
     residuals = triangulate(points, [cameras[view] for view in tracks]).residual_px  # (n, 5)
-    residual = float(np.median(residuals))
+    shown = ~np.isnan(residuals)
+    if not shown.any():
+        raise DatasetError(
+            f"by the calibration of views {', '.join(tracks)}, no lens shows anything where the hand is; is the "
+            "distortion that of these cameras, at this size?"
+        )
+    residual = float(np.median(residuals[shown]))
     if np.isinf(residual):
         raise DatasetError(
             f"the hand is behind a camera, or nowhere, by the calibration of views {', '.join(tracks)}: their rays do "
@@ -180,7 +187,7 @@ def _compared(
             f"or less, --max-residual): {_WHY}"
         )
     odd = np.zeros(len(both), bool)
-    odd[both] = ~(np.median(residuals, axis=1) <= limit)
+    odd[both] = ~(np.median(np.where(shown, residuals, np.inf), axis=1) <= limit)
     return residual, odd
 
 

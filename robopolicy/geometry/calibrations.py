@@ -66,7 +66,8 @@ def calibrations_for(path: Path | str, sizes: Mapping[str, tuple[int, int]]) -> 
         sizes: {view: (H, W)} of the robot's pictures.
 
     Raises:
-        ConfigError: if a camera's pictures have another size than it was calibrated at.
+        ConfigError: if a camera's pictures have another size than it was calibrated at, or, where that was not told,
+            its principal point is outside them.
     """
     found = {}
     for name, entry in read_calibrations(path).items():
@@ -78,6 +79,10 @@ def calibrations_for(path: Path | str, sizes: Mapping[str, tuple[int, int]]) -> 
             raise ConfigError(
                 f"{path}: camera {name!r} was calibrated at {width} x {height}, its pictures are {now[1]} x {now[0]}"
             )
+        try:
+            _require_camera({**entry, "size": sizes[name]}, name)
+        except ContractError as error:
+            raise ConfigError(f"{path}: {error}") from error
         found[name] = {key: value for key, value in entry.items() if key != "calibration"}
     return found
 
@@ -118,10 +123,15 @@ def _entries(data: Any) -> dict[str, dict[str, Any]]:
     for name, entry in found.items():
         if "K" not in entry:
             raise ContractError(f"camera {name!r} is not calibrated: K is wanted (calibrate-cameras)")
-        for place in ("T_base_cam", "T_tool_cam"):
-            if place in entry:
-                Camera.from_json({**entry, "T_base_cam": entry[place]}, name)
+        _require_camera(entry, name)
     return found
+
+
+def _require_camera(entry: Mapping[str, Any], name: str) -> None:
+    """Refuse a damaged entry; raises ContractError naming the camera."""
+    for place in ("T_base_cam", "T_tool_cam"):
+        if place in entry:
+            Camera.from_json({**entry, "T_base_cam": entry[place]}, name)
 
 
 def _block(values: Mapping[str, Any], indent: int) -> str:

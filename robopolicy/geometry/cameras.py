@@ -1,7 +1,7 @@
 """A calibrated camera: where it is, how it projects, and what its lens does, in OpenCV's convention."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,33 +26,45 @@ class Camera:
         T_base_cam: (4, 4) pose of the camera in the base frame, m.
         distortion: 0, 4, 5, 8 or 12 coefficients in OpenCV's order.
         size: (H, W) pixels of the pictures it was calibrated for; None: not told.
+        name: by which errors call it.
 
     Raises:
-        ContractError: naming the part that is no such thing.
+        ContractError: naming the part that is no such thing, or that is of pictures of another size.
     """
 
     K: np.ndarray
     T_base_cam: np.ndarray
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(0))
     size: tuple[int, int] | None = None
+    name: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
+        this = f"camera {self.name!r}" if self.name else "camera"
         for name, shape in (("K", (3, 3)), ("T_base_cam", (4, 4))):
             found = np.array(getattr(self, name), np.float64)
             if found.shape != shape or not np.isfinite(found).all():
-                raise ContractError(f"camera: {name} is {found.shape}; want finite {shape}")
+                raise ContractError(f"{this}: {name} is {found.shape}; want finite {shape}")
             object.__setattr__(self, name, found)
         lens = np.array(self.distortion, np.float64).ravel()
         if len(lens) not in DISTORTIONS or not np.isfinite(lens).all():
-            raise ContractError(f"camera: {len(lens)} distortion coefficients; want finite {DISTORTIONS} of them")
+            raise ContractError(f"{this}: {len(lens)} distortion coefficients; want finite {DISTORTIONS} of them")
         object.__setattr__(self, "distortion", lens)
         turn = self.T_base_cam[:3, :3]
         if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-4) or np.linalg.det(turn) < 0:
-            raise ContractError("camera: T_base_cam has no rotation matrix; want orthonormal columns, determinant 1")
-        if not (self.K[0, 0] > 0 and self.K[1, 1] > 0 and np.allclose(self.K[2], [0, 0, 1])):
-            raise ContractError("camera: K wants positive focal lengths and the last row 0 0 1")
+            raise ContractError(f"{this}: T_base_cam has no rotation matrix; want orthonormal columns, determinant 1")
+        if not (self.K[0, 0] > 0 and self.K[1, 1] > 0):
+            raise ContractError(f"{this}: K has focal lengths {_row(np.diagonal(self.K)[:2])}; want them above 0")
+        for name in ("K", "T_base_cam"):
+            _require_last_row(f"{this}: {name}", getattr(self, name))
+        if abs(self.K[1, 0]) > 1e-6:
+            raise ContractError(f"{this}: K[1, 0] is {self.K[1, 0]:g}; want 0")
         if self.size is not None:
             object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+            if not self.inside(self.K[:2, 2]):
+                raise ContractError(
+                    f"{this}: K has its principal point at ({_row(self.K[:2, 2], ', ')}), outside pictures of "
+                    f"{self.size[1]} x {self.size[0]} px (W x H); want K of pictures of that size"
+                )
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], name: str = "camera") -> "Camera":
@@ -65,8 +77,11 @@ class Camera:
             raise ContractError(f"camera {name!r} is not calibrated: K and T_base_cam are wanted (calibrate-cameras)")
         size = entry.get("size")
         try:
-            return cls(entry["K"], entry["T_base_cam"], entry.get("distortion", ()), None if size is None else (*size,))
-        except (TypeError, ValueError, ContractError) as error:
+            size = None if size is None else (*size,)
+            return cls(entry["K"], entry["T_base_cam"], entry.get("distortion", ()), size, name=name)
+        except ContractError:
+            raise  # it names the camera
+        except (TypeError, ValueError) as error:
             raise ContractError(f"camera {name!r}: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +103,7 @@ class Camera:
         Raises:
             ContractError: if it does not know its own size.
         """
-        return Camera(self._scaling(height, width) @ self.K, self.T_base_cam, self.distortion, (height, width))
+        return replace(self, K=self._scaling(height, width) @ self.K, size=(height, width))
 
     def resized_pixels(self, pixels: np.ndarray, height: int, width: int) -> np.ndarray:
         """Return where in the pictures of `resized` is what this camera shows at pixels (..., 2).
@@ -135,11 +150,14 @@ class Camera:
                 "in the base frame; is its pose right?"
             )
         plane = seen[..., :2] / seen[..., 2:]
-        share = np.minimum(1.0, self._fold / np.maximum(np.linalg.norm(plane, axis=-1, keepdims=True), 1e-12))
+        share = np.minimum(1.0, self.fold / np.maximum(np.linalg.norm(plane, axis=-1, keepdims=True), 1e-12))
         return self._pixels(self._bent(share * plane) + (1 - share) * plane)
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
-        """Return where pixels (..., 2) lie on the undistorted image plane at focal length 1, (..., 2)."""
+        """Return where pixels (..., 2) lie on the undistorted image plane at focal length 1, (..., 2).
+
+        NaN where the lens shows no such point, or shows it only from beyond its `fold`, mirrored.
+        """
         plane = self._plane(np.asarray(pixels, np.float64))
         return self._straight(plane) if len(self.distortion) else plane
 
@@ -157,7 +175,7 @@ class Camera:
         return shown
 
     @cached_property
-    def _fold(self) -> float:
+    def fold(self) -> float:
         """The radius on the image plane at which the lens first bends inwards again; infinite if it never does.
 
         Of r N(s) / D(s), s = r^2: where the slope N D + 2 s (N' D - N D') or D is zero.
@@ -202,7 +220,11 @@ class Camera:
         )
 
     def _straight(self, bent: np.ndarray) -> np.ndarray:
-        """Return the inverse of `_bent` by Newton's method; NaN where the lens shows no such point."""
+        """Return the inverse of `_bent` by Newton's method; NaN where the lens shows no such point.
+
+        Newton's method may come to a point beyond the fold, where the polynomial runs backwards: that is none.
+        Tangential and prism terms move the fold a little; there the determinant of the slope is what tells.
+        """
         at, step = bent.copy(), 1e-6 * np.eye(2)
         for _ in range(ROUNDS):
             miss = self._bent(at) - bent
@@ -217,7 +239,20 @@ class Camera:
             if not np.nanmax(np.abs([dx, dy]), initial=0.0) > 1e-12:
                 break
         lost = ~(np.abs(self._bent(at) - bent).max(axis=-1) < 1e-9)
+        lost |= ~(np.linalg.norm(at, axis=-1) <= self.fold) | ~(det > 0)
         return np.where(lost[..., None], np.nan, at)
+
+
+def _row(numbers: np.ndarray, between: str = " ") -> str:
+    return between.join(f"{number:.6g}" for number in numbers)
+
+
+def _require_last_row(what: str, matrix: np.ndarray) -> None:
+    """Refuse a matrix that does not end in 0 ... 0 1."""
+    want = np.eye(len(matrix))[-1]
+    if not np.allclose(matrix[-1], want, atol=1e-6):
+        hint = "; is it transposed?" if np.allclose(matrix[:, -1], want, atol=1e-6) else ""
+        raise ContractError(f"{what} has the last row {_row(matrix[-1])}; want {_row(want)}{hint}")
 
 
 def cameras_of(calibrations: Mapping[str, Any], names: Sequence[str]) -> dict[str, Camera]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robopolicy.errors import NO_PLAN, ContractError
+from robopolicy.errors import ContractError, TracksLost
 from robopolicy.policies.config import PRESETS, DiffusionConfig
 from robopolicy.policies.consistency import ConsistencyConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
@@ -68,6 +68,9 @@ def measure_latency(
         threads: of the CPU; None is what torch has now.
         delay_steps: rows of the running chunk that each plan is told will be executed meanwhile: a policy that is given
             them clean takes another way through its network, and longer.
+
+    Raises:
+        BehindCamera: of motion tracks, if there is no place that all cameras look at: no plan could be timed.
     """
     asker = _Asker(policy, n, delay_steps)
     before = torch.get_num_threads()
@@ -217,7 +220,7 @@ class _Asker:
         executed = None if self._chunk is None else self._chunk[:past]
         begin_s = time.perf_counter()
         # it ends with the chunk on the host: nothing is left running on a GPU
-        with contextlib.suppress(*NO_PLAN):  # of pictures that are noise; it took its time all the same
+        with contextlib.suppress(TracksLost):  # of pictures that are noise; it took its time all the same
             self._chunk = self._policy.plan(
                 list(self._window), n=self._n, previous=self._chunk, executed=executed, generator=self._rng,
                 delay_steps=0 if self._chunk is None else self._delay,

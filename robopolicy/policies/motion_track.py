@@ -17,10 +17,12 @@ from robopolicy.policies.batch import filled, plan_generator
 from robopolicy.policies.normaliser import require_fitted
 from robopolicy.policies.track_config import MotionTrackConfig
 from robopolicy.policies.track_net import TrackNet, Tracks
-from robopolicy.policies.track_views import Views
+from robopolicy.policies.track_views import NEAR, Views
 from robopolicy.rotations import matrix_to_rot6d, quat_to_matrix
 from robopolicy.spec import TOOL_POSE, PolicySpec
 from robopolicy.types import Observation, Plan, PlanRequest
+
+AHEAD = 0.5  # m from a camera: a gripper is in front of it with all its points
 
 
 class MotionTrackPolicy(nn.Module):
@@ -55,10 +57,23 @@ class MotionTrackPolicy(nn.Module):
 
     @property
     def likely(self) -> dict[str, np.ndarray]:
-        """States that all cameras can see, {name: (D,) float32}, for who has none at hand: where they all look."""
+        """States that all cameras can see, {name: (D,) float32}, for who has none at hand: where they all look.
+
+        If that is behind one, as of cameras that look a little apart, a place ahead of all: again and again straight
+        into the view of the one that is farthest from it, which finds such a place if there is one (Agmon 1954). If
+        there is none, `plan` says so.
+        """
         poses = [camera.T_base_cam for camera in self.cameras.values()]
         off = [np.eye(3) - np.outer(pose[:3, 2], pose[:3, 2]) for pose in poses]
         meet = np.linalg.lstsq(sum(off), sum(o @ p[:3, 3] for o, p in zip(off, poses, strict=True)), rcond=None)[0]
+        eyes, ways = (np.stack([pose[:3, k] for pose in poses]) for k in (3, 2))
+        depth = ((meet - eyes) * ways).sum(-1)
+        if depth.min() < np.linalg.norm(self.config.gripper.opened, axis=-1).max() + NEAR:
+            for _ in range(1000):
+                if depth.min() >= AHEAD:
+                    break
+                meet = meet + (AHEAD + NEAR - depth.min()) * ways[depth.argmin()]
+                depth = ((meet - eyes) * ways).sum(-1)
         states = (meet, np.array([0.0, 1.0, 0.0, 0.0]), np.ones(1))
         return {name: np.asarray(value, np.float32) for name, value in zip(TOOL_STATES, states, strict=True)}
 

@@ -18,7 +18,9 @@ from robopolicy.geometry.cameras import Camera
 NEAR = 0.02  # m; a point nearer to a camera than this is behind it, and its views are left as they are
 PARALLEL = 1e-9  # of a determinant that is 2 sin^2 of the angle between two rays; less is no angle
 REACH = 1.25  # shares; further out a lens is taken to move points as it does there
-CELLS = 128  # a side of the table of what a lens does; between them a hundredth of a pixel is missed at most
+CELLS, FINEST = 128, 512  # a side of the tables of what a lens does: as few as will do
+MISSED = 0.005  # px of the picture, at most, between the places of a table; points go through two
+SURE = 0.75  # of the radius at which a lens folds; nearer to it a pixel is so wide an angle that no table is as good
 
 
 class Views(nn.Module):
@@ -56,7 +58,11 @@ class Views(nn.Module):
             "total": [_total(places)],
         }
         if not self._straight:
-            tables, reach = zip(*(_lens(*each) for each in zip(cameras, onto, sides, strict=True)), strict=True)
+            lenses = [_lens(*each, CELLS) for each in zip(cameras, onto, sides, strict=True)]
+            if (finer := np.sqrt(max(missed for *_, missed in lenses) / MISSED)) > 1:
+                cells = min(int(np.ceil(CELLS * finer)), FINEST)
+                lenses = [_lens(*each, cells) for each in zip(cameras, onto, sides, strict=True)]
+            tables, reach, _ = zip(*lenses, strict=True)
             made |= {"lenses": np.stack(tables, axis=1), "reach": np.stack(reach, axis=1)[..., None, None]}
         for name, value in made.items():
             self.register_buffer(name, torch.tensor(np.array(value), dtype=torch.float32), persistent=False)
@@ -140,9 +146,9 @@ def _total(places: np.ndarray) -> np.ndarray:
     return np.column_stack([places.sum(0), len(places) * np.eye(3)])[[0, 1, 2, 0, 1]]
 
 
-def _lens(camera: Camera, onto: np.ndarray, side: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _lens(camera: Camera, onto: np.ndarray, side: tuple[int, int], cells: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Return by how many shares a lens is to be taken away, and how it is to be put there, (2, 2, C, C), rows first;
-    and how far out from the middle both reach, (2,) shares.
+    how far out from the middle both reach, (2,) shares; and by how many pixels the worst misses between its places.
 
     Where a lens shows nothing, it does what it does at the next place towards the middle where it shows something.
     """
@@ -151,16 +157,48 @@ def _lens(camera: Camera, onto: np.ndarray, side: tuple[int, int]) -> tuple[np.n
         return (pixels + 0.5) / side * 2 - 1
 
     def grid(reach: float) -> np.ndarray:
-        return np.stack(np.meshgrid(*[np.linspace(-reach, reach, CELLS + 1)] * 2), axis=-1)  # (C, C, 2) x and y
+        return np.stack(np.meshgrid(*[np.linspace(-reach, reach, cells + 1)] * 2), axis=-1)  # (C, C, 2) x and y
 
-    shown = (grid(REACH) + 1) / 2 * side - 0.5
-    plane = camera.rays(shown)
+    def onto_plane(shares: np.ndarray) -> np.ndarray:
+        made: np.ndarray = (shares - onto[:2, 2]) @ np.linalg.inv(onto[:2, :2]).T
+        return made
+
+    def put(plane: np.ndarray) -> np.ndarray:
+        rays = np.concatenate([plane, np.ones((*plane.shape[:-1], 1))], -1)
+        return onto_shares(camera.project(rays @ camera.T_base_cam[:3, :3].T + camera.T_base_cam[:3, 3]))
+
+    far, fold = REACH, 0.999 * camera.fold
+    if np.isfinite(fold):
+        angle = np.linspace(0, 2 * np.pi, cells)
+        far = min(far, float(np.abs(put(fold * np.stack([np.cos(angle), np.sin(angle)], axis=-1))).max()))
+    shares = grid(far)
+    plane = camera.rays((shares + 1) / 2 * side - 0.5)
+    if (lost := np.isnan(plane).any(-1)).any() and np.isfinite(fold):
+        way = onto_plane(shares[lost])
+        plane[lost] = fold * way / np.linalg.norm(way, axis=-1, keepdims=True)
+        shares[lost] = put(plane[lost])
+    middle = onto_shares(camera.K[:2, 2])
     while (lost := np.isnan(plane).any(-1)).any():
-        shown[lost] = camera.K[:2, 2] + 0.97 * (shown[lost] - camera.K[:2, 2])
-        plane[lost] = camera.rays(shown[lost])
+        shares[lost] = middle + 0.97 * (shares[lost] - middle)
+        plane[lost] = camera.rays((shares[lost] + 1) / 2 * side - 0.5)
     ideal = plane @ onto[:2, :2].T + onto[:2, 2]
     reach = float(np.abs(ideal).max())
-    rays = np.linalg.solve(onto, np.concatenate([grid(reach), np.ones((CELLS + 1, CELLS + 1, 1))], -1)[..., None])
-    put = camera.project(rays[..., 0] @ camera.T_base_cam[:3, :3].T + camera.T_base_cam[:3, 3])
-    moved = [ideal - onto_shares(shown), onto_shares(put) - grid(reach)]
-    return np.stack(moved).transpose(0, 3, 1, 2), np.array([REACH, reach])
+    there = grid(reach)
+    rays = onto_plane(there)
+    shown = put(rays)
+    moved = np.stack([ideal - shares, shown - there])
+    sure = [
+        (np.abs(at).max(-1) <= 1) & (np.linalg.norm(ray, axis=-1) <= SURE * camera.fold)
+        for at, ray in ((shares, plane), (shown, rays))
+    ]
+    return moved.transpose(0, 3, 1, 2), np.array([far, reach]), _missed(moved, np.stack(sure), side)
+
+
+def _missed(moved: np.ndarray, counts: np.ndarray, side: tuple[int, int]) -> float:
+    """Return by how many pixels interpolation between places of tables (2, C, C, 2) may miss where a place counts.
+
+    In the middle of a cell it is off by an eighth of the second differences along both sides.
+    """
+    down, right = np.diff(moved, 2, axis=1)[:, :, 1:-1], np.diff(moved, 2, axis=2)[:, 1:-1]
+    off = np.linalg.norm((np.abs(down) + np.abs(right)) * np.array(side) / 16, axis=-1)
+    return float(off[counts[:, 1:-1, 1:-1]].max(initial=0.0))
