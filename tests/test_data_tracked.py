@@ -204,6 +204,10 @@ def test_a_hand_whose_landmarks_were_not_imported_is_no_robot(robot, tmp_path):
             {"size": [480, 640]},
             r"camera 'left' was calibrated for \(480, 640\) px \(H, W\), its pictures are \(48, 64\)",
         ),
+        (
+            {"size": None, "K": [[640, 0, 319.5], [0, 640, 239.5], [0, 0, 1]]},
+            r"camera 'left': K has its principal point at \(319.5, 239.5\), outside pictures of 64 x 48 px",
+        ),
     ],
 )
 def test_a_camera_of_the_tool_or_of_other_pictures_is_no_view(change, words, robot, tmp_path):

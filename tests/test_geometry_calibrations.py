@@ -12,7 +12,7 @@ from robopolicy.geometry.cameras import Camera
 from robopolicy.topics.config import load_config
 
 POSE = np.eye(4)
-POSE[:3, 3] = 1e-05, -0.25, 1e17
+POSE[:3, 3] = 1e-05, -0.25, 1e-17
 CAMERA = Camera(
     np.array([[611.25, 0, 318.7], [0, 608.0, 241.2], [0, 0, 1]]), POSE, [-2.1e-07, 0.07, 1e-05, -0.002], (480, 640)
 )

@@ -86,12 +86,15 @@ def test_entries_go_round_and_damaged_ones_are_named():
 
 ROW_VECTORS, NO_POSE, SCALED = pose().T, pose(), np.diag([1.0, 1, 1, 1000])
 NO_POSE[3] = 5, 6, 7, 8
+IN_MM = np.eye(4)
+IN_MM[:3, 3] = 0, 900, 600
 
 
 @pytest.mark.parametrize(("part", "matrix", "message"), [
     ("T_base_cam", ROW_VECTORS, r"T_base_cam has the last row .* 1; want 0 0 0 1; is it transposed\?"),
     ("T_base_cam", NO_POSE, r"T_base_cam has the last row 5 6 7 8; want 0 0 0 1$"),
     ("T_base_cam", SCALED, r"T_base_cam has the last row 0 0 0 1000; want 0 0 0 1$"),
+    ("T_base_cam", IN_MM, "T_base_cam puts it 1082 m from the base; want metres"),
     ("K", K.T, r"K has the last row 318\.7 241\.2 1; want 0 0 1; is it transposed\?"),
     ("K", K + np.eye(3, k=-2), r"K has the last row 1 0 1; want 0 0 1$"),
     ("K", K + 40 * np.diag([1, 0], k=-1), r"K\[1, 0\] is 40; want 0$"),

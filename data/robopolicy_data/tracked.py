@@ -5,6 +5,7 @@ calibration recorded beside the pictures; a hand's were found when its video was
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -188,6 +189,7 @@ class _Tracked:
                     raise DatasetError(
                         f"camera {view!r} was calibrated for {camera.size} px (H, W), its pictures are {size}"
                     )
+                cameras[view] = replace(camera, size=size)  # a K of other pictures is refused
             found = [camera.project(points) for camera in cameras.values()]
         except RobopolicyError as error:
             raise DatasetError(f"{episode.where}: {error}") from error

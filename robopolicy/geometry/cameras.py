@@ -12,6 +12,7 @@ from robopolicy.errors import BehindCamera, ContractError, UnknownCamera
 
 DISTORTIONS = (0, 4, 5, 8, 12)  # counts of coefficients: none; k1 k2 p1 p2; k3; k4 k5 k6; s1 s2 s3 s4
 NEAREST = 1e-6  # m, in front of the camera; nearer is behind it
+FAR_M = 50.0  # from the base: a camera so far off is told in mm
 ROUNDS = 20  # of Newton's method at most; strong lenses take six
 
 
@@ -56,6 +57,10 @@ class Camera:
             raise ContractError(f"{this}: K has focal lengths {_row(np.diagonal(self.K)[:2])}; want them above 0")
         for name in ("K", "T_base_cam"):
             _require_last_row(f"{this}: {name}", getattr(self, name))
+        if (away := float(np.linalg.norm(self.T_base_cam[:3, 3]))) > FAR_M:
+            raise ContractError(
+                f"{this}: T_base_cam puts it {away:.4g} m from the base; want metres, {FAR_M:g} at most"
+            )
         if abs(self.K[1, 0]) > 1e-6:
             raise ContractError(f"{this}: K[1, 0] is {self.K[1, 0]:g}; want 0")
         if self.size is not None:
