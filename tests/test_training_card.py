@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from robopolicy.errors import BehindCamera
 from robopolicy.policies.config import DiffusionConfig, GoalConfig
 from robopolicy.policies.diffusion import DiffusionPolicy
 from robopolicy.policies.mlp import MlpConfig
@@ -71,6 +72,15 @@ def test_a_finished_run_tells_its_latency(policy, tmp_path):
     assert "A plan takes " in text
     assert "a step at 10 Hz lasts 100 ms" in text
     assert "not finished" not in text
+
+
+def test_a_run_whose_cameras_look_at_no_place_together_is_finished_all_the_same(policy, tmp_path, monkeypatch):
+    def plan(*_, **__):
+        raise BehindCamera("camera 'front': 5 of 5 points are behind it")
+
+    monkeypatch.setattr(policy, "plan", plan)
+    text = card(tmp_path, policy, {**TRAIN, "finished": True})
+    assert "## Latency\n\nNot measured: camera 'front': 5 of 5 points are behind it." in text
 
 
 def test_evaluations_that_all_failed_are_told(policy, tmp_path):

@@ -1,8 +1,8 @@
 """Cameras moved since their calibration, seen by monitors: python tests/benchmarks/bench_moved_camera.py --work DIR
 
-A motion-track policy lifts cubes while a camera stands where it was calibrated, and 2, 4 and 8 cm beside it, turned as
-`camera` of `--perturb` says. Monitors of one set of rollouts look at the same episodes: a row each, with how many were
-alarmed, at which decision in the median, and how many alarms name a camera. Whatever DIR does not hold is made.
+A motion-track policy lifts cubes while both cameras stand where they were calibrated, and each 2, 4 and 8 cm beside it,
+turned as `camera` of `--perturb` says. Monitors of one set of rollouts look at the same episodes: a row each, with how
+many were alarmed, at which decision in the median, and how many alarms name a camera. What DIR does not hold is made.
 """
 
 import argparse
