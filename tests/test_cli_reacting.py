@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from robopolicy.agents import Chunked, Guarded
-from robopolicy.cli.deploy import deploy
+from robopolicy.cli.deploy import deploy, tell
 from robopolicy.cli.evaluate import Subject, _folder
 from robopolicy.cli.main import build_parser, main
 from robopolicy.cli.reacting import LATE, NAMES, reactions_of
@@ -122,6 +122,7 @@ def test_deploy_records_every_score_state_and_latency_and_marks_the_reaction(scr
     reactions = Reactions("log", on_overrun="stop")
     outcome = deploy("tiny_worlds:PointWorld", policy, monitor=Path("m"), on_alarm=reactions, max_steps=9, record=path)
     assert (outcome.steps, outcome.alarm_step, outcome.alarm_reason) == (5, 4, "it is overrun")
+    assert tell(outcome, "tiny_worlds:PointWorld").endswith("; alarm at step 4 (it is overrun)")
     (episode,) = Dataset(path)
     verdicts, nan = episode.verdicts(), np.nan
     assert [MONITOR_STATES[k] for k in verdicts["state"]] == ["nominal", "none", "nominal", "none", "overrun"]

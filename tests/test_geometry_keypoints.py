@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robopolicy.errors import ContractError, UnknownName
-from robopolicy.geometry.keypoints import ROLES, TWIN, GripperKeypoints, hand_keypoints
+from robopolicy.geometry.keypoints import ROLES, TWIN, GripperKeypoints, grasped, hand_keypoints
 from robopolicy.rotations import quat_to_matrix
 
 
@@ -28,6 +28,12 @@ def test_the_tips_are_as_far_apart_as_the_gripper_is_open():
         assert gap == pytest.approx(0.016 + 0.08 * opening)
         assert TWIN.opening(points) == pytest.approx(opening)
     assert (TWIN.at(np.array([2.0, -1.0])) == TWIN.at(np.array([1.0, 0.0]))).all()
+
+
+def test_fingers_around_a_thing_grasp_though_they_are_not_shut():
+    """A cube of 4 cm keeps a gripper of 8 cm half open, one of 5.6 cm more than that."""
+    openings = np.array([0.0, 0.5, 0.7, 0.8, 1.0])
+    np.testing.assert_array_equal(grasped(openings), np.array([1, 1, 1, 0, 0], np.float32))
 
 
 def test_placed_in_the_base_frame():

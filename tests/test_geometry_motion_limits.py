@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robopolicy.errors import ContractError, TracksLost
 from robopolicy.geometry import motion as motions
 from robopolicy.geometry.keypoints import TWIN
 from robopolicy.geometry.motion import Lifting, tracks_to_poses
@@ -40,6 +41,27 @@ def test_two_lost_steps_are_bridged_and_three_are_not(lost, told):
     assert found.told == told
     assert np.isfinite(found.position[6 : 6 + lost]).all() == (lost == 2)
     assert np.isfinite(found.position[6 + lost :]).all(), "after the gap there are poses again"
+
+
+def test_points_on_which_the_views_contradicted_each_other_do_not_count_though_the_tracks_no_longer_show_it():
+    made, cameras = reach(np.random.default_rng(33), opening=1.0), rig()
+    tracks, gate = made.tracks(cameras)[:, 1:], 0.03 * FOCAL
+    as_told = lifted(made, cameras, tracks)
+    apart = np.full((STEPS, 5), 0.99 * gate)
+    near = lifted(made, cameras, tracks, apart=apart)
+    np.testing.assert_array_equal(near.position, as_told.position)
+    np.testing.assert_allclose(near.residual_px, 0.99 * gate)
+    apart[8:, :4] = 1.01 * gate, 1.01 * gate, np.inf, np.nan  # one point that is left tells no pose
+    lost = lifted(made, cameras, tracks, apart=apart)
+    assert lost.told == 8
+    assert (lost.why[8:] == motions.DISAGREE).all()
+    with pytest.raises(TracksLost, match="from step 9 on: the views do not agree on where the points are"):
+        lost.require(9)
+    apart[8:] = 0.0
+    apart[8:, 2] = 1.01 * gate
+    assert lifted(made, cameras, tracks, apart=apart).told == STEPS, "four points are enough"
+    with pytest.raises(ContractError, match=r"apart is \(5,\); want \(16, 5\)"):
+        lifted(made, cameras, tracks, apart=apart[0])
 
 
 @pytest.mark.parametrize("px", [0.5, 2.0])

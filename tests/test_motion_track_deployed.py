@@ -64,7 +64,8 @@ class TestDeploy:
     def test_it_drives_and_says_by_which_calibration(self, checkpoint, capsys):
         assert run("deploy", "--robot", "twin:lift", "--checkpoint", checkpoint, "--max-steps", 12) == 0
         captured = capsys.readouterr()
-        assert "cameras front, side: where they stood in the training data" in captured.out + captured.err
+        alone = "; without --monitor a camera that was moved since is not noticed"
+        assert f"cameras front, side: where they stood in the training data{alone}" in captured.out + captured.err
         assert "twin:lift, seed 200000: no success after 12 steps" in captured.out + captured.err
 
     def test_it_plans_beside_the_loop(self, checkpoint, capsys):
@@ -265,7 +266,9 @@ class TestMonitor:
             out = tmp_path / f"of-{monitor.name}"
             deployed = ("deploy", "--robot", "twin:lift", "--checkpoint", checkpoint, "--monitor", monitor)
             assert run(*deployed, "--max-steps", 12, "--on-alarm", "log", "--rollouts", out) == 0
-            assert "alarm" in capsys.readouterr().out
+            said = "".join(capsys.readouterr())
+            assert "alarm" in said
+            assert "without --monitor" not in said
             assert run("monitor", "replay", monitor, "--rollouts", out) == 0
             assert run("monitor", "inspect", monitor) == 0
             assert f"{', '.join(names)}\n" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,34 @@ def test_tracks_that_leave_the_picture_hold_and_tracks_that_tell_nothing_are_ref
     monkeypatch.setattr(net, "sample", lost(slice(None)))
     with pytest.raises(TracksLost, match="from step 1 on"):
         policy.plan([seen], generator=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("agreement", [1.0, 0.3, 0.0])
+def test_views_that_contradict_each_other_hold_the_arm_though_they_are_brought_together(policy, data, agreement):
+    """One says down and the other up: what they agree on in the end is a motion that neither says."""
+    seen = observed(Dataset(data[0])[0], 3)
+    net, config, real = policy.tracks.net, policy.config, policy.tracks.net.at
+
+    def contradictory(times, cond):
+        def said(x, answer):
+            rows = answer(x).clone().unflatten(0, (2, -1))
+            rows[..., :10] = 0.0
+            rows[0, :, 4:, 1:10:2], rows[1, :, 4:, 1:10:2] = 6.0, -6.0
+            return rows.flatten(0, 1)
+
+        return [partial(said, answer=answer) for answer in real(times, cond)]
+
+    net.at = contradictory
+    policy.tracks.config = replace(config, views=replace(config.views, agreement=agreement))
+    try:
+        plan = policy.plan([seen], n=3, generator=np.random.default_rng(0))
+    finally:
+        del net.at
+        policy.tracks.config = config
+    assert plan.aux["view_gap"][:4].max() < 1 < 3 < plan.aux["view_gap"][6:].min()
+    assert np.isinf(plan.aux["misfit"][6:]).all()
+    for chunk in plan.chunks:
+        assert (chunk[6:] == chunk[5]).all(), "it stays where they last agreed"
 
 
 def test_where_views_disagree_the_gripper_goes_on_as_it_was_commanded_last(policy, data, monkeypatch):

@@ -240,6 +240,20 @@ def test_views_share_their_noise_only_if_asked_to():
         assert torch.equal(net.draw_noise(1, torch.Generator().manual_seed(0))[0], noise[0])
 
 
+def test_it_is_told_the_same_when_it_plans_as_when_it_learns(monkeypatch):
+    net, batch = trained(SMALL, steps=1)
+    net.eval()  # nothing is moved
+    learnt = []
+    monkeypatch.setattr(net.process, "loss", lambda _, cond, *rest: learnt.append(cond) or torch.zeros(()))
+    grasp = (torch.arange(len(batch["state"]["grasp"])) % 2).float()[:, None, None].expand_as(batch["state"]["grasp"])
+    state = {**batch["state"], "grasp": grasp}
+    with torch.inference_mode():
+        net.loss({**batch, "state": state}, torch.Generator().manual_seed(0))
+        told, _ = net.condition(state, batch["images"])
+    torch.testing.assert_close(told, learnt[0], rtol=0, atol=0)
+    assert torch.equal(told[..., -1], grasp[..., 0].repeat_interleave(2, dim=0)), "of each of two views"
+
+
 def test_the_grasp_has_its_share_of_the_loss_however_many_points():
     spec = make_spec()
     losses = {}

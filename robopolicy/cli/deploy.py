@@ -189,7 +189,7 @@ def deploy(
         torch.set_num_threads(threads)
         check = partial(check_pace, waits=waits, allow_slow=allow_slow, beside=timing.beside)
         play = timing.agent(clock, watchdogs, partial(running.load, check_device(device)))
-        if seeing_by := running.seeing():
+        if seeing_by := running.seeing(monitored=monitor is not None):
             say(seeing_by)
         agent = make_agent(
             running, monitor=monitor, on_alarm=on_alarm, device=device, check=check, play=play, clock=clock,
@@ -363,6 +363,6 @@ def tell(outcome: Any, robot_name: str) -> str:
     if outcome.disturb_step is not None:
         parts.append(f"disturbed at step {outcome.disturb_step} ({outcome.disturbance})")
     if outcome.marks:
-        held = f"alarm at step {outcome.alarm_step}"
-        parts.append("no alarm" if outcome.alarm_step is None else held)
+        why = f" ({outcome.alarm_reason})" if outcome.alarm_reason else ""
+        parts.append("no alarm" if outcome.alarm_step is None else f"alarm at step {outcome.alarm_step}{why}")
     return "; ".join(parts)

@@ -102,7 +102,7 @@ class NodeRig:
             limits, watchdogs = read_limits(told, bare.spec)
         self._safety = make_safety(bare.spec, limits)
         running = AS_SAVED.resolve(parameters.checkpoint).placed(getattr(bare, "camera_calibration", dict)())
-        if seeing := running.seeing():
+        if seeing := running.seeing(monitored=bool(parameters.monitor)):
             say(seeing)
         self._agent = _agent(parameters, timing, watchdogs, self._clock, bare.spec, running)
         stack.callback(getattr(self._agent, "close", lambda: None))

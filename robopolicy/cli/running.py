@@ -141,20 +141,26 @@ class Running:
         about = {**self.about, "cameras": f"as the robot tells ({digest[:12]})"}
         return replace(self, cameras=cameras, about=about)
 
-    def seeing(self) -> str:
-        """Return in one line where the policy takes its cameras to stand; "" if it goes by none."""
+    def seeing(self, *, monitored: bool) -> str:
+        """Return in one line where the policy takes its cameras to stand; "" if it goes by none.
+
+        Args:
+            monitored: whether somebody looks after that; if not, that is said too.
+        """
         from robopolicy.geometry.cameras import cameras_of
         from robopolicy.training.checkpoint import read_cameras
 
         trained = read_cameras(self.checkpoint)
         if not trained:
             return ""
+        alone = "" if monitored else "; without --monitor a camera that was moved since is not noticed"
         if not self.cameras:
-            return f"cameras {', '.join(trained)}: where they stood in the training data"
+            return f"cameras {', '.join(trained)}: where they stood in the training data{alone}"
         here, there = cameras_of(self.cameras, tuple(trained)), cameras_of(trained, tuple(trained))
         gaps = [(name, *here[name].apart(there[name])) for name in here]
         told = ", ".join(f"{name} {100 * m:.1f} cm and {deg:.1f} deg" for name, m, deg in gaps)
-        return f"cameras: where the robot's calibration has them; from where they stood in the training data {told}"
+        said = f"cameras: where the robot's calibration has them; from where they stood in the training data {told}"
+        return said + alone
 
     def load(self, device: str = "cpu") -> Any:
         """Return the `DiffusionPolicy` on ``device``, its companions with it.

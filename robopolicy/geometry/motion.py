@@ -1,7 +1,7 @@
 """From tracks in two or more pictures back to a motion of the tool in space."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -146,6 +146,7 @@ def tracks_to_poses(
     start: Tool,
     *,
     origin: np.ndarray | None = None,
+    apart: np.ndarray | None = None,
     lifting: Lifting = Lifting(),
 ) -> Motion:
     """Return the motion whose keypoints run along these tracks in all pictures.
@@ -163,6 +164,9 @@ def tracks_to_poses(
         origin: (V, 5, 2) or (..., V, 5, 2) pixels where the tracks start. With it they are moved to start at the
             projected keypoints of ``start``: a constant offset does not count, and tracks that stay where they start
             give exactly the pose there. None: they are believed as they are.
+        apart: (..., H, 5) px by which the views missed each other before somebody brought them together, root mean
+            square over them: the tracks no longer show it, and a point beyond the gate does not count all the same.
+            None: nobody did.
         lifting: limits and smoothness.
 
     Raises:
@@ -185,6 +189,10 @@ def tracks_to_poses(
     focal = float(np.mean([np.diagonal(camera.K)[:2] for camera in cameras]))
     gate_px = lifting.gate_rad * focal
     weights = _weights(points, gate_px)
+    if apart is not None:
+        before = _before(apart, grasp).reshape(-1, POINTS)
+        weights = np.where(before < gate_px, weights, 0.0)
+        points = replace(points, residual_px=np.maximum(points.residual_px, before))
     shape = keypoints.at(_openings(points.points, keypoints, opened, steps))
     T, residual_m, why = _fitted(points, weights, shape, lifting)
     own = _frames(keypoints.at(opened))  # (N, 4, 4)
@@ -234,6 +242,14 @@ def _origin(origin: np.ndarray, tracks: np.ndarray) -> np.ndarray:
     if origin.shape not in (each[-3:], each):
         raise ContractError(f"origin is {origin.shape}; want {each[-3:]} or {each}: where the tracks start")
     return origin
+
+
+def _before(apart: np.ndarray, grasp: np.ndarray) -> np.ndarray:
+    apart = np.asarray(apart, np.float64)
+    shape = (*grasp.shape[:-2], grasp.shape[-1], POINTS)
+    if apart.shape != shape:
+        raise ContractError(f"apart is {apart.shape}; want {shape}: of each step and point")
+    return apart
 
 
 def _shown(pixels: np.ndarray, camera: Camera, margin: float) -> np.ndarray:

@@ -137,7 +137,8 @@ class MotionTrackPolicy(nn.Module):
         agreed on, and ``misfit`` (H,), m between the points that were agreed on and a gripper's: both are scores of a
         failure monitor, as is how far ``features`` (V, F) of whole pictures show the gripper from ``points`` (V, 5, 2),
         px, where it should be seen. ``tracks`` (V, H, 5, 2) are its points, px. Steps of which the tracks tell no pose,
-        because they leave the pictures or contradict each other, hold the last one that was told.
+        because they leave the pictures or because what the views say by themselves contradicts each other, hold the
+        last one that was told.
 
         Raises:
             ContractError: if the window has another length than ``spec.n_obs``, or the policy was never fitted.
@@ -233,18 +234,19 @@ class MotionTrackPolicy(nn.Module):
         """
         count, views = len(cond), self._views[0]
         pixels = views.pixels(drawn.shares[:count].transpose(-3, -4)).transpose(-3, -4).cpu().numpy()
-        grasp, apart = drawn.grasp[:count].cpu().numpy(), drawn.apart[:count, 0].cpu().numpy()
+        grasp, apart = drawn.grasp[:count].cpu().numpy(), drawn.apart[:count].cpu().numpy()
         points = views.pixels(now).cpu().numpy()  # (B, V, 5, 2)
         origin = np.broadcast_to(points[:, None], (*pixels.shape[:3], POINTS, 2))
         motion = tracks_to_poses(
-            pixels, grasp, list(self.cameras.values()), self.config.gripper, start, origin=origin
+            pixels, grasp, list(self.cameras.values()), self.config.gripper, start, origin=origin, apart=apart
         )  # (B, N)
         for k in np.flatnonzero(motion.told[:, 0] == 0):
             motion[k].require(1)
         chunks = _commands(motion, start)
         misfit = np.nan_to_num(motion.residual_m[:, 0], nan=np.inf).astype(np.float32)
         features = cond[:, :, -1, : self.config.vision.feature_dim]
-        aux = {"view_gap": apart, "misfit": misfit, "tracks": pixels[:, 0], "features": features, "points": points}
+        gap = np.sqrt(np.square(apart[:, 0]).mean(-1))  # (B, H)
+        aux = {"view_gap": gap, "misfit": misfit, "tracks": pixels[:, 0], "features": features, "points": points}
         return [  # copies: who keeps a plan does not keep the others
             Plan(chunks[k].copy(), cond[k].flatten(), {name: each[k].copy() for name, each in aux.items()})
             for k in range(count)

@@ -33,7 +33,7 @@ class Tracks(NamedTuple):
 
     shares: Tensor  # (..., N, V, H, 5, 2) of the picture
     grasp: Tensor  # (..., N, V, H), 1 closed; what each view says by itself of the motion that all agreed on
-    apart: Tensor  # (..., N, H) px between what each view said by itself and what all agreed on, RMS over both
+    apart: Tensor  # (..., N, H, 5) px between what each view said by itself and what all agreed on, RMS over views
 
 
 class TrackNet(nn.Module):
@@ -190,7 +190,7 @@ class TrackNet(nn.Module):
         whole = (many, *moments, count)
         shares = walk.shares(clean).unflatten(-1, (POINTS, 2)).reshape(*whole, -1, POINTS, 2)
         grasp = self.action.inverse(met.said)[..., XY].reshape(*whole, -1)
-        return Tracks(shares.movedim(0, -4), grasp.movedim(0, -2), met.apart().reshape(*whole[1:], -1))
+        return Tracks(shares.movedim(0, -4), grasp.movedim(0, -2), met.apart().reshape(*whole[1:], -1, POINTS))
 
     def _steps(self, now: Tensor, ahead: Tensor) -> Tensor:
         """Return what is learnt of points now (M, 5, 2) and ahead (M, H, 5, 2)."""
@@ -319,12 +319,12 @@ class _Agreement:
         return self._walk.rows(points, held).flatten(0, 1)
 
     def apart(self) -> Tensor:
-        """Return (M, H) px between what each view said by itself and what all agreed on, at the last guess."""
+        """Return (M, H, 5) px between what each view said by itself and what all agreed on, at the last guess."""
         said = self._walk.shares(self.said)
         if self._views is None:
-            return torch.full_like(said[0, ..., 0], torch.nan)
+            return torch.full_like(said[0, ..., :POINTS], torch.nan)
         off = self._views.agreed(_points(said))[1].view(*said.shape[:-1], POINTS)
-        return off.square().mean((0, -1)).sqrt()
+        return off.square().mean(0).sqrt()
 
 
 def _points(shares: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def measure(policy: Any, data: Path, candidates: int, moments: int) -> tuple[np.
                 drawn = net.sample(seen, now[k], noise, views)
                 off = views.agreed(drawn.shares.transpose(1, 2))[1]  # (N, H, V, 5)
                 executed.append(off.square().mean((-2, -1)).sqrt().numpy())
-                alone.append(drawn.apart.numpy())
+                alone.append(drawn.apart.square().mean(-1).sqrt().numpy())
     return np.concatenate(executed), np.concatenate(alone)
 
 
