@@ -60,7 +60,7 @@ def test_label_says_what_changed(path, capsys):
     assert Dataset(path)[0].attributes["marks"] == [{"name": "slip", "stamp_ns": stamps[2], "until_ns": stamps[5]}]
     assert run(capsys, "label", path, "0", *words)[1] == f"{path}: labelled so already"
     code, _, err = run(capsys, "label", path, "0")
-    assert (code, err) == (1, "robopolicy: label: nothing to change; give success, task, notes or marks")
+    assert (code, err) == (1, "robopolicy: label: nothing to change; give success, task, notes, marks or a calibration")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,20 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import track_data
 from recordings import META, SECOND, SPEC, make_steps, record, require_intact
 
-from robopolicy.errors import ContractError, DatasetBusy, DatasetError, SpecMismatch, UsageError
+from robopolicy.errors import (
+    ConfigError,
+    ContractError,
+    DatasetBusy,
+    DatasetError,
+    SpecMismatch,
+    UnknownCamera,
+    UsageError,
+)
+from robopolicy.geometry.calibrations import write_calibrations
+from robopolicy.geometry.cameras import cameras_of
 from robopolicy.spec import CameraSpec
 from robopolicy.types import Observation, Step
 from robopolicy_data.check import check
@@ -122,6 +133,39 @@ def test_label_is_seen_by_stock_zarr_and_by_the_reader(path):
     assert dict(zarr.open_group(path / "episodes" / "000001", mode="r").attrs)["robopolicy"]["marks"] == []
     undo(path), undo(path)
     assert json.loads((path / "episodes" / "000001" / "zarr.json").read_bytes()) == json.loads(before)
+
+
+def test_where_cameras_stood_can_be_said_afterwards_and_undone(tmp_path):
+    path = track_data.make_robot(tmp_path / "d.zarr", 2, calibrated=("left",))
+    before = Dataset(path)[1].meta.cameras
+    with pytest.raises(UnknownCamera, match="right"):
+        cameras_of(before, ("left", "right"))
+    told = {name: camera.to_json() for name, camera in track_data.CAMERAS.items()}
+    told["left"]["T_base_cam"] = track_data.look((1.0, 0.1, 0.7)).to_json()["T_base_cam"]
+    cams = tmp_path / "cams.yaml"
+    write_calibrations(cams, {**told, "elsewhere": told["left"]})
+    (edit,) = label(path, 1, calibration=cams)
+    assert edit.words == "labelled episode 1: cameras left, right"
+    now = Dataset(path)[1].meta.cameras
+    assert set(now) == {"left", "right"}, "the dataset has no other"
+    for name, camera in cameras_of(now, ("left", "right")).items():
+        assert camera.is_like(cameras_of(told, (name,))[name])
+    assert Dataset(path)[0].meta.cameras == before
+    assert label(path, 1, calibration=cams) == []
+    write_calibrations(cams, {"right": track_data.look((0.2, 0.9, 0.5)).to_json()})
+    label(path, 1, calibration=cams)
+    assert Dataset(path)[1].meta.cameras["left"] == now["left"], "what the file lacks stays as it was"
+    assert Dataset(path)[1].meta.cameras["right"] != now["right"]
+    undo(path), undo(path)
+    assert Dataset(path)[1].meta.cameras == before
+    for wrong, message in (
+        ({"top": told["left"]}, "it has none of the cameras of .*d.zarr: left, right"),
+        ({"left": {**told["left"], "size": (480, 640)}}, "camera 'left' was calibrated at 640 x 480"),
+    ):
+        write_calibrations(cams, wrong)
+        with pytest.raises(ConfigError, match=message):
+            label(path, 1, calibration=cams)
+    assert Dataset(path)[1].meta.cameras == before
 
 
 def test_gc_deletes_for_good_and_undo_passes_it_over(path):

@@ -1,4 +1,4 @@
-"""What a person says of an episode afterwards: success, task, notes, free marks."""
+"""What a person says of an episode afterwards: success, task, notes, free marks, where the cameras stood."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from robopolicy.errors import ContractError
+from robopolicy.errors import ConfigError, ContractError
+from robopolicy.geometry.calibrations import calibrations_for
 from robopolicy_data.episode import Episode
 from robopolicy_data.files import replace_durable
 from robopolicy_data.history import Edit, editing, own_attributes
@@ -26,6 +27,7 @@ def label(
     notes: str | None = None,
     marks: Sequence[Any] = (),
     unmark: Sequence[str] = (),
+    calibration: Path | str | None = None,
 ) -> list[Edit]:
     """Change what is said of episodes; each zarr.json is replaced at once, and stock zarr sees the new values.
 
@@ -38,28 +40,34 @@ def label(
         marks: to be added, such as ``{"name": "slip", "start": 12, "stop": 20}``: steps, ``stop`` excluded, which are
             stored as stamps; without ``stop`` an instant, without ``start`` of the whole episode.
         unmark: marks of one of these names are taken away.
+        calibration: file of the cameras as they stood when the episodes were recorded; those that it lacks keep what
+            is said of them.
 
     Returns:
         The edits made; an episode that is labelled so already makes none.
 
     Raises:
         ContractError: if there is nothing to change.
+        ConfigError: if the file of the cameras is none, has none of the dataset's, or one of another size.
         DatasetError: if an episode is not there; then none is changed.
         DatasetBusy: if the dataset is being written.
     """
     new: dict[str, Any] = {"success": None if success == "unknown" else success} if success is not None else {}
     new |= {key: value for key, value in (("task", task), ("notes", notes)) if value is not None}
-    if not new and not marks and not unmark:
-        raise ContractError("label: nothing to change; give success, task, notes or marks")
+    if not new and not marks and not unmark and calibration is None:
+        raise ContractError("label: nothing to change; give success, task, notes, marks or a calibration")
     asked = [numbers] if isinstance(numbers, int) else list(numbers)
     done, command = [], uuid4().hex
     with editing(path) as history:
         require_episodes(asked, history.numbers(), history.root)
         dataset = {episode.number: episode for episode in Dataset(history.root)} if marks else {}
+        cameras = {} if calibration is None else _cameras(calibration, Dataset(history.root))
         added = {number: [_stamped(mark, dataset[number]) for mark in marks] for number in asked}
         for number in asked:
             own = own_attributes(history.episode(number))
             wanted = {**new, **_marks(own, added[number], unmark)}
+            if cameras:
+                wanted["cameras"] = {**(own.get("cameras") or {}), **cameras}
             after = {key: value for key, value in wanted.items() if own.get(key) != value}
             if not after:
                 continue
@@ -103,7 +111,19 @@ def _marks(own: Mapping[str, Any], added: list[Any], unmark: Sequence[str]) -> d
     return {"marks": kept + [mark for mark in added if mark not in kept]}
 
 
+def _cameras(calibration: Path | str, dataset: Dataset) -> dict[str, Any]:
+    """Return what an episode says of the dataset's cameras that are in the file, as it is stored."""
+    sizes = {name: (camera.height, camera.width) for name, camera in dataset.spec.cameras.items()}
+    found = calibrations_for(calibration, sizes)
+    if not found:
+        raise ConfigError(f"{calibration}: it has none of the cameras of {dataset.path}: {', '.join(sizes) or 'none'}")
+    plain: dict[str, Any] = json.loads(to_bytes(found))
+    return plain
+
+
 def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(value)
     if isinstance(value, list):
         return "[" + "; ".join(map(mark_name, value)) + "]"
     return "unknown" if value is None else json.dumps(value, ensure_ascii=False)

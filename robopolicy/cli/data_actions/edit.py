@@ -25,7 +25,9 @@ def add_actions(actions: Any, debug: argparse.ArgumentParser) -> None:
     action("undelete", "bring deleted episodes back", run_undelete, episodes=True)
     action("undo", "undo the latest edit", run_undo)
     action("history", "what was edited", run_history)
-    _add_label(action("label", "say what an episode is: success, task, notes, marks", run_label, episodes=True))
+    _add_label(
+        action("label", "say what an episode is: success, task, notes, marks, cameras", run_label, episodes=True)
+    )
     _add_trim(action("trim", "keep a part of an episode", run_trim))
     parts = action("split", "new datasets of shares of a dataset, by links", run_split)
     parts.add_argument("parts", nargs="+", metavar="NEW.zarr=SHARE", help="such as train.zarr=0.9 val.zarr=0.1")
@@ -47,6 +49,9 @@ def _add_label(label: argparse.ArgumentParser) -> None:
     label.add_argument("--notes")
     label.add_argument("--mark", action="append", default=[], metavar="NAME[@STEP[-STEP]]", help="add one")
     label.add_argument("--unmark", action="append", default=[], metavar="NAME", help="take a mark away")
+    label.add_argument(
+        "--calibration", type=Path, metavar="CAMS.yaml", help="where the cameras stood, as calibrate-cameras writes it"
+    )
 
 
 def _add_trim(trim: argparse.ArgumentParser) -> None:
@@ -112,7 +117,7 @@ def run_label(args: argparse.Namespace) -> None:
     success: Any = {"true": True, "false": False, "unknown": "unknown", None: None}[args.success]
     edits = label(
         args.path, parse_numbers(args.episodes), success=success, task=args.task, notes=args.notes,
-        marks=[_mark(text) for text in args.mark], unmark=args.unmark,
+        marks=[_mark(text) for text in args.mark], unmark=args.unmark, calibration=args.calibration,
     )  # fmt: skip
     for edit in edits:
         say(f"{args.path}: {edit.words}")
