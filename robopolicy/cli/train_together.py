@@ -129,10 +129,10 @@ def _grasps(datasets: Sequence[Any]) -> Iterator[str]:
             episodes = [episode for episode in _kept(dataset) if episode.human == human]
             if not episodes:
                 continue
-            told = np.concatenate([each.state(GRASP) if human else each.commanded() for each in episodes])
-            grasps = set((told if human else grasped(told)).ravel().tolist())
+            values = np.concatenate([each.state(GRASP) if human else each.commanded() for each in episodes])
+            grasps = set((values if human else grasped(values)).ravel().tolist())
             found[human][dataset.where] = grasps
-            low, high = float(told.min()), float(told.max())
+            low, high = float(values.min()), float(values.max())
             if not human and len(grasps) == 1 and high - low > MOVES:
                 raise DatasetError(
                     f"the gripper of {dataset.where} is commanded between {low:.2f} and {high:.2f}, so {_how(grasps)} "
