@@ -221,3 +221,12 @@ def test_a_camera_of_the_tool_or_of_other_pictures_is_no_view(change, words, rob
         episode.commit()
     with pytest.raises(DatasetError, match=f"episode 0: {words}"):
         TrackedDataset(Dataset(tmp_path / "d.zarr"), VIEWS, TWIN)[0].state("keypoints_left")
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_hands_grasp_is_that_of_where_its_points_go(hand, ahead):
+    """Of the step itself, it would be held one step late, and never be closed before it is."""
+    for episode in TrackedDataset(hand, VIEWS, TWIN, ahead):
+        held = episode.state("grasp")[:, 0]
+        assert 0 < held.sum() < len(held)
+        np.testing.assert_array_equal(episode.action()[:, -1], np.append(held[ahead:], [held[-1]] * ahead))

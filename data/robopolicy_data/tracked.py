@@ -24,6 +24,7 @@ from robopolicy.geometry.keypoints import (
 )
 from robopolicy.spec import ActionSpec, PolicySpec, StateSpec
 from robopolicy_data.episode import Episode
+from robopolicy_data.mixture import thinned
 from robopolicy_data.reader import Dataset
 
 XY = 2 * len(ROLES)
@@ -61,7 +62,9 @@ class TrackedDataset(Dataset):
         dataset: any; its episodes' embodiment says which they are.
         views: cameras, two or more, calibrated in every episode.
         gripper: where the five points are on the robot's gripper.
-        ahead: rows from one step of the policy to the next.
+        ahead: rows, of the tracks, from one step of the policy to the next.
+        stride: rows of the recording a row of the tracks, which have its rate divided by that; the rows in between
+            are left out.
 
     Raises:
         UnknownCamera: naming those there are.
@@ -69,10 +72,12 @@ class TrackedDataset(Dataset):
             that is not told as 0 closed to 1 open.
     """
 
-    def __init__(self, dataset: Dataset, views: Sequence[str], gripper: GripperKeypoints, ahead: int = 1) -> None:
-        self.where, self._dataset = dataset.where, dataset
+    def __init__(
+        self, dataset: Dataset, views: Sequence[str], gripper: GripperKeypoints, ahead: int = 1, stride: int = 1
+    ) -> None:
+        self.where, self._dataset, self.stride = dataset.where, dataset, stride
         self.recorded = dataset.spec
-        self.spec = tracks_spec(dataset.spec, views)
+        self.spec = thinned(tracks_spec(dataset.spec, views), stride)
         points = [keypoints_of(view) for view in views]
         if not any(set(names) <= set(dataset.spec.state) for names in (TOOL_STATES, points)):
             raise SpecMismatch(
@@ -81,7 +86,7 @@ class TrackedDataset(Dataset):
             )
         if not set(points) <= set(dataset.spec.state):
             _require_robot(dataset, points)
-        self._tracked = [_Tracked(episode, self.spec, tuple(views), gripper, ahead) for episode in dataset]
+        self._tracked = [_Tracked(episode, self.spec, tuple(views), gripper, ahead, stride) for episode in dataset]
 
     def __len__(self) -> int:
         return len(self._tracked)
@@ -94,12 +99,14 @@ class TrackedDataset(Dataset):
 
 
 class _Tracked:
-    """An `Episode` whose states and action are tracks; all else is its own."""
+    """An `Episode` whose states and action are tracks, of one row in ``stride``; all else is its own."""
 
     def __init__(
-        self, episode: Episode, spec: PolicySpec, views: tuple[str, ...], gripper: GripperKeypoints, ahead: int
-    ) -> None:
-        self._episode, self._spec, self._views, self._gripper, self._ahead = episode, spec, views, gripper, ahead
+        self, episode: Episode, spec: PolicySpec, views: tuple[str, ...], gripper: GripperKeypoints, ahead: int,
+        stride: int,
+    ) -> None:  # fmt: skip
+        self._episode, self._spec, self._views, self._gripper = episode, spec, views, gripper
+        self._ahead, self._stride = ahead * stride, stride
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._episode, name)
@@ -109,8 +116,28 @@ class _Tracked:
         """Whether a hand did it."""
         return bool(self._episode.meta.embodiment == "human")
 
+    @property
+    def length(self) -> int:
+        """T, rows of the tracks."""
+        return len(range(0, self._episode.length, self._stride))
+
+    def frame_rows(self, camera: str) -> np.ndarray:
+        """Return which picture each row has, (T,)."""
+        return self._episode.frame_rows(camera)[:: self._stride]
+
+    def derived(self, name: str) -> dict[str, np.ndarray] | None:
+        """Return what a tool has added, of the rows of the tracks."""
+        found = self._episode.derived(name)
+        if found is None:
+            return None
+        whole = self._episode.length
+        return {key: values[:: self._stride] if len(values) == whole else values for key, values in found.items()}
+
     def state(self, name: str) -> np.ndarray:
         """Return (T, D) float32."""
+        return self._state(name)[:: self._stride]
+
+    def _state(self, name: str) -> np.ndarray:
         if name == EMBODIMENT:
             return np.full((self._episode.length, 1), float(self.human), np.float32)
         if name == GRASP and not self.human:
@@ -126,11 +153,16 @@ class _Tracked:
         if self.human:
             grasp = self._episode.state(GRASP)[later]
         else:
-            grasp = self._commanded()[np.maximum(later - 1, 0)]  # what was commanded on the way there
-        return np.concatenate([*(points[later] for points in self._points), grasp], axis=1).astype(np.float32)
+            grasp = grasped(self.commanded())[np.maximum(later - 1, 0)]  # what was commanded on the way there
+        tracks = np.concatenate([*(points[later] for points in self._points), grasp], axis=1)
+        return tracks.astype(np.float32)[:: self._stride]
 
-    def _commanded(self) -> np.ndarray:
-        """Return the grasp that was commanded, (T, 1)."""
+    def commanded(self) -> np.ndarray:
+        """Return the opening of a robot's gripper that was commanded at each row of the recording, (N, 1).
+
+        Raises:
+            DatasetError: if the commands tell none as 0 closed to 1 open.
+        """
         action = self._spec_of_robot.action
         last, unit = action.names[-1], action.units[-1]
         if action.kind not in ("tool_pose", "joint") or not ("gripper" in last or unit == "open"):
@@ -140,7 +172,7 @@ class _Tracked:
             )
         if unit not in OPEN:
             raise DatasetError(f"{self._episode.where}: action {last} is in {unit}; tracks want 0 closed to 1 open")
-        return grasped(self._open(f"action {last}", self._episode.action()[:, -1:]))
+        return self._open(f"action {last}", self._episode.action()[:, -1:])
 
     @property
     def _spec_of_robot(self) -> PolicySpec:

@@ -22,6 +22,7 @@ from robopolicy.cli.train_plan import (
     going_on,
     make_policy,
 )
+from robopolicy.cli.train_together import require_robot
 from robopolicy.cli.train_tracks import build, described_tracks, is_tracks, on_robot, plan_tracks, read_gripper
 from robopolicy.cli.training_data import DataChoice, OpenData, load_windows
 from robopolicy.errors import UsageError
@@ -142,6 +143,7 @@ def train(
             raise UsageError("--gripper is of motion tracks: add --policy motion-track")
         net, source = choose_policy(preset, policy or {}, before, encoder, out)
         opened = choose_data(data, before, source, cameras, states)
+        require_robot(opened.recorded, "diffusion")
         net = choose_sizes(net, opened, image_size, source)
     spec = choose_spec(opened, net, before, asked)
     config = choose_training(opened, settings or {}, before)

@@ -7,6 +7,7 @@ from typing import Any
 
 from robopolicy.cli.fields import changed
 from robopolicy.cli.image_size import parse_sizes
+from robopolicy.cli.train_together import described_together, one_rate, strides
 from robopolicy.cli.training_data import DataChoice, OpenData
 from robopolicy.errors import DatasetError, SpecMismatch, UsageError
 
@@ -127,7 +128,7 @@ def plan_tracks(
     cameras: tuple[str, ...] | None,
     image_size: Sequence[str] | None,
 ) -> TrackPlan:
-    """Open the datasets as tracks.
+    """Open the datasets as tracks, those of different rates thinned to the one that they have in common.
 
     Args:
         choice: of robots, hands or both; without weights both embodiments get the same share of the samples.
@@ -157,11 +158,14 @@ def plan_tracks(
     if image_size is not None:
         recorded = opened[0].spec.select(tuple(views), ()).cameras
         config = replace(config, vision=replace(config.vision, sizes=parse_sizes(image_size, recorded)))
-    datasets = [TrackedDataset(dataset, views, config.gripper, choice.every) for dataset in opened]
+    datasets = [
+        TrackedDataset(dataset, views, config.gripper, choice.every, stride)
+        for dataset, stride in zip(opened, strides([dataset.spec.rate_hz for dataset in opened]), strict=True)
+    ]
     try:
         spec = require_same_spec(datasets, None, None)
     except SpecMismatch as error:
-        raise SpecMismatch(f"{error}{made_alike(datasets)}") from error
+        raise SpecMismatch(f"{error}{made_alike(datasets)}{one_rate(datasets)}") from error
     episodes = [episode for dataset in datasets for episode in dataset if not_failed(episode)]
     if not episodes:
         raise UsageError(f"{', '.join(map(str, choice.paths))}: no episode to train from")
@@ -207,7 +211,7 @@ def described_tracks(plan: TrackPlan) -> Iterator[str]:
     """Yield lines for people: who did what is learnt from, and how much of it the pictures do not show.
 
     Raises:
-        DatasetError: naming what holds no points.
+        DatasetError: naming what holds no points, or grasps that cannot be right.
     """
     counts = [sum(episode.human == human for episode in plan.data.episodes) for human in (False, True)]
     told = f"views {', '.join(plan.cameras)}: {counts[0]} episodes of robots, {counts[1]} of hands"
@@ -223,6 +227,7 @@ def described_tracks(plan: TrackPlan) -> Iterator[str]:
             f"at {plan.robot.rate_hz:g} Hz, commanded by tool poses, whose gripper's points are those of --gripper, or "
             "the twin's"
         )
+    yield from described_together(plan.data.datasets, plan.data.choice.every)
     outside = [max(_outside(plan, view, human) for human in (False, True)) for view in plan.cameras]
     if moved := _moved(plan):
         yield (
