@@ -13,6 +13,7 @@ import torch
 from robopolicy.cli.main import main
 from robopolicy.cli.running import AS_SAVED
 from robopolicy.errors import ContractError, TracksLost, UnknownCamera
+from robopolicy.geometry.calibrations import write_calibrations
 from robopolicy.policies.mlp import MlpConfig
 from robopolicy.policies.motion_track import MotionTrackPolicy
 from robopolicy.policies.track_config import MotionTrackConfig
@@ -258,12 +259,20 @@ def test_data_with_one_camera_in_common_are_refused(data, tmp_path, capsys):
     assert "the data share left: motion tracks want two calibrated cameras" in capsys.readouterr().err
 
 
-def test_a_camera_without_calibration_is_named_before_anything_is_trained(tmp_path, capsys):
-    robot = track_data.make_robot(tmp_path / "d.zarr", 1, calibrated=("left",))
-    assert main(["train", *TRAIN, "--data", str(robot), "--out", str(tmp_path / "run"), "--steps", "2"]) != 0
+def test_a_camera_without_calibration_is_named_before_anything_is_trained_and_it_can_be_said_afterwards(
+    tmp_path, capsys
+):
+    robot, cams = track_data.make_robot(tmp_path / "d.zarr", 1, calibrated=("left",)), tmp_path / "cams.yaml"
+    train = ["train", *TRAIN, "--data", str(robot), "--out", str(tmp_path / "run"), "--steps", "2"]
+    assert main(train) != 0
     said = capsys.readouterr().err.strip()
     assert "'right'" in said
+    assert "data label --calibration" in said
     assert "\n" not in said
+    write_calibrations(cams, {"right": track_data.CAMERAS["right"].to_json()})
+    assert main(["data", "label", str(robot), "0", "--calibration", str(cams)]) == 0
+    assert "labelled episode 0: cameras left, right" in capsys.readouterr().out
+    assert main(train) == 0
 
 
 def test_a_robot_without_tool_poses_is_refused(policy):

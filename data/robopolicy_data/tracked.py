@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import DatasetError, RobopolicyError, SpecMismatch
+from robopolicy.errors import DatasetError, RobopolicyError, SpecMismatch, UnknownCamera
 from robopolicy.geometry.cameras import cameras_of
 from robopolicy.geometry.keypoints import (
     EMBODIMENT,
@@ -223,6 +223,8 @@ class _Tracked:
                     )
                 cameras[view] = replace(camera, size=size)  # a K of other pictures is refused
             found = [camera.project(points) for camera in cameras.values()]
+        except UnknownCamera as error:
+            raise DatasetError(f"{episode.where}: {error} (tell it: data label --calibration)") from error
         except RobopolicyError as error:
             raise DatasetError(f"{episode.where}: {error}") from error
         return [pixels.reshape(len(pixels), XY).astype(np.float32) for pixels in found]

@@ -185,6 +185,10 @@ def plan_tracks(
     calibrated = next((episode for dataset in robots or datasets for episode in dataset), episodes[0])
     data = OpenData(choice, datasets, episodes, spec, thinned(spec, choice.every))
     seen = {name: entry for name, entry in calibrated.meta.cameras.items() if name in views}
+    if lacking := [name for name in views if name not in seen]:
+        raise DatasetError(
+            f"{calibrated.where}: camera {lacking[0]!r} is not calibrated; tell it (data label --calibration)"
+        )
     return TrackPlan(config, data, robot, seen)
 
 
