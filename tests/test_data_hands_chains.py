@@ -66,6 +66,12 @@ def test_a_hand_out_of_reach_is_none_and_after_a_long_time_it_is_found_anywhere(
     later = [[at(0.0)]] * 10 + [[]] * 6 + [[at(8.0)]] * 14
     assert places(follow(later, "right"))[9:17] == [0.0, *[pytest.approx(np.nan, nan_ok=True)] * 6, 8.0]
     assert np.flatnonzero(~follow(later, "right", most=6).detected).tolist() == list(range(16))  # it could not jump
+    assert follow([[at(0.0)]] * 10 + [[]] * 5 + [[at(1.0)]] * 5, "right").detected[15:].all()
+    rules = HandRules(max_gap=6, min_detected=0.4)
+    bridged = understand({"a": later}, CAMERAS, 10.0, rules)
+    assert (bridged.start, bridged.stop) == (16, 30)
+    with pytest.raises(DatasetError, match=r"view a for 6 steps at 1\.00 s"):
+        understand({"a": later}, CAMERAS, 10.0, HandRules(min_detected=0.4))
 
 
 @pytest.mark.parametrize(
