@@ -94,7 +94,9 @@ def test_ends_without_a_hand_are_cut_off_in_all_views_together():
     for view, points in seen(30).items():
         np.testing.assert_allclose(episode.keypoints[view], hand_keypoints(points[4:27], "right"), atol=1e-9)
     told = episode.to_json()["views"]
-    assert told["left"] == {"pictures": 30, "detected": 26, "without_hand": 4, "interpolated": 0, "trimmed": 7}
+    assert told["left"] == {
+        "pictures": 30, "detected": 26, "without_hand": 4, "overruled": 0, "beside": 0, "interpolated": 0, "trimmed": 7,
+    }  # fmt: skip
     assert told["right"]["without_hand"] == 3
 
 
@@ -125,6 +127,16 @@ def test_steps_at_which_one_view_has_found_something_else_are_interpolated():
         views["right"][step] = [hand(points["right"][step] + [5.0, 40.0])]
     with pytest.raises(DatasetError, match=r"view right 19 of 30 \(63%\)"):
         understand(views, CAMERAS, 10.0, HandRules())
+
+
+def test_a_step_is_odd_where_most_points_disagree_and_what_is_told_is_the_median_of_all():
+    points = seen(30)
+    points["right"][12:] += [0.0, 3.0]  # less than is allowed, at most of the steps
+    points["right"][4, [6, 8, 3, 4]] += [0.0, 40.0]  # four of the five; the knuckle agrees
+    episode = understand({view: pictures(track) for view, track in points.items()}, CAMERAS, 10.0, HandRules())
+    assert 1.0 < episode.residual_px < 3.0
+    assert episode.odd == 1
+    assert np.flatnonzero(episode.tracks["left"].filled).tolist() == [4]
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -224,7 +236,8 @@ def test_a_step_in_a_corner_that_the_lens_does_not_show_is_one_without_a_hand():
     cameras, points = folding()
     points["left"][0] += [3.0, 2.0] - points["left"][0].mean(0)  # the hand comes in there
     assert np.isnan(cameras["left"].rays(points["left"][0])).any(-1).mean() > 0.5
-    made = understand({view: pictures(p) for view, p in points.items()}, cameras, 10.0, HandRules())
+    seen = {view: pictures(p) for view, p in points.items()}
+    made = understand(seen, cameras, 3.0, HandRules())  # at 3 Hz a hand can be that fast
     assert (made.odd, made.start, made.stop) == (1, 1, 30)
     assert made.residual_px < 1e-3
 

@@ -108,7 +108,7 @@ def test_the_episode_holds_the_points_pictures_and_cameras_of_the_kept_steps(tmp
     meta = episode.meta
     assert (meta.embodiment, meta.task, meta.operator) == ("human", "pinch", "me")
     assert meta.extra["hand"]["views"]["left"] == {
-        "pictures": 30, "detected": 27, "without_hand": 3, "interpolated": 1, "trimmed": 4,
+        "pictures": 30, "detected": 27, "without_hand": 3, "overruled": 0, "beside": 0, "interpolated": 1, "trimmed": 4,
     }  # fmt: skip
     assert not check(target)
 

@@ -1,5 +1,6 @@
 """Videos of a hand that must become no episode, or not twice: each is named, nothing is lost or half written."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from drawn_hand import film
 from test_data_video import CAMERAS, HANDS, SIZE, STEPS, Known, calibration, detectors, grey
 
 from robopolicy.cli.main import build_parser, main
-from robopolicy.errors import ContractError, DatasetBusy, DatasetError, SpecMismatch
+from robopolicy.errors import ConfigError, ContractError, DatasetBusy, DatasetError, SpecMismatch
 from robopolicy.geometry.keypoints import hand_keypoints
 from robopolicy_data.check import check
 from robopolicy_data.human import human_spec
@@ -82,6 +83,28 @@ def test_a_dataset_that_cannot_take_it_is_named_before_any_picture_is_looked_at(
     with pytest.raises(DatasetError, match=r"thesis\.txt"):
         take(tmp_path / "other")
     assert [one.name for one in (tmp_path / "other").iterdir()] == ["thesis.txt"]
+
+
+def test_a_new_dataset_that_cannot_be_written_is_named_before_anything_is_looked_at(takes, tmp_path, monkeypatch):
+    def take(target):
+        import_video(takes, target, calibration=tmp_path / "none.yaml", task="t", detector=never)
+
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DatasetError, match=r"file/h\.zarr cannot be written \(Not a directory\); name a dataset in"):
+        take(tmp_path / "file" / "h.zarr")
+    (tmp_path / "there").mkdir()
+
+    def denied(folder, *_args, **_kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    with pytest.raises(ConfigError, match=r"none\.yaml"):  # what is wrong next
+        take(tmp_path / "new" / "deep" / "h.zarr")
+    monkeypatch.setattr(os, "mkdir", denied)
+    for target in (tmp_path / "there", tmp_path / "new" / "deep" / "h.zarr"):
+        with pytest.raises(DatasetError, match=rf"{target} cannot be written \(Permission denied"):
+            take(target)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "there"]
+    assert not list((tmp_path / "there").iterdir())
 
 
 def test_a_page_that_cannot_be_written_is_named_and_the_episode_kept(takes, tmp_path, monkeypatch, capsys):

@@ -78,11 +78,7 @@ class HandEpisode:
         """Return in lines what was understood."""
         lines = []
         for view, track in self.tracks.items():
-            one = counts(track, self.start, self.stop)
-            lines.append(
-                f"view {view}: {one['detected']} of {one['pictures']} pictures show the hand, {one['without_hand']} do "
-                f"not; {one['interpolated']} steps interpolated, {one['trimmed']} cut off at the ends"
-            )
+            lines.append(f"view {view}: {counted(track, self.start, self.stop)}")
         if self.residual_px is None:
             lines.append("one view only: a camera that moved since calibration would not be noticed")
         else:
@@ -99,14 +95,30 @@ class HandEpisode:
 
 
 def counts(track: Track, start: int, stop: int) -> dict[str, int]:
-    """Return how many pictures of a view showed the hand, had it interpolated, were cut off, and lay in between."""
+    """Return how many pictures of a view showed the hand, how it was labelled there, and what became of the rest."""
     return {
         "pictures": len(track.detected),
         "detected": int(track.detected.sum()),
         "without_hand": int((~track.detected).sum()),
+        "overruled": int(track.overruled.sum()),
+        "beside": int(track.beside.sum()),
         "interpolated": int(track.filled[start:stop].sum()),
         "trimmed": len(track.detected) - (stop - start),
     }
+
+
+def counted(track: Track, start: int, stop: int) -> str:
+    """Return `counts` in words."""
+    one = counts(track, start, stop)
+    words = (
+        f"{one['detected']} of {one['pictures']} pictures show the hand, {one['without_hand']} do not; "
+        f"{one['interpolated']} steps interpolated, {one['trimmed']} cut off at the ends"
+    )
+    if one["overruled"]:
+        words += f"; {one['overruled']} labels of the other hand overruled"
+    if one["beside"]:
+        words += f"; {one['beside']} pictures show another hand of the same label too: was the right one followed?"
+    return words
 
 
 def understand(
@@ -130,7 +142,7 @@ def understand(
             views disagree so much that a camera must have moved; with the numbers.
     """
     votes = vote(found, rules.hand)
-    tracks = {view: follow(hands, votes.chosen) for view, hands in found.items()}
+    tracks = {view: follow(hands, votes.chosen, rate_hz, rules.max_gap) for view, hands in found.items()}
     require_detected(tracks, rules.min_detected)
     residual, limit, odd = None, None, np.zeros(len(next(iter(tracks.values())).detected), bool)
     if len(tracks) > 1:

@@ -9,7 +9,7 @@ import numpy as np
 
 from robopolicy.geometry.keypoints import ROLES
 from robopolicy_data.files import disk_full_as
-from robopolicy_data.hands_episode import HandEpisode, counts
+from robopolicy_data.hands_episode import HandEpisode, counted
 from robopolicy_data.hands_grasp import GraspRule
 from robopolicy_data.hands_tracks import Track, runs
 
@@ -126,11 +126,8 @@ def _view(view: str, hand: HandEpisode, pictures: Pictures, rate_hz: float) -> s
         )
     middle = len(points) // 2
     whole = _picture(pictures(view, [middle])[0], points, False)
-    told = counts(track, hand.start, hand.stop)
-    words = (
-        f"{told['detected']} of {told['pictures']} pictures show the hand, {told['without_hand']} do not; "
-        f"{told['interpolated']} steps interpolated, {told['trimmed']} cut off at the ends."
-    )
+    words = counted(track, hand.start, hand.stop)
+    words += "" if words.endswith("?") else "."
     keys = "".join(f'<span class="key s{k}"></span>{name}' for k, name in enumerate(KINDS))
     return (
         f"<h2>View {escape(view)}</h2><p>{words}</p>{_detections(track, hand.start, hand.stop)}"

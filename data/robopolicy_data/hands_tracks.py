@@ -1,18 +1,16 @@
 """One hand followed through each view: which hand it is, gaps filled, the steps at which all views have it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from robopolicy.errors import DatasetError
 from robopolicy.geometry.keypoints import Handedness
-from robopolicy_data.hands import LANDMARKS, Hand, hand_size
+from robopolicy_data.hands import LANDMARKS
+from robopolicy_data.hands_chains import SAME, Found, chains, chosen, way
 
 CLEAR = 0.6  # share of the votes that decides which hand it is
-NEAR = 1.0  # hand sizes from where it was; a hand labelled as the other one is still the same that near
-
-Found = Sequence[Sequence[Hand]]  # the hands in each of T pictures of a view
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,8 @@ class Track:
 
     landmarks: np.ndarray  # (T, 21, 2) px, NaN where there is none
     detected: np.ndarray  # (T,) bool; landmarks without are interpolated
+    overruled: np.ndarray  # (T,) bool; detected, but labelled as the other hand
+    beside: np.ndarray  # (T,) bool; detected, and another hand in the picture has its label
 
     @property
     def known(self) -> np.ndarray:
@@ -64,24 +64,32 @@ def vote(found: Mapping[str, Found], wanted: Handedness | None = None) -> Votes:
     return Votes(left, right, wanted or ("left" if left > right else "right"))
 
 
-def follow(found: Found, which: Handedness) -> Track:
-    """Follow one hand through a view: of its handedness, or so near to where it was that the label must be wrong."""
-    landmarks = np.full((len(found), LANDMARKS, 2), np.nan)
-    last: np.ndarray | None = None
-    for step, hands in enumerate(found):
-        ranked = sorted(((_way(hand, last), hand) for hand in hands), key=lambda pair: pair[0])
-        same = [hand for way, hand in ranked if hand.handedness == which]
-        near = [hand for way, hand in ranked if last is not None and way < NEAR]
-        if last is None and same:
-            same.sort(key=lambda hand: -hand.score)
-        if same or near:
-            last = landmarks[step] = (same or near)[0].landmarks_px
-    return Track(landmarks, np.isfinite(landmarks[:, 0, 0]))
+def follow(found: Found, which: Handedness, rate_hz: float = 10.0, most: int = 5) -> Track:
+    """Follow one hand through a view, by where it is and by its label, never farther than a hand moves.
+
+    A picture does not show it if what is there is out of its reach (see `hands_chains.chains`), or is labelled
+    as the other hand beside one that has its label. Lost for longer than ``most`` steps, it is found anew anywhere.
+
+    Args:
+        found: the hands in each of T pictures.
+        which: hand it is.
+        rate_hz: pictures a second.
+        most: steps without it that can be bridged.
+    """
+    landmarks, flags = np.full((len(found), LANDMARKS, 2), np.nan), np.zeros((2, len(found)), bool)
+    for chain in chosen(chains(found, which, rate_hz, most), which, most):
+        for step, hand in chain.hands.items():
+            wrong = hand.handedness != which
+            beside = any(other.handedness == which and way(other, hand) >= SAME for other in found[step])
+            if not (wrong and beside):
+                landmarks[step], flags[:, step] = hand.landmarks_px, (wrong, beside)
+    return Track(landmarks, np.isfinite(landmarks[:, 0, 0]), *flags)
 
 
 def without(track: Track, odd: np.ndarray) -> Track:
     """Return the track without the steps that are odd (T,) bool."""
-    return Track(np.where(odd[:, None, None], np.nan, track.landmarks), track.detected & ~odd)
+    landmarks = np.where(odd[:, None, None], np.nan, track.landmarks)
+    return Track(landmarks, track.detected & ~odd, track.overruled & ~odd, track.beside & ~odd)
 
 
 def fill_gaps(track: Track, most: int) -> Track:
@@ -91,7 +99,7 @@ def fill_gaps(track: Track, most: int) -> Track:
         if 1 < after - before <= most + 1:
             share = np.arange(1, after - before)[:, None, None] / (after - before)
             landmarks[before + 1 : after] = (1 - share) * landmarks[before] + share * landmarks[after]
-    return Track(landmarks, track.detected)
+    return replace(track, landmarks=landmarks)
 
 
 def require_detected(tracks: Mapping[str, Track], least: float) -> None:
@@ -134,10 +142,3 @@ def runs(flags: np.ndarray) -> list[tuple[int, int]]:
     """Return (first, one past the last) of every run of True in (T,)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _way(hand: Hand, last: np.ndarray | None) -> float:
-    """Return how far a hand is from where it was, in hand sizes."""
-    if last is None:
-        return 0.0
-    return float(np.linalg.norm(hand.landmarks_px - last, axis=-1).mean() / max(float(hand_size(last)), 1e-9))

@@ -3,9 +3,10 @@
 import hashlib
 import shlex
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from robopolicy_data.importers.columns import Pictures
 from robopolicy_data.importers.video_files import Video, Views, open_views
 from robopolicy_data.importers.video_masks import mask_gaps, moves, require_masks
 from robopolicy_data.layout import require_names
+from robopolicy_data.metadata import writable_folder
 from robopolicy_data.picture_sizes import RECORDED, as_option, can_become, sizes_of
 from robopolicy_data.reader import Dataset
 from robopolicy_data.writer import DatasetWriter
@@ -76,8 +78,8 @@ def import_video(
         writing: likewise with (pictures written, pictures in all).
 
     Raises:
-        DatasetError: if videos, cameras and masks do not fit together, pictures would have to grow, the hand cannot
-            be told from them, or they are an episode of the dataset already.
+        DatasetError: if the dataset cannot be written, videos, cameras and masks do not fit together, pictures would
+            have to grow, the hand cannot be told from them, or they are an episode of the dataset already.
         UnknownName: if there is a size or a mask of no view.
         ConfigError: if the calibration is no such file, or a view has no camera in it.
         SpecMismatch: if the dataset has other views, sizes or another rate.
@@ -85,6 +87,7 @@ def import_video(
     """
     if not videos:
         raise ContractError("no view; want at least one video")
+    _require_writable(writable_folder(destination))
     videos = dict(sorted(videos.items()))  # in whatever order they are told, they go into the same dataset
     cameras = read_cameras(calibration, list(videos), extra="human")
     views = open_views(videos, rate_hz)
@@ -155,6 +158,27 @@ def _stored(sizes: Mapping[str, tuple[int, int]], views: Views) -> dict[str, tup
                 f"--size {view}={want}: {views.videos[view].path} is {told}; want no more, and 1x1 at least"
             )
     return {view: sizes.get(view, video.size) for view, video in views.videos.items()}
+
+
+def _require_writable(folder: Path) -> None:
+    """Refuse a new dataset's folder that cannot be made or written to, by trying; what is made for it goes again."""
+    missing: list[Path] = []
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            return  # a dataset's writer says
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        where = f": {error.filename}" if error.filename not in (None, str(folder)) else ""
+        raise DatasetError(
+            f"{folder} cannot be written ({error.strerror}{where}); name a dataset in a folder that can"
+        ) from error
+    finally:
+        for one in missing:
+            with suppress(OSError):  # it was not made, or something else is in it by now
+                one.rmdir()
 
 
 def _require_fits(
