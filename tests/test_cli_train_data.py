@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robopolicy.cli.main import main
+from robopolicy.cli.train import default_folder
 from robopolicy.training.checkpoint import checkpoint_sha, read_train
 from robopolicy_data.writer import DatasetWriter
 
@@ -68,14 +69,41 @@ def test_data_that_have_gone_are_named_and_may_be_said_anew(where, capsys):
     assert "none" in refused(capsys, "--resume --out none")
 
 
-@pytest.mark.parametrize(
-    ("words", "lacking"), [("--out run", "--data"), ("--resume", "--out"), ("--resume --data a.zarr", "--out")]
-)
-def test_what_is_wanted_without_a_run_to_go_on_with(words, lacking, capsys):
+def test_data_are_wanted_without_a_run_to_go_on_with(capsys):
     with pytest.raises(SystemExit) as left:
-        train(words)
+        train("--out run")
     assert left.value.code == 2
-    assert capsys.readouterr().err.strip().endswith(f"error: the following arguments are required: {lacking}")
+    assert capsys.readouterr().err.strip().endswith("error: the following arguments are required: --data")
+
+
+def test_without_a_folder_the_checkpoint_goes_to_one_called_after_the_data(where, capsys):
+    budget = shlex.join([*FAST, "--steps"])
+    assert train(f"--data a.zarr --data b.zarr {budget} 2") == 0
+    said = capsys.readouterr().out
+    assert "the checkpoint goes to runs/a-b\n" in said
+    assert "checkpoint in runs/a-b. Next: robopolicy eval --checkpoint runs/a-b" in said
+    assert read_train("runs/a-b")["steps"] == 2
+    assert "runs/a-b already holds a checkpoint" in refused(capsys, f"--data a.zarr b.zarr {budget} 2")
+    assert train("--data a.zarr b.zarr --resume --steps 4") == 0
+    assert read_train("runs/a-b")["steps"] == 4
+    assert refused(capsys, "--resume") == "robopolicy: --resume without --data: say which run goes on: --out FOLDER"
+    assert "runs/b" in refused(capsys, "--resume --data b.zarr")
+
+
+@pytest.mark.parametrize(
+    ("data", "folder"),
+    [
+        (["lift.zarr"], "lift"),
+        (["/mnt/d/lift.zarr/"], "lift"),
+        (["robot.zarr", "../human.zarr"], "robot-human"),
+        (["lift.zarr.zip", "peg.zip"], "lift-peg"),
+        (["s3://lab/day 1.zarr"], "day_1"),
+        ([".."], "data"),
+        ([f"{name}.zarr" for name in "abcde"], "a-and-4-more"),
+    ],
+)
+def test_the_folder_that_is_called_after_the_data(data, folder):
+    assert default_folder(data) == Path("runs", folder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ from robopolicy.cli.train_tracks import build, described_tracks, is_tracks, on_r
 from robopolicy.cli.training_data import DataChoice, OpenData, load_windows
 from robopolicy.errors import UsageError
 
-USAGE = "robopolicy train --data D.zarr [D.zarr ...] --out FOLDER [--preset NAME] [OPTION ...]"
+USAGE = "robopolicy train --data D.zarr [D.zarr ...] [--out FOLDER] [--preset NAME] [OPTION ...]"
 
 
 def add_parser(commands: Any, debug: argparse.ArgumentParser) -> None:
@@ -47,6 +48,10 @@ def run(args: argparse.Namespace) -> None:
     from robopolicy.policies.track_config import MotionTrackConfig
     from robopolicy.training.config import TrainConfig
 
+    if args.out is None:
+        if args.data is None:
+            raise UsageError("--resume without --data: say which run goes on: --out FOLDER")
+        args.out = default_folder(args.data)
     told = {"weights": _tuple(args.weights), "skip": _tuple(args.skip), "every": args.every}
     asked: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     choose = partial(DataChoice.of_run, args.out) if args.data is None else partial(DataChoice, tuple(args.data))
@@ -158,7 +163,7 @@ def train(
     if _is_first():
         more = () if tracks is None else tuple(described_tracks(tracks))  # what holds no points is refused here
         claim_folder(out)
-        for line in (*told, *described(opened, net, spec, config), *more):
+        for line in (*told, *described(opened, net, spec, config), *more, f"the checkpoint goes to {out}"):
             say(line)
     facts = {**opened.choice.about, "episodes": len(opened.episodes), **(about or {})}
     _fit(made, opened, out, config, resume=resume, about=facts, evaluate=evaluate, save=save)
@@ -224,6 +229,13 @@ def progress_note(now: Any, *, scores: bool = False) -> str:
     if "error" in now.scores:
         found = f"  evaluation failed: {now.scores['error']}"
     return f"loss {now.loss:.4f}  {now.samples_per_s:,.0f} samples/s  data {now.data_share:.0%}{found}"
+
+
+def default_folder(data: Sequence[str]) -> Path:
+    """Return where the checkpoint goes if no folder is named: ``runs/robot-human`` of robot.zarr and human.zarr."""
+    names = [re.sub(r"(\.zarr)?(\.zip)?/*$", "", name).rpartition("/")[2] for name in data]
+    known = [re.sub(r"[^\w.+-]+", "_", name).strip("._") or "data" for name in names]
+    return Path("runs", "-".join(known) if len(known) <= 4 else f"{known[0]}-and-{len(known) - 1}-more")
 
 
 def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:

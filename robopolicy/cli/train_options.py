@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(group: Any) -> Any:
     """Return the action of --resume."""
-    group.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoint folder")
+    group.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="checkpoint folder (default: runs/A-B of --data A.zarr B.zarr)"
+    )
     group.add_argument(
         "--policy", choices=("diffusion", "motion-track"),
         help="what is trained (default diffusion): motion-track learns from robots and human hands, see data/README.md",
