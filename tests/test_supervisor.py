@@ -417,6 +417,30 @@ def test_a_stop_that_fails_is_tried_again_and_does_not_end_the_watching():
         robot.close()
 
 
+@pytest.mark.parametrize("what", ["deadman", "estop"])
+def test_a_switch_that_can_no_longer_be_asked_is_a_fault_and_does_not_end_the_watching(watched, what):
+    broken = []
+
+    def ask():
+        if broken:
+            raise RuntimeError("the network is down")
+        return (False, 0.0) if what == "estop" else 0.0
+
+    robot, inner = watched(Watchdogs(silent_s=None, **{f"{what}_s": 5.0}), **{what: ask})
+    robot.read()
+    robot.command(GOAL, 0)
+    broken.append(True)
+    until(lambda: robot.state == "fault" and inner.stops)
+    assert robot.reason == "the watchdogs cannot look: the network is down"
+    assert robot.trips == [robot.reason]
+    broken.clear()
+    robot.reset()
+    robot.read()
+    robot.command(GOAL, 0)
+    broken.append(True)
+    until(lambda: len(robot.trips) == 2)
+
+
 def test_every_reason_for_which_it_stopped_itself_is_remembered(watched):
     word = [(False, 0.0)]
     robot, _ = watched(Watchdogs(silent_s=0.05, estop_s=5.0), estop=lambda: word[0])

@@ -287,21 +287,28 @@ class Supervised:
     def _watch(self) -> None:
         while self._open:
             time.sleep(POLL_S)
-            if self._wrong() is None and self._unheld is None:
+            if self._looked() is None and self._unheld is None:
                 continue
             owned = self._lock.acquire(timeout=LOCK_S)
             try:
                 if not owned and self._alone:
                     continue
-                if (why := self._wrong()) is not None:
+                if (why := self._looked()) is not None:
                     self._trip_or_latch(*why, owned=owned)
                 elif self._unheld is not None:
                     self._hold(self.state, self._unheld)
-            except Exception:  # whatever it is, the watching goes on and tries again; `reason` tells of it
+            except Exception:  # of the robot's stop: `_hold` has noted it, and it is tried again until it works
                 continue
             finally:
                 if owned:
                     self._lock.release()
+
+    def _looked(self) -> tuple[State, str] | None:
+        """Return what is `_wrong`; that this cannot be told, because what tells of it fails, is a fault."""
+        try:
+            return self._wrong()
+        except Exception as error:
+            return "fault", f"the watchdogs cannot look: {error or type(error).__name__}"
 
     def _wrong(self) -> tuple[State, str] | None:
         """Return why the robot is to be stopped, and the state that it leads to; at rest only a press counts."""
